@@ -1,0 +1,38 @@
+"""Fixtures of every test: compiled programs shared, real data where it is."""
+
+import os
+import pathlib
+
+# Before jax is imported: four simulated devices for the equalities between
+# device counts, and the longer patience that they need on few cores.
+os.environ["XLA_FLAGS"] = (
+  os.environ.get("XLA_FLAGS", "")
+  + " --xla_force_host_platform_device_count=4"
+  + " --xla_cpu_collective_call_terminate_timeout_seconds=300"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+  """Equal programs compile once in a session (CI names a shared folder)."""
+  folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+  if not folder:
+    folder = str(tmp_path_factory.mktemp("jax_cache"))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder  # for child processes
+  jax.config.update("jax_compilation_cache_dir", folder)
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+  """Folder of real CIFAR-10 data beside the checkout, or a skip."""
+  folder = ROOT.parent / "shared" / "data"
+  if not (folder / "cifar10_lossless.npz").exists():
+    pytest.skip(f"real CIFAR-10 data is not at {folder}")
+  return folder
