@@ -1,0 +1,1 @@
+"""Attacks, one file each with a class `Attack`, and their norms."""

@@ -1,0 +1,1 @@
+"""Networks, one file each with a class `Model`, and their parts."""

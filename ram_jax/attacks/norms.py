@@ -1,0 +1,181 @@
+"""Balls of perturbations: projection, steepest ascent, random points."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Draw = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Norm:
+  """What an attack needs to know of a norm.
+
+  Attributes:
+    project: (delta [B, ...], epsilon) -> nearest delta in the ball.
+    direction: gradient [B, ...] -> step of norm 1 that ascends most; 0 for a
+      zero gradient.
+    starts: by name, (key, shape, dtype) -> one random point of the unit ball.
+  """
+
+  project: Callable[[jax.Array, jax.Array | float], jax.Array]
+  direction: Callable[[jax.Array], jax.Array]
+  starts: Mapping[str, Draw]
+
+
+def l2_norm(x: jax.Array) -> jax.Array:
+  """Euclidean norm of each example.
+
+  Args:
+    x: array [B, ...].
+
+  Returns:
+    Norms [B, 1, ...], to be broadcast against `x`.
+  """
+  axes = tuple(range(1, x.ndim))
+  return jnp.sqrt(jnp.sum(jnp.square(x), axes, keepdims=True))
+
+
+def l2_project(delta: jax.Array, epsilon: jax.Array | float) -> jax.Array:
+  """Nearest point of the L2 ball.
+
+  Args:
+    delta: perturbations [B, ...].
+    epsilon: radius in pixel units, 0 or more.
+
+  Returns:
+    Perturbations [B, ...] of norm at most epsilon.
+  """
+  info = jnp.finfo(delta.dtype)
+  # A few roundings inside: the norm is itself a rounded sum of thousands.
+  limit = epsilon * (1 - 8 * float(info.eps))
+  norm = jnp.maximum(l2_norm(delta), float(info.tiny))
+  return delta * jnp.minimum(1, limit / norm)
+
+
+def l2_direction(gradient: jax.Array) -> jax.Array:
+  """Gradient of each example, scaled to length 1.
+
+  Args:
+    gradient: gradients [B, ...].
+
+  Returns:
+    Unit vectors [B, ...]; zero where the gradient is zero.
+  """
+  axes = tuple(range(1, gradient.ndim))
+  # Squares of a saturated model's gradients underflow, so scale them first.
+  largest = jnp.max(jnp.abs(gradient), axes, keepdims=True)
+  usable = largest >= float(jnp.finfo(gradient.dtype).tiny)
+  scaled = gradient / jnp.where(usable, largest, 1)
+  return scaled / jnp.maximum(l2_norm(scaled), 1)
+
+
+def l2_sphere(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+  """A uniform point of the unit sphere.
+
+  Args:
+    key: random key.
+    shape: shape of one example.
+    dtype: float type.
+
+  Returns:
+    A point of this shape, of norm 1.
+  """
+  return l2_direction(jax.random.normal(key, (1, *shape), dtype))[0]
+
+
+def l2_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+  """A uniform point of the unit ball: a direction times u^(1/d).
+
+  Args:
+    key: random key.
+    shape: shape of one example.
+    dtype: float type.
+
+  Returns:
+    A point of this shape, of norm at most 1.
+  """
+  direction, radius = jax.random.split(key)
+  length = jax.random.uniform(radius, (), dtype) ** (1 / math.prod(shape))
+  return l2_sphere(direction, shape, dtype) * length
+
+
+def linf_project(delta: jax.Array, epsilon: jax.Array | float) -> jax.Array:
+  """Nearest point of the L-infinity ball.
+
+  Args:
+    delta: perturbations [B, ...].
+    epsilon: radius in pixel units, 0 or more.
+
+  Returns:
+    Perturbations [B, ...] within plus and minus epsilon.
+  """
+  return jnp.clip(delta, -epsilon, epsilon)
+
+
+def linf_uniform(
+  key: jax.Array, shape: tuple[int, ...], dtype: Any
+) -> jax.Array:
+  """A uniform point of the box from -1 to 1.
+
+  Args:
+    key: random key.
+    shape: shape of one example.
+    dtype: float type.
+
+  Returns:
+    A point of this shape.
+  """
+  return jax.random.uniform(key, shape, dtype, -1, 1)
+
+
+def linf_sphere(
+  key: jax.Array, shape: tuple[int, ...], dtype: Any
+) -> jax.Array:
+  """A random point of the box's surface: a uniform one over its largest entry.
+
+  As AutoAttack starts APGD in this norm (auto-attack `autopgd_base.py`).
+
+  Args:
+    key: random key.
+    shape: shape of one example.
+    dtype: float type.
+
+  Returns:
+    A point of this shape whose largest entry is 1 in size.
+  """
+  point = linf_uniform(key, shape, dtype)
+  return point / jnp.max(jnp.abs(point))
+
+
+def origin(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+  """The centre of the ball.
+
+  Args:
+    key: not used.
+    shape: shape of one example.
+    dtype: float type.
+
+  Returns:
+    Zeros of this shape.
+  """
+  del key
+  return jnp.zeros(shape, dtype)
+
+
+NORMS: Mapping[str, Norm] = {
+  "l2": Norm(
+    l2_project,
+    l2_direction,
+    {"none": origin, "uniform": l2_uniform, "sphere": l2_sphere},
+  ),
+  "linf": Norm(
+    linf_project,
+    jnp.sign,
+    {"none": origin, "uniform": linf_uniform, "sphere": linf_sphere},
+  ),
+}

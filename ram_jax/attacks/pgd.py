@@ -1,0 +1,182 @@
+"""Projected gradient descent on the pixels (Madry et al., arXiv 1706.06083)."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from ram_jax import losses
+from ram_jax.attacks.norms import NORMS
+
+
+@flax.struct.dataclass
+class Attack:
+  """PGD: steepest ascent of the cross-entropy inside a ball and [0, 1].
+
+  A pytree whose leaves are the two sizes: `attack.replace(epsilon=...)` needs
+  no recompilation. Given a model that treats examples alone, example i depends
+  on `keys[i]`, `images[i]` and `targets[i]` alone.
+
+  The paper's author starts from a standard normal draw projected on the ball.
+  For 32x32 colour images its length is about 55, so that is start 'sphere'.
+
+  Attributes:
+    epsilon: radius of the ball in pixel units (images are in [0, 1]).
+    step_size: length of a step in pixel units; the paper takes 2.5 epsilon / 7.
+    steps: gradient steps.
+    restarts: runs from different random starts. The one kept is, per example, a
+      misclassified one if there is any, and among these that of highest loss.
+    norm: 'l2' or 'linf'.
+    start: 'none', 'uniform' in the ball or 'sphere', on its surface.
+    unroll: write the loops out: for CPUs, where XLA's convolutions inside a
+      loop are slow.
+  """
+
+  epsilon: jax.Array | float
+  step_size: jax.Array | float
+  steps: int = flax.struct.field(pytree_node=False, default=7)
+  restarts: int = flax.struct.field(pytree_node=False, default=1)
+  norm: str = flax.struct.field(pytree_node=False, default="l2")
+  start: str = flax.struct.field(pytree_node=False, default="uniform")
+  unroll: bool = flax.struct.field(pytree_node=False, default=False)
+
+  def __post_init__(self) -> None:
+    _check_choice("norm", self.norm, NORMS)
+    _check_choice("start", self.start, NORMS[self.norm].starts)
+    _check_count("steps", self.steps, 0)
+    _check_count("restarts", self.restarts, 1)
+    for name in ("epsilon", "step_size"):
+      value = getattr(self, name)
+      # jax rebuilds pytrees with tracers and placeholders in the leaves' place.
+      if isinstance(value, float | int) and not 0 <= value < math.inf:
+        raise ValueError(
+          f"{name} {value} is not a size: give a number of pixel units, "
+          "0 or more and finite"
+        )
+
+  def __call__(
+    self,
+    keys: jax.Array,
+    images: jax.Array,
+    targets: jax.Array,
+    model: Callable[[jax.Array], jax.Array],
+  ) -> jax.Array:
+    """Finds images in the ball that the model classifies wrongly.
+
+    Args:
+      keys: random keys [B], one for each example.
+      images: pixels [B, H, W, C] in [0, 1].
+      targets: integer classes [B], or probabilities [B, K].
+      model: images -> logits [B, K]; a pytree if it has variables.
+
+    Returns:
+      Images [B, H, W, C] in [0, 1] and at most epsilon from the given ones (to
+      1e-6). No gradient flows through them.
+    """
+    images = jax.lax.stop_gradient(images)
+    model = jax.tree.map(_stop_gradient, model)
+    if self.restarts == 1:
+      return jax.lax.stop_gradient(self._run(keys, images, targets, model, 0))
+
+    def restart(i: jax.Array | int, best: tuple) -> tuple:
+      found = self._run(keys, images, targets, model, i)
+      return _better(best, (found, *_judge(model(found), targets)))
+
+    first = self._run(keys, images, targets, model, 0)
+    best = (first, *_judge(model(first), targets))
+    best = self._repeat(1, self.restarts, restart, best)
+    return jax.lax.stop_gradient(best[0])
+
+  def _run(
+    self,
+    keys: jax.Array,
+    images: jax.Array,
+    targets: jax.Array,
+    model: Callable,
+    restart: jax.Array | int,
+  ) -> jax.Array:
+    """One run from one random start."""
+
+    def loss(x: jax.Array) -> jax.Array:
+      return jnp.sum(losses.cross_entropy(model(x), targets))
+
+    def step(_: Any, x: jax.Array) -> jax.Array:
+      ascent = NORMS[self.norm].direction(jax.grad(loss)(x))
+      return self._clip(images, x - images + self.step_size * ascent)
+
+    return self._repeat(0, self.steps, step, self._start(keys, images, restart))
+
+  def _start(
+    self, keys: jax.Array, images: jax.Array, restart: jax.Array | int
+  ) -> jax.Array:
+    """Images plus a random point of the ball."""
+    draw = NORMS[self.norm].starts[self.start]
+    points = jax.vmap(
+      lambda key: draw(
+        jax.random.fold_in(key, restart), images.shape[1:], images.dtype
+      )
+    )(keys)
+    return self._clip(images, self.epsilon * points)
+
+  def _clip(self, images: jax.Array, delta: jax.Array) -> jax.Array:
+    """Images plus delta, in the ball and then in [0, 1].
+
+    As the images are in [0, 1], clipping brings each pixel nearer to them.
+    """
+    delta = NORMS[self.norm].project(delta, self.epsilon)
+    return jnp.clip(images + delta, 0, 1).astype(images.dtype)
+
+  def _repeat(self, first: int, last: int, body: Callable, value: Any) -> Any:
+    """Applies body(i, value) for i from first to last - 1."""
+    if not self.unroll:
+      return jax.lax.fori_loop(first, last, body, value)
+    for i in range(first, last):
+      value = body(i, value)
+    return value
+
+
+def _judge(
+  logits: jax.Array, targets: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Whether each example is misclassified, and its loss."""
+  labels = targets
+  if targets.ndim == logits.ndim:
+    labels = jnp.argmax(targets, axis=-1)
+  wrong = jnp.argmax(logits, axis=-1) != labels
+  return wrong, losses.cross_entropy(logits, targets)
+
+
+def _better(old: tuple, new: tuple) -> tuple:
+  """Per example the better of two (images, wrong, loss)."""
+  _, old_wrong, old_loss = old
+  _, new_wrong, new_loss = new
+  take = (new_wrong & ~old_wrong) | (
+    (new_wrong == old_wrong) & (new_loss > old_loss)
+  )
+
+  def select(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.where(take.reshape(-1, *[1] * (a.ndim - 1)), b, a)
+
+  return jax.tree.map(select, old, new)
+
+
+def _stop_gradient(leaf: Any) -> Any:
+  """Stops gradients of arrays, and lets a plain function pass."""
+  return jax.lax.stop_gradient(leaf) if hasattr(leaf, "dtype") else leaf
+
+
+def _check_choice(name: str, value: str, choices: Any) -> None:
+  if value not in choices:
+    raise ValueError(
+      f"{name} {value!r} does not exist: choose one of {sorted(choices)}"
+    )
+
+
+def _check_count(name: str, value: int, least: int) -> None:
+  if not isinstance(value, int) or value < least:
+    raise ValueError(
+      f"{name} {value!r} is not possible: give a whole number, {least} or more"
+    )

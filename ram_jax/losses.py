@@ -1,0 +1,92 @@
+"""Losses per example: cross-entropy and Jensen-Shannon consistency."""
+
+import jax
+import jax.numpy as jnp
+
+# Both PyTorch codes clamp the mixture to [1e-7, 1] before its logarithm.
+MIXTURE_FLOOR = 1e-7
+
+
+def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+  """Cross-entropy of the softmax of logits, per example.
+
+  Args:
+    logits: scores [B, K].
+    targets: integer classes [B], or probabilities [B, K].
+
+  Returns:
+    Losses [B] in nats, finite for every finite input.
+
+  Raises:
+    ValueError: if the shapes do not fit, or classes are not integers.
+  """
+  log_p = _log_softmax(logits)
+  if targets.shape == logits.shape:
+    return -jnp.sum(targets * log_p, axis=-1)
+  if targets.shape != logits.shape[:-1]:
+    raise ValueError(
+      f"targets of shape {targets.shape} do not fit logits {logits.shape}: "
+      "give integer classes [B] or probabilities [B, K]"
+    )
+  if not jnp.issubdtype(targets.dtype, jnp.integer):
+    raise ValueError(
+      f"targets [B] of dtype {targets.dtype} are not classes: give integers, "
+      "or probabilities [B, K]"
+    )
+  return -jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
+
+
+def jensen_shannon(*logits: jax.Array) -> jax.Array:
+  """Jensen-Shannon divergence between softmax distributions, exactly.
+
+  It is (1/n) sum_i KL(p_i || M) with M the mean of the n distributions, as in
+  AugMix (arXiv 1912.02781, equation 2) and its robust variant. All is done on
+  log-probabilities, so 0 log 0 is 0 and its gradient is 0, without a clamp.
+
+  Args:
+    *logits: two or more arrays of scores [B, K].
+
+  Returns:
+    Divergences [B] in nats, between 0 and log(n).
+  """
+  log_p = _stack(logits)
+  log_mixture = jax.nn.logsumexp(log_p, axis=0) - jnp.log(len(logits))
+  return _mean_divergence(log_p, log_mixture)
+
+
+def clamped_jensen_shannon(*logits: jax.Array) -> jax.Array:
+  """Jensen-Shannon divergence with the mixture clamped to [1e-7, 1].
+
+  The form of google-research/augmix `cifar.py` and of the paper's own code; it
+  differs from the exact one where the mean probability is below 1e-7, and it
+  is finite where those give NaN because a probability underflows.
+
+  Args:
+    *logits: two or more arrays of scores [B, K].
+
+  Returns:
+    Divergences [B] in nats.
+  """
+  log_p = _stack(logits)
+  mixture = jnp.clip(jnp.mean(jnp.exp(log_p), axis=0), MIXTURE_FLOOR, 1.0)
+  return _mean_divergence(log_p, jnp.log(mixture))
+
+
+def _log_softmax(logits: jax.Array) -> jax.Array:
+  """Log-probabilities in the default float type, whatever the logits' type."""
+  return jax.nn.log_softmax(logits.astype(jnp.result_type(float)), axis=-1)
+
+
+def _stack(logits: tuple[jax.Array, ...]) -> jax.Array:
+  """Log-probabilities [n, B, K] of n views."""
+  if len(logits) < 2:
+    raise ValueError(
+      f"a divergence needs two or more distributions, {len(logits)} given"
+    )
+  return _log_softmax(jnp.stack(logits))
+
+
+def _mean_divergence(log_p: jax.Array, log_mixture: jax.Array) -> jax.Array:
+  """Mean over n of KL(p_i || mixture); exp(log p) may be 0, log p is finite."""
+  terms = jnp.exp(log_p) * (log_p - log_mixture)
+  return jnp.mean(jnp.sum(terms, axis=-1), axis=0)

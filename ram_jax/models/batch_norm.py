@@ -1,0 +1,77 @@
+"""Batch normalisation as PyTorch does it, also across devices."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+MOMENTUM = 0.9  # the share of the old value; PyTorch calls the rest 0.1
+EPSILON = 1e-5
+
+
+class BatchNorm(nn.Module):
+  """Batch normalisation over all axes but the last.
+
+  As torch.nn.BatchNorm2d: the batch is normalised by its biased variance, and
+  the running variance takes the unbiased one (flax's keeps the biased one). The
+  variance is computed in two passes: the mean of squares less the square of
+  the mean loses every digit where the mean is large.
+
+  Attributes:
+    axis_name: device axis over which statistics are shared, None for this
+      device's examples alone.
+    dtype: type of the output, None for the default float type. Parameters and
+      statistics are in the default float type always.
+  """
+
+  axis_name: str | None = None
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
+    """Normalises with the batch's statistics in training, else running ones.
+
+    Args:
+      inputs: activations [..., C].
+      train: whether to use and to record the batch's own statistics.
+
+    Returns:
+      Activations [..., C].
+
+    Raises:
+      ValueError: in training, if each channel has one value only.
+    """
+    dtype = jnp.result_type(float)
+    shape = inputs.shape[-1:]
+    scale = self.param("scale", nn.initializers.ones, shape, dtype)
+    bias = self.param("bias", nn.initializers.zeros, shape, dtype)
+    mean = self.variable("batch_stats", "mean", jnp.zeros, shape, dtype)
+    var = self.variable("batch_stats", "var", jnp.ones, shape, dtype)
+    x = inputs.astype(dtype)
+    if train and not self.is_initializing():
+      now_mean, now_var, unbiased = self._statistics(x)
+      mean.value = MOMENTUM * mean.value + (1 - MOMENTUM) * now_mean
+      var.value = MOMENTUM * var.value + (1 - MOMENTUM) * unbiased
+    else:
+      now_mean, now_var = mean.value, var.value
+    y = (x - now_mean) * (scale * jax.lax.rsqrt(now_var + EPSILON)) + bias
+    return y.astype(dtype if self.dtype is None else self.dtype)
+
+  def _statistics(self, x: jax.Array) -> tuple[jax.Array, ...]:
+    """Mean, biased variance and unbiased variance per channel."""
+    axes = tuple(range(x.ndim - 1))
+    count = x.size // x.shape[-1]
+    mean = jnp.mean(x, axes)
+    if self.axis_name is not None:
+      mean = jax.lax.pmean(mean, self.axis_name)
+      count *= jax.lax.axis_size(self.axis_name)
+    var = jnp.mean(jnp.square(x - mean), axes)
+    if self.axis_name is not None:
+      var = jax.lax.pmean(var, self.axis_name)
+    if count < 2:
+      raise ValueError(
+        f"batch normalisation of inputs {x.shape} has one value per channel: "
+        "train with a batch of 2 or more, or with larger images"
+      )
+    return mean, var, var * (count / (count - 1))

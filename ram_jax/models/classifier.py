@@ -1,0 +1,102 @@
+"""A network with its variables, and its forward over several views."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from ram_jax.models.batch_norm import MOMENTUM
+
+BATCH_NORM = ("running", "batch")
+
+
+@flax.struct.dataclass
+class Classifier:
+  """A network as a function of images; a pytree whose leaves are variables.
+
+  Pass it to jitted functions as an argument: closing over it would put every
+  weight into the program.
+
+  Attributes:
+    params: parameters of the module.
+    batch_stats: running statistics of batch normalisation.
+    module: the network, `(images, train) -> logits`, with method `features`.
+    batch_norm: 'running' normalises by the running statistics; 'batch' by the
+      batch's own, and leaves the running ones alone.
+  """
+
+  params: Any
+  batch_stats: Any
+  module: nn.Module = flax.struct.field(pytree_node=False)
+  batch_norm: str = flax.struct.field(pytree_node=False, default="running")
+
+  def __post_init__(self) -> None:
+    if self.batch_norm not in BATCH_NORM:
+      raise ValueError(
+        f"batch_norm {self.batch_norm!r} does not exist: "
+        f"choose one of {list(BATCH_NORM)}"
+      )
+
+  def __call__(self, images: jax.Array) -> jax.Array:
+    """Logits [B, K] of images [B, H, W, C] in [0, 1]."""
+    return self._apply(images, "__call__")
+
+  def features(self, images: jax.Array) -> jax.Array:
+    """Features [B, D] before the head, of images [B, H, W, C] in [0, 1]."""
+    return self._apply(images, "features")
+
+  def _apply(self, images: jax.Array, method: str) -> jax.Array:
+    variables = {"params": self.params, "batch_stats": self.batch_stats}
+    if self.batch_norm == "running":
+      return self.module.apply(variables, images, False, method=method)
+    outputs, _ = self.module.apply(
+      variables, images, True, method=method, mutable=["batch_stats"]
+    )
+    return outputs
+
+
+def forward_views(
+  module: nn.Module,
+  params: Any,
+  batch_stats: Any,
+  views: tuple[jax.Array, ...],
+  separate: bool,
+) -> tuple[tuple[jax.Array, ...], Any]:
+  """Training forward over several views of a batch, in one pass.
+
+  Args:
+    module: the network, `(images, train) -> logits`.
+    params: parameters of the module.
+    batch_stats: running statistics of batch normalisation.
+    views: images [B, H, W, C] in [0, 1], one array for each view.
+    separate: True normalises each view by its own statistics and updates the
+      running ones view after view, as successive forwards do (the paper's
+      author); False normalises all by common ones, as one forward of the
+      concatenation does (AugMix's code).
+
+  Returns:
+    Logits [B, K] of each view, and the new running statistics.
+  """
+
+  def forward(images: jax.Array) -> tuple[jax.Array, Any]:
+    variables = {"params": params, "batch_stats": batch_stats}
+    logits, update = module.apply(
+      variables, images, True, mutable=["batch_stats"]
+    )
+    return logits, update["batch_stats"]
+
+  if not separate or len(views) == 1:
+    logits, new_stats = forward(jnp.concatenate(views))
+    return tuple(jnp.split(logits, len(views))), new_stats
+  logits, updates = jax.vmap(forward)(jnp.stack(views))
+
+  def chain(old: jax.Array, update: jax.Array) -> jax.Array:
+    # Each update started from `old`; what it added to it is its own share.
+    new = old
+    for view in update:
+      new = MOMENTUM * new + (view - MOMENTUM * old)
+    return new
+
+  return tuple(logits), jax.tree.map(chain, batch_stats, updates)
