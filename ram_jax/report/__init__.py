@@ -1,0 +1,1 @@
+"""What is shown of runs, all of it made from their result files."""

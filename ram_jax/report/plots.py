@@ -1,0 +1,288 @@
+"""Figures of results: what a paper shows of several runs, and images.
+
+Each `draw_*` returns a matplotlib Figure, which tests can inspect; the function
+without the prefix saves it as PNG. No pyplot: it keeps global state.
+"""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.axes
+import matplotlib.figure
+import matplotlib.ticker
+import numpy as np
+
+from ram_jax.report import runs as runs_lib
+from ram_jax.report import tables
+from ram_jax.report.runs import Run
+from ram_jax.report.styles import styles
+
+DPI = 150
+# Key in metrics.jsonl, title, factor to the shown unit.
+CURVES = (
+  ("loss", "training loss", 1.0),
+  ("accuracy", "training accuracy (%)", 100.0),
+  ("adversarial_accuracy", "training adversarial accuracy (%)", 100.0),
+)
+# More points than these hide the trend in the noise of single batches.
+CURVE_POINTS = 100
+
+
+def draw_adversarial_accuracy(
+  runs: Sequence[Run],
+) -> matplotlib.figure.Figure:
+  """Accuracy against the size of the attack (the paper's Figure 2).
+
+  Args:
+    runs: runs attacked in one norm; runs without adversarial accuracy are left
+      out.
+
+  Returns:
+    A figure with one line per run over epsilon (epsilon 0: clean) and a band
+    for its 95 % Wilson interval, in percent.
+
+  Raises:
+    ValueError: nothing to draw, or attacks in different norms.
+  """
+  drawn = [(r, s) for r, s in zip(runs, styles(runs), strict=True) if _curve(r)]
+  norms = sorted({r.results["adversarial"]["attack"]["norm"] for r, _ in drawn})
+  if len(norms) != 1:
+    raise ValueError(
+      f"adversarial accuracy of attacks in the norms {norms} is no one figure: "
+      "report runs that were attacked in one norm"
+    )
+  figure = matplotlib.figure.Figure(figsize=(6.4, 4.8), layout="constrained")
+  axes = figure.subplots()
+  for run, style in drawn:
+    curve = _curve(run)
+    intervals = np.array([tables.wilson(*c) for c in curve.values()])
+    values = [100 * correct / total for correct, total in curve.values()]
+    axes.plot(list(curve), values, **style.plot_options())
+    axes.fill_between(
+      list(curve), *(100 * intervals.T), color=style.color, alpha=0.2, lw=0
+    )
+  _epsilon_axis(axes, sorted({e for run, _ in drawn for e in _curve(run)}))
+  axes.set_xlabel(
+    rf"$\epsilon$ ({tables.norm_name(norms[0])} norm, pixels in [0, 1])"
+  )
+  axes.set_ylabel("accuracy (%), 95 % interval shaded")
+  axes.set_ylim(-2, 102)
+  attacks = _names(r.results["adversarial"]["attack"]["name"] for r, _ in drawn)
+  axes.set_title(
+    f"Accuracy under {attacks} ({tables.norm_name(norms[0])})\n"
+    + _setting([run for run, _ in drawn]),
+    fontsize=11,
+  )
+  _tidy(axes)
+  _legend_below(figure)
+  return figure
+
+
+def draw_training_curves(runs: Sequence[Run]) -> matplotlib.figure.Figure:
+  """Loss and accuracies during training against the epoch.
+
+  Args:
+    runs: the runs; those without metrics are left out.
+
+  Returns:
+    A figure with one panel per quantity that some run has, one line per run;
+    long curves are averaged over neighbouring log intervals.
+
+  Raises:
+    ValueError: no run has metrics.
+  """
+  pairs = tuple(zip(runs, styles(runs), strict=True))
+  panels = [
+    c for c in CURVES if any(c[0] in m for r in runs for m in r.metrics)
+  ]
+  if not panels:
+    raise ValueError(
+      "none of the runs has training metrics: metrics.jsonl is missing or empty"
+    )
+  figure = matplotlib.figure.Figure(
+    figsize=(4.2 * len(panels), 4.2), layout="constrained"
+  )
+  for axes, (key, title, factor) in zip(
+    figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+  ):
+    for run, style in pairs:
+      rows = [row for row in run.metrics if key in row]
+      epochs = _averaged([row["epoch"] for row in rows])
+      values = _averaged([factor * row[key] for row in rows])
+      if rows:
+        options = style.plot_options()
+        options["markevery"] = max(1, len(epochs) // 8)
+        axes.plot(epochs, values, **options)
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel("epoch")
+    axes.set_xlim(left=0)
+    if factor != 1:
+      axes.set_ylim(-2, 102)
+    _tidy(axes)
+  figure.suptitle(_setting(runs), fontsize=11)
+  _legend_below(figure)
+  return figure
+
+
+def draw_views(
+  rows: Sequence[tuple[str, Any]], titles: Sequence[str] = ()
+) -> matplotlib.figure.Figure:
+  """Draws versions of the same images below each other.
+
+  Args:
+    rows: (name, images [N,H,W,C] in [0,1], C 1 or 3) from top to bottom, the
+      same N in each.
+    titles: name of each column, for example its class; none if empty.
+
+  Returns:
+    A grid of len(rows) x N images, each pixel a square.
+
+  Raises:
+    ValueError: no rows, another shape or range, or a wrong number of titles.
+  """
+  rows = [(name, _checked_images(name, images)) for name, images in rows]
+  counts = {len(images) for _, images in rows}
+  if len(counts) != 1 or len(titles) not in (0, *counts):
+    raise ValueError(
+      f"rows of {sorted(counts)} images with {len(titles)} titles are no grid: "
+      "give at least one row, equally many images in each, and one title per "
+      "image or none"
+    )
+  count = counts.pop()
+  # Inches: letters of size 9 are about 0.085 wide, and images at least 1.1.
+  side = max(1.1, 0.085 * _longest(titles) + 0.1)
+  names = 0.085 * _longest([name for name, _ in rows]) + 0.2
+  figure = matplotlib.figure.Figure(
+    figsize=(side * count + names, side * len(rows) + 0.3 * bool(titles)),
+    layout="constrained",
+  )
+  grid = figure.subplots(len(rows), count, squeeze=False)
+  for (name, images), line in zip(rows, grid, strict=True):
+    for image, axes in zip(images, line, strict=True):
+      axes.imshow(image, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
+      axes.set(xticks=[], yticks=[])
+      axes.spines[:].set_visible(False)
+    line[0].set_ylabel(
+      name, rotation=0, ha="right", va="center", fontsize=9, labelpad=6
+    )
+  for title, axes in zip(titles, grid[0], strict=False):
+    axes.set_title(title, fontsize=9)
+  return figure
+
+
+def adversarial_accuracy(
+  runs: Sequence[Run], path: str | os.PathLike
+) -> pathlib.Path:
+  """Saves `draw_adversarial_accuracy` as PNG and returns the path."""
+  return _save(draw_adversarial_accuracy(runs), path)
+
+
+def training_curves(
+  runs: Sequence[Run], path: str | os.PathLike
+) -> pathlib.Path:
+  """Saves `draw_training_curves` as PNG and returns the path."""
+  return _save(draw_training_curves(runs), path)
+
+
+def views(
+  path: str | os.PathLike,
+  rows: Sequence[tuple[str, Any]],
+  titles: Sequence[str] = (),
+) -> pathlib.Path:
+  """Saves `draw_views` as PNG and returns the path."""
+  return _save(draw_views(rows, titles), path)
+
+
+def _save(
+  figure: matplotlib.figure.Figure, path: str | os.PathLike
+) -> pathlib.Path:
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(path, dpi=DPI, format="png")
+  return path
+
+
+def _curve(run: Run) -> dict[float, runs_lib.Counts]:
+  """Counts by epsilon, with the clean ones at 0 where 0 was not attacked."""
+  attacked = runs_lib.adversarial(run.results)
+  clean = runs_lib.clean(run.results)
+  return {0.0: clean, **attacked} if attacked and clean else attacked
+
+
+def _epsilon_axis(
+  axes: matplotlib.axes.Axes, epsilons: Sequence[float]
+) -> None:
+  """Equal steps for equal factors, and one more such step down to 0."""
+  positive = [e for e in epsilons if e > 0]
+  if positive:
+    # Base 2 and linscale 1/2 make [0, smallest] as long as a doubling.
+    axes.set_xscale("symlog", base=2, linthresh=min(positive), linscale=0.5)
+  labels = [f"{e:.4g}" if e else "0\n(clean)" for e in epsilons]
+  axes.set_xticks(epsilons, labels)
+  axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+
+
+def _averaged(values: Sequence[float]) -> np.ndarray:
+  """Means of neighbours, so that at most CURVE_POINTS points remain."""
+  values = np.asarray(values, dtype=np.float64)
+  size = -(-len(values) // CURVE_POINTS) or 1
+  return np.array(
+    [values[i : i + size].mean() for i in range(0, len(values), size)]
+  )
+
+
+def _checked_images(name: str, images: Any) -> np.ndarray:
+  images = np.asarray(images)
+  if (
+    images.ndim != 4
+    or images.shape[-1] not in (1, 3)
+    or 0 in images.shape
+    or not (images.min() >= 0 and images.max() <= 1)
+  ):
+    raise ValueError(
+      f"row {name!r} of shape {images.shape} is no [N,H,W,C] of values in "
+      "[0, 1] with 1 or 3 channels: scale or clip it first"
+    )
+  return images
+
+
+def _setting(runs: Sequence[Run]) -> str:
+  """Data and model of the runs, for a title."""
+  abouts = [run.results["run"] for run in runs]
+  data = _names(about["data_label"] for about in abouts)
+  return f"{data}, {_names(about['model'] for about in abouts)}"
+
+
+def _legend_below(figure: matplotlib.figure.Figure) -> None:
+  """One legend outside all panels, where no name can cover data."""
+  lines = {
+    line.get_label(): line for axes in figure.axes for line in axes.get_lines()
+  }
+  figure.legend(
+    lines.values(),
+    lines.keys(),
+    loc="outside lower center",
+    # Two columns of longer names would be cut off by a narrow figure.
+    ncols=1 if len(lines) == 1 or max(map(len, lines)) > 34 else 2,
+    frameon=False,
+    fontsize=9,
+    handlelength=3.5,
+  )
+
+
+def _longest(texts: Sequence[str]) -> int:
+  """Length of the longest line in any of the texts."""
+  return max(
+    (len(line) for text in texts for line in text.split("\n")), default=0
+  )
+
+
+def _names(names: Any) -> str:
+  return " / ".join(dict.fromkeys(names))
+
+
+def _tidy(axes: matplotlib.axes.Axes) -> None:
+  axes.spines[["top", "right"]].set_visible(False)
+  axes.grid(alpha=0.3, linewidth=0.6)

@@ -1,0 +1,215 @@
+"""Reads a run's folder: results.json (counts) and metrics.jsonl (training).
+
+Everything that is shown of a run comes through here, so this is also where a
+damaged or foreign file is refused, before a wrong number reaches a table.
+"""
+
+import collections
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+SCHEMA = 1
+Counts = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One evaluated run.
+
+  Attributes:
+    folder: where the run lies.
+    results: results.json as it stands (schema 1, checked).
+    metrics: rows of metrics.jsonl in the order of their steps, possibly none.
+  """
+
+  folder: pathlib.Path
+  results: dict[str, Any]
+  metrics: list[dict[str, Any]]
+
+  @property
+  def label(self) -> str:
+    """Human name of the run's method, e.g. "AugMix"."""
+    return self.results["run"]["label"]
+
+
+def load(folder: str | os.PathLike) -> Run:
+  """Reads and checks the folder of an evaluated run.
+
+  Args:
+    folder: the run's working directory.
+
+  Returns:
+    The run. A step that was logged twice, as after a resume, counts once, as it
+    was logged last. A run without metrics.jsonl (imported weights) has none.
+
+  Raises:
+    FileNotFoundError: no such folder, or no results.json in it.
+    ValueError: a file that is damaged, incomplete or of another schema.
+  """
+  folder = pathlib.Path(folder)
+  if not folder.is_dir():
+    raise FileNotFoundError(
+      f"no run folder {str(folder)!r}: give the working directory of an "
+      "evaluated run"
+    )
+  return Run(
+    folder,
+    _read_results(folder / "results.json"),
+    _read_metrics(folder / "metrics.jsonl"),
+  )
+
+
+def clean(results: Mapping[str, Any]) -> Counts | None:
+  """Counts (correct, total) on unchanged images; None where not measured."""
+  row = results.get("clean")
+  return row and (row["correct"], row["total"])
+
+
+def adversarial(results: Mapping[str, Any]) -> dict[float, Counts]:
+  """Counts (correct, total) by epsilon, ascending; empty where not measured."""
+  rows = results.get("adversarial", {}).get("by_epsilon", [])
+  counts = {row["epsilon"]: (row["correct"], row["total"]) for row in rows}
+  return dict(sorted(counts.items()))
+
+
+def corruption_mean(results: Mapping[str, Any]) -> float | None:
+  """Mean accuracy in [0, 1] over corruptions and severities, each alike.
+
+  The mean of accuracies, as CIFAR-10-C defines it (Hendrycks and Dietterich
+  2019, section 3), not the accuracy of the pooled images.
+
+  Args:
+    results: a run's results.
+
+  Returns:
+    The mean, or None where not measured.
+  """
+  rows = results.get("corruption", {}).get("by_corruption", [])
+  values = [row["correct"] / row["total"] for row in rows]
+  return sum(values) / len(values) if values else None
+
+
+def distinct_labels(runs: Sequence[Run]) -> tuple[str, ...]:
+  """Names the runs so that no two names are equal.
+
+  Args:
+    runs: the runs to show together.
+
+  Returns:
+    For each run its label, with the seed, else the run's name, else the folder
+    added where several runs have that label.
+
+  Raises:
+    ValueError: a folder that is given twice.
+  """
+  _refuse_repeats(runs)
+  groups = collections.defaultdict(list)
+  for i, run in enumerate(runs):
+    groups[run.label].append(i)
+  labels = [run.label for run in runs]
+  for label, members in groups.items():
+    if len(members) > 1:
+      extras = _distinct_extras([runs[i] for i in members])
+      for i, extra in zip(members, extras, strict=True):
+        labels[i] = f"{label} ({extra})"
+  return tuple(labels)
+
+
+def _refuse_repeats(runs: Sequence[Run]) -> None:
+  folders = collections.Counter(run.folder.resolve() for run in runs)
+  for run in runs:
+    if folders[run.folder.resolve()] > 1:
+      raise ValueError(
+        f"run {str(run.folder)!r} is given twice: name each run once"
+      )
+
+
+def _distinct_extras(runs: Sequence[Run]) -> list[str]:
+  """The shortest of seed, name and folder that tells the runs apart."""
+  for extras in (
+    [f"seed {run.results['run']['seed']}" for run in runs],
+    [run.results["run"]["name"] for run in runs],
+  ):
+    if len(set(extras)) == len(runs):
+      return extras
+  return [str(run.folder) for run in runs]
+
+
+def _read_results(path: pathlib.Path) -> dict[str, Any]:
+  again = f"write it with --mode=evaluate --workdir={path.parent}"
+  if not path.is_file():
+    raise FileNotFoundError(f"no results in {str(path)!r}: {again}")
+  try:
+    results = json.loads(path.read_bytes())
+  except ValueError as error:
+    raise ValueError(
+      f"{str(path)!r} is not whole JSON ({error}): {again}"
+    ) from error
+  schema = results.get("schema") if isinstance(results, dict) else None
+  if schema != SCHEMA:
+    raise ValueError(
+      f"{str(path)!r} has schema {schema!r}, not {SCHEMA}: {again}"
+    )
+  try:
+    problem = next(_problems(results), None)
+  except (AttributeError, TypeError) as error:
+    problem = f"a part is of the wrong kind ({error})"
+  if problem:
+    raise ValueError(f"{str(path)!r}: {problem}: {again}")
+  return results
+
+
+def _problems(results: dict[str, Any]) -> Iterator[str]:
+  """What a results.json lacks of the fields that tables and plots use."""
+  for name in ("name", "label", "model", "data_label", "seed"):
+    if name not in results.get("run", {}):
+      yield f"run has no {name!r}"
+  rows = [("clean", results["clean"])] if "clean" in results else []
+  for part, key in (
+    ("adversarial", "by_epsilon"),
+    ("corruption", "by_corruption"),
+  ):
+    if part in results and not results[part].get(key):
+      yield f"{part} has no {key!r}"
+    rows += [(part, row) for row in results.get(part, {}).get(key, [])]
+  for name in ("name", "norm"):
+    attack = results.get("adversarial", {}).get("attack", {})
+    if "adversarial" in results and name not in attack:
+      yield f"adversarial.attack has no {name!r}"
+  for part, row in rows:
+    if part == "adversarial" and not _is_size(row.get("epsilon")):
+      yield f"{part} has a row without an epsilon >= 0: {row}"
+    if not _is_count(row.get("correct"), row.get("total")):
+      yield f"{part} needs whole numbers 0 <= correct <= total > 0: {row}"
+
+
+def _is_size(epsilon: Any) -> bool:
+  return isinstance(epsilon, int | float) and 0 <= epsilon < float("inf")
+
+
+def _is_count(correct: Any, total: Any) -> bool:
+  whole = isinstance(correct, int) and isinstance(total, int)
+  return whole and 0 <= correct <= total and total > 0
+
+
+def _read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+  lines = path.read_bytes().split(b"\n") if path.is_file() else []
+  by_step = {}
+  for number, line in enumerate(lines, start=1):
+    try:
+      row = json.loads(line) if line.strip() else None
+      if row is not None:
+        by_step[row["step"]] = row
+    except (ValueError, KeyError, TypeError) as error:
+      # Without its newline the last line is one that a running or killed job
+      # had no time to finish: all before it is good.
+      if number < len(lines):
+        raise ValueError(
+          f"{str(path)!r} is damaged in line {number} ({error!r}): remove that "
+          "line, or the file to show the run without its training curves"
+        ) from error
+  return [by_step[step] for step in sorted(by_step)]
