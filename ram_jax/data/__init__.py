@@ -1,0 +1,1 @@
+"""Data sets, and the way from them to the batches of a run."""

@@ -1,0 +1,198 @@
+"""From a source to arrays, and from (seed, step) to the indices of a batch."""
+
+import functools
+import hashlib
+from typing import Any
+
+import numpy as np
+
+SPLITS = ("train", "test")
+
+
+def load(
+  source: Any, split: str, limit: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+  """Loads one split of a source and checks it.
+
+  Args:
+    source: a data source (`load(split)`, `num_classes`, `label`).
+    split: 'train' or 'test'.
+    limit: how many examples to keep, the first ones; 0 keeps all.
+
+  Returns:
+    Images uint8 [N, H, W, 3] and labels int32 [N].
+
+  Raises:
+    ValueError: the split is unknown, the source's arrays are not what `check`
+      asks for, or `limit` is negative or more than there is.
+  """
+  if split not in SPLITS:
+    raise ValueError(f"split {split!r} is unknown: choose from {SPLITS}")
+  images, labels = source.load(split)
+  what = f"{source.label}, split {split!r}"
+  check(images, labels, source.num_classes, what)
+  if not 0 <= limit <= len(images):
+    raise ValueError(
+      f"{what}: limit {limit} is outside 0..{len(images)};"
+      " give 0 to use every example"
+    )
+  return (images[:limit], labels[:limit]) if limit else (images, labels)
+
+
+def check(
+  images: np.ndarray, labels: np.ndarray, num_classes: int, what: str
+) -> None:
+  """Raises unless images and labels are what every other part relies on.
+
+  Args:
+    images: should be uint8 [N, H, W, 3].
+    labels: should be int32 [N], each in 0..num_classes - 1.
+    num_classes: number of classes.
+    what: name of the data, for the message.
+
+  Raises:
+    ValueError: they are not; the message names the first offence.
+  """
+  if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+    raise ValueError(
+      f"{what}: images are {images.dtype} {list(images.shape)},"
+      " expected uint8 [N, H, W, 3]"
+    )
+  if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
+    raise ValueError(
+      f"{what}: labels are {labels.dtype} {list(labels.shape)},"
+      f" expected int32 [{len(images)}], one for each image"
+    )
+  if not images.size:
+    raise ValueError(f"{what}: there is no image in {list(images.shape)}")
+  wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+  if len(wrong):
+    raise ValueError(
+      f"{what}: label {labels[wrong[0]]} at index {wrong[0]} is outside"
+      f" 0..{num_classes - 1} ({num_classes} classes); {len(wrong)} labels are"
+    )
+
+
+def as_labels(values: Any, size: int, what: str) -> np.ndarray:
+  """Turns what a file holds as labels into int32 [N].
+
+  Args:
+    values: list or array, hopefully of integers.
+    size: how many there must be.
+    what: name of the labels, for the message.
+
+  Returns:
+    The labels, int32 [size].
+
+  Raises:
+    ValueError: they are not `size` integers of 32 bits.
+  """
+  try:
+    labels = np.asarray(values)
+  except ValueError:  # lists of unequal length
+    labels = np.empty(0, object)
+  narrow = labels.dtype.kind in "iu" and labels.astype(np.int32)
+  if labels.shape != (size,) or not np.array_equal(narrow, labels):
+    raise ValueError(
+      f"{what} are {labels.dtype} {list(labels.shape)}, expected {size}"
+      " integers, one for each image: get the file again"
+    )
+  return narrow
+
+
+def fingerprint(images: np.ndarray, labels: np.ndarray) -> str:
+  """Names the data by content, so that two runs can be known to share it.
+
+  Args:
+    images: any array.
+    labels: any array.
+
+  Returns:
+    'sha256:' and 64 hexadecimal digits, over types, shapes and bytes.
+  """
+  digest = hashlib.sha256()
+  for array in (images, labels):
+    digest.update(f"{array.dtype.str} {array.shape};".encode())
+    digest.update(np.ascontiguousarray(array).data)
+  return f"sha256:{digest.hexdigest()}"
+
+
+def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
+  """The order in which an epoch visits the examples.
+
+  A function of (seed, epoch) alone: no state to save, so a resumed run sees
+  the order that the uninterrupted one would have.
+
+  Args:
+    seed: the run's seed, at least 0.
+    epoch: epoch, counted from 0.
+    size: number of examples.
+
+  Returns:
+    A permutation of 0..size-1, int32 [size], read-only.
+
+  Raises:
+    ValueError: seed or epoch is negative.
+  """
+  if seed < 0 or epoch < 0:
+    raise ValueError(f"seed {seed} and epoch {epoch} must be at least 0")
+  return _order(int(seed), int(epoch), int(size))
+
+
+# Two epochs are enough for steps that cross from one to the next.
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, size: int) -> np.ndarray:
+  # Sorting raw random words, as numpy keeps the stream of a bit generator
+  # from version to version but not that of Generator.permutation.
+  words = np.random.Philox(np.random.SeedSequence([seed, epoch]))
+  order = np.argsort(words.random_raw(size), kind="stable").astype(np.int32)
+  order.flags.writeable = False
+  return order
+
+
+def steps_per_epoch(size: int, batch_size: int) -> int:
+  """Number of whole batches in an epoch; the partial last one is dropped.
+
+  Args:
+    size: number of examples.
+    batch_size: examples in a batch, over all devices, at least 1.
+
+  Returns:
+    `size // batch_size`, at least 1.
+
+  Raises:
+    ValueError: there is no whole batch.
+  """
+  if batch_size < 1 or size < batch_size:
+    raise ValueError(
+      f"{size} examples make no batch of {batch_size}: give a batch_size"
+      f" in 1..{size} or more training examples"
+    )
+  return size // batch_size
+
+
+def batch_indices(
+  seed: int, step: int, count: int, size: int, batch_size: int
+) -> np.ndarray:
+  """The examples of successive training steps.
+
+  Args:
+    seed: the run's seed, at least 0.
+    step: first step, counted from 0 over the whole run.
+    count: number of steps; they may cross from one epoch to the next.
+    size: number of examples.
+    batch_size: examples in a batch, over all devices.
+
+  Returns:
+    Indices into the data set, int32 [count, batch_size].
+
+  Raises:
+    ValueError: there are fewer examples than a batch holds.
+  """
+  per_epoch = steps_per_epoch(size, batch_size)
+  rows = np.empty((count, batch_size), np.int32)
+  for i in range(count):
+    epoch, batch = divmod(step + i, per_epoch)
+    start = batch * batch_size
+    rows[i] = epoch_order(seed, epoch, size)[start : start + batch_size]
+  return rows
