@@ -1,0 +1,251 @@
+"""AugMix (Hendrycks et al., ICLR 2020): mixed chains of random operations.
+
+The draw is the original's: operations, levels, depths and weights are
+independent for every image. Sorting the chains by operation is only how they
+are executed: a vmapped `lax.switch` would run every operation on every chain.
+"""
+
+import dataclasses
+import functools
+import numbers
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ram_jax import keys as random
+from ram_jax.augment import ops
+from ram_jax.image import color
+
+_FLAVOURS = {"bilinear": ops.OPS, "author": ops.OPS_AUTHOR}
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+  """AugMix of a batch: `(1 - m) x + m * sum_i w_i chain_i(x)`.
+
+  Attributes:
+    operations: 9 (the paper's), or 13 (with colour, contrast, brightness and
+      sharpness, which overlap the corruptions of CIFAR-10-C).
+    resampling: 'bilinear' as AugMix's code; 'author' as the code of
+      RobustAugMix (rotation nearest, shear bicubic).
+    width: chains per image, w ~ Dirichlet(alpha).
+    depth: operations per chain: (least, most), uniform; or their fixed number;
+      -1 is AugMix's code for (1, 3).
+    severity: largest level, 1 to 10.
+    alpha: of the Dirichlet distribution and of m ~ Beta(alpha, alpha).
+    chunk: chains that run together; changes speed and memory, no value.
+
+  Raises:
+    ValueError: at construction, on a value outside its range.
+  """
+
+  operations: int = 9
+  resampling: str = "bilinear"
+  width: int = 3
+  depth: tuple[int, int] | int = (1, 3)
+  severity: float = 3
+  alpha: float = 1.0
+  chunk: int = 32
+
+  def __post_init__(self) -> None:
+    if not _whole(self.operations) or self.operations not in (9, 13):
+      raise ValueError(f"operations is {self.operations!r}; give 9 or 13")
+    if self.resampling not in _FLAVOURS:
+      known = "' or '".join(_FLAVOURS)
+      raise ValueError(f"resampling is {self.resampling!r}; give '{known}'")
+    for name in ("width", "chunk"):
+      value = getattr(self, name)
+      if not _whole(value) or value < 1:
+        raise ValueError(f"{name} is {value!r}; give a whole number from 1")
+    if not _real(self.severity) or not 1 <= self.severity <= 10:
+      raise ValueError(f"severity is {self.severity!r}; give 1 to 10")
+    if not _real(self.alpha) or not 0 < self.alpha < float("inf"):
+      raise ValueError(f"alpha is {self.alpha!r}; give a number above 0")
+    object.__setattr__(self, "depth", _depth_range(self.depth))
+
+  def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Augments a batch; example i depends on keys[i] and images[i] alone.
+
+    Args:
+      keys: typed keys [B].
+      images: floats [B,H,W,C] in [0,1], C = 1 or 3, rounded to grey levels
+        inside the chains.
+
+    Returns:
+      Images [B,H,W,C] in [0,1], mixed in floats and not rounded.
+
+    Raises:
+      ValueError: on other shapes or types.
+    """
+    return self.mix(keys, images, self.chains(keys, images))
+
+  def chains(self, keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Runs every image through its chains.
+
+    Args:
+      keys: typed keys [B].
+      images: floats [B,H,W,C] in [0,1].
+
+    Returns:
+      Images [B,width,H,W,C] on the grid of 256 grey levels.
+
+    Raises:
+      ValueError: on other shapes or types.
+    """
+    _check(keys, images)
+    batch, *shape = images.shape
+    chain_keys, _ = random.split(keys)
+    chain_keys = jax.vmap(lambda k: jax.random.split(k, self.width))(chain_keys)
+    plan, op_keys = jax.vmap(self._plan)(chain_keys.ravel())
+    levels = jnp.repeat(color.quantise(images), self.width, axis=0)
+    levels = self._run(levels, plan, op_keys)
+    levels = levels.reshape(batch, self.width, *shape)
+    return color.dequantise(levels, images.dtype)
+
+  def mix(
+    self, keys: jax.Array, images: jax.Array, chains: jax.Array
+  ) -> jax.Array:
+    """Mixes chains with each other and with their image.
+
+    Args:
+      keys: typed keys [B], the ones given to `chains`.
+      images: floats [B,H,W,C] in [0,1].
+      chains: floats [B,width,H,W,C] in [0,1].
+
+    Returns:
+      Images [B,H,W,C] in [0,1].
+
+    Raises:
+      ValueError: on other shapes or types.
+    """
+    _check(keys, images)
+    expected = (images.shape[0], self.width, *images.shape[1:])
+    if chains.shape != expected:
+      raise ValueError(f"chains have shape {chains.shape}; give {expected}")
+    _, mix_keys = random.split(keys)
+    weights, share = jax.vmap(self._weights)(mix_keys)
+    weights = weights.astype(images.dtype)[..., None, None, None]
+    share = share.astype(images.dtype)[:, None, None, None]
+    mixed = sum(weights[:, i] * chains[:, i] for i in range(self.width))
+    return jnp.clip((1 - share) * images + share * mixed, 0, 1)
+
+  def _weights(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The chains' weights [width] and the augmented share of one image."""
+    chains_key, share_key = jax.random.split(key)
+    alphas = jnp.full(self.width, self.alpha, jnp.float32)
+    weights = jax.random.dirichlet(chains_key, alphas, dtype=jnp.float32)
+    pair = jnp.full(2, self.alpha, jnp.float32)
+    # Beta(a, a) is the first of a pair from Dirichlet(a, a).
+    share = jax.random.dirichlet(share_key, pair, dtype=jnp.float32)[0]
+    return weights, share
+
+  def _plan(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Operations [slots] of one chain (`operations`: none) and their keys."""
+    least, most = self.depth
+    depth_key, choice_key, op_key = jax.random.split(key, 3)
+    depth = jax.random.randint(depth_key, (), least, most + 1, jnp.int32)
+    choice = jax.random.randint(
+      choice_key, (most,), 0, self.operations, jnp.int32
+    )
+    runs = jnp.arange(most) < depth
+    plan = jnp.where(runs, choice, self.operations)
+    return plan, jax.random.split(op_key, most)
+
+  def _run(
+    self, levels: jax.Array, plan: jax.Array, op_keys: jax.Array
+  ) -> jax.Array:
+    """Executes the plan [N,slots] on the chains' levels [N,H,W,C]."""
+    count, *shape = levels.shape
+    chunk = min(self.chunk, count)
+    # Idle rows at the end let every chunk be whole.
+    levels = jnp.concatenate([levels, jnp.zeros((chunk, *shape), jnp.uint8)])
+    plan = jnp.pad(plan, ((0, chunk), (0, 0)), constant_values=self.operations)
+    row = jnp.minimum(jnp.arange(count + chunk), count - 1)
+    op_keys = op_keys[row]
+
+    def slot(index: jax.Array, carry: tuple) -> tuple:
+      levels, chain = carry  # levels[i] belongs to chain[i]
+      order = jnp.argsort(plan[chain, index], stable=True)
+      chain = chain[order]
+      levels = self._run_slot(
+        levels[order], plan[chain, index], op_keys[chain, index], chunk
+      )
+      return levels, chain
+
+    start = (levels, jnp.arange(count + chunk, dtype=jnp.int32))
+    levels, chain = jax.lax.fori_loop(0, self.depth[1], slot, start)
+    return levels[jnp.argsort(chain)[:count]]
+
+  def _run_slot(
+    self, levels: jax.Array, plan: jax.Array, op_keys: jax.Array, chunk: int
+  ) -> jax.Array:
+    """Applies one operation to each chain; the chains are sorted by it."""
+    every = tuple(_FLAVOURS[self.resampling].values())[: self.operations]
+    bounds = jnp.searchsorted(plan, jnp.arange(len(every) + 1))
+    for number, op in enumerate(every):
+      first, last = bounds[number], bounds[number + 1]
+      step = functools.partial(self._run_chunk, op, op_keys, chunk, first, last)
+      trips = (last - first + chunk - 1) // chunk
+      levels = jax.lax.fori_loop(0, trips, step, levels)
+    return levels
+
+  def _run_chunk(
+    self,
+    op: ops.Op,
+    op_keys: jax.Array,
+    chunk: int,
+    first: jax.Array,
+    last: jax.Array,
+    number: jax.Array,
+    levels: jax.Array,
+  ) -> jax.Array:
+    """Applies `op` to the rows of one chunk that are before `last`."""
+    start = first + number * chunk
+    keys = jax.lax.dynamic_slice_in_dim(op_keys, start, chunk)
+    old = jax.lax.dynamic_slice_in_dim(levels, start, chunk)
+    size = levels.shape[1:3]
+    draw: Callable = lambda key: op.draw(key, self.severity, size)
+    new = jax.vmap(op.apply)(old, jax.vmap(draw)(keys))
+    inside = start + jnp.arange(chunk) < last
+    new = jnp.where(inside[:, None, None, None], new, old)
+    return jax.lax.dynamic_update_slice_in_dim(levels, new, start, 0)
+
+
+def _whole(value: object) -> bool:
+  """Whether this is a whole number and not a truth value."""
+  return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _real(value: object) -> bool:
+  """Whether this is a real number and not a truth value."""
+  return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _depth_range(depth: object) -> tuple[int, int]:
+  """The least and the most operations of a chain."""
+  if _whole(depth):
+    pair = (1, 3) if depth == -1 else (depth, depth)
+  else:
+    pair = tuple(depth) if isinstance(depth, (tuple, list)) else ()
+  good = len(pair) == 2 and all(_whole(d) for d in pair)
+  if not good or not 1 <= pair[0] <= pair[1]:
+    raise ValueError(
+      f"depth is {depth!r}; give (least, most) with 1 <= least <= most, "
+      "one whole number from 1, or -1 for (1, 3)"
+    )
+  return int(pair[0]), int(pair[1])
+
+
+def _check(keys: jax.Array, images: jax.Array) -> None:
+  """Refuses arrays that would be augmented wrongly."""
+  if images.ndim != 4 or images.shape[-1] not in (1, 3):
+    raise ValueError(f"images have shape {images.shape}; give [B,H,W,1 or 3]")
+  if not jnp.issubdtype(images.dtype, jnp.floating):
+    raise ValueError(f"images are {images.dtype}; give floats in [0,1]")
+  typed = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+  if not typed or keys.shape != images.shape[:1]:
+    raise ValueError(
+      f"keys are {keys.dtype}{keys.shape}; give one jax.random.key per image, "
+      f"{images.shape[:1]}"
+    )

@@ -1,0 +1,59 @@
+"""Random horizontal flips and crops, the customary CIFAR augmentation."""
+
+import dataclasses
+import numbers
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+  """Flips with probability 1/2, then crops from the zero-padded image.
+
+  As torchvision's RandomHorizontalFlip and RandomCrop(size, padding): pixel
+  values are kept exactly, of any type.
+
+  Attributes:
+    flip: whether to flip (not for digits or text).
+    padding: zero pixels added on each side before the crop; 0 is no crop.
+
+  Raises:
+    ValueError: at construction, on another type or a negative padding.
+  """
+
+  flip: bool = True
+  padding: int = 4
+
+  def __post_init__(self) -> None:
+    if not isinstance(self.flip, bool):
+      raise ValueError(f"flip is {self.flip!r}; give True or False")
+    padding = self.padding
+    whole = isinstance(padding, numbers.Integral)
+    if not whole or isinstance(padding, bool) or padding < 0:
+      raise ValueError(f"padding is {padding!r}; give a whole number from 0")
+
+  def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Augments a batch; example i depends on keys[i] and images[i] alone.
+
+    Args:
+      keys: typed keys [B].
+      images: [B,H,W,C], any type.
+
+    Returns:
+      Images of the same shape and type.
+    """
+    return jax.vmap(self._augment)(keys, images)
+
+  def _augment(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    """Flips and crops one image."""
+    flip_key, crop_key = jax.random.split(key)
+    if self.flip:
+      flipped = jax.random.bernoulli(flip_key)
+      image = jnp.where(flipped, image[:, ::-1], image)
+    border = ((self.padding,) * 2, (self.padding,) * 2, (0, 0))
+    corner = jax.random.randint(
+      crop_key, (2,), 0, 2 * self.padding + 1, jnp.int32
+    )
+    start = (corner[0], corner[1], jnp.zeros((), jnp.int32))
+    return jax.lax.dynamic_slice(jnp.pad(image, border), start, image.shape)

@@ -1,0 +1,122 @@
+"""AugMix's thirteen operations, equal to Pillow on 256 grey levels.
+
+Drawing is apart from applying: the applied half is what can be compared with
+Pillow. The distribution is that of google-research/augmix, `augmentations.py`;
+`OPS_AUTHOR` resamples as martinez-hub/robustaugmix, `ops.py`, does.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ram_jax.image import color, filters, geometry
+
+Levels = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Op(NamedTuple):
+  """One operation of an augmentation chain.
+
+  Attributes:
+    draw: `(key, severity, size=(32, 32)) -> params`, float32 [1]: what
+      Pillow's call takes (bits, degrees, threshold, affine coefficient,
+      pixels, factor), 0 for operations without a parameter. `size` is (height,
+      width); only translations depend on it.
+    apply: `(image, params) -> image` for one image [H,W,C]: floats in [0,1]
+      (rounded to grey levels first) give floats, uint8 gives uint8.
+  """
+
+  draw: Callable[..., jax.Array]
+  apply: Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def _op(draw: Callable[[Any, Any, Any], jax.Array], transform: Levels) -> Op:
+  """Makes a row of a draw of one number and a function of grey levels."""
+
+  def drawn(
+    key: jax.Array, severity: float, size: tuple[int, int] = (32, 32)
+  ) -> jax.Array:
+    uniform = jax.random.uniform(key, (2,), jnp.float32)
+    level = 0.1 + (severity - 0.1) * uniform[0]
+    # The sign comes after truncation: int() of the original rounds to zero.
+    sign = jnp.where(uniform[1] > 0.5, -1, 1)
+    return jnp.reshape(draw(level, sign, size), (1,)).astype(jnp.float32)
+
+  def apply(image: jax.Array, params: jax.Array) -> jax.Array:
+    if image.dtype == jnp.uint8:
+      return transform(image, params[0])
+    levels = transform(color.quantise(image), params[0])
+    return color.dequantise(levels, image.dtype)
+
+  return Op(drawn, apply)
+
+
+def _whole(level: jax.Array, maximum: float) -> jax.Array:
+  """AugMix's int_parameter, `int(level * maximum / 10)`."""
+  return jnp.floor(level * maximum / 10)
+
+
+def _nothing(level: jax.Array, sign: jax.Array, size: tuple) -> jax.Array:
+  del level, sign, size
+  return jnp.zeros(())
+
+
+def _bits(level: jax.Array, sign: jax.Array, size: tuple) -> jax.Array:
+  del sign, size
+  # Only severity 10 reaches 0, at which current Pillow raises.
+  return jnp.maximum(4 - _whole(level, 4), 1)
+
+
+def _degrees(level: jax.Array, sign: jax.Array, size: tuple) -> jax.Array:
+  del size
+  return sign * _whole(level, 30)
+
+
+def _threshold(level: jax.Array, sign: jax.Array, size: tuple) -> jax.Array:
+  del sign, size
+  return 256 - _whole(level, 256)
+
+
+def _coefficient(level: jax.Array, sign: jax.Array, size: tuple) -> jax.Array:
+  del size
+  return sign * (level * 0.3 / 10)
+
+
+def _pixels_x(level: jax.Array, sign: jax.Array, size: tuple) -> jax.Array:
+  return sign * _whole(level, size[1] / 3)
+
+
+def _pixels_y(level: jax.Array, sign: jax.Array, size: tuple) -> jax.Array:
+  return sign * _whole(level, size[0] / 3)
+
+
+def _factor(level: jax.Array, sign: jax.Array, size: tuple) -> jax.Array:
+  del sign, size
+  return level * 1.8 / 10 + 0.1
+
+
+# The first nine are the paper's; the last four overlap CIFAR-10-C.
+OPS = {
+  "autocontrast": _op(_nothing, lambda image, _: color.autocontrast(image)),
+  "equalize": _op(_nothing, lambda image, _: color.equalize(image)),
+  "posterize": _op(_bits, color.posterize),
+  "rotate": _op(_degrees, geometry.rotate_bilinear),
+  "solarize": _op(_threshold, color.solarize),
+  "shear_x": _op(_coefficient, geometry.shear_x),
+  "shear_y": _op(_coefficient, geometry.shear_y),
+  "translate_x": _op(_pixels_x, geometry.translate_x),
+  "translate_y": _op(_pixels_y, geometry.translate_y),
+  "color": _op(_factor, color.color),
+  "contrast": _op(_factor, color.contrast),
+  "brightness": _op(_factor, color.brightness),
+  "sharpness": _op(_factor, filters.sharpness),
+}
+
+# Whole-pixel translations do not depend on the resampling.
+OPS_AUTHOR = OPS | {
+  "rotate": _op(_degrees, geometry.rotate_nearest),
+  "shear_x": _op(_coefficient, lambda i, c: geometry.shear_x(i, c, cubic=True)),
+  "shear_y": _op(_coefficient, lambda i, c: geometry.shear_y(i, c, cubic=True)),
+}

@@ -1,0 +1,231 @@
+"""Pillow's rotation, shear and translation, on uint8 [H,W,C] grey levels.
+
+Pillow interpolates in doubles and truncates. Here coordinates and weights are
+32-bit fixed point numbers: as precise as float32, and independent of how a
+compiler orders or fuses, so a batch of any size gives the same levels.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Fractional bits of a weight: 255 times the 1.25 that positive cubic weights
+# can add up to still fits 31 bits.
+_WEIGHT_BITS = 22
+_ONE = 1 << _WEIGHT_BITS
+
+
+def translate_x(levels: jax.Array, pixels: jax.Array) -> jax.Array:
+  """Moves the image left by whole `pixels` (right if negative), zeros enter.
+
+  Equal to `Image.transform(size, AFFINE, (1, 0, pixels, 0, 1, 0))` with any
+  resampling, for whole pixels.
+
+  Args:
+    levels: uint8 [H,W,C].
+    pixels: scalar, a whole number.
+
+  Returns:
+    uint8 [H,W,C].
+  """
+  width = levels.shape[1]
+  source = jnp.arange(width, dtype=jnp.int32) + jnp.asarray(pixels, jnp.int32)
+  inside = (source >= 0) & (source < width)
+  moved = jnp.take(levels, jnp.clip(source, 0, width - 1), axis=1)
+  return jnp.where(inside[:, None], moved, jnp.uint8(0))
+
+
+def translate_y(levels: jax.Array, pixels: jax.Array) -> jax.Array:
+  """Moves the image up by whole `pixels` (down if negative), zeros enter."""
+  return _transpose(translate_x(_transpose(levels), pixels))
+
+
+def shear_x(
+  levels: jax.Array, coefficient: jax.Array, cubic: bool = False
+) -> jax.Array:
+  """Shears along x: `Image.transform(size, AFFINE, (1, c, 0, 0, 1, 0))`.
+
+  Every row moves by `c * (y + 1/2)`, so it is interpolated with weights of its
+  own, and zeros enter where the source lies outside the image.
+
+  Args:
+    levels: uint8 [H,W,C].
+    coefficient: scalar c, |c| <= 1.
+    cubic: whether Pillow's BICUBIC is meant instead of BILINEAR.
+
+  Returns:
+    uint8 [H,W,C].
+  """
+  height, width, _ = levels.shape
+  bits = _coordinate_bits(height)
+  slope = jnp.round(jnp.float32(coefficient) * (1 << bits)).astype(jnp.int32)
+  shift = slope * (2 * jnp.arange(height, dtype=jnp.int32) + 1)  # doubled
+  whole, part = _split(shift[:, None], bits + 1)
+  source = jnp.arange(width, dtype=jnp.int32) + whole
+  pixel = source + (part >= _ONE // 2)  # where the centre falls
+
+  def tap(offset: int) -> jax.Array:
+    index = jnp.clip(source + offset, 0, width - 1)
+    taken = jnp.take_along_axis(levels, index[..., None], axis=1)
+    return taken.astype(jnp.int32)
+
+  interpolate = _cubic if cubic else _linear
+  sheared = interpolate(tap, part[..., None])
+  inside = (pixel >= 0) & (pixel < width)
+  return jnp.where(inside[..., None], sheared, 0).astype(jnp.uint8)
+
+
+def shear_y(
+  levels: jax.Array, coefficient: jax.Array, cubic: bool = False
+) -> jax.Array:
+  """Shears along y: `Image.transform(size, AFFINE, (1, 0, 0, c, 1, 0))`."""
+  return _transpose(shear_x(_transpose(levels), coefficient, cubic))
+
+
+def rotate_bilinear(levels: jax.Array, degrees: jax.Array) -> jax.Array:
+  """`Image.rotate(degrees, BILINEAR)`: counterclockwise, black enters.
+
+  Args:
+    levels: uint8 [H,W,C].
+    degrees: scalar, a whole number.
+
+  Returns:
+    uint8 [H,W,C].
+  """
+  height, width, channels = levels.shape
+  bits = _coordinate_bits(max(height, width))
+  turn = jnp.round(jnp.asarray(_turns()) * (1 << bits)).astype(jnp.int32)
+  cos, sin = _row(turn, degrees)
+  # Twice the distance from the centre, so that halves stay whole.
+  right = 2 * jnp.arange(width, dtype=jnp.int32) + 1 - width
+  down = (2 * jnp.arange(height, dtype=jnp.int32) + 1 - height)[:, None]
+  x = (width << bits) + cos * right + sin * down
+  y = (height << bits) - sin * right + cos * down
+  inside = (x >= 0) & (x < width << (bits + 1))
+  inside &= (y >= 0) & (y < height << (bits + 1))
+  column, right_part = _split(x - (1 << bits), bits + 1)
+  row, down_part = _split(y - (1 << bits), bits + 1)
+  flat = levels.reshape(height * width, channels)
+
+  def tap(dy: int, dx: int) -> jax.Array:
+    index = jnp.clip(row + dy, 0, height - 1) * width
+    index += jnp.clip(column + dx, 0, width - 1)
+    return flat[index].astype(jnp.int32)
+
+  upper = _mix(tap(0, 0), tap(0, 1), right_part[..., None])
+  lower = _mix(tap(1, 0), tap(1, 1), right_part[..., None])
+  turned = upper + _product(lower - upper, down_part[..., None])
+  turned = turned >> _WEIGHT_BITS
+  return jnp.where(inside[..., None], turned, 0).astype(jnp.uint8)
+
+
+def rotate_nearest(levels: jax.Array, degrees: jax.Array) -> jax.Array:
+  """`Image.rotate(degrees)`: nearest neighbour, in Pillow's 16.16 numbers.
+
+  Args:
+    levels: uint8 [H,W,C].
+    degrees: scalar, a whole number.
+
+  Returns:
+    uint8 [H,W,C].
+  """
+  height, width, channels = levels.shape
+  matrices = jnp.asarray(_fixed_matrices(height, width))
+  a, b, c, d, e, f = _row(matrices, degrees)
+  right = jnp.arange(width, dtype=jnp.int32)
+  down = jnp.arange(height, dtype=jnp.int32)[:, None]
+  x = (a * right + b * down + c) >> 16
+  y = (d * right + e * down + f) >> 16
+  inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+  index = jnp.where(inside, y * width + x, 0)
+  turned = levels.reshape(height * width, channels)[index]
+  return jnp.where(inside[..., None], turned, jnp.uint8(0))
+
+
+def _transpose(levels: jax.Array) -> jax.Array:
+  """Swaps rows and columns."""
+  return jnp.swapaxes(levels, 0, 1)
+
+
+def _row(table: jax.Array, degrees: jax.Array) -> jax.Array:
+  """The table's row for a whole number of degrees, a full turn wrapped."""
+  return table[jnp.round(degrees).astype(jnp.int32) % 360]
+
+
+def _coordinate_bits(size: int) -> int:
+  """Fractional bits that leave room for three times twice the size."""
+  return 29 - math.ceil(math.log2(size))
+
+
+def _split(fixed: jax.Array, bits: int) -> tuple[jax.Array, jax.Array]:
+  """Whole part (floor) and fraction, the fraction as a weight."""
+  part = fixed & ((1 << bits) - 1)
+  surplus = bits - _WEIGHT_BITS
+  part = part >> surplus if surplus >= 0 else part << -surplus
+  return fixed >> bits, part
+
+
+def _mix(first: jax.Array, second: jax.Array, part: jax.Array) -> jax.Array:
+  """Linear interpolation of levels, as a fixed point number."""
+  return (first << _WEIGHT_BITS) + (second - first) * part
+
+
+def _linear(tap, part: jax.Array) -> jax.Array:
+  """Two-tap interpolation, truncated."""
+  return _mix(tap(0), tap(1), part) >> _WEIGHT_BITS
+
+
+def _cubic(tap, part: jax.Array) -> jax.Array:
+  """Four-tap interpolation (Keys, a = -1), clipped and truncated."""
+  square = _product(part, part)
+  cube = _product(square, part)
+  before = 2 * square - part - cube
+  after = part + square - cube
+  beyond = cube - square
+  # The remaining weight, so that flat images stay flat.
+  here = _ONE - before - after - beyond
+  total = tap(-1) * before + tap(0) * here + tap(1) * after + tap(2) * beyond
+  return jnp.clip(total >> _WEIGHT_BITS, 0, 255)
+
+
+def _product(value: jax.Array, part: jax.Array) -> jax.Array:
+  """`value * part / 2^22` for |value| < 2^30 and weights below one."""
+  half = _WEIGHT_BITS // 2
+  mask = (1 << half) - 1
+  high, low = value >> half, value & mask
+  part_high, part_low = part >> half, part & mask
+  middle = low * part_high + high * part_low + ((low * part_low) >> half)
+  return high * part_high + (middle >> half)
+
+
+@functools.cache
+def _turns() -> np.ndarray:
+  """Cosine and sine [360,2] of Pillow's (negative) angle per degree."""
+  angles = [-math.radians(degrees) for degrees in range(360)]
+  return np.array(
+    [[round(math.cos(a), 15), round(math.sin(a), 15)] for a in angles]
+  )
+
+
+@functools.cache
+def _fixed_matrices(height: int, width: int) -> np.ndarray:
+  """Pillow's 16.16 matrices [360,6] of a rotation about the centre."""
+  cos, sin = _turns().T
+  x, y = width / 2, height / 2
+  shift_x = cos * -x + sin * -y + x
+  shift_y = -sin * -x + cos * -y + y
+  rows = np.stack(
+    [
+      cos,
+      sin,
+      shift_x + cos * 0.5 + sin * 0.5,
+      -sin,
+      cos,
+      shift_y + -sin * 0.5 + cos * 0.5,
+    ],
+    axis=1,
+  )
+  return np.floor(rows * 65536 + 0.5).astype(np.int32)
