@@ -117,6 +117,19 @@ def fingerprint(images: np.ndarray, labels: np.ndarray) -> str:
   return f"sha256:{digest.hexdigest()}"
 
 
+def describe(images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+  """Size and fingerprint of one split, for results.json.
+
+  Args:
+    images: uint8 [N, H, W, 3].
+    labels: int32 [N].
+
+  Returns:
+    `size` and `fingerprint`.
+  """
+  return {"size": len(labels), "fingerprint": fingerprint(images, labels)}
+
+
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
   """The order in which an epoch visits the examples.
 

@@ -1,10 +1,257 @@
-"""tensorflow-datasets without TensorFlow."""
+"""tensorflow-datasets without TensorFlow: reading caches, preparing CIFAR.
+
+The package reads without TensorFlow what it wrote as array_record or parquet.
+The rest is here: caches written as tfrecord, its default with TensorFlow, and
+the preparation of CIFAR, where its own code needs TensorFlow to unpack and to
+encode. The package is imported only when data are asked for.
+"""
+
+import functools
+import io
+import os
+import pathlib
+import sys
+import tarfile
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from PIL import Image
+
+# Seconds for the server to answer before a download is given up; the package
+# itself would retry for minutes.
+_PATIENCE = 8
+_CHUNK = 1000
 
 
 def load(
   name: str, split: str, data_dir: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Placeholder until the reader is here."""
-  raise NotImplementedError(f"{name} {split} {data_dir}")
+  """Reads a data set; prepares it first, and downloads it, where it is not.
+
+  Args:
+    name: 'cifar10' or 'cifar100'.
+    split: 'train' or 'test'.
+    data_dir: the package's data folder; empty for its default.
+
+  Returns:
+    Images uint8 [N, 32, 32, 3] and labels int32 [N], in the order of the
+    published files.
+
+  Raises:
+    FileNotFoundError: it is not there and cannot be downloaded; the message
+      names the file to fetch and where to put it.
+    ValueError: a file is damaged.
+    ModuleNotFoundError: the package, or one that it needs, is not installed.
+  """
+  folder = find(name, data_dir)
+  if folder is None:
+    with _quiet():
+      _prepare(name, root(data_dir))
+    folder = find(name, data_dir)
+  return read(folder, split)
+
+
+def root(data_dir: str = "") -> pathlib.Path:
+  """The package's data folder.
+
+  Args:
+    data_dir: the folder ('~' is expanded), or empty for the default.
+
+  Returns:
+    The folder; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+  """
+  default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+  return pathlib.Path(data_dir or default).expanduser()
+
+
+def find(name: str, data_dir: str = "") -> pathlib.Path | None:
+  """Looks for a prepared data set; imports nothing.
+
+  Args:
+    name: name, with '/' and the configuration where it has one.
+    data_dir: the package's data folder; empty for its default.
+
+  Returns:
+    Folder of the newest version that is there, or None.
+  """
+  versions = root(data_dir).glob(f"{name}/[0-9]*.*/features.json")
+  return max((path.parent for path in versions), key=_version, default=None)
+
+
+def _version(folder: pathlib.Path) -> list[int]:
+  return [int(part) for part in folder.name.split(".") if part.isdecimal()]
+
+
+def read(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+  """Reads one split of a prepared data set.
+
+  Args:
+    folder: what `find` returned.
+    split: name of the split.
+
+  Returns:
+    Images uint8 [N, H, W, C] and labels int32 [N]: by 'id' where there is
+    one (the package stores examples shuffled), else as they are stored.
+
+  Raises:
+    ValueError: a file is damaged or missing.
+    ModuleNotFoundError: the package, or one that it needs, is not installed.
+  """
+  try:
+    with _quiet():
+      examples = _examples(folder, split)
+    images = [Image.open(io.BytesIO(e["image"])) for e in examples]
+    images = np.stack([np.asarray(image) for image in images])
+  except ModuleNotFoundError:
+    raise
+  # Each of the readers has errors of its own.
+  except Exception as error:
+    raise ValueError(
+      f"{folder}: split {split!r} cannot be read ({error!r}): remove this"
+      " folder to have it prepared again"
+    ) from error
+  labels = np.array([example["label"] for example in examples], np.int32)
+  if "id" in examples[0]:
+    # b'train_00039' is the fortieth of the published order.
+    order = np.argsort([int(e["id"].rpartition(b"_")[2]) for e in examples])
+    images, labels = images[order], labels[order]
+  return images, labels
+
+
+def _examples(folder: pathlib.Path, split: str) -> list[dict[str, Any]]:
+  """The examples of a split as they are stored, images still encoded."""
+  tfds = _import()
+  builder = tfds.builder_from_directory(folder)
+  info = builder.info.splits[split]
+  # Pillow decodes them, whichever other library the package would choose.
+  raw = {"image": tfds.decode.SkipDecoding()}
+  if builder.info.file_format.value == "tfrecord":
+    decode = functools.partial(
+      builder.info.features.deserialize_example_np, decoders=raw
+    )
+    examples = [decode(r) for path in info.filepaths for r in _records(path)]
+  else:
+    source = builder.as_data_source(split, decoders=raw)
+    starts = range(0, len(source), _CHUNK)
+    chunks = [range(i, min(i + _CHUNK, len(source))) for i in starts]
+    examples = [e for chunk in chunks for e in source.__getitems__(chunk)]
+  if not examples or len(examples) != info.num_examples:
+    raise ValueError(f"{len(examples)} examples, expected {info.num_examples}")
+  return examples
+
+
+def _records(path: str | os.PathLike) -> Iterator[bytes]:
+  """The records of a tfrecord file: length, its sum, bytes, their sum."""
+  with open(path, "rb") as file:
+    while header := file.read(12):
+      size = int.from_bytes(header[:8], "little")
+      record = file.read(size + 4)
+      if len(record) != size + 4:
+        raise ValueError(f"{path} is truncated")
+      yield record[:-4]
+
+
+def _prepare(name: str, data_dir: pathlib.Path) -> None:
+  """Downloads CIFAR where needed and writes it as the package would."""
+  tfds = _import()
+  from tensorflow_datasets.core.download.download_manager import (
+    NonMatchingChecksumError,
+  )
+
+  builder = _builder(name)(data_dir=data_dir)
+  downloads = data_dir / "downloads"
+  manual = downloads / "manual"
+  url = builder.archive
+  known = builder.url_infos[url]
+  advice = (
+    f"put {known.filename} ({int(known.size)} bytes, sha256 {known.checksum},"
+    f" from {url}) into {manual}, or give dataset.folder the"
+    " python files"
+  )
+  stem = known.filename.removesuffix(".tar.gz")
+  # The package names what it fetched by address and sum, and adds a note.
+  here = (manual / known.filename, *downloads.rglob(f"*{stem}*.INFO.json"))
+  try:
+    if not any(path.exists() for path in here):
+      request = urllib.request.Request(url, method="HEAD")
+      urllib.request.urlopen(request, timeout=_PATIENCE).close()
+    builder.download_and_prepare(
+      file_format="array_record" if sys.platform == "linux" else "parquet",
+      download_config=tfds.download.DownloadConfig(manual_dir=manual),
+    )
+  except OSError as error:
+    raise FileNotFoundError(
+      f"{name} is not in {data_dir} and could not be prepared ({error}):"
+      f" {advice}"
+    ) from error
+  except NonMatchingChecksumError as error:
+    reason = " ".join(str(error).split())
+    raise ValueError(f"{reason}; remove that file and {advice}") from error
+
+
+def _builder(name: str) -> type:
+  """The package's class for CIFAR, reading the archive by itself."""
+  from tensorflow_datasets.image_classification import cifar
+
+  stock = {"cifar10": cifar.Cifar10, "cifar100": cifar.Cifar100}[name]
+
+  class Builder(_Archive, stock, skip_registration=True):
+    name = stock.name
+    url_infos = stock.url_infos
+
+  return Builder
+
+
+class _Archive:
+  """What the package's CIFAR does with TensorFlow, without it."""
+
+  @property
+  def archive(self) -> str:
+    return self._cifar_info.url
+
+  def _split_generators(self, downloads: Any) -> dict[str, Iterator]:
+    info = self._cifar_info
+    path = downloads.download(info.url)
+    with tarfile.open(path) as tar:
+      for key, file in zip(info.label_keys, info.label_files, strict=True):
+        names = tar.extractfile(info.prefix + file).read().decode().split()
+        self.info.features[key].names = names
+    return {
+      "train": self._rows(path, "train", info.train_files),
+      "test": self._rows(path, "test", info.test_files),
+    }
+
+  def _rows(self, path: Any, split: str, files: list[str]) -> Iterator:
+    """Rows of label bytes and 3,072 channel-major bytes, counted through."""
+    keys, prefix = self._cifar_info.label_keys, self._cifar_info.prefix
+    with tarfile.open(path) as tar:
+      raw = b"".join(tar.extractfile(prefix + file).read() for file in files)
+    rows = np.frombuffer(raw, np.uint8).reshape(-1, len(keys) + 3072)
+    for index, row in enumerate(rows):
+      labels = dict(zip(keys, row[: len(keys)].tolist(), strict=True))
+      pixels = row[len(keys) :].reshape(3, 32, 32).transpose(1, 2, 0)
+      # Only images that Pillow holds are encoded without TensorFlow.
+      image = Image.fromarray(np.ascontiguousarray(pixels))
+      yield index, labels | {"id": f"{split}_{index:05d}", "image": image}
+
+
+def _import() -> Any:
+  """The package, or an error that says what to install."""
+  try:
+    # The package needs importlib_resources, and does not say so.
+    import importlib_resources  # noqa: F401
+    import tensorflow_datasets
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+      f"{error.name} is not installed: pip install tensorflow-datasets"
+      " importlib_resources, or give dataset.folder the python files"
+    ) from error
+  return tensorflow_datasets
+
+
+def _quiet() -> warnings.catch_warnings:
+  """Silences warnings that concern the package's own code."""
+  return warnings.catch_warnings(action="ignore")

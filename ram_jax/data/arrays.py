@@ -1,0 +1,131 @@
+"""A data set of one's own: four arrays in an .npz file."""
+
+import dataclasses
+import functools
+import pathlib
+import zipfile
+
+import numpy as np
+
+from ram_jax.data import pipeline
+
+_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Images and labels from `numpy.savez`.
+
+  The file holds train_images, train_labels, test_images and test_labels:
+  images uint8 [N, H, W, 3], or grey [N, H, W] or [N, H, W, 1], and integer
+  labels [N].
+
+  Attributes:
+    path: the file ('~' is expanded).
+    num_classes: number of classes; 0: one more than the largest label.
+    label: name for tables; empty: the file's name.
+  """
+
+  path: str
+  num_classes: int = 0
+  label: str = ""
+
+  def __post_init__(self) -> None:
+    path = pathlib.Path(self.path).expanduser()
+    object.__setattr__(self, "label", self.label or path.stem)
+    if not self.num_classes:
+      largest = max(self._labels(split).max() for split in pipeline.SPLITS)
+      object.__setattr__(self, "num_classes", int(largest) + 1)
+
+  @property
+  def mean(self) -> tuple[float, ...]:
+    """Mean of the training images, per channel, in [0, 1]."""
+    return self._statistics[0]
+
+  @property
+  def std(self) -> tuple[float, ...]:
+    """Standard deviation of the training images, per channel, in [0, 1]."""
+    return self._statistics[1]
+
+  def load(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads one split.
+
+    Args:
+      split: 'train' or 'test'.
+
+    Returns:
+      Images uint8 [N, H, W, 3] and labels int32 [N].
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is damaged, lacks an array, or an array is not what it
+        should be.
+    """
+    images, labels = self._images(split), self._labels(split)
+    if len(images) != len(labels):
+      raise ValueError(
+        f"{self.path}: {len(images)} {split}_images but {len(labels)}"
+        f" {split}_labels"
+      )
+    return images, labels
+
+  def _images(self, split: str) -> np.ndarray:
+    key = f"{split}_images"
+    images = _read(self.path, key)
+    if images.ndim == 3:
+      images = images[..., None]
+    colour = images.ndim == 4 and images.shape[-1] in (1, 3)
+    if images.dtype != np.uint8 or not colour or not images.size:
+      raise ValueError(
+        f"{self.path}: {key} is {images.dtype} {list(images.shape)}, expected"
+        " uint8 [N, H, W, 3] or [N, H, W]"
+      )
+    return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
+
+  def _labels(self, split: str) -> np.ndarray:
+    key = f"{split}_labels"
+    labels = _read(self.path, key)
+    if not labels.size:
+      raise ValueError(f"{self.path}: {key} is empty")
+    return pipeline.as_labels(labels, len(labels), f"{self.path}: {key}")
+
+  @functools.cached_property
+  def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Exact, from counts of each value: no copy of the images as floats."""
+    values = np.arange(256) / 255
+    mean, std = [], []
+    for channel in np.moveaxis(self._images("train"), -1, 0):
+      counts = np.bincount(channel.ravel(), minlength=256) / channel.size
+      mean.append(float(counts @ values))
+      std.append(float(np.sqrt(counts @ (values - mean[-1]) ** 2)))
+    if not all(std):
+      raise ValueError(
+        f"{self.path}: a channel of train_images is constant (std {std}), so"
+        " it cannot be normalised"
+      )
+    return tuple(mean), tuple(std)
+
+
+def _read(name: str, key: str) -> np.ndarray:
+  """One array of the file; never a pickled one, which could run code."""
+  path = pathlib.Path(name).expanduser()
+  if not path.is_file():
+    raise FileNotFoundError(
+      f"{path} is missing: dataset.path must name an .npz file with"
+      f" {', '.join(_KEYS)}"
+    )
+  try:
+    with zipfile.ZipFile(path) as archive:
+      found = sorted(n.removesuffix(".npy") for n in archive.namelist())
+    if key in found:
+      with np.load(path, allow_pickle=False) as arrays:
+        return np.atleast_1d(arrays[key])
+  # A damaged archive fails in any of several ways, an object array in another.
+  except Exception as error:
+    raise ValueError(
+      f"{path}: {key} cannot be read ({error!r}): write plain arrays with"
+      " numpy.savez"
+    ) from error
+  raise ValueError(
+    f"{path} lacks {key}: it must hold {', '.join(_KEYS)} and holds {found}"
+  )

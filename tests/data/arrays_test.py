@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+
+from ram_jax.data import arrays, pipeline
+
+RNG = np.random.default_rng(0)
+GOOD = {
+  "train_images": RNG.integers(0, 256, (6, 4, 5, 3), np.uint8),
+  "train_labels": np.array([0, 1, 2, 3, 1, 0]),
+  "test_images": RNG.integers(0, 256, (2, 4, 5, 3), np.uint8),
+  "test_labels": np.array([4, 0], np.uint8),
+}
+
+
+def write(path, **changes):
+  contents = {k: v for k, v in (GOOD | changes).items() if v is not None}
+  np.savez(path, **contents)
+  return str(path)
+
+
+def test_content_and_what_follows_from_it(tmp_path):
+  source = arrays.Source(write(tmp_path / "birds.npz"))
+  for split in ("train", "test"):
+    images, labels = pipeline.load(source, split)
+    np.testing.assert_array_equal(images, GOOD[f"{split}_images"])
+    np.testing.assert_array_equal(labels, GOOD[f"{split}_labels"])
+  assert (source.num_classes, source.label) == (5, "birds")
+  scaled = GOOD["train_images"] / 255
+  np.testing.assert_allclose(source.mean, scaled.mean((0, 1, 2)), rtol=1e-12)
+  np.testing.assert_allclose(source.std, scaled.std((0, 1, 2)), rtol=1e-12)
+  assert arrays.Source(source.path, label="Birds").label == "Birds"
+  assert arrays.Source(source.path, num_classes=9).num_classes == 9
+
+
+def test_real_images(shared_data):
+  source = arrays.Source(str(shared_data / "cifar10_lossless.npz"))
+  assert source.num_classes == 10
+  assert len(pipeline.load(source, "train")[0]) == 3805
+  assert len(pipeline.load(source, "test")[0]) == 400
+
+
+@pytest.mark.parametrize("axis", [(), (1,)])
+def test_grey_becomes_rgb(tmp_path, axis):
+  grey = GOOD["train_images"][..., 0]
+  path = write(
+    tmp_path / "grey.npz", train_images=grey.reshape(grey.shape + axis)
+  )
+  images, _ = pipeline.load(arrays.Source(path), "train")
+  for channel in range(3):
+    np.testing.assert_array_equal(images[..., channel], grey)
+  assert len(arrays.Source(path).mean) == 3
+
+
+def test_too_few_classes_are_named_when_loaded(tmp_path):
+  source = arrays.Source(write(tmp_path / "a.npz"), num_classes=3)
+  with pytest.raises(ValueError, match="label 3 at index 3 .* 0..2"):
+    pipeline.load(source, "train")
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"train_images": None}, "lacks train_images: .* holds .*'test_images'"),
+    ({"train_images": GOOD["train_images"] / 255}, "float64 .* expected uint8"),
+    ({"train_images": GOOD["train_images"][0, 0]}, r"uint8 \[5, 3\], expected"),
+    ({"train_images": GOOD["train_images"][..., :2]}, r"\[6, 4, 5, 2\], expec"),
+    ({"train_images": GOOD["train_images"][:0]}, r"\[0, 4, 5, 3\]"),
+    ({"train_images": np.array([None])}, "train_images cannot be read.*pickle"),
+    ({"train_labels": np.zeros(6)}, r"train_labels are float64 \[6\]"),
+    ({"train_labels": np.zeros((6, 1), int)}, r"int64 \[6, 1\], expected 6"),
+    ({"train_labels": np.zeros(5, int)}, "6 train_images but 5 train_labels"),
+    ({"train_labels": np.zeros(0, int)}, "train_labels is empty"),
+    ({"train_labels": None}, "lacks train_labels"),
+  ],
+)
+def test_wrong_contents_are_named(tmp_path, changes, message):
+  path = write(tmp_path / "bad.npz", **changes)
+  with pytest.raises(ValueError, match=message) as error:
+    pipeline.load(arrays.Source(path), "train")
+  assert "bad.npz" in str(error.value)
+
+
+def test_a_constant_channel_cannot_be_normalised(tmp_path):
+  path = write(tmp_path / "a.npz", train_images=np.ones((6, 4, 5, 3), np.uint8))
+  with pytest.raises(ValueError, match="constant"):
+    _ = arrays.Source(path).std
+
+
+@pytest.mark.parametrize("kept", [0, 100, 900])
+def test_a_damaged_file_is_named(tmp_path, kept):
+  path = tmp_path / "cut.npz"
+  write(path)
+  path.write_bytes(path.read_bytes()[:kept])
+  with pytest.raises(ValueError, match="cut.npz.*cannot be read"):
+    arrays.Source(str(path))
+
+
+def test_a_flipped_byte_is_noticed(tmp_path):
+  path = tmp_path / "bad.npz"
+  write(path)
+  raw = bytearray(path.read_bytes())
+  raw[raw.index(GOOD["train_images"].tobytes()) + 7] ^= 1
+  path.write_bytes(raw)
+  with pytest.raises(ValueError, match="train_images cannot be read.*CRC"):
+    arrays.Source(str(path)).load("train")
+
+
+def test_a_missing_file_is_named(tmp_path):
+  with pytest.raises(FileNotFoundError, match="none.npz is missing.*test_lab"):
+    arrays.Source(str(tmp_path / "none.npz"))

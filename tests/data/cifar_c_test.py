@@ -1,0 +1,185 @@
+import io
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ram_jax.data import cifar_c
+
+RNG = np.random.default_rng(0)
+SIZE = 3
+LABELS = np.array([7, 0, 9])
+
+
+def write(folder, names=("snow", "gaussian_noise"), labels=None):
+  folder.mkdir(parents=True)
+  contents = {}
+  for name in names:
+    contents[name] = RNG.integers(0, 256, (5 * SIZE, 32, 32, 3), np.uint8)
+    np.save(folder / f"{name}.npy", contents[name])
+  np.save(
+    folder / "labels.npy", np.tile(LABELS, 5) if labels is None else labels
+  )
+  return contents
+
+
+@pytest.mark.parametrize("labels", [None, LABELS.astype(np.uint8)])
+@pytest.mark.parametrize("inner", ["", "CIFAR-10-C"])
+def test_each_severity_is_its_fifth_of_the_file(tmp_path, labels, inner):
+  contents = write(tmp_path / "c" / inner, labels=labels)
+  source = cifar_c.CorruptedSource(folder=str(tmp_path / "c"))
+  assert source.names() == ("gaussian_noise", "snow")
+  assert source.label == "CIFAR-10-C (from .npy files)"
+  for name, stacked in contents.items():
+    for severity in range(1, 6):
+      images, ours = source.load(name, severity)
+      rows = range((severity - 1) * SIZE, severity * SIZE)
+      np.testing.assert_array_equal(images, stacked[rows])
+      np.testing.assert_array_equal(ours, LABELS)
+      assert ours.dtype == np.int32 and images.flags.writeable
+
+
+def test_names_are_those_of_the_package():
+  from tensorflow_datasets.image_classification import cifar10_corrupted
+
+  table = cifar10_corrupted._CORRUPTIONS_TO_FILENAMES
+  assert sorted(f"{name}.npy" for name in cifar_c.NAMES) == sorted(
+    table.values()
+  )
+  benchmark = [table[name] for name in cifar10_corrupted.BENCHMARK_CORRUPTIONS]
+  assert [f"{name}.npy" for name in cifar_c.NAMES[:15]] == benchmark
+  for name in cifar_c.NAMES:
+    theirs = cifar_c._tfds_name(name, 1).split("/")[1].removesuffix("_1")
+    assert table[theirs] == f"{name}.npy"
+
+
+def prepare_tfds(data_dir, name):
+  """Prepares three images as the package's own class would, shuffled."""
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.image_classification import cifar10_corrupted
+
+  images = RNG.integers(0, 256, (SIZE, 32, 32, 3), np.uint8)
+
+  class Small(cifar10_corrupted.Cifar10Corrupted, skip_registration=True):
+    name = "cifar10_corrupted"
+
+    def _split_generators(self, downloads):
+      return {"test": self._examples()}
+
+    def _examples(self):
+      for i, (image, label) in enumerate(zip(images, LABELS, strict=True)):
+        yield i, {"image": Image.fromarray(image), "label": int(label)}
+
+  Small(config=name, data_dir=data_dir).download_and_prepare(
+    file_format="array_record",
+    download_config=tfds.download.DownloadConfig(manual_dir=data_dir),
+  )
+  return images
+
+
+def test_what_the_package_has_prepared(tmp_path):
+  images = {
+    severity: prepare_tfds(tmp_path, f"frosted_glass_blur_{severity}")
+    for severity in range(1, 6)
+  }
+  prepare_tfds(tmp_path, "fog_2")
+  source = cifar_c.CorruptedSource(tfds_dir=str(tmp_path))
+  assert source.names() == ("glass_blur",)  # fog lacks four severities
+  assert source.label == "CIFAR-10-C (from tensorflow-datasets)"
+  for severity in (1, 5):
+    ours, labels = source.load("glass_blur", severity)
+    # In any order, but each image with its own label.
+    assert sorted(
+      (x.tobytes(), y) for x, y in zip(ours, labels, strict=True)
+    ) == sorted(
+      (x.tobytes(), y) for x, y in zip(images[severity], LABELS, strict=True)
+    )
+  with pytest.raises(FileNotFoundError, match="cifar10_corrupted/fog_3 is not"):
+    source.load("fog", 3)
+
+
+@pytest.mark.parametrize(
+  ("stacked", "message"),
+  [
+    (np.zeros((4, 32, 32, 3), np.uint8), r"\[4, 32, 32, 3\], expected"),
+    (np.zeros((5, 32, 32), np.uint8), r"uint8 \[5, 32, 32\], expected"),
+    (np.zeros((5, 32, 32, 3)), "float64"),
+    (np.uint8(3), r"uint8 \[1\], expected"),
+    (
+      np.zeros((10, 32, 32, 3), np.uint8),
+      r"labels.npy are .* expected 2 integ",
+    ),
+    (np.zeros((0, 32, 32, 3), np.uint8), "labels.npy are .* expected 0"),
+  ],
+)
+def test_wrong_arrays_are_named(tmp_path, stacked, message):
+  write(tmp_path / "c")
+  np.save(tmp_path / "c" / "fog.npy", stacked)
+  with pytest.raises(ValueError, match=message):
+    cifar_c.CorruptedSource(folder=str(tmp_path / "c")).load("fog", 1)
+
+
+@pytest.mark.parametrize(
+  ("labels", "message"),
+  [
+    (np.array([1, 2, 10]), "fog 1: label 10 at index 2 is outside 0..9"),
+    (np.zeros(3), "labels.npy are float64"),
+    (np.zeros((15, 2), int), r"int64 \[3, 2\]"),
+  ],
+)
+def test_wrong_labels_are_named(tmp_path, labels, message):
+  write(tmp_path / "c", ["fog"], labels)
+  with pytest.raises(ValueError, match=message):
+    cifar_c.CorruptedSource(folder=str(tmp_path / "c")).load("fog", 1)
+
+
+def saved(array):
+  buffer = io.BytesIO()
+  np.save(buffer, array, allow_pickle=True)
+  return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+  "raw",
+  [
+    b"",
+    b"no array",
+    saved(np.zeros((5, 32, 32, 3), np.uint8))[:-1],
+    saved(np.array([None])),
+    pickle.dumps([1]),
+  ],
+  ids=["empty", "text", "truncated", "objects", "pickle"],
+)
+def test_a_damaged_file_is_named(tmp_path, raw):
+  write(tmp_path / "c")
+  (tmp_path / "c" / "fog.npy").write_bytes(raw)
+  with pytest.raises(
+    ValueError, match="fog.npy .* damaged or no plain arr.*zen"
+  ):
+    cifar_c.CorruptedSource(folder=str(tmp_path / "c")).load("fog", 1)
+
+
+def test_what_is_missing_is_named(tmp_path):
+  write(tmp_path / "c", ["fog"])
+  source = cifar_c.CorruptedSource(folder=str(tmp_path / "c"))
+  with pytest.raises(FileNotFoundError, match="snow.npy is missing.*zenodo"):
+    source.load("snow", 1)
+  (tmp_path / "c" / "labels.npy").unlink()
+  with pytest.raises(FileNotFoundError, match="labels.npy is missing"):
+    source.load("fog", 1)
+  for options in ({"folder": str(tmp_path)}, {"tfds_dir": str(tmp_path)}):
+    with pytest.raises(FileNotFoundError, match="no corruption is in.*zenodo"):
+      cifar_c.CorruptedSource(**options).names()
+
+
+def test_wrong_choices(tmp_path):
+  source = cifar_c.CorruptedSource(folder=str(tmp_path))
+  with pytest.raises(ValueError, match="'rain' is unknown.*saturate"):
+    source.load("rain", 1)
+  with pytest.raises(ValueError, match="severity 0 .* 1..5"):
+    source.load("fog", 0)
+  with pytest.raises(ValueError, match="classes 20 .* 10 or 100"):
+    cifar_c.CorruptedSource(classes=20)
+  with pytest.raises(ValueError, match="no CIFAR-100-C: give the folder"):
+    cifar_c.CorruptedSource(classes=100)
