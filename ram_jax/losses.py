@@ -36,6 +36,22 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
   return -jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
 
 
+def correct(logits: jax.Array, targets: jax.Array) -> jax.Array:
+  """Whether the largest logit is the target's.
+
+  Args:
+    logits: scores [B, K].
+    targets: integer classes [B], or probabilities [B, K].
+
+  Returns:
+    Booleans [B].
+  """
+  labels = targets
+  if targets.ndim == logits.ndim:
+    labels = jnp.argmax(targets, axis=-1)
+  return jnp.argmax(logits, axis=-1) == labels
+
+
 def jensen_shannon(*logits: jax.Array) -> jax.Array:
   """Jensen-Shannon divergence between softmax distributions, exactly.
 

@@ -1,0 +1,135 @@
+"""What the configs share: the strict string behind the file's name.
+
+`--config=configs/robust_augmix.py:model=wrn_40_2,dataset=cifar100,smoke`
+"""
+
+import re
+
+from ml_collections import ConfigDict
+
+DATASETS = {
+  "cifar10": {
+    "name": "cifar",
+    "classes": 10,
+    "folder": "",
+    "tfds_dir": "",
+    "label": "",
+  },
+  "cifar100": {
+    "name": "cifar",
+    "classes": 100,
+    "folder": "",
+    "tfds_dir": "",
+    "label": "",
+  },
+  "arrays": {"name": "arrays", "path": "", "num_classes": 0, "label": ""},
+  "digits": {"name": "digits"},
+}
+MODELS = {
+  "resnet18": {"name": "resnet", "depth": 18, "width_factor": 1},
+  "resnet50": {"name": "resnet", "depth": 50, "width_factor": 1},
+  # The paper's: torchvision's bottleneck ResNet-50 of double width.
+  "wrn_50_2": {"name": "resnet", "depth": 50, "width_factor": 2},
+}
+SMOKE_MODEL = "wrn_10_1"
+
+
+def apply(config: ConfigDict, argument: str) -> ConfigDict:
+  """Applies the coarse choices of the config string and locks the config.
+
+  Args:
+    config: a complete config.
+    argument: `model=…`, `dataset=…` and `smoke`, in any order, comma between.
+
+  Returns:
+    The same config, changed and locked.
+
+  Raises:
+    ValueError: for anything else; the message lists what exists.
+  """
+  chosen = _parse(argument)
+  if "smoke" in chosen:
+    _smoke(config)
+    chosen.setdefault("model", SMOKE_MODEL)
+  if "dataset" in chosen:
+    _set_dataset(config, chosen["dataset"])
+  if "model" in chosen:
+    config.model = model_spec(chosen["model"])
+  return config.lock()
+
+
+def model_spec(name: str) -> ConfigDict:
+  """Turns a model's short name into its spec.
+
+  Args:
+    name: `resnet18`, `wrn_40_2`, …
+
+  Returns:
+    Fields of the model's plug-in.
+
+  Raises:
+    ValueError: for an unknown name.
+  """
+  if name in MODELS:
+    return ConfigDict(MODELS[name])
+  match = re.fullmatch(r"wrn_(\d+)_(\d+)", name)
+  if not match:
+    raise ValueError(
+      f"unknown model {name!r}: choose {', '.join(MODELS)} or wrn_<depth>_"
+      "<width> such as wrn_40_2, wrn_28_10, wrn_10_1"
+    )
+  depth, width = map(int, match.groups())
+  return ConfigDict(
+    {"name": "wide_resnet", "depth": depth, "widen_factor": width}
+  )
+
+
+def dataset_spec(name: str) -> ConfigDict:
+  """Turns a data set's short name into its spec.
+
+  Args:
+    name: a key of `DATASETS`.
+
+  Returns:
+    Fields of the data set's plug-in.
+
+  Raises:
+    ValueError: for an unknown name.
+  """
+  if name not in DATASETS:
+    raise ValueError(
+      f"unknown dataset {name!r}: choose one of {', '.join(DATASETS)}"
+    )
+  return ConfigDict(DATASETS[name])
+
+
+def _parse(argument: str) -> dict[str, str]:
+  chosen = {}
+  for part in filter(None, argument.split(",")):
+    key, _, value = part.partition("=")
+    wanted = key in ("model", "dataset") and value
+    if not (wanted or part == "smoke") or key in chosen:
+      raise ValueError(
+        f"cannot use {part!r} in the config string {argument!r}: it takes "
+        "model=NAME, dataset=NAME and smoke, each once, with commas between"
+      )
+    chosen[key] = value
+  return chosen
+
+
+def _set_dataset(config: ConfigDict, name: str) -> None:
+  config.dataset = dataset_spec(name)
+  config.evaluators.corruption.classes = 100 if name == "cifar100" else 10
+  if name == "digits":
+    config.augment.flip = False  # a mirrored 2 is no digit
+
+
+def _smoke(config: ConfigDict) -> None:
+  config.train.epochs = 1
+  config.train.images = 64
+  config.train.batch_size = 16
+  config.train.log_every = 1
+  config.evaluate.images = 32
+  config.evaluate.batch_size = 32
+  config.evaluators.adversarial.epsilons = (1.0,)
+  config.floors = ()

@@ -1,0 +1,151 @@
+"""Every field of a run, with its unit and meaning; variants only override.
+
+The values are the paper's (section 4); where the paper is silent, those of its
+author's code. `None` in a placeholder means: chosen for the device at start-up
+and recorded in the run's config.json.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+# Step size of the paper's attacks, in training (7 steps) and in evaluation
+# (10 steps) alike: 2.5 * epsilon / 7.
+RELATIVE_STEP_SIZE = 2.5 / 7
+
+
+def get_config() -> ConfigDict:
+  """Returns the paper's run, standard training."""
+  config = ConfigDict()
+  config.name = "standard"  # names the default workdir: runs/<name>-<seed>
+  config.seed = 0  # data order, augmentation, attacks, initial weights
+
+  # What is trained on. Fields belong to ram_jax/data/<name>.py.
+  config.dataset = ConfigDict(
+    {
+      "name": "cifar",
+      "classes": 10,  # 10 or 100
+      "folder": "",  # has cifar-10-batches-py; empty: tensorflow-datasets
+      "tfds_dir": "",  # tensorflow-datasets' folder; empty: its default
+      "label": "",  # name in tables; empty: told from the files' checksums
+    }
+  )
+  # Fields belong to ram_jax/models/<name>.py.
+  config.model = ConfigDict(
+    {"name": "resnet", "depth": 50, "width_factor": 2}  # WRN-50-2
+  )
+  # Fields belong to ram_jax/methods/<name>.py.
+  config.method = ConfigDict({"name": "standard"})
+
+  # Before everything else, on every training image.
+  config.augment = ConfigDict(
+    {
+      "name": "basic",
+      "flip": True,  # left-right, probability 1/2
+      "padding": 4,  # pixels of black border before the random crop
+    }
+  )
+
+  train = config.train = ConfigDict()
+  train.epochs = 100  # passes over the training images
+  train.batch_size = 128  # images in a step, over all devices together
+  train.images = 0  # first N training images only; 0: all
+  train.log_every = 50  # steps between lines of metrics.jsonl
+  train.checkpoint_every = 1  # epochs between checkpoints
+  # Steps in one call of the compiled program: more hides the host's latency.
+  # None: 10 on accelerators, 1 on CPUs. The largest divisor of the run's
+  # number of steps that does not exceed it is used.
+  train.steps_per_dispatch = config_dict.placeholder(int)
+  # Loops (attack steps, steps in a dispatch) as repeated code: CPUs run
+  # convolutions inside loops slowly. None: True on CPUs only.
+  train.unroll = config_dict.placeholder(bool)
+  # Of convolutions and the head: "bfloat16" or "float32". None: bfloat16 on
+  # accelerators, float32 on CPUs. Evaluation is always float32.
+  train.dtype = config_dict.placeholder(str)
+
+  config.optimizer = ConfigDict(
+    {
+      "learning_rate": 0.1,  # of the first step
+      "schedule": "cosine_epoch",  # cosine_epoch | cosine_step | constant
+      "momentum": 0.9,
+      "nesterov": True,
+      "weight_decay": 5e-4,  # on all parameters, BatchNorm's included
+    }
+  )
+  config.batch_norm = ConfigDict(
+    {
+      "views": "separate",  # statistics of each view alone | joint
+      "attack": "running",  # statistics while attacking: running | batch
+      "sync": True,  # statistics over all devices, as if there were one
+    }
+  )
+
+  config.evaluate = ConfigDict(
+    {
+      "batch_size": 500,  # images at once, over all devices; changes no result
+      "images": 0,  # first N test images only; 0: all
+    }
+  )
+  # What is measured. Fields belong to ram_jax/evaluators/<name>.py.
+  evaluators = config.evaluators = ConfigDict()
+  evaluators.clean = ConfigDict({"name": "clean"})
+  evaluators.adversarial = ConfigDict(
+    {
+      "name": "adversarial",
+      "epsilons": (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0),  # L2, pixels in [0,1]
+      "relative_step_size": RELATIVE_STEP_SIZE,  # in units of epsilon
+      "attack": attack(steps=10),
+    }
+  )
+  evaluators.corruption = ConfigDict(
+    {
+      "name": "corruption",
+      "classes": 10,  # 10: CIFAR-10-C | 100: CIFAR-100-C
+      "folder": "",  # CIFAR-10-C's .npy files; empty with tfds_dir: skipped
+      "tfds_dir": "",  # where tensorflow-datasets keeps cifar10_corrupted
+    }
+  )
+  # Accuracy that the run must reach, printed beside what it reached:
+  # (measure, epsilon or None, "at least" | "at most", share).
+  config.floors = ()
+  return config
+
+
+def attack(steps: int) -> ConfigDict:
+  """PGD with the paper's epsilon and step size (ram_jax/attacks/pgd.py).
+
+  Args:
+    steps: gradient steps.
+
+  Returns:
+    The attack's spec. Overriding `epsilon` moves `step_size` with it.
+  """
+  epsilon = config_dict.FieldReference(1.0)
+  return ConfigDict(
+    {
+      "name": "pgd",
+      "norm": "l2",  # l2 | linf
+      "epsilon": epsilon,  # radius of the ball, pixels in [0,1]
+      "step_size": epsilon * RELATIVE_STEP_SIZE,  # absolute
+      "steps": steps,
+      "restarts": 1,
+      "start": "sphere",  # as the author: on the ball | uniform | none
+    }
+  )
+
+
+def augmix() -> ConfigDict:
+  """AugMix as the paper's reference [9] has it (ram_jax/augment/augmix.py).
+
+  Returns:
+    The augmentation's spec.
+  """
+  return ConfigDict(
+    {
+      "name": "augmix",
+      "operations": 9,  # 9: the paper's | 13: the author's code
+      "resampling": "bilinear",  # bilinear | author (nearest, bicubic)
+      "width": 3,  # chains
+      "depth": -1,  # operations in a chain; -1: 1 to 3 at random
+      "severity": 3,  # 1..10
+      "alpha": 1.0,  # of the Dirichlet and Beta distributions
+    }
+  )

@@ -1,0 +1,268 @@
+"""The one evaluation loop: every evaluator, results.json, the figures."""
+
+import dataclasses
+import importlib.metadata
+import pathlib
+import platform
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ram_jax import keys as keys_lib
+from ram_jax import metrics, parallel, plugins, settings
+from ram_jax.attacks.pgd import Attack
+from ram_jax.augment.augmix import Augment
+from ram_jax.checkpoint import Checkpoints
+from ram_jax.data import pipeline
+from ram_jax.models.classifier import Classifier
+from ram_jax.report import plots, runs
+from ram_jax.step import to_float
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")
+PICTURED = 8  # images in the picture of views
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """A config's evaluation, ready to run.
+
+  Attributes:
+    evaluators: by the name that results.json gives their results.
+    module: the model, in float32 and without a device axis.
+    images: test images, uint8 [N,H,W,C].
+    labels: int32 [N].
+    data_label: the data set's name for tables.
+  """
+
+  evaluators: dict[str, Any]
+  module: Any
+  images: np.ndarray
+  labels: np.ndarray
+  data_label: str
+
+
+def evaluate_run(
+  config: ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, Any]:
+  """Measures a trained run (again).
+
+  Args:
+    config: the run's; what belongs to the evaluation may differ.
+    workdir: the run's folder.
+
+  Returns:
+    What results.json holds.
+
+  Raises:
+    FileNotFoundError: if the folder holds no run or no checkpoint.
+    ValueError: if it holds another run, or is damaged.
+  """
+  config = settings.resolve(config)
+  folder = pathlib.Path(workdir)
+  settings.read(folder)
+  settings.check_workdir(config, folder)
+  source = plugins.build("dataset", config.dataset)
+  evaluation = build(config, source)
+  train_data = pipeline.load(source, "train", config.train.images)
+  checkpoints = Checkpoints(folder / "checkpoints")
+  shape = evaluation.images.shape[1:]
+  state = checkpoints.restore_variables(evaluation.module, shape)
+  checkpoints.close()
+  return run(config, evaluation, state, folder, pipeline.describe(*train_data))
+
+
+def build(config: ConfigDict, source: Any) -> Evaluation:
+  """Builds a config's evaluation; refuses what cannot run.
+
+  Args:
+    config: resolved.
+    source: the data set.
+
+  Returns:
+    The evaluation.
+
+  Raises:
+    ValueError: naming the field and what is allowed.
+  """
+  batch_size = config.evaluate.batch_size
+  parallel.check_batch_size(batch_size, "config.evaluate.batch_size")
+  images, labels = pipeline.load(source, "test", config.evaluate.images)
+  specs = {
+    name: settings.attack_spec(spec, config.train.unroll)
+    for name, spec in config.evaluators.items()
+  }
+  evaluators = {
+    name: plugins.build("evaluator", spec, batch_size=batch_size)
+    for name, spec in specs.items()
+  }
+  module = settings.build_model(config, source, "float32", axis_name=None)
+  return Evaluation(evaluators, module, images, labels, source.label)
+
+
+def run(
+  config: ConfigDict,
+  evaluation: Evaluation,
+  state: Any,
+  folder: pathlib.Path,
+  train_data: dict[str, Any],
+) -> dict[str, Any]:
+  """Runs every evaluator, writes results.json and draws the figures.
+
+  Args:
+    config: resolved.
+    evaluation: from `build`.
+    state: has `step`, `params` and `batch_stats`.
+    folder: the run's folder.
+    train_data: size and fingerprint of the training data.
+
+  Returns:
+    What results.json holds.
+  """
+  started = time.monotonic()
+  params, batch_stats = parallel.replicate((state.params, state.batch_stats))
+  model = Classifier(params, batch_stats, evaluation.module)
+  # Streams 0 and 1 of the seed are the weights' and the training's.
+  key = jax.random.fold_in(jax.random.key(config.seed), 2)
+  images, labels = evaluation.images, evaluation.labels
+  results = describe(config, evaluation, int(state.step))
+  results["data"] = {
+    "train": train_data,
+    "test": pipeline.describe(images, labels),
+  }
+  # bfloat16 passes of a float32 product would change attacks' decisions.
+  with jax.default_matmul_precision("highest"):
+    for name, evaluator in evaluation.evaluators.items():
+      metrics.announce(f"measuring: {name}")
+      measured = evaluator.run(model, images, labels, key)
+      if measured is not None:
+        results[name] = measured
+  rows = metrics.read(folder / "metrics.jsonl")
+  results["notes"] = notes(config, results)
+  results["timing"] = {
+    "train_seconds": sum(row["timing"]["seconds"] for row in rows),
+    "evaluate_seconds": time.monotonic() - started,
+  }
+  if parallel.is_first_process():
+    settings.write_json(results, folder / "results.json")
+    draw(config, evaluation, model, key, folder)
+  return results
+
+
+def describe(
+  config: ConfigDict, evaluation: Evaluation, step: int
+) -> dict[str, Any]:
+  """What was run, on what, with which versions.
+
+  Args:
+    config: resolved.
+    evaluation: from `build`.
+    step: updates that the measured weights have had.
+
+  Returns:
+    The head of results.json.
+  """
+  versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+  device = jax.devices()[0]
+  return {
+    "schema": runs.SCHEMA,
+    "run": {
+      "name": f"{config.name}-{config.seed}",
+      "method": config.method.name,
+      "label": plugins.load("method", config.method.name).label,
+      "model": evaluation.module.label,
+      "dataset": config.dataset.name,
+      "data_label": evaluation.data_label,
+      "seed": config.seed,
+      "step": step,
+      "epochs": config.train.epochs,
+    },
+    "config": config.to_dict(),
+    "versions": {"python": platform.python_version()} | versions,
+    "device": {
+      "platform": device.platform,
+      "kind": device.device_kind,
+      "count": jax.device_count(),
+    },
+  }
+
+
+def notes(config: ConfigDict, results: dict[str, Any]) -> list[str]:
+  """What a reader must know beside the numbers.
+
+  Args:
+    config: resolved.
+    results: measured so far.
+
+  Returns:
+    One sentence each.
+  """
+  found = []
+  if "adversarial" in results:
+    name = results["adversarial"]["attack"]["name"]
+    found.append(f"adversarial accuracy: {name}, not AutoAttack")
+  augment = config.method.to_dict().get("augment", {})
+  if augment.get("operations") == 13:
+    found.append("trained with 13 operations, which overlap the corruptions")
+  if config.train.images:
+    found.append(f"trained on the first {config.train.images} images only")
+  if config.evaluate.images:
+    found.append(f"measured on the first {config.evaluate.images} images only")
+  return found
+
+
+def draw(
+  config: ConfigDict,
+  evaluation: Evaluation,
+  model: Classifier,
+  key: jax.Array,
+  folder: pathlib.Path,
+) -> None:
+  """Draws the run's own figures from its files, and the picture of views.
+
+  Args:
+    config: resolved.
+    evaluation: from `build`.
+    model: the classifier.
+    key: of the evaluation.
+    folder: the run's folder.
+  """
+  figures = folder / "figures"
+  shown = [runs.load(folder)]
+  if runs.adversarial(shown[0].results):
+    plots.adversarial_accuracy(shown, figures / "adversarial_accuracy.png")
+  if shown[0].metrics:
+    plots.training_curves(shown, figures / "training_curves.png")
+  adversarial = evaluation.evaluators.get("adversarial")
+  if adversarial is None:
+    return
+  images, labels = evaluation.images[:PICTURED], evaluation.labels[:PICTURED]
+  keys = keys_lib.per_example(key, np.arange(len(labels)))
+  # A loop compiles sooner than repeated code, and this is one small batch.
+  attack = adversarial.attack.replace(unroll=False)
+  clean, augmented, attacked = jax.device_get(
+    _views(attack, model, keys, images, labels)
+  )
+  epsilon = attack.epsilon
+  views = (
+    ("clean", clean),
+    ("AugMix", augmented),
+    (f"adversarial, ε = {epsilon:g}", attacked),
+    ("perturbation × 10", np.clip(0.5 + 10 * (attacked - clean), 0, 1)),
+  )
+  plots.views(figures / "views.png", views)
+
+
+@jax.jit
+def _views(
+  attack: Attack,
+  model: Classifier,
+  keys: jax.Array,
+  images: jax.Array,
+  labels: jax.Array,
+) -> tuple[jax.Array, ...]:
+  """Clean, AugMix and adversarial views of the same images."""
+  clean = to_float(images)
+  return clean, Augment()(keys, clean), attack(keys, clean, labels, model)

@@ -1,0 +1,98 @@
+"""Accuracy under attack, at several epsilon."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from ram_jax import keys as keys_lib
+from ram_jax import losses, parallel
+from ram_jax.attacks.pgd import Attack
+from ram_jax.models.classifier import Classifier
+from ram_jax.step import to_float
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """Accuracy against epsilon (paper, figure 2).
+
+  Attributes:
+    attack: its epsilon and step size are replaced by those of the sweep.
+    epsilons: radii of the attack's ball, in pixel units of [0,1].
+    relative_step_size: step size in units of epsilon.
+    batch_size: examples at once over all devices; it changes no result.
+  """
+
+  attack: Attack
+  epsilons: tuple[float, ...]
+  relative_step_size: float
+  batch_size: int
+
+  def __post_init__(self):
+    good = [0 <= e < np.inf for e in self.epsilons]
+    if not good or not all(good):
+      raise ValueError(
+        f"epsilons are {self.epsilons}: give at least one, each finite and at "
+        "least 0 (config.evaluators.adversarial.epsilons)"
+      )
+    if not 0 < self.relative_step_size < np.inf:
+      raise ValueError(
+        f"relative_step_size is {self.relative_step_size}: it must be finite "
+        "and above 0 (config.evaluators.adversarial.relative_step_size)"
+      )
+
+  def run(
+    self,
+    model: Classifier,
+    images: np.ndarray,
+    labels: np.ndarray,
+    key: jax.Array,
+  ) -> dict[str, Any]:
+    """Counts the examples that stay correct, for every epsilon.
+
+    Args:
+      model: the classifier, on the devices.
+      images: uint8 [N,H,W,C].
+      labels: int32 [N].
+      key: the attack's random starts come from it and the example's position
+        alone.
+
+    Returns:
+      `attack` (how the numbers were got) and `by_epsilon`, a list of
+      `epsilon`, `correct`, `total`.
+    """
+    batch = {"images": images, "labels": labels}
+    rows = []
+    for epsilon in self.epsilons:
+      attack = self.attack.replace(
+        epsilon=epsilon, step_size=epsilon * self.relative_step_size
+      )
+      shared = parallel.replicate((attack, key)) + (model,)
+      correct = int(_robust(shared, batch, self.batch_size).sum())
+      row = {"epsilon": epsilon, "correct": correct, "total": len(labels)}
+      rows.append(row)
+    return {"attack": self.describe(), "by_epsilon": rows}
+
+  def describe(self) -> dict[str, Any]:
+    """How the numbers are got, for tables and titles."""
+    return {
+      "name": f"PGD-{self.attack.steps}",
+      "norm": self.attack.norm,
+      "steps": self.attack.steps,
+      "restarts": self.attack.restarts,
+      "start": self.attack.start,
+      "step_size": f"{self.relative_step_size:.3f} epsilon",
+    }
+
+
+@parallel.per_example
+def _robust(
+  shared: tuple[Attack, jax.Array, Classifier],
+  positions: jax.Array,
+  batch: dict[str, jax.Array],
+) -> jax.Array:
+  attack, key, model = shared
+  keys = keys_lib.per_example(key, positions)
+  images, labels = to_float(batch["images"]), batch["labels"]
+  return losses.correct(model(attack(keys, images, labels, model)), labels)

@@ -1,0 +1,48 @@
+"""AugMix with the Jensen-Shannon consistency loss (paper, eq. 2)."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+
+from ram_jax import keys as keys_lib
+from ram_jax.augment.augmix import Augment
+from ram_jax.methods import consistency
+from ram_jax.models.classifier import Classifier
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method(consistency.Consistency):
+  """CE(clean) + weight * JSD(clean, AugMix, AugMix).
+
+  Attributes:
+    augment: draws the augmented views.
+  """
+
+  augment: Augment
+
+  label: ClassVar[str] = "AugMix"
+  inputs: ClassVar[tuple[str, ...]] = ()
+
+  def views(
+    self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
+  ) -> tuple[consistency.Views, jax.Array]:
+    """Clean images and two independent AugMix views of them.
+
+    Args:
+      keys: keys [B].
+      batch: `images` [B,H,W,C] in [0,1], `labels` [B].
+      model: the classifier as it is now.
+
+    Returns:
+      Views ((name, images), ...) and targets [B].
+    """
+    del model
+    images = batch["images"]
+    first, second = keys_lib.split(keys)
+    views = (
+      ("clean", images),
+      ("augmix_1", self.augment(first, images)),
+      ("augmix_2", self.augment(second, images)),
+    )
+    return views, batch["labels"]

@@ -1,0 +1,62 @@
+"""The loss that AugMix and RobustAugMix share: CE plus weighted JSD."""
+
+import dataclasses
+import math
+
+import jax
+
+from ram_jax import losses
+
+Views = tuple[tuple[str, jax.Array], ...]
+Metrics = dict[str, jax.Array]
+
+DIVERGENCES = {
+  "exact": losses.jensen_shannon,
+  "clamped": losses.clamped_jensen_shannon,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Consistency:
+  """CE(clean) + weight * JSD(all views) (paper, eq. 2 and 4).
+
+  Attributes:
+    weight: lambda of the paper, 12.
+    jensen_shannon: `exact` or `clamped` (both PyTorch codes clamp).
+  """
+
+  weight: float = 12.0
+  jensen_shannon: str = "exact"
+
+  def __post_init__(self):
+    if self.jensen_shannon not in DIVERGENCES:
+      raise ValueError(
+        f"unknown jensen_shannon {self.jensen_shannon!r}: choose one of "
+        f"{', '.join(DIVERGENCES)} (config.method.jensen_shannon)"
+      )
+    if not (math.isfinite(self.weight) and self.weight >= 0):
+      raise ValueError(
+        f"weight is {self.weight}: it must be finite and at least 0 "
+        "(config.method.weight; the paper's is 12)"
+      )
+
+  def loss(
+    self, logits: tuple[jax.Array, ...], targets: jax.Array
+  ) -> tuple[jax.Array, Metrics]:
+    """Cross-entropy of the first view plus the divergence of all.
+
+    Args:
+      logits: one [B,K] per view, in the views' order.
+      targets: labels [B].
+
+    Returns:
+      Loss [B] and metrics [B] by name.
+    """
+    cross_entropy = losses.cross_entropy(logits[0], targets)
+    divergence = DIVERGENCES[self.jensen_shannon](*logits)
+    metrics = {
+      "cross_entropy": cross_entropy,
+      "jensen_shannon": divergence,
+      "accuracy": losses.correct(logits[0], targets),
+    }
+    return cross_entropy + self.weight * divergence, metrics

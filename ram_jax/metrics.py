@@ -1,0 +1,151 @@
+"""Where a run's numbers go: metrics.jsonl, TensorBoard, the progress line."""
+
+import json
+import pathlib
+import sys
+import time
+from typing import Any, TextIO
+
+import tensorboardX
+
+from ram_jax import parallel
+
+
+def announce(text: str) -> None:
+  """Tells the person at the terminal what goes on; one process speaks."""
+  if parallel.is_first_process():
+    print(text, file=sys.stderr, flush=True)
+
+
+class MetricWriter:
+  """Writes one line per log interval; a resumed run leaves no gap or double."""
+
+  def __init__(self, folder: pathlib.Path, step: int) -> None:
+    """Opens the files and drops what lies behind the step resumed from.
+
+    Args:
+      folder: the run's folder.
+      step: updates made so far.
+    """
+    self._path = folder / "metrics.jsonl"
+    kept = [row for row in read(self._path) if row["step"] <= step]
+    text = "".join(json.dumps(row) + "\n" for row in kept)
+    part = self._path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(self._path)
+    self._file = self._path.open("a")
+    self._board = tensorboardX.SummaryWriter(
+      str(folder / "tensorboard"), purge_step=step + 1
+    )
+
+  def write(self, row: dict[str, Any]) -> None:
+    """Appends one line.
+
+    Args:
+      row: `step`, scalars by name, and under `timing` what differs from
+        machine to machine.
+    """
+    self._file.write(json.dumps(row) + "\n")
+    self._file.flush()
+    scalars = row | row["timing"]
+    for name, value in scalars.items():
+      if name not in ("step", "timing"):
+        self._board.add_scalar(name, value, row["step"])
+
+  def close(self) -> None:
+    """Closes both files."""
+    self._file.close()
+    self._board.close()
+
+
+def read(path: pathlib.Path) -> list[dict[str, Any]]:
+  """Reads metrics.jsonl; the half-written last line of a killed run is dropped.
+
+  Args:
+    path: the file; it may be absent.
+
+  Returns:
+    Its rows.
+
+  Raises:
+    ValueError: if another line than the last is damaged.
+  """
+  lines = path.read_text().splitlines() if path.exists() else []
+  rows = []
+  for number, line in enumerate(lines, 1):
+    try:
+      rows.append(json.loads(line))
+    except json.JSONDecodeError as error:
+      if number < len(lines):
+        raise ValueError(
+          f"{path} is damaged in line {number}: delete that line, or start in "
+          "a new --workdir"
+        ) from error
+  return rows
+
+
+class Progress:
+  """One live line on a terminal, a line now and then elsewhere."""
+
+  SECONDS = 15  # between lines where there is no terminal
+
+  def __init__(
+    self, total_steps: int, step: int, stream: TextIO = sys.stderr
+  ) -> None:
+    """Starts the clock.
+
+    Args:
+      total_steps: steps of the whole run.
+      step: updates made so far.
+      stream: where the line goes.
+    """
+    self._total, self._stream = total_steps, stream
+    self._start_step, self._start = step, time.monotonic()
+    self._shown = -float("inf")
+
+  def show(self, row: dict[str, Any]) -> None:
+    """Shows the newest numbers.
+
+    Args:
+      row: `step`, `epoch`, `loss`, accuracies and `timing`.
+    """
+    now, last = time.monotonic(), row["step"] >= self._total
+    terminal = self._stream.isatty()
+    if not (terminal or last or now - self._shown >= self.SECONDS):
+      return
+    self._shown = now
+    line = progress_line(row, self._total, self._seconds_left(row["step"], now))
+    start, end = ("\r", "\n" if last else "\x1b[K") if terminal else ("", "\n")
+    self._stream.write(start + line + end)
+    self._stream.flush()
+
+  def _seconds_left(self, step: int, now: float) -> float:
+    done = max(step - self._start_step, 1)
+    return (now - self._start) / done * (self._total - step)
+
+
+def progress_line(row: dict[str, Any], total: int, seconds_left: float) -> str:
+  """Formats the progress line.
+
+  Args:
+    row: `step`, `epoch`, `loss`, accuracies and `timing`.
+    total: steps of the whole run.
+    seconds_left: estimate.
+
+  Returns:
+    One line without its end.
+  """
+  parts = [
+    f"step {row['step']}/{total}",
+    f"epoch {row['epoch']:.2f}",
+    f"loss {row['loss']:.3f}",
+  ]
+  names = {"accuracy": "accuracy", "adversarial_accuracy": "adversarial"}
+  parts += [f"{names[n]} {row[n]:.1%}" for n in names if n in row]
+  minutes, seconds = divmod(round(seconds_left), 60)
+  hours, minutes = divmod(minutes, 60)
+  parts += [
+    f"{row['timing']['images_per_second']:,.0f} images/s",
+    f"{hours}:{minutes:02}:{seconds:02} left",
+  ]
+  return " | ".join(parts)

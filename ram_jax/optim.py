@@ -1,0 +1,69 @@
+"""SGD with Nesterov momentum and the learning rates of the reference."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+SCHEDULES = ("cosine_epoch", "cosine_step", "constant")
+
+
+def learning_rate(
+  name: str, peak: float, steps_per_epoch: int, epochs: int
+) -> Callable[[jax.Array], jax.Array]:
+  """Learning rate as a function of the number of steps already taken.
+
+  Args:
+    name: `cosine_epoch` (the default of the paper's author: constant within an
+      epoch, `CosineAnnealingLR` stepped per epoch, towards 0), `cosine_step`
+      (AugMix's own code steps it every batch) or `constant`.
+    peak: learning rate of the first step, > 0.
+    steps_per_epoch: steps in an epoch.
+    epochs: epochs in the run.
+
+  Returns:
+    A schedule for optax.
+
+  Raises:
+    ValueError: for an unknown name.
+  """
+  if name not in SCHEDULES:
+    raise ValueError(
+      f"unknown schedule {name!r}: choose one of {', '.join(SCHEDULES)} "
+      "(config.optimizer.schedule)"
+    )
+
+  def schedule(step: jax.Array) -> jax.Array:
+    if name == "constant":
+      return jnp.asarray(peak)
+    done = step // steps_per_epoch if name == "cosine_epoch" else step
+    whole = epochs if name == "cosine_epoch" else epochs * steps_per_epoch
+    return peak / 2 * (1 + jnp.cos(math.pi * done / whole))
+
+  return schedule
+
+
+def sgd(
+  schedule: Callable[[jax.Array], jax.Array],
+  momentum: float,
+  nesterov: bool,
+  weight_decay: float,
+) -> optax.GradientTransformation:
+  """`torch.optim.SGD`'s recurrence; weight decay on every parameter.
+
+  Args:
+    schedule: learning rate by step.
+    momentum: in [0, 1).
+    nesterov: Nesterov's form of momentum.
+    weight_decay: coefficient of the L2 penalty's gradient, >= 0. It reaches
+      BatchNorm's scales and biases too, as in the author's code.
+
+  Returns:
+    The transformation.
+  """
+  return optax.chain(
+    optax.add_decayed_weights(weight_decay),
+    optax.sgd(schedule, momentum=momentum, nesterov=nesterov),
+  )

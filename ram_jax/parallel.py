@@ -1,0 +1,156 @@
+"""Devices and processes: the only file that says pmap or names their axis.
+
+State and data carry no device axis: they are placed once, replicated over the
+local devices, and pmapped functions take and return them whole (`in_axes` and
+`out_axes` None). What leaves so was reduced or gathered over the axis first.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+AXIS = "devices"
+
+
+def initialize() -> None:
+  """Joins the other processes of a multi-host run, where there are any.
+
+  Cloud TPU slices tell every host of the others (TPU_WORKER_HOSTNAMES); else
+  JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
+  """
+  if "JAX_COORDINATOR_ADDRESS" in os.environ:
+    jax.distributed.initialize(
+      num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
+      process_id=int(os.environ["JAX_PROCESS_ID"]),
+    )
+  elif "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+    jax.distributed.initialize()
+
+
+def is_first_process() -> bool:
+  """Whether this process writes the run's files."""
+  return jax.process_index() == 0
+
+
+def check_batch_size(batch_size: int, field: str) -> None:
+  """Refuses a batch that the devices cannot share evenly.
+
+  Args:
+    batch_size: examples in the global batch.
+    field: the config field that holds it, for the message.
+
+  Raises:
+    ValueError: if it is not a positive multiple of the device count.
+  """
+  count = jax.device_count()
+  if batch_size < 1 or batch_size % count:
+    below = batch_size // count * count
+    raise ValueError(
+      f"{field} is {batch_size}: it must be a positive multiple of the "
+      f"{count} devices, such as {max(below, count)} or {below + count}"
+    )
+
+
+def replicate(tree: Any) -> Any:
+  """Places a pytree on every local device, once.
+
+  Args:
+    tree: arrays on the host or on one device.
+
+  Returns:
+    The same values, replicated over the local devices.
+  """
+  # The mesh has pmap's own axis name: equal shardings, so no copy on entry.
+  mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
+  spec = jax.sharding.PartitionSpec()
+  return jax.device_put(tree, jax.sharding.NamedSharding(mesh, spec))
+
+
+def shard(array: np.ndarray, axis: int = 0) -> np.ndarray:
+  """This process's part of a global batch, one row per local device.
+
+  Args:
+    array: the global batch, [..., B, ...] with B at `axis`.
+    axis: where the batch axis is.
+
+  Returns:
+    [local devices, ..., B / devices, ...].
+  """
+  local = jax.local_device_count()
+  parts = np.split(array, jax.device_count(), axis)
+  first = jax.process_index() * local
+  return np.stack(parts[first : first + local])
+
+
+def positions(local_batch: int) -> jax.Array:
+  """Inside a mapped function: this device's positions in the global batch."""
+  return jax.lax.axis_index(AXIS) * local_batch + jax.numpy.arange(local_batch)
+
+
+def mean(tree: Any) -> Any:
+  """Inside a mapped function: the mean over all devices."""
+  return jax.lax.pmean(tree, AXIS)
+
+
+def training_dispatch(function: Callable) -> Callable:
+  """Maps a training function over the devices; its state is donated.
+
+  Args:
+    function: (state, data, key, indices) -> (state, metrics), where state,
+      data and key are the same on all devices and so are both results.
+
+  Returns:
+    The same function; its `indices` have a leading axis of local devices.
+  """
+  return jax.pmap(
+    function,
+    axis_name=AXIS,
+    in_axes=(None, None, None, 0),
+    out_axes=None,
+    donate_argnums=0,
+  )
+
+
+def per_example(function: Callable) -> Callable:
+  """Maps a function over a data set, whatever its size, batch by batch.
+
+  Args:
+    function: (shared, positions [b], batch) -> pytree of [b, ...], where row i
+      depends on example i and `shared` alone.
+
+  Returns:
+    (shared, batch, batch_size) -> the results of all N examples in order, as
+    numpy arrays; `batch` is a dict of arrays [N, ...]. The last batch is filled
+    up with copies of example 0, whose results are dropped. Every process gets
+    all the results.
+  """
+
+  def gathered(shared: Any, index: jax.Array, batch: dict) -> Any:
+    result = function(shared, index, batch)
+    return jax.tree.map(
+      lambda x: jax.lax.all_gather(x, AXIS, tiled=True), result
+    )
+
+  mapped = jax.pmap(
+    gathered, axis_name=AXIS, in_axes=(None, 0, 0), out_axes=None
+  )
+
+  def run(shared: Any, batch: dict[str, np.ndarray], batch_size: int) -> Any:
+    size = len(next(iter(batch.values())))
+    results = []
+    for index in _padded(size, batch_size):
+      rows = {name: shard(array[index]) for name, array in batch.items()}
+      result = mapped(shared, shard(index), rows)
+      results.append(jax.tree.map(np.asarray, result))
+    return jax.tree.map(lambda *x: np.concatenate(x)[:size], *results)
+
+  return run
+
+
+def _padded(size: int, batch_size: int) -> Iterator[np.ndarray]:
+  for start in range(0, size, batch_size):
+    index = np.arange(start, start + batch_size, dtype=np.int32)
+    yield np.where(index < size, index, 0)

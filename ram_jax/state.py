@@ -1,0 +1,57 @@
+"""What training carries from one step to the next."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Everything that a checkpoint holds; no key, no device axis.
+
+  Attributes:
+    step: number of updates made, int32.
+    params: trained parameters.
+    batch_stats: BatchNorm's running means and (unbiased) variances.
+    opt_state: the optimizer's state (momentum, step count).
+  """
+
+  step: jax.Array
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+
+
+def create(
+  module: nn.Module,
+  optimizer: optax.GradientTransformation,
+  key: jax.Array,
+  image_shape: tuple[int, int, int],
+) -> TrainState:
+  """Initialises parameters, statistics and optimizer.
+
+  Args:
+    module: a model of `ram_jax.models`.
+    optimizer: the run's optimizer.
+    key: one key.
+    image_shape: (H, W, C) of the images.
+
+  Returns:
+    The state before the first step.
+  """
+
+  def init(key: jax.Array) -> TrainState:
+    variables = module.init(key, jnp.zeros((1, *image_shape)), train=False)
+    params = variables["params"]
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      batch_stats=variables["batch_stats"],
+      opt_state=optimizer.init(params),
+    )
+
+  return jax.jit(init)(key)

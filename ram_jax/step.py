@@ -1,0 +1,125 @@
+"""One training step for every method: views, forward, loss, update."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from ram_jax import keys as keys_lib
+from ram_jax import parallel
+from ram_jax.models.classifier import Classifier, forward_views
+from ram_jax.state import TrainState
+
+
+def train_step(
+  state: TrainState,
+  data: dict[str, jax.Array],
+  key: jax.Array,
+  indices: jax.Array,
+  *,
+  method: Any,
+  module: nn.Module,
+  crop_flip: Any,
+  optimizer: optax.GradientTransformation,
+  separate_views: bool,
+  attack_batch_norm: str,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """Updates the state on one batch; runs inside the device axis.
+
+  Every random number is a function of (key, state.step, position in the global
+  batch, purpose).
+
+  Args:
+    state: the state, the same on every device.
+    data: `images` uint8 [N,H,W,C] and `labels` int32 [N], the whole set.
+    key: the run's key, the same on every device.
+    indices: int32 [b], this device's part of the batch.
+    method: a `Method` of `ram_jax.methods`.
+    module: the model.
+    crop_flip: an `Augment` applied before everything (flip and crop).
+    optimizer: the run's optimizer.
+    separate_views: each view with BatchNorm statistics of its own (the
+      author's three forwards), or all views together (AugMix's own code).
+    attack_batch_norm: `running` or `batch` statistics while attacking.
+
+  Returns:
+    The new state and scalar metrics, equal on every device.
+  """
+  positions = parallel.positions(len(indices))
+  keys = keys_lib.per_example(jax.random.fold_in(key, state.step), positions)
+  crop_keys, view_keys = keys_lib.split(keys)
+  images = crop_flip(crop_keys, to_float(data["images"][indices]))
+  batch = {"images": images, "labels": data["labels"][indices]}
+
+  model = Classifier(
+    params=state.params,
+    batch_stats=state.batch_stats,
+    module=module,
+    batch_norm=attack_batch_norm,
+  )
+  views, targets = method.views(view_keys, batch, model)
+  # Only the names' order matters from here on; a dict would sort it.
+  view_images = jax.lax.stop_gradient(tuple(images for _, images in views))
+
+  def objective(params: Any) -> tuple[jax.Array, Any]:
+    logits, batch_stats = forward_views(
+      module, params, state.batch_stats, view_images, separate=separate_views
+    )
+    loss, metrics = method.loss(logits, targets)
+    metrics = {"loss": loss} | metrics
+    return loss.mean(), (batch_stats, jax.tree.map(jnp.mean, metrics))
+
+  gradient, (batch_stats, metrics) = jax.grad(objective, has_aux=True)(
+    state.params
+  )
+  # The statistics differ between devices where BatchNorm is not synchronised.
+  gradient, batch_stats, metrics = parallel.mean(
+    (gradient, batch_stats, metrics)
+  )
+  updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+  metrics["gradient_norm"] = optax.global_norm(gradient)
+  state = TrainState(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    batch_stats=batch_stats,
+    opt_state=opt_state,
+  )
+  return state, metrics
+
+
+def train_steps(
+  state: TrainState,
+  data: dict[str, jax.Array],
+  key: jax.Array,
+  indices: jax.Array,
+  *,
+  unroll: bool,
+  **static: Any,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """Several steps in one dispatch.
+
+  Args:
+    state: see `train_step`.
+    data: see `train_step`.
+    key: see `train_step`.
+    indices: int32 [K, b], this device's part of K batches.
+    unroll: repeat the step's program K times instead of looping over it (a
+      loop with convolutions is slow on CPUs).
+    **static: see `train_step`.
+
+  Returns:
+    The state after K steps and metrics [K].
+  """
+
+  def body(state: TrainState, row: jax.Array) -> tuple[TrainState, Any]:
+    return train_step(state, data, key, row, **static)
+
+  steps = len(indices)
+  return jax.lax.scan(body, state, indices, unroll=steps if unroll else 1)
+
+
+def to_float(images: jax.Array) -> jax.Array:
+  """Grey levels 0..255 as floats in [0,1], as PyTorch's ToTensor does."""
+  return images.astype(jnp.result_type(float)) / 255

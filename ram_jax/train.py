@@ -1,0 +1,264 @@
+"""The one training loop."""
+
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ram_jax import evaluate, optim, parallel, plugins, settings, step
+from ram_jax.checkpoint import Checkpoints
+from ram_jax.data import pipeline
+from ram_jax.metrics import MetricWriter, Progress, announce
+from ram_jax.state import TrainState, create
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """A config's training, ready to run.
+
+  Attributes:
+    state: the state before the first step.
+    dispatch: (state, data, key, indices) -> (state, metrics), pmapped.
+    schedule: learning rate by step.
+    steps_per_epoch: the last partial batch is dropped.
+    total_steps: steps of the whole run.
+    per_dispatch: steps in one dispatch; it divides `total_steps`, so that one
+      compiled program serves the whole run.
+  """
+
+  state: TrainState
+  dispatch: Callable
+  schedule: Callable
+  steps_per_epoch: int
+  total_steps: int
+  per_dispatch: int
+
+
+def train_and_evaluate(
+  config: ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, Any]:
+  """Trains a run to its end and measures it.
+
+  A workdir that holds part of the same run goes on from its last checkpoint,
+  and ends with the same bits (on one kind of machine) as a run never stopped.
+
+  Args:
+    config: complete, as from `configs/`.
+    workdir: the run's folder; made if missing.
+
+  Returns:
+    What results.json holds.
+
+  Raises:
+    ValueError: for what no run can be made from, before any step.
+    FloatingPointError: when a loss is NaN or infinite; the last checkpoint
+      before that is kept.
+  """
+  config = settings.resolve(config)
+  folder = pathlib.Path(workdir)
+  settings.check_workdir(config, folder)
+  source = plugins.build("dataset", config.dataset)
+  images, labels = pipeline.load(source, "train", config.train.images)
+  training = build(config, source, images.shape)
+  evaluation = evaluate.build(config, source)
+  if parallel.is_first_process():
+    settings.write(config, folder)
+  checkpoints = Checkpoints(folder / "checkpoints")
+  data = {"images": images, "labels": labels}
+  state = fit(config, training, data, folder, checkpoints)
+  checkpoints.close()
+  return evaluate.run(
+    config, evaluation, state, folder, pipeline.describe(images, labels)
+  )
+
+
+def build(
+  config: ConfigDict, source: Any, images_shape: tuple[int, ...]
+) -> Training:
+  """Builds a config's training; refuses what cannot run.
+
+  Args:
+    config: resolved.
+    source: the data set.
+    images_shape: [N,H,W,C] of the training images.
+
+  Returns:
+    The training.
+
+  Raises:
+    ValueError: naming the field and what is allowed.
+  """
+  train, batch_norm = config.train, config.batch_norm
+  parallel.check_batch_size(train.batch_size, "config.train.batch_size")
+  steps_per_epoch = pipeline.steps_per_epoch(images_shape[0], train.batch_size)
+  total_steps = steps_per_epoch * train.epochs
+  schedule = optim.learning_rate(
+    config.optimizer.schedule,
+    config.optimizer.learning_rate,
+    steps_per_epoch,
+    train.epochs,
+  )
+  optimizer = optim.sgd(
+    schedule,
+    config.optimizer.momentum,
+    config.optimizer.nesterov,
+    config.optimizer.weight_decay,
+  )
+  axis_name = parallel.AXIS if batch_norm.sync else None
+  module = settings.build_model(config, source, train.dtype, axis_name)
+  method = settings.attack_spec(config.method, train.unroll)
+  function = functools.partial(
+    step.train_steps,
+    method=plugins.build("method", method),
+    module=module,
+    crop_flip=plugins.build("augment", config.augment),
+    optimizer=optimizer,
+    separate_views=batch_norm.views == "separate",
+    attack_batch_norm=batch_norm.attack,
+    unroll=train.unroll,
+  )
+  init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
+  return Training(
+    state=create(module, optimizer, init_key, images_shape[1:]),
+    dispatch=parallel.training_dispatch(function),
+    schedule=schedule,
+    steps_per_epoch=steps_per_epoch,
+    total_steps=total_steps,
+    per_dispatch=largest_divisor(total_steps, train.steps_per_dispatch),
+  )
+
+
+def fit(
+  config: ConfigDict,
+  training: Training,
+  data: dict[str, np.ndarray],
+  folder: pathlib.Path,
+  checkpoints: Checkpoints,
+) -> TrainState:
+  """Trains from the newest checkpoint, or from the start, to the end.
+
+  Args:
+    config: resolved.
+    training: from `build`.
+    data: `images` uint8 [N,H,W,C] and `labels` int32 [N].
+    folder: the run's folder.
+    checkpoints: the run's.
+
+  Returns:
+    The last state, on the devices.
+  """
+  state, total = training.state, training.total_steps
+  if checkpoints.latest_step() is not None:
+    state = checkpoints.restore(state)
+    announce(f"going on from step {int(state.step)} of {total}")
+  now = int(state.step)
+  size, batch_size = len(data["labels"]), config.train.batch_size
+  # Weights come from stream 0, steps from stream 1.
+  key = jax.random.fold_in(jax.random.key(config.seed), 1)
+  state, data, key = parallel.replicate((state, data, key))
+  log = Log(config, training, folder, now)
+  save_every = config.train.checkpoint_every * training.steps_per_epoch
+  while now < total:
+    indices = pipeline.batch_indices(
+      config.seed, now, training.per_dispatch, size, batch_size
+    )
+    state, metrics = training.dispatch(
+      state, data, key, parallel.shard(indices, axis=1)
+    )
+    before, now = now, now + training.per_dispatch
+    log.add(now, metrics)
+    save = crosses(before, now, save_every) or now == total
+    if save or crosses(before, now, config.train.log_every):
+      log.write(now)
+    if save:
+      checkpoints.save(now, state)
+  log.close()
+  return state
+
+
+class Log:
+  """Collects metrics per dispatch, checks them and writes their means."""
+
+  def __init__(
+    self, config: ConfigDict, training: Training, folder: pathlib.Path, now: int
+  ) -> None:
+    self._training, self._batch_size = training, config.train.batch_size
+    self._pending, self._since, self._clock = [], now, time.monotonic()
+    first = parallel.is_first_process()
+    self._writer = MetricWriter(folder, now) if first else None
+    self._progress = Progress(training.total_steps, now) if first else None
+    self._block = jax.default_backend() == "cpu"
+
+  def add(self, now: int, metrics: dict[str, jax.Array]) -> None:
+    """Takes the metrics [K] of the dispatch that ended at step `now`."""
+    if self._block:
+      # XLA aborts the process when dispatches with collectives pile up on
+      # simulated devices; on a CPU waiting costs nothing.
+      jax.block_until_ready(metrics)
+    self._pending.append((now, metrics))
+
+  def write(self, now: int) -> None:
+    """Writes the means since the last line; stops the run on NaN."""
+    if not self._pending:
+      return
+    rows = {
+      name: np.concatenate([np.asarray(m[name]) for _, m in self._pending])
+      for name in self._pending[0][1]
+    }
+    check_finite(rows, self._since)
+    clock = time.monotonic()
+    seconds, steps = clock - self._clock, now - self._since
+    row = {"step": now, "epoch": now / self._training.steps_per_epoch}
+    row |= {name: float(values.mean()) for name, values in rows.items()}
+    row["learning_rate"] = float(self._training.schedule(now - 1))
+    row["timing"] = {
+      "seconds": seconds,
+      "images_per_second": steps * self._batch_size / seconds,
+    }
+    if self._writer:
+      self._writer.write(row)
+      self._progress.show(row)
+    self._pending, self._since, self._clock = [], now, clock
+
+  def close(self) -> None:
+    """Closes the files."""
+    if self._writer:
+      self._writer.close()
+
+
+def check_finite(rows: dict[str, np.ndarray], since: int) -> None:
+  """Refuses metrics with a NaN or an infinity.
+
+  Args:
+    rows: [steps] by name.
+    since: updates made before the first of them.
+
+  Raises:
+    FloatingPointError: naming the first such step and its parts.
+  """
+  bad = {name: ~np.isfinite(values) for name, values in rows.items()}
+  steps = np.flatnonzero(np.any(list(bad.values()), axis=0))
+  if len(steps):
+    first = steps[0]
+    parts = [f"{n} is {rows[n][first]}" for n in rows if bad[n][first]]
+    raise FloatingPointError(
+      f"step {since + first + 1}: {', '.join(parts)}. The last checkpoint "
+      "before it is kept; a lower config.optimizer.learning_rate (in a new "
+      "--workdir) is the usual cure"
+    )
+
+
+def crosses(before: int, now: int, every: int) -> bool:
+  """Whether a multiple of `every` lies in (before, now]."""
+  return now // every > before // every
+
+
+def largest_divisor(number: int, limit: int) -> int:
+  """The largest divisor of `number` that is at most `limit`."""
+  return max(d for d in range(1, min(number, limit) + 1) if number % d == 0)
