@@ -4,6 +4,7 @@ Each `draw_*` returns a matplotlib Figure, which tests can inspect; the function
 without the prefix saves it as PNG. No pyplot: it keeps global state.
 """
 
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -14,12 +15,10 @@ import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
 
+from ram_jax.report import look, tables
 from ram_jax.report import runs as runs_lib
-from ram_jax.report import tables
 from ram_jax.report.runs import Run
-from ram_jax.report.styles import styles
 
-DPI = 150
 # Key in metrics.jsonl, title, factor to the shown unit.
 CURVES = (
   ("loss", "training loss", 1.0),
@@ -46,14 +45,16 @@ def draw_adversarial_accuracy(
   Raises:
     ValueError: nothing to draw, or attacks in different norms.
   """
-  drawn = [(r, s) for r, s in zip(runs, styles(runs), strict=True) if _curve(r)]
+  drawn = [
+    (r, s) for r, s in zip(runs, look.styles(runs), strict=True) if _curve(r)
+  ]
   norms = sorted({r.results["adversarial"]["attack"]["norm"] for r, _ in drawn})
   if len(norms) != 1:
     raise ValueError(
       f"adversarial accuracy of attacks in the norms {norms} is no one figure: "
       "report runs that were attacked in one norm"
     )
-  figure = matplotlib.figure.Figure(figsize=(6.4, 4.8), layout="constrained")
+  figure = matplotlib.figure.Figure(figsize=(6.4, 4.2), layout="constrained")
   axes = figure.subplots()
   for run, style in drawn:
     curve = _curve(run)
@@ -75,8 +76,8 @@ def draw_adversarial_accuracy(
     + _setting([run for run, _ in drawn]),
     fontsize=11,
   )
-  _tidy(axes)
-  _legend_below(figure)
+  look.tidy(axes)
+  look.legend_below(figure)
   return figure
 
 
@@ -93,7 +94,7 @@ def draw_training_curves(runs: Sequence[Run]) -> matplotlib.figure.Figure:
   Raises:
     ValueError: no run has metrics.
   """
-  pairs = tuple(zip(runs, styles(runs), strict=True))
+  pairs = tuple(zip(runs, look.styles(runs), strict=True))
   panels = [
     c for c in CURVES if any(c[0] in m for r in runs for m in r.metrics)
   ]
@@ -102,7 +103,7 @@ def draw_training_curves(runs: Sequence[Run]) -> matplotlib.figure.Figure:
       "none of the runs has training metrics: metrics.jsonl is missing or empty"
     )
   figure = matplotlib.figure.Figure(
-    figsize=(4.2 * len(panels), 4.2), layout="constrained"
+    figsize=(4.2 * len(panels), 3.8), layout="constrained"
   )
   for axes, (key, title, factor) in zip(
     figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
@@ -120,9 +121,9 @@ def draw_training_curves(runs: Sequence[Run]) -> matplotlib.figure.Figure:
     axes.set_xlim(left=0)
     if factor != 1:
       axes.set_ylim(-2, 102)
-    _tidy(axes)
+    look.tidy(axes)
   figure.suptitle(_setting(runs), fontsize=11)
-  _legend_below(figure)
+  look.legend_below(figure)
   return figure
 
 
@@ -176,14 +177,14 @@ def adversarial_accuracy(
   runs: Sequence[Run], path: str | os.PathLike
 ) -> pathlib.Path:
   """Saves `draw_adversarial_accuracy` as PNG and returns the path."""
-  return _save(draw_adversarial_accuracy(runs), path)
+  return look.save(draw_adversarial_accuracy(runs), path)
 
 
 def training_curves(
   runs: Sequence[Run], path: str | os.PathLike
 ) -> pathlib.Path:
   """Saves `draw_training_curves` as PNG and returns the path."""
-  return _save(draw_training_curves(runs), path)
+  return look.save(draw_training_curves(runs), path)
 
 
 def views(
@@ -192,16 +193,7 @@ def views(
   titles: Sequence[str] = (),
 ) -> pathlib.Path:
   """Saves `draw_views` as PNG and returns the path."""
-  return _save(draw_views(rows, titles), path)
-
-
-def _save(
-  figure: matplotlib.figure.Figure, path: str | os.PathLike
-) -> pathlib.Path:
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(path, dpi=DPI, format="png")
-  return path
+  return look.save(draw_views(rows, titles), path)
 
 
 def _curve(run: Run) -> dict[float, runs_lib.Counts]:
@@ -219,7 +211,15 @@ def _epsilon_axis(
   if positive:
     # Base 2 and linscale 1/2 make [0, smallest] as long as a doubling.
     axes.set_xscale("symlog", base=2, linthresh=min(positive), linscale=0.5)
-  labels = [f"{e:.4g}" if e else "0\n(clean)" for e in epsilons]
+  # Names need a 14th of the axis each; closer ones keep their tick mark only.
+  gap = (1 + math.log2(max(positive) / min(positive))) / 14 if positive else 0
+  labels, last = [], 0.0
+  for epsilon in epsilons:
+    named = last == 0 or math.log2(epsilon / last) >= gap
+    labels.append(f"{epsilon:.3g}" if named else "")
+    last = epsilon if named else last
+  if epsilons[0] == 0:
+    labels[0] = "0\n(clean)"
   axes.set_xticks(epsilons, labels)
   axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
 
@@ -255,23 +255,6 @@ def _setting(runs: Sequence[Run]) -> str:
   return f"{data}, {_names(about['model'] for about in abouts)}"
 
 
-def _legend_below(figure: matplotlib.figure.Figure) -> None:
-  """One legend outside all panels, where no name can cover data."""
-  lines = {
-    line.get_label(): line for axes in figure.axes for line in axes.get_lines()
-  }
-  figure.legend(
-    lines.values(),
-    lines.keys(),
-    loc="outside lower center",
-    # Two columns of longer names would be cut off by a narrow figure.
-    ncols=1 if len(lines) == 1 or max(map(len, lines)) > 34 else 2,
-    frameon=False,
-    fontsize=9,
-    handlelength=3.5,
-  )
-
-
 def _longest(texts: Sequence[str]) -> int:
   """Length of the longest line in any of the texts."""
   return max(
@@ -281,8 +264,3 @@ def _longest(texts: Sequence[str]) -> int:
 
 def _names(names: Any) -> str:
   return " / ".join(dict.fromkeys(names))
-
-
-def _tidy(axes: matplotlib.axes.Axes) -> None:
-  axes.spines[["top", "right"]].set_visible(False)
-  axes.grid(alpha=0.3, linewidth=0.6)

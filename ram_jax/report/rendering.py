@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import re
+from collections.abc import Iterator
 
 import rich.box
 import rich.console
@@ -44,7 +46,8 @@ class Table:
     """The table and its footnotes as plain text.
 
     Args:
-      width: columns of the terminal; a table that is too wide is transposed.
+      width: columns of the terminal; a table that is too wide is transposed,
+        with as many of its rows side by side as fit.
 
     Returns:
       Lines of text.
@@ -58,29 +61,37 @@ class Table:
     console: rich.console.Console,
     options: rich.console.ConsoleOptions,
   ) -> rich.console.RenderResult:
-    drawn = [
-      _rich_table(self),
-      _rich_table(self, broken=True),
-      _rich_table(self.transposed(), broken=True),
-    ]
-    # Measured without a limit, since rich would report the limit itself.
-    widths = [
-      rich.measure.Measurement.get(console, options.update(width=10_000), t)
-      for t in drawn
-    ]
-    fits = (width.maximum <= options.max_width for width in widths)
-    yield next(
-      (t for t, fit in zip(drawn, fits, strict=True) if fit), drawn[-1]
-    )
+    widest = options.update(width=10_000)  # else rich reports the limit itself
+    for tables in self._layouts():
+      widths = [
+        rich.measure.Measurement.get(console, widest, table).maximum
+        for table in tables
+      ]
+      if max(widths) <= options.max_width:
+        break
+    yield from tables
     for note in self.footnotes:
       yield rich.text.Text(note)
 
+  def _layouts(self) -> Iterator[list[rich.table.Table]]:
+    """Ways to print the table, from the widest to the narrowest."""
+    yield [_rich_table(self)]
+    yield [_rich_table(self, broken=True)]
+    for size in range(len(self.rows), 0, -1):
+      parts = [
+        dataclasses.replace(self, rows=self.rows[i : i + size])
+        for i in range(0, len(self.rows), size)
+      ]
+      yield [_rich_table(part.transposed(), broken=True) for part in parts]
+
 
 def _rich_table(table: Table, broken: bool = False) -> rich.table.Table:
-  """`broken` puts what is in parentheses on a line of its own."""
+  """`broken` gives parentheses, and words of the header, lines of their own."""
   drawn = rich.table.Table(box=rich.box.SIMPLE, pad_edge=False)
   for name in table.header:
     # Text, not str: a label may hold brackets, which rich would interpret.
+    # Every space but those inside parentheses.
+    name = re.sub(r" (?![^(]*\))", "\n", name) if broken else name
     drawn.add_column(rich.text.Text(name), overflow="fold")
   for row in table.rows:
     cells = [cell.replace(" (", "\n(") if broken else cell for cell in row]

@@ -200,11 +200,14 @@ def _read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
   lines = path.read_bytes().split(b"\n") if path.is_file() else []
   by_step = {}
   for number, line in enumerate(lines, start=1):
+    if not line:
+      continue
     try:
-      row = json.loads(line) if line.strip() else None
-      if row is not None:
-        by_step[row["step"]] = row
-    except (ValueError, KeyError, TypeError) as error:
+      row = json.loads(line)
+      if not {"step", "epoch"} <= row.keys():
+        raise ValueError("no step or epoch")
+      by_step[row["step"]] = row
+    except (ValueError, AttributeError) as error:
       # Without its newline the last line is one that a running or killed job
       # had no time to finish: all before it is good.
       if number < len(lines):

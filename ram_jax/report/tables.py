@@ -37,7 +37,9 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
   p, square = correct / total, Z_95**2 / total
   centre = (p + square / 2) / (1 + square)
   half = math.sqrt(p * (1 - p) * square + square**2 / 4) / (1 + square)
-  return max(0.0, centre - half), min(1.0, centre + half)
+  # Rounding must not leave the proportion itself, 0 or 1, outside.
+  low, high = min(p, centre - half), max(p, centre + half)
+  return max(0.0, low), min(1.0, high)
 
 
 def summary(runs: Sequence[Run]) -> Table:

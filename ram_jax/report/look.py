@@ -1,13 +1,20 @@
-"""How each run is drawn, the same in every figure of a set of runs."""
+"""The common look of figures: a style per run, legends, grids, PNG files."""
 
 import collections
 import dataclasses
+import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any
+
+import matplotlib.axes
+import matplotlib.figure
 
 from ram_jax.report import runs as runs_lib
 from ram_jax.report.runs import Run
 
+# Dots per inch: 6.4 inches fill a column of a page on a screen.
+DPI = 150
 # Okabe and Ito's palette for colour-blind readers, without its yellow, which
 # is faint on white; black last.
 COLORS = (
@@ -82,3 +89,39 @@ def styles(runs: Sequence[Run]) -> tuple[Style, ...]:
     )
     seen[run.label] += 1
   return tuple(result)
+
+
+def legend_below(figure: matplotlib.figure.Figure) -> None:
+  """One legend outside all panels, where no name can cover data."""
+  lines = {
+    line.get_label(): line for axes in figure.axes for line in axes.get_lines()
+  }
+  # Two columns of longer names would be cut off by a narrow figure.
+  columns = 1 if len(lines) == 1 or max(map(len, lines)) > 34 else 2
+  figure.legend(
+    lines.values(),
+    lines.keys(),
+    loc="outside lower center",
+    ncols=columns,
+    frameon=False,
+    fontsize=9,
+    handlelength=3.5,
+  )
+  # Inches: a row of the legend takes from the margin, not from the panels.
+  figure.set_figheight(figure.get_figheight() + 0.2 * len(lines) / columns)
+
+
+def tidy(axes: matplotlib.axes.Axes) -> None:
+  """Takes away the frame that says nothing and puts a faint grid instead."""
+  axes.spines[["top", "right"]].set_visible(False)
+  axes.grid(alpha=0.3, linewidth=0.6)
+
+
+def save(
+  figure: matplotlib.figure.Figure, path: str | os.PathLike
+) -> pathlib.Path:
+  """Writes the figure as PNG, making its folder, and returns the path."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(path, dpi=DPI, format="png")
+  return path
