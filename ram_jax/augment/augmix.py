@@ -8,7 +8,6 @@ are executed: a vmapped `lax.switch` would run every operation on every chain.
 import dataclasses
 import functools
 import numbers
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -95,11 +94,12 @@ class Augment:
     """
     _check(keys, images)
     batch, *shape = images.shape
-    chain_keys, _ = random.split(keys)
-    chain_keys = jax.vmap(lambda k: jax.random.split(k, self.width))(chain_keys)
-    plan, op_keys = jax.vmap(self._plan)(chain_keys.ravel())
+    plan_keys, _ = random.split(keys)
+    plan, uniforms = jax.vmap(self._plan)(plan_keys)
+    plan = plan.reshape(batch * self.width, -1)
+    uniforms = uniforms.reshape(*plan.shape, 2)
     levels = jnp.repeat(color.quantise(images), self.width, axis=0)
-    levels = self._run(levels, plan, op_keys)
+    levels = self._run(levels, plan, uniforms)
     levels = levels.reshape(batch, self.width, *shape)
     return color.dequantise(levels, images.dtype)
 
@@ -132,28 +132,31 @@ class Augment:
 
   def _weights(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The chains' weights [width] and the augmented share of one image."""
-    chains_key, share_key = jax.random.split(key)
-    alphas = jnp.full(self.width, self.alpha, jnp.float32)
-    weights = jax.random.dirichlet(chains_key, alphas, dtype=jnp.float32)
-    pair = jnp.full(2, self.alpha, jnp.float32)
-    # Beta(a, a) is the first of a pair from Dirichlet(a, a).
-    share = jax.random.dirichlet(share_key, pair, dtype=jnp.float32)[0]
-    return weights, share
+    shape = (self.width + 2,)
+    if self.alpha == 1:  # Gamma(1), without the rejection loop
+      logs = jnp.log(jax.random.exponential(key, shape, jnp.float32))
+    else:
+      logs = jax.random.loggamma(key, self.alpha, shape, jnp.float32)
+    # Normalised gammas are Dirichlet; of two, the first is Beta(alpha, alpha).
+    weights = jax.nn.softmax(logs[: self.width])
+    return weights, jax.nn.softmax(logs[self.width :])[0]
 
   def _plan(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Operations [slots] of one chain (`operations`: none) and their keys."""
+    """Operations [width,slots] of one image's chains and their uniforms.
+
+    Slots after a chain's depth hold `operations`, which is none of them.
+    """
     least, most = self.depth
-    depth_key, choice_key, op_key = jax.random.split(key, 3)
-    depth = jax.random.randint(depth_key, (), least, most + 1, jnp.int32)
-    choice = jax.random.randint(
-      choice_key, (most,), 0, self.operations, jnp.int32
-    )
-    runs = jnp.arange(most) < depth
-    plan = jnp.where(runs, choice, self.operations)
-    return plan, jax.random.split(op_key, most)
+    # One call for all: each call costs a third of a second of compilation.
+    drawn = jax.random.uniform(key, (self.width, 1 + 3 * most), jnp.float32)
+    depth, choice, uniforms = jnp.split(drawn, (1, 1 + most), axis=1)
+    depth = least + jnp.floor(depth * (most - least + 1))
+    choice = jnp.floor(choice * self.operations).astype(jnp.int32)
+    plan = jnp.where(jnp.arange(most) < depth, choice, self.operations)
+    return plan, uniforms.reshape(self.width, most, 2)
 
   def _run(
-    self, levels: jax.Array, plan: jax.Array, op_keys: jax.Array
+    self, levels: jax.Array, plan: jax.Array, uniforms: jax.Array
   ) -> jax.Array:
     """Executes the plan [N,slots] on the chains' levels [N,H,W,C]."""
     count, *shape = levels.shape
@@ -161,15 +164,14 @@ class Augment:
     # Idle rows at the end let every chunk be whole.
     levels = jnp.concatenate([levels, jnp.zeros((chunk, *shape), jnp.uint8)])
     plan = jnp.pad(plan, ((0, chunk), (0, 0)), constant_values=self.operations)
-    row = jnp.minimum(jnp.arange(count + chunk), count - 1)
-    op_keys = op_keys[row]
+    uniforms = jnp.pad(uniforms, ((0, chunk), (0, 0), (0, 0)))
 
     def slot(index: jax.Array, carry: tuple) -> tuple:
       levels, chain = carry  # levels[i] belongs to chain[i]
       order = jnp.argsort(plan[chain, index], stable=True)
       chain = chain[order]
       levels = self._run_slot(
-        levels[order], plan[chain, index], op_keys[chain, index], chunk
+        levels[order], plan[chain, index], uniforms[chain, index], chunk
       )
       return levels, chain
 
@@ -178,14 +180,16 @@ class Augment:
     return levels[jnp.argsort(chain)[:count]]
 
   def _run_slot(
-    self, levels: jax.Array, plan: jax.Array, op_keys: jax.Array, chunk: int
+    self, levels: jax.Array, plan: jax.Array, uniforms: jax.Array, chunk: int
   ) -> jax.Array:
     """Applies one operation to each chain; the chains are sorted by it."""
     every = tuple(_FLAVOURS[self.resampling].values())[: self.operations]
     bounds = jnp.searchsorted(plan, jnp.arange(len(every) + 1))
     for number, op in enumerate(every):
       first, last = bounds[number], bounds[number + 1]
-      step = functools.partial(self._run_chunk, op, op_keys, chunk, first, last)
+      step = functools.partial(
+        self._run_chunk, op, uniforms, chunk, first, last
+      )
       trips = (last - first + chunk - 1) // chunk
       levels = jax.lax.fori_loop(0, trips, step, levels)
     return levels
@@ -193,7 +197,7 @@ class Augment:
   def _run_chunk(
     self,
     op: ops.Op,
-    op_keys: jax.Array,
+    uniforms: jax.Array,
     chunk: int,
     first: jax.Array,
     last: jax.Array,
@@ -202,11 +206,12 @@ class Augment:
   ) -> jax.Array:
     """Applies `op` to the rows of one chunk that are before `last`."""
     start = first + number * chunk
-    keys = jax.lax.dynamic_slice_in_dim(op_keys, start, chunk)
+    drawn = jax.lax.dynamic_slice_in_dim(uniforms, start, chunk)
     old = jax.lax.dynamic_slice_in_dim(levels, start, chunk)
-    size = levels.shape[1:3]
-    draw: Callable = lambda key: op.draw(key, self.severity, size)
-    new = jax.vmap(op.apply)(old, jax.vmap(draw)(keys))
+    scale = functools.partial(
+      op.scale, severity=self.severity, size=levels.shape[1:3]
+    )
+    new = jax.vmap(op.apply)(old, jax.vmap(scale)(drawn))
     inside = start + jnp.arange(chunk) < last
     new = jnp.where(inside[:, None, None, None], new, old)
     return jax.lax.dynamic_update_slice_in_dim(levels, new, start, 0)

@@ -26,23 +26,31 @@ class Op(NamedTuple):
       width); only translations depend on it.
     apply: `(image, params) -> image` for one image [H,W,C]: floats in [0,1]
       (rounded to grey levels first) give floats, uint8 gives uint8.
+    scale: `(uniforms [2], severity, size) -> params`, the draw without its
+      random numbers in [0,1), for callers that draw them for many at once.
   """
 
   draw: Callable[..., jax.Array]
   apply: Callable[[jax.Array, jax.Array], jax.Array]
+  scale: Callable[..., jax.Array]
 
 
-def _op(draw: Callable[[Any, Any, Any], jax.Array], transform: Levels) -> Op:
-  """Makes a row of a draw of one number and a function of grey levels."""
+def _op(number: Callable[[Any, Any, Any], jax.Array], transform: Levels) -> Op:
+  """Makes a row: (level, sign, size) to a number, which acts on levels."""
 
-  def drawn(
+  def scale(
+    uniforms: jax.Array, severity: float, size: tuple[int, int]
+  ) -> jax.Array:
+    level = 0.1 + (severity - 0.1) * uniforms[0]
+    # The sign comes after truncation: int() of the original rounds to zero.
+    sign = jnp.where(uniforms[1] > 0.5, -1, 1)
+    return jnp.reshape(number(level, sign, size), (1,)).astype(jnp.float32)
+
+  def draw(
     key: jax.Array, severity: float, size: tuple[int, int] = (32, 32)
   ) -> jax.Array:
-    uniform = jax.random.uniform(key, (2,), jnp.float32)
-    level = 0.1 + (severity - 0.1) * uniform[0]
-    # The sign comes after truncation: int() of the original rounds to zero.
-    sign = jnp.where(uniform[1] > 0.5, -1, 1)
-    return jnp.reshape(draw(level, sign, size), (1,)).astype(jnp.float32)
+    uniforms = jax.random.uniform(key, (2,), jnp.float32)
+    return scale(uniforms, severity, size)
 
   def apply(image: jax.Array, params: jax.Array) -> jax.Array:
     if image.dtype == jnp.uint8:
@@ -50,7 +58,7 @@ def _op(draw: Callable[[Any, Any, Any], jax.Array], transform: Levels) -> Op:
     levels = transform(color.quantise(image), params[0])
     return color.dequantise(levels, image.dtype)
 
-  return Op(drawn, apply)
+  return Op(draw, apply, scale)
 
 
 def _whole(level: jax.Array, maximum: float) -> jax.Array:

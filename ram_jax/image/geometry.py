@@ -7,6 +7,7 @@ compiler orders or fuses, so a batch of any size gives the same levels.
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -173,12 +174,12 @@ def _mix(first: jax.Array, second: jax.Array, part: jax.Array) -> jax.Array:
   return (first << _WEIGHT_BITS) + (second - first) * part
 
 
-def _linear(tap, part: jax.Array) -> jax.Array:
+def _linear(tap: Callable, part: jax.Array) -> jax.Array:
   """Two-tap interpolation, truncated."""
   return _mix(tap(0), tap(1), part) >> _WEIGHT_BITS
 
 
-def _cubic(tap, part: jax.Array) -> jax.Array:
+def _cubic(tap: Callable, part: jax.Array) -> jax.Array:
   """Four-tap interpolation (Keys, a = -1), clipped and truncated."""
   square = _product(part, part)
   cube = _product(square, part)
