@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
@@ -37,6 +37,8 @@ _DEBUG = flags.DEFINE_bool("debug", False, "Show tracebacks of errors.")
 
 def main(argv: Sequence[str]) -> None:
   """Runs the chosen mode; an error of the user's is one line, exit code 2."""
+  # Libraries tell every detail at INFO.
+  logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)
   if len(argv) > 1:
     fail(f"cannot use {argv[1]!r}: arguments are flags, see --help")
   try:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from configs import common, default
 
 
-def get_config(argument: str = ""):
+def get_config(argument: str = "") -> ConfigDict:
   """Returns the config; `argument` as in configs/common.py."""
   return common.apply(complete(), argument)
 

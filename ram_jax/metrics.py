@@ -89,18 +89,15 @@ class Progress:
 
   SECONDS = 15  # between lines where there is no terminal
 
-  def __init__(
-    self, total_steps: int, step: int, stream: TextIO = sys.stderr
-  ) -> None:
+  def __init__(self, total_steps: int, stream: TextIO = sys.stderr) -> None:
     """Starts the clock.
 
     Args:
       total_steps: steps of the whole run.
-      step: updates made so far.
       stream: where the line goes.
     """
     self._total, self._stream = total_steps, stream
-    self._start_step, self._start = step, time.monotonic()
+    self._first: tuple[int, float] | None = None
     self._shown = -float("inf")
 
   def show(self, row: dict[str, Any]) -> None:
@@ -119,9 +116,14 @@ class Progress:
     self._stream.write(start + line + end)
     self._stream.flush()
 
-  def _seconds_left(self, step: int, now: float) -> float:
-    done = max(step - self._start_step, 1)
-    return (now - self._start) / done * (self._total - step)
+  def _seconds_left(self, step: int, now: float) -> float | None:
+    # From the first line on, as compilation lies before it.
+    if self._first is None:
+      self._first = (step, now)
+    first_step, first = self._first
+    if step == first_step:
+      return None
+    return (now - first) / (step - first_step) * (self._total - step)
 
 
 def progress_line(row: dict[str, Any], total: int, seconds_left: float) -> str:
@@ -130,7 +132,7 @@ def progress_line(row: dict[str, Any], total: int, seconds_left: float) -> str:
   Args:
     row: `step`, `epoch`, `loss`, accuracies and `timing`.
     total: steps of the whole run.
-    seconds_left: estimate.
+    seconds_left: estimate, if there is one yet.
 
   Returns:
     One line without its end.
@@ -142,10 +144,9 @@ def progress_line(row: dict[str, Any], total: int, seconds_left: float) -> str:
   ]
   names = {"accuracy": "accuracy", "adversarial_accuracy": "adversarial"}
   parts += [f"{names[n]} {row[n]:.1%}" for n in names if n in row]
-  minutes, seconds = divmod(round(seconds_left), 60)
-  hours, minutes = divmod(minutes, 60)
-  parts += [
-    f"{row['timing']['images_per_second']:,.0f} images/s",
-    f"{hours}:{minutes:02}:{seconds:02} left",
-  ]
+  parts.append(f"{row['timing']['images_per_second']:,.0f} images/s")
+  if seconds_left is not None:
+    minutes, seconds = divmod(round(seconds_left), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts.append(f"{hours}:{minutes:02}:{seconds:02} left")
   return " | ".join(parts)

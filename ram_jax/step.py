@@ -116,8 +116,13 @@ def train_steps(
   def body(state: TrainState, row: jax.Array) -> tuple[TrainState, Any]:
     return train_step(state, data, key, row, **static)
 
-  steps = len(indices)
-  return jax.lax.scan(body, state, indices, unroll=steps if unroll else 1)
+  if not unroll:
+    return jax.lax.scan(body, state, indices)
+  rows = []
+  for row in indices:
+    state, metrics = body(state, row)
+    rows.append(metrics)
+  return state, jax.tree.map(lambda *x: jnp.stack(x), *rows)
 
 
 def to_float(images: jax.Array) -> jax.Array:

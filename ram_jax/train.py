@@ -192,7 +192,7 @@ class Log:
     self._pending, self._since, self._clock = [], now, time.monotonic()
     first = parallel.is_first_process()
     self._writer = MetricWriter(folder, now) if first else None
-    self._progress = Progress(training.total_steps, now) if first else None
+    self._progress = Progress(training.total_steps) if first else None
     self._block = jax.default_backend() == "cpu"
 
   def add(self, now: int, metrics: dict[str, jax.Array]) -> None:

@@ -124,7 +124,10 @@ class Augment:
     if chains.shape != expected:
       raise ValueError(f"chains have shape {chains.shape}; give {expected}")
     _, mix_keys = random.split(keys)
-    weights, share = jax.vmap(self._weights)(mix_keys)
+    # Fused into the loop over pixels, weights would round by the batch's size.
+    weights, share = jax.lax.optimization_barrier(
+      jax.vmap(self._weights)(mix_keys)
+    )
     weights = weights.astype(images.dtype)[..., None, None, None]
     share = share.astype(images.dtype)[:, None, None, None]
     mixed = sum(weights[:, i] * chains[:, i] for i in range(self.width))

@@ -29,7 +29,7 @@ class Evaluator:
   relative_step_size: float
   batch_size: int
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     good = [0 <= e < np.inf for e in self.epsilons]
     if not good or not all(good):
       raise ValueError(

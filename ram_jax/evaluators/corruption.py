@@ -29,7 +29,7 @@ class Evaluator:
   tfds_dir: str
   batch_size: int
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self._configured():
       self._source().names()  # complains now about what is missing
 

@@ -28,7 +28,7 @@ class Consistency:
   weight: float = 12.0
   jensen_shannon: str = "exact"
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.jensen_shannon not in DIVERGENCES:
       raise ValueError(
         f"unknown jensen_shannon {self.jensen_shannon!r}: choose one of "

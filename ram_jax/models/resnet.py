@@ -85,6 +85,14 @@ class Model(nn.Module):
       )
     super().__post_init__()
 
+  @property
+  def label(self) -> str:
+    """The network's name in tables."""
+    wide = self.width_factor > 1
+    return f"{'WRN' if wide else 'ResNet'}-{self.depth}" + (
+      f"-{self.width_factor}" if wide else ""
+    )
+
   def setup(self) -> None:
     """Builds the layers."""
     self.stem = layers.conv(WIDTHS[0], 3, dtype=self.dtype)

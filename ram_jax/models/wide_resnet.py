@@ -72,6 +72,11 @@ class Model(nn.Module):
       )
     super().__post_init__()
 
+  @property
+  def label(self) -> str:
+    """The network's name in tables."""
+    return f"WRN-{self.depth}-{self.widen_factor}"
+
   def setup(self) -> None:
     """Builds the layers."""
     self.stem = layers.conv(16, 3, dtype=self.dtype)
