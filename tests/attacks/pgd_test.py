@@ -1,0 +1,322 @@
+import functools
+
+import flax.struct
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ram_jax import losses
+from ram_jax.attacks import pgd
+from ram_jax.attacks.norms import NORMS
+from ram_jax.models import wide_resnet
+from ram_jax.models.classifier import Classifier
+
+EVERY = [(norm, start) for norm in NORMS for start in NORMS[norm].starts]
+ORDER = {"l2": 2, "linf": np.inf}
+RUN = jax.jit(lambda attack, *args: attack(*args))  # compiled once for all
+
+
+@pytest.fixture
+def x64():
+  with jax.enable_x64(True):
+    yield
+
+
+@flax.struct.dataclass
+class Perceptron:
+  """Two layers, or one where `second` is None."""
+
+  first: jax.Array
+  second: jax.Array | None = None
+
+  def __call__(self, images):
+    x = images.reshape(len(images), -1) @ self.first
+    return x if self.second is None else jnp.tanh(x) @ self.second
+
+
+def perceptron(dimension, hidden=None, classes=3, scale=1.0):
+  rng = np.random.default_rng(0)
+  if hidden is None:
+    return Perceptron(
+      jnp.asarray(scale * rng.normal(size=(dimension, classes)))
+    )
+  return Perceptron(
+    jnp.asarray(rng.normal(size=(dimension, hidden)) / np.sqrt(dimension)),
+    jnp.asarray(scale * rng.normal(size=(hidden, classes))),
+  )
+
+
+def batch(count=4, shape=(4, 4, 3), low=0.0, high=1.0):
+  keys = jax.random.split(jax.random.key(0), count)
+  images = jax.random.uniform(
+    jax.random.key(1), (count, *shape), minval=low, maxval=high
+  )
+  return keys, images, jnp.arange(count) % 3
+
+
+def network():
+  module = wide_resnet.Model(
+    3, (0.5,) * 3, (0.25,) * 3, depth=10, widen_factor=1
+  )
+  shapes = jax.eval_shape(
+    lambda: module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), False)
+  )
+  rng = np.random.default_rng(0)
+  variables = jax.tree.map(
+    lambda x: jnp.asarray(0.1 * rng.normal(size=x.shape) + (x.ndim == 1)),
+    shapes,
+  )
+  return Classifier(variables["params"], variables["batch_stats"], module)
+
+
+def distance(norm, a, b):
+  flat = (np.asarray(a, np.float64) - np.asarray(b, np.float64)).reshape(
+    len(a), -1
+  )
+  return np.linalg.norm(flat, ORDER[norm], axis=1)
+
+
+@functools.cache
+def compiled(norm, start):
+  keys, _, targets = batch(2)
+  attack = pgd.Attack(1.0, 0.4, 2, norm=norm, start=start, unroll=True)
+  model = perceptron(3072, scale=3.0)
+  return jax.jit(
+    lambda e, s, x: attack.replace(epsilon=e, step_size=s)(
+      keys, x, targets, model
+    )
+  )
+
+
+@pytest.mark.parametrize(("norm", "start"), EVERY)
+@hypothesis.settings(
+  max_examples=25, deadline=None, database=None, derandomize=True
+)
+@hypothesis.given(
+  images=hnp.arrays(
+    np.float32,
+    (2, 32, 32, 3),
+    elements=st.floats(0, 1, width=32),
+    fill=st.sampled_from([0.0, 0.3, 0.7, 1.0]),
+  ),
+  epsilon=st.floats(0, 10),
+  step=st.floats(0, 3),
+)
+def test_stays_in_the_ball_and_in_range(norm, start, images, epsilon, step):
+  adversarial = compiled(norm, start)(epsilon, step * epsilon, images)
+  assert (distance(norm, adversarial, images) <= epsilon + 1e-6).all()
+  assert adversarial.min() >= 0 and adversarial.max() <= 1
+  assert adversarial.dtype == images.dtype
+
+
+@pytest.mark.parametrize(("norm", "start"), EVERY)
+def test_epsilon_zero_changes_nothing(norm, start):
+  keys, images, targets = batch()
+  attack = pgd.Attack(0.0, 0.1, norm=norm, start=start, restarts=2)
+  ours = RUN(attack, keys, images, targets, perceptron(48))
+  np.testing.assert_array_equal(ours, images)
+
+
+@pytest.mark.parametrize(
+  ("norm", "start", "low"),
+  [("l2", "none", 0.4), ("linf", "uniform", 0.4), ("linf", "sphere", 0.0)],
+)
+def test_finds_the_optimum_of_a_linear_model(x64, norm, start, low):
+  # Two classes: the loss grows with the other's score less the target's, so
+  # the best step in the ball is along (L2) or the signs of (Linf) its weights.
+  keys, images, _ = batch(low=low, high=1 - low)
+  targets = jnp.asarray([0, 1, 0, 1])
+  model = perceptron(48, classes=2)
+  epsilon = 0.3
+  attack = pgd.Attack(epsilon, 2.5 * epsilon / 7, norm=norm, start=start)
+  ours = RUN(attack, keys, images, targets, model)
+  weights = np.asarray(model.first)
+  ascent = (weights[:, 1] - weights[:, 0])[None] * (1 - 2 * targets)[:, None]
+  if norm == "l2":
+    ascent = ascent / np.linalg.norm(ascent, axis=1, keepdims=True)
+  else:
+    ascent = np.sign(ascent)
+  # The box alone limits Linf, coordinate by coordinate; L2 stays clear of it.
+  expected = np.clip(images + epsilon * ascent.reshape(images.shape), 0, 1)
+  np.testing.assert_allclose(ours, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_equals_a_plain_loop_of_torch(x64, norm):
+  torch = pytest.importorskip("torch")
+  keys, images, targets = batch()
+  model = perceptron(48, hidden=16)
+  epsilon, size = {"l2": (1.0, 0.36), "linf": (0.03, 0.01)}[norm]
+  attack = pgd.Attack(epsilon, size, steps=5, norm=norm, start="none")
+  ours = RUN(attack, keys, images, targets, model)
+  first, second, clean = (
+    torch.tensor(np.asarray(x)) for x in (model.first, model.second, images)
+  )
+  clean = clean.flatten(1)
+  labels, x = torch.tensor(np.asarray(targets)), clean
+  for _ in range(5):
+    x = x.detach().requires_grad_()
+    logits = torch.tanh(x @ first) @ second
+    loss = torch.nn.functional.cross_entropy(logits, labels)
+    (g,) = torch.autograd.grad(loss, x)
+    if norm == "l2":
+      x = x + size * g / g.norm(dim=1, keepdim=True)
+      delta = torch.renorm(x - clean, 2, 0, epsilon)
+    else:
+      x = x + size * g.sign()
+      delta = (x - clean).clamp(-epsilon, epsilon)
+    x = (clean + delta).clamp(0, 1)
+  expected = x.detach().numpy().reshape(images.shape)
+  # torch.renorm divides by the norm plus 1e-7.
+  np.testing.assert_allclose(ours, expected, atol=5e-7 * epsilon)
+
+
+def test_loop_equals_unrolled_on_a_network(x64):
+  keys, images, targets = batch(4, (8, 8, 3))
+  attack = pgd.Attack(0.5, 0.2, steps=2, restarts=2)
+  model = network()
+  rolled = RUN(attack, keys, images, targets, model)
+  unrolled = RUN(attack.replace(unroll=True), keys, images, targets, model)
+  np.testing.assert_allclose(rolled, unrolled, atol=1e-9)
+  logits = jax.jit(lambda m, x: m(x))
+  before, after = (
+    losses.cross_entropy(logits(model, x), targets) for x in (images, rolled)
+  )
+  assert (after > before + 1e-3).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_loss_is_not_below_that_of_the_start(norm):
+  keys, images, targets = batch(16)
+  model = perceptron(48, scale=0.3)  # convex, so every ascent step ascends
+  attack = pgd.Attack(0.5, 0.1, norm=norm)
+  found = RUN(attack, keys, images, targets, model)
+  start = RUN(attack.replace(steps=0), keys, images, targets, model)
+  before, after = (
+    losses.cross_entropy(model(x), targets) for x in (start, found)
+  )
+  assert (after > before).all()
+
+
+def test_zero_gradient_leaves_the_start():
+  keys, images, targets = batch()
+  model = Perceptron(jnp.zeros((48, 3)))
+  attack = pgd.Attack(0.5, 0.2)
+  ours = RUN(attack, keys, images, targets, model)
+  start = RUN(attack.replace(steps=0), keys, images, targets, model)
+  np.testing.assert_allclose(ours, start, atol=1e-6)
+  assert (distance("l2", start, images) > 0.1).all()
+
+
+def test_restarts_are_never_worse_and_sometimes_better():
+  keys, images, targets = batch(32)
+  model = perceptron(48, hidden=16, scale=3.0)
+  judged = []
+  for restarts in (1, 2, 5):
+    attack = pgd.Attack(1.0, 0.3, steps=2, restarts=restarts, start="sphere")
+    found = RUN(attack, keys, images, targets, model)
+    judged.append(pgd._judge(model(found), targets))
+  for (old_wrong, old_loss), (wrong, loss) in zip(
+    judged, judged[1:], strict=False
+  ):
+    assert (wrong >= old_wrong).all()
+    assert ((loss >= old_loss - 1e-6) | (wrong > old_wrong)).all()
+    assert (loss > old_loss + 1e-3).any()
+
+
+def test_a_misclassified_example_is_better_than_a_higher_loss():
+  def found(value, wrong, loss):
+    return (
+      jnp.full((4, 1, 1, 1), value),
+      jnp.asarray(wrong, bool),
+      jnp.asarray(loss),
+    )
+
+  old = found(0.0, [0, 1, 1, 0], [2.0, 1.0, 1.0, 1.0])
+  new = found(1.0, [1, 0, 1, 0], [1.0, 2.0, 0.5, 1.5])
+  images, wrong, loss = pgd._better(old, new)
+  assert images.ravel().tolist() == [1, 0, 0, 1]
+  assert wrong.tolist() == [True, True, True, False]
+  assert loss.tolist() == [1.0, 1.0, 1.0, 1.5]
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_an_example_depends_on_itself_alone(x64, restarts):
+  keys, images, targets = batch(5)
+  model = perceptron(48, hidden=8)
+  attack = pgd.Attack(0.5, 0.2, restarts=restarts)
+  whole = RUN(attack, keys, images, targets, model)
+  part = RUN(attack, keys[3:], images[3:], targets[3:], model)
+  np.testing.assert_allclose(whole[3:], part, atol=1e-12)
+  other = RUN(attack, keys[::-1], images, targets, model)
+  assert (distance("l2", other, whole)[[0, 1, 3, 4]] > 1e-6).all()
+
+
+def test_probabilities_as_targets_equal_their_classes(x64):
+  keys, images, targets = batch()
+  model = perceptron(48, hidden=8)
+  attack = pgd.Attack(0.5, 0.2, restarts=2)
+  ours = RUN(attack, keys, images, jax.nn.one_hot(targets, 3), model)
+  expected = RUN(attack, keys, images, targets, model)
+  np.testing.assert_allclose(ours, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("unroll", [True, False])
+def test_no_gradient_flows_out(unroll):
+  keys, images, targets = batch()
+  attack = pgd.Attack(0.5, 0.2, unroll=unroll, restarts=2)
+  gradients = jax.grad(
+    lambda x, m: attack(keys, x, targets, m).sum(), argnums=(0, 1)
+  )(images, perceptron(48, hidden=8))
+  assert not any(np.any(g) for g in jax.tree.leaves(gradients))
+
+
+def test_no_recompilation_over_epsilons_and_models():
+  keys, images, targets = batch()
+  traces = []
+
+  @jax.jit
+  def run(attack, model):
+    traces.append(None)
+    return attack(keys, images, targets, model)
+
+  attack = pgd.Attack(0.25, 0.1, steps=2)
+  for epsilon in (0.25, 0.5, 1.0, 8.0):
+    attack = attack.replace(epsilon=epsilon, step_size=2.5 * epsilon / 7)
+    out = run(attack, perceptron(48, hidden=8, scale=epsilon))
+    assert distance("l2", out, images).max() <= epsilon + 1e-6
+  assert len(traces) == 1
+  run(attack.replace(steps=3), perceptron(48, hidden=8))
+  assert len(traces) == 2
+
+
+def test_x64_leaves_nothing_in_single_precision(x64):
+  keys, images, targets = batch()
+  for norm, start in EVERY:
+    attack = pgd.Attack(0.5, 0.2, restarts=2, norm=norm, start=start)
+    text = jax.make_jaxpr(lambda a, m: a(keys, images, targets, m))(
+      attack, perceptron(48, hidden=8)
+    )
+    assert "f32[" not in str(text)
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"epsilon": -0.5}, "epsilon -0.5 is not a size"),
+    ({"epsilon": float("nan")}, "epsilon nan is not a size"),
+    ({"step_size": float("inf")}, "step_size inf is not a size"),
+    ({"norm": "l1"}, r"'l1' does not exist: choose one of \['l2', 'linf'\]"),
+    ({"start": "x"}, r"choose one of \['none', 'sphere', 'uniform'\]"),
+    ({"steps": -1}, "steps -1 .* 0 or more"),
+    ({"steps": 2.0}, "steps 2.0 .* whole number"),
+    ({"restarts": 0}, "restarts 0 .* 1 or more"),
+  ],
+)
+def test_impossible_fields_are_explained(fields, message):
+  with pytest.raises(ValueError, match=message):
+    pgd.Attack(**{"epsilon": 1.0, "step_size": 0.1, **fields})

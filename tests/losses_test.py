@@ -1,0 +1,161 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.spatial import distance
+
+from ram_jax import losses
+
+DIVERGENCES = [losses.jensen_shannon, losses.clamped_jensen_shannon]
+
+
+@pytest.fixture
+def x64():
+  with jax.enable_x64(True):
+    yield
+
+
+def draw(*shape, scale=3.0, seed=0):
+  return scale * np.random.default_rng(seed).normal(size=shape)
+
+
+def softmax(z):
+  e = np.exp(z - z.max(-1, keepdims=True))
+  return e / e.sum(-1, keepdims=True)
+
+
+def gradient(loss, *args):
+  total = jax.jit(jax.grad(lambda x: jnp.sum(loss(*x))))
+  return total(tuple(map(jnp.asarray, args)))
+
+
+def differences(loss, z, h=2.0**-20):
+  """Central differences of loss(z) in every entry of z."""
+  out = np.zeros_like(z)
+  for i in np.ndindex(z.shape):
+    step = np.zeros_like(z)
+    step[i] = h
+    out[i] = (loss(z + step) - loss(z - step)).sum() / (2 * h)
+  return out
+
+
+@pytest.mark.parametrize("kind", ["classes", "probabilities"])
+def test_cross_entropy_and_its_gradient_equal_torch(x64, kind):
+  torch = pytest.importorskip("torch")
+  z, targets = draw(6, 10), np.arange(6)
+  if kind == "probabilities":
+    targets = softmax(draw(6, 10, seed=1))
+  theirs = torch.tensor(z, requires_grad=True)
+  expected = torch.nn.functional.cross_entropy(
+    theirs, torch.tensor(targets), reduction="none"
+  )
+  expected.sum().backward()
+  ours = losses.cross_entropy(jnp.asarray(z), jnp.asarray(targets))
+  np.testing.assert_allclose(ours, expected.detach(), rtol=1e-12)
+  grad = gradient(lambda x: losses.cross_entropy(x, jnp.asarray(targets)), z)
+  np.testing.assert_allclose(grad[0], theirs.grad, atol=1e-13)
+
+
+def test_cross_entropy_by_hand():
+  # Uniform over 4: log 4. Saturated and wrong: the logits' gap, 2e4.
+  z = jnp.asarray([[0.0, 0, 0, 0], [1e4, -1e4, 0, 0]])
+  ours = losses.cross_entropy(z, jnp.asarray([2, 1]))
+  np.testing.assert_allclose(ours, [np.log(4), 2e4], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("targets", "message"),
+  [(jnp.zeros((4,), int), "do not fit"), (jnp.zeros((3,)), "not classes")],
+)
+def test_cross_entropy_explains_targets_that_do_not_fit(targets, message):
+  with pytest.raises(ValueError, match=message):
+    losses.cross_entropy(jnp.zeros((3, 10)), targets)
+
+
+def test_jensen_shannon_of_two_equals_scipy(x64):
+  a, b = draw(8, 10), draw(8, 10, seed=1)
+  ours = losses.jensen_shannon(jnp.asarray(a), jnp.asarray(b))
+  expected = distance.jensenshannon(softmax(a), softmax(b), axis=-1) ** 2
+  np.testing.assert_allclose(ours, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("views", [2, 3, 5])
+def test_jensen_shannon_is_entropy_of_mixture_less_mean_entropy(x64, views):
+  z = draw(views, 8, 10, scale=10)
+  p = softmax(z)
+  expected = stats.entropy(p.mean(0), axis=-1) - stats.entropy(p, axis=-1).mean(
+    0
+  )
+  ours = losses.jensen_shannon(*jnp.asarray(z))
+  np.testing.assert_allclose(ours, expected, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("loss", DIVERGENCES)
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_divergence_gradient_equals_differences(x64, loss, scale):
+  z = draw(3, 4, 5, scale=scale)
+  # One view saturated to the last bit: its zeros must not disturb the others.
+  # A power of two, so that the step is added to it without rounding.
+  z[0] = 2.0**13 * np.sign(z[0])
+  grad = gradient(lambda x: loss(*x), z)[0]
+  expected = differences(jax.jit(lambda x: loss(*x)), z)
+  np.testing.assert_allclose(grad, expected, atol=2e-9)
+
+
+@pytest.mark.parametrize("loss", DIVERGENCES)
+@pytest.mark.parametrize(
+  ("rows", "expected"),
+  [
+    # Disjoint certainties: log n; equal ones, saturated or not: 0.
+    ([[1e4, -1e4, -1e4], [-1e4, 1e4, -1e4]], np.log(2)),
+    ([[1e4, 0, 0], [0, 1e4, 0], [0, 0, 1e4]], np.log(3)),
+    ([[1e4, -1e4, 0], [1e4, -1e4, 0]], 0.0),
+    ([[1.0, 2, 3], [11.0, 12, 13]], 0.0),
+    # Certain against half and half: 3/4 log 4/3 + 1/4 log 2 ... by parts
+    # KL((1,0)|M) = log 4/3, KL((1/2,1/2)|M) = 1/2 log 2/3 + 1/2 log 2.
+    ([[1e4, 0], [0, 0]], (np.log(4 / 3) + np.log(4 / 3) / 2) / 2),
+  ],
+)
+def test_divergences_by_hand_in_single_precision(loss, rows, expected):
+  z = jnp.asarray(rows)[:, None]
+  np.testing.assert_allclose(loss(*z), [expected], atol=3e-7)
+  assert np.isfinite(gradient(lambda x: loss(*x), z)[0]).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_clamped_jensen_shannon_equals_torch(x64, scale):
+  torch = pytest.importorskip("torch")
+  functional = torch.nn.functional
+  z = draw(3, 8, 10, scale=scale)
+  theirs = torch.tensor(z, requires_grad=True)
+  p = torch.softmax(theirs, -1)
+  mixture = torch.clamp(p.mean(0), 1e-7, 1).log().expand(3, -1, -1)
+  expected = functional.kl_div(mixture, p, reduction="none").sum(-1).mean(0)
+  expected.sum().backward()
+  ours = losses.clamped_jensen_shannon(*jnp.asarray(z))
+  np.testing.assert_allclose(ours, expected.detach(), rtol=1e-12, atol=1e-12)
+  grad = gradient(lambda x: losses.clamped_jensen_shannon(*x), z)[0]
+  np.testing.assert_allclose(grad, theirs.grad, atol=1e-12)
+
+
+def test_clamping_changes_the_divergence_only_below_its_floor(x64):
+  flat, steep = draw(3, 8, 10), draw(3, 8, 10, scale=30)
+  for z, close in ((flat, True), (steep, False)):
+    a, b = (loss(*jnp.asarray(z)) for loss in DIVERGENCES)
+    assert np.allclose(a, b, rtol=1e-12, atol=1e-12) == close
+
+
+@pytest.mark.parametrize("loss", DIVERGENCES)
+def test_divergence_of_one_distribution_is_an_error(loss):
+  with pytest.raises(ValueError, match="two or more distributions, 1 given"):
+    loss(jnp.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("loss", [*DIVERGENCES, losses.cross_entropy])
+def test_losses_are_in_the_default_float_type(x64, loss):
+  z = jnp.zeros((2, 3), jnp.bfloat16)
+  second = jnp.zeros(2, int) if loss is losses.cross_entropy else z
+  assert loss(z, second).dtype == jnp.float64
+  text = str(jax.make_jaxpr(lambda x: gradient(loss, x, x))(jnp.zeros((2, 3))))
+  assert "f32[" not in text

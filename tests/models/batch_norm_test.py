@@ -1,0 +1,102 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ram_jax.models.batch_norm import BatchNorm
+
+
+@pytest.fixture
+def x64():
+  with jax.enable_x64(True):
+    yield
+
+
+def init(module, inputs):
+  return module.init(jax.random.key(0), inputs, True)
+
+
+def train(module, variables, inputs):
+  return module.apply(variables, inputs, True, mutable=["batch_stats"])
+
+
+def test_three_steps_and_evaluation_equal_torch(x64):
+  torch = pytest.importorskip("torch")
+  rng = np.random.default_rng(0)
+  theirs = torch.nn.BatchNorm2d(5).double()
+  module, variables = BatchNorm(), init(BatchNorm(), jnp.zeros((1, 2, 2, 5)))
+  weight, bias = rng.normal(size=(2, 5))
+  theirs.load_state_dict(
+    {"weight": torch.tensor(weight), "bias": torch.tensor(bias)}, strict=False
+  )
+  params = {"scale": jnp.asarray(weight), "bias": jnp.asarray(bias)}
+  variables = {**variables, "params": params}
+  for _ in range(3):
+    x = rng.normal(2, 3, size=(4, 3, 3, 5))
+    expected = theirs(torch.tensor(x.transpose(0, 3, 1, 2)))
+    ours, update = train(module, variables, jnp.asarray(x))
+    variables = {**variables, **update}
+    expected = expected.detach().numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
+  stats = variables["batch_stats"]
+  np.testing.assert_allclose(stats["mean"], theirs.running_mean, rtol=1e-12)
+  np.testing.assert_allclose(stats["var"], theirs.running_var, rtol=1e-12)
+  ours = module.apply(variables, jnp.asarray(x), False)
+  expected = theirs.eval()(torch.tensor(x.transpose(0, 3, 1, 2)))
+  expected = expected.detach().numpy().transpose(0, 2, 3, 1)
+  np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_statistics_by_hand():
+  # 1, 2, 3, 6: mean 3, biased variance 14/4, unbiased 14/3.
+  x = jnp.asarray([1.0, 2, 3, 6]).reshape(4, 1, 1, 1)
+  y, update = train(BatchNorm(), init(BatchNorm(), x), x)
+  expected = np.array([-2, -1, 0, 3]) / np.sqrt(14 / 4 + 1e-5)
+  np.testing.assert_allclose(y.ravel(), expected, rtol=1e-6, atol=1e-7)
+  stats = update["batch_stats"]
+  np.testing.assert_allclose(stats["mean"], [0.1 * 3], rtol=1e-6)
+  np.testing.assert_allclose(stats["var"], [0.9 + 0.1 * 14 / 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_axis_name_shares_statistics_over_the_whole_batch(x64, shared):
+  x = jax.random.normal(jax.random.key(1), (4, 2, 3, 3, 5))
+  x += jnp.arange(4).reshape(4, 1, 1, 1, 1)  # the shards' means differ
+  variables = init(BatchNorm(), x[0])
+  whole = train(BatchNorm(), variables, x.reshape(8, 3, 3, 5))
+  module = BatchNorm(axis_name="batch" if shared else None)
+  y, update = jax.vmap(
+    lambda shard: train(module, variables, shard), axis_name="batch"
+  )(x)
+  same = np.allclose(y.reshape(whole[0].shape), whole[0], rtol=1e-12)
+  assert same == shared
+  for ours, expected in zip(
+    jax.tree.leaves(update), jax.tree.leaves(whole[1]), strict=True
+  ):
+    assert np.allclose(ours, expected[None], rtol=1e-12) == shared
+
+
+def test_large_means_do_not_lose_the_variance():
+  # float32 holds 1e4 to 1e-3; its square, 1e8, only to 8: one pass gives 0-16.
+  x = 1e4 + jax.random.normal(jax.random.key(0), (4096, 1))
+  _, update = train(BatchNorm(), init(BatchNorm(), x), x)
+  measured = (update["batch_stats"]["var"] - 0.9) / 0.1
+  expected = np.asarray(x, np.float64).var(0, ddof=1)
+  np.testing.assert_allclose(measured, expected, rtol=1e-3)
+
+
+def test_bfloat16_inputs_have_statistics_in_single_precision():
+  x = jax.random.normal(jax.random.key(0), (4096, 3)).astype(jnp.bfloat16)
+  module = BatchNorm(dtype=jnp.bfloat16)
+  y, update = train(module, init(module, x), x)
+  assert y.dtype == jnp.bfloat16
+  mean = update["batch_stats"]["mean"]
+  assert mean.dtype == jnp.float32
+  expected = 0.1 * np.asarray(x, np.float64).mean(0)
+  np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_one_value_per_channel_is_an_error():
+  x = jnp.zeros((1, 1, 1, 3))
+  with pytest.raises(ValueError, match="one value per channel"):
+    train(BatchNorm(), init(BatchNorm(), x), x)

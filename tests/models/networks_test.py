@@ -1,0 +1,292 @@
+"""Both families of networks, beside plain PyTorch with the same weights."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ram_jax.models import layers, resnet, wide_resnet
+
+STATISTICS = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
+NETWORKS = {
+  "resnet_18": functools.partial(resnet.Model, depth=18, **STATISTICS),
+  "resnet_50": functools.partial(resnet.Model, depth=50, **STATISTICS),
+  "wrn_50_2": functools.partial(
+    resnet.Model, depth=50, width_factor=2, **STATISTICS
+  ),
+  "wrn_10_1": functools.partial(
+    wide_resnet.Model, depth=10, widen_factor=1, **STATISTICS
+  ),
+  "wrn_40_2": functools.partial(wide_resnet.Model, **STATISTICS),
+  "wrn_28_10": functools.partial(
+    wide_resnet.Model, depth=28, widen_factor=10, **STATISTICS
+  ),
+}
+
+
+@pytest.fixture
+def x64():
+  with jax.enable_x64(True):
+    yield
+
+
+def shapes(model, images):
+  return jax.eval_shape(lambda: model.init(jax.random.key(0), images, False))
+
+
+def randomized(variables, seed=0):
+  """Variables with every value its own, so that none can be swapped unseen."""
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(
+    lambda x: (
+      jnp.asarray(rng.uniform(0.5, 1.5, x.shape) * (x.ndim == 1))
+      + jnp.asarray(rng.normal(0, 0.1, x.shape) * (x.ndim > 1))
+    ),
+    variables,
+  )
+
+
+class Torch:
+  """Layers of PyTorch that read the variables of ours."""
+
+  def __init__(self, variables):
+    import torch
+
+    self.torch = torch
+    self.variables = variables
+
+  def read(self, collection, *path):
+    leaf = self.variables[collection]
+    for part in path:
+      leaf = leaf[part]
+    return self.torch.tensor(np.asarray(leaf))
+
+  def conv(self, x, *path, stride=1):
+    weight = self.read("params", *path, "kernel").permute(3, 2, 0, 1)
+    padding = {1: 0, 3: 1}[weight.shape[-1]]
+    return self.torch.nn.functional.conv2d(
+      x, weight, stride=stride, padding=padding
+    )
+
+  def norm(self, x, *path):
+    return self.torch.nn.functional.batch_norm(
+      x,
+      self.read("batch_stats", *path, "mean"),
+      self.read("batch_stats", *path, "var"),
+      self.read("params", *path, "scale"),
+      self.read("params", *path, "bias"),
+    )
+
+  def head(self, x):
+    kernel = self.read("params", "head", "kernel")
+    return x.mean((2, 3)) @ kernel + self.read("params", "head", "bias")
+
+  def images(self, x):
+    mean, std = (
+      self.torch.tensor(v, dtype=self.torch.float64)
+      for v in STATISTICS.values()
+    )
+    return ((self.torch.tensor(np.asarray(x)) - mean) / std).permute(0, 3, 1, 2)
+
+
+def post_activation(t, x, path, stride, kernels):
+  """torchvision's BasicBlock and Bottleneck."""
+  y = x
+  for i, kernel in enumerate(kernels):
+    s = stride if i == kernels.index(3) else 1
+    y = t.norm(t.conv(y, *path, f"conv_{i}", stride=s), *path, f"norm_{i}")
+    assert t.read("params", *path, f"conv_{i}", "kernel").shape[0] == kernel
+    y = y.relu() if i < len(kernels) - 1 else y
+  if stride > 1 or x.shape[1] != y.shape[1]:
+    x = t.conv(x, *path, "shortcut", stride=stride)
+    x = t.norm(x, *path, "shortcut_norm")
+  return (x + y).relu()
+
+
+def pre_activation(t, x, path, stride):
+  """The block of xternalz/WideResNet-pytorch."""
+  y = t.norm(x, *path, "norm_0").relu()
+  kernel = t.read("params", *path, "conv_0", "kernel")
+  same = kernel.shape[2] == kernel.shape[3]
+  shortcut = x if same else t.conv(y, *path, "shortcut", stride=stride)
+  y = t.conv(y, *path, "conv_0", stride=stride)
+  y = t.conv(t.norm(y, *path, "norm_1").relu(), *path, "conv_1")
+  return shortcut + y
+
+
+def torch_resnet_18(t, images):
+  x = t.norm(t.conv(t.images(images), "stem"), "stem_norm").relu()
+  for stage in range(4):
+    for i in range(2):
+      stride = 2 if stage and not i else 1
+      x = post_activation(t, x, [f"stages_{stage}_{i}"], stride, [3, 3])
+  return t.head(x)
+
+
+def torch_wrn(t, images, blocks):
+  x = t.conv(t.images(images), "stem")
+  for stage in range(3):
+    for i in range(blocks):
+      stride = 2 if stage and not i else 1
+      x = pre_activation(t, x, [f"stages_{stage}_{i}"], stride)
+  return t.head(t.norm(x, "norm").relu())
+
+
+@pytest.mark.parametrize(
+  ("model", "theirs"),
+  [
+    (NETWORKS["resnet_18"](7), torch_resnet_18),
+    (NETWORKS["wrn_10_1"](7), functools.partial(torch_wrn, blocks=1)),
+    (
+      wide_resnet.Model(7, **STATISTICS, depth=16, widen_factor=2),
+      functools.partial(torch_wrn, blocks=2),
+    ),
+  ],
+  ids=["resnet_18", "wrn_10_1", "wrn_16_2"],
+)
+def test_logits_equal_torch(x64, model, theirs):
+  pytest.importorskip("torch")
+  images = jax.random.uniform(jax.random.key(1), (2, 12, 10, 3))
+  variables = randomized(shapes(model, images))
+  ours = jax.jit(lambda v, x: model.apply(v, x, False))(variables, images)
+  expected = theirs(Torch(variables), images)
+  assert ours.dtype == jnp.float64
+  np.testing.assert_allclose(ours, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_bottleneck_equals_torch(x64, stride):
+  pytest.importorskip("torch")
+  block = resnet.Block(((8, 1), (8, 3), (16, 1)), stride)
+  x = jax.random.normal(jax.random.key(0), (2, 6, 6, 4))
+  variables = randomized(shapes(block, x))
+  t = Torch(variables)
+  theirs = t.torch.tensor(np.asarray(x)).permute(0, 3, 1, 2)
+  expected = post_activation(t, theirs, [], stride, [1, 3, 1])
+  ours = block.apply(variables, x, False)
+  np.testing.assert_allclose(
+    ours, expected.permute(0, 2, 3, 1), rtol=1e-12, atol=1e-12
+  )
+
+
+@pytest.mark.parametrize(
+  ("name", "millions"),
+  [
+    # Counted by PyTorch on torchvision's and xternalz's networks.
+    ("resnet_18", 11_173_962),
+    ("wrn_50_2", 66_847_050),
+    ("wrn_40_2", 2_243_546),
+    ("wrn_28_10", 36_479_194),
+  ],
+)
+def test_parameter_count(name, millions):
+  variables = shapes(NETWORKS[name](10), jnp.zeros((1, 32, 32, 3)))
+  count = sum(x.size for x in jax.tree.leaves(variables["params"]))
+  assert count == millions
+
+
+@pytest.mark.parametrize(
+  ("name", "width", "channels"), [("resnet_18", 512, 128), ("wrn_10_1", 64, 32)]
+)
+def test_initial_values(name, width, channels):
+  model = NETWORKS[name](100)
+  variables = model.init(
+    jax.random.key(0),
+    jnp.zeros((1, 2, 2, channels)),
+    jnp.zeros((1, width)),
+    method=lambda m, x, y: (m.stages[2][0](x, False), m.head(y)),
+  )
+  params = variables["params"]
+  # He: variance 2 / (outputs * 3 * 3), and normal beyond two deviations.
+  kernel = np.asarray(params["stages_2_0"]["conv_1"]["kernel"])
+  std = np.sqrt(2 / (9 * kernel.shape[-1]))
+  np.testing.assert_allclose(kernel.std(), std, rtol=0.015)
+  assert abs(kernel.mean()) < 0.02 * std
+  # A normal has 4.55 % beyond two deviations, a truncated one none.
+  assert 0.04 < (abs(kernel) > 2 * std).mean() < 0.051
+  kernel, bias = (np.asarray(params["head"][k]) for k in ("kernel", "bias"))
+  bound = 1 / np.sqrt(width)
+  assert 0.99 * bound < abs(kernel).max() <= bound
+  np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.02)
+  largest = abs(bias).max()
+  assert largest == 0 if name == "wrn_10_1" else 0.8 * bound < largest <= bound
+  norm = params["stages_2_0"]["norm_0"]
+  assert (norm["scale"] == 1).all() and (norm["bias"] == 0).all()
+  stats = variables["batch_stats"]["stages_2_0"]["norm_0"]
+  assert (stats["mean"] == 0).all() and (stats["var"] == 1).all()
+
+
+@pytest.mark.parametrize(
+  ("name", "width"), [("resnet_18", 512), ("wrn_50_2", 2048), ("wrn_10_1", 64)]
+)
+@pytest.mark.parametrize("size", [8, 9, 32])
+def test_shapes_of_features_and_logits(name, width, size):
+  model = NETWORKS[name](5)
+  images = jnp.zeros((2, size, size, 3))
+  variables = shapes(model, images)
+  for method, columns in (("features", width), ("__call__", 5)):
+    out = jax.eval_shape(
+      lambda v, x, m=method: model.apply(v, x, False, method=m),
+      variables,
+      images,
+    )
+    assert out.shape == (2, columns) and out.dtype == jnp.float32
+
+
+def test_bfloat16_convolves_so_and_keeps_the_rest():
+  model = NETWORKS["wrn_10_1"](10)
+  half = model.clone(dtype=jnp.bfloat16)
+  images = jax.random.uniform(jax.random.key(1), (4, 16, 16, 3))
+  made = shapes(half, images)
+  assert {x.dtype for x in jax.tree.leaves(made)} == {jnp.dtype(jnp.float32)}
+  variables = randomized(made)
+  logits, exact = (
+    jax.jit(lambda v, m=m: m.apply(v, images, False))(variables)
+    for m in (half, model)
+  )
+  assert logits.dtype == jnp.float32
+  assert 0 < abs(logits - exact).max() < 0.02 * abs(exact).max()
+  text = str(jax.make_jaxpr(lambda v: half.apply(v, images, False))(variables))
+  convolutions = [x for x in text.splitlines() if "= conv_general" in x]
+  assert len(convolutions) == 9
+  assert all("bf16[" in x for x in convolutions)
+
+
+@pytest.mark.parametrize("name", ["resnet_18", "wrn_10_1"])
+def test_x64_leaves_nothing_in_single_precision(x64, name):
+  model = NETWORKS[name](10)
+  images = jnp.zeros((2, 8, 8, 3))
+  variables = shapes(model, images)
+
+  def loss(v, x):
+    logits, _ = model.apply(v, x, True, mutable=["batch_stats"])
+    return logits.sum()
+
+  text = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(variables, images)
+  assert "f32[" not in str(text)
+
+
+@pytest.mark.parametrize(
+  ("build", "message"),
+  [
+    (lambda: NETWORKS["wrn_40_2"](10, depth=50), "46 or 52"),
+    (lambda: NETWORKS["wrn_40_2"](10, depth=4), "10 or 16"),
+    (lambda: NETWORKS["resnet_18"](10, depth=34), r"one of \[18, 50\]"),
+    (lambda: NETWORKS["resnet_18"](10, width_factor=2), "width_factor 2"),
+    (lambda: NETWORKS["resnet_50"](10, width_factor=0), "width_factor 0"),
+  ],
+)
+def test_networks_that_do_not_exist_are_explained(build, message):
+  with pytest.raises(ValueError, match=message):
+    build()
+
+
+@pytest.mark.parametrize(
+  ("shape", "message"),
+  [((2, 8, 8, 1), "3 channels"), ((8, 8, 3), "give"), ((2, 7, 9, 3), "7x9")],
+)
+def test_images_that_do_not_fit_are_explained(shape, message):
+  with pytest.raises(ValueError, match=message):
+    layers.normalize(jnp.zeros(shape), **STATISTICS)
