@@ -23,6 +23,7 @@ def initialize() -> None:
   """
   if "JAX_COORDINATOR_ADDRESS" in os.environ:
     jax.distributed.initialize(
+      coordinator_address=os.environ["JAX_COORDINATOR_ADDRESS"],
       num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
       process_id=int(os.environ["JAX_PROCESS_ID"]),
     )

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from ram_jax import keys as keys_lib
 from ram_jax import parallel
+from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier, forward_views
 from ram_jax.state import TrainState
 
@@ -50,7 +51,7 @@ def train_step(
   positions = parallel.positions(len(indices))
   keys = keys_lib.per_example(jax.random.fold_in(key, state.step), positions)
   crop_keys, view_keys = keys_lib.split(keys)
-  images = crop_flip(crop_keys, to_float(data["images"][indices]))
+  images = crop_flip(crop_keys, dequantise(data["images"][indices]))
   batch = {"images": images, "labels": data["labels"][indices]}
 
   model = Classifier(
@@ -79,7 +80,7 @@ def train_step(
     (gradient, batch_stats, metrics)
   )
   updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-  metrics["gradient_norm"] = optax.global_norm(gradient)
+  metrics["gradient_norm"] = optax.tree.norm(gradient)
   state = TrainState(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
@@ -123,8 +124,3 @@ def train_steps(
     state, metrics = body(state, row)
     rows.append(metrics)
   return state, jax.tree.map(lambda *x: jnp.stack(x), *rows)
-
-
-def to_float(images: jax.Array) -> jax.Array:
-  """Grey levels 0..255 as floats in [0,1], as PyTorch's ToTensor does."""
-  return images.astype(jnp.result_type(float)) / 255

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configs import robust_augmix
 
+from configs import adversarial, robust_augmix
 from ram_jax import parallel, settings, train
 
 BATCH, STEPS = 8, 3
@@ -32,9 +32,17 @@ def data():
   return {"images": images, "labels": labels}
 
 
-def steps(data, *, devices=1, per_dispatch=1, count=STEPS, **overrides):
-  """Takes `count` steps of RobustAugMix and returns the state on the host."""
-  config = robust_augmix.get_config("model=wrn_10_1")
+def steps(
+  data,
+  *,
+  method=robust_augmix,
+  devices=1,
+  per_dispatch=1,
+  count=STEPS,
+  **overrides,
+):
+  """Takes `count` steps and returns state and metrics on the host."""
+  config = method.get_config("model=wrn_10_1")
   config.train.batch_size = BATCH
   config.train.epochs = 3
   config.method.attack.steps = 2
@@ -91,30 +99,39 @@ def test_arrangement_changes_nothing(data, reference, arrangement):
     np.testing.assert_allclose(metrics[name], values, rtol=1e-9, err_msg=name)
 
 
-@pytest.mark.parametrize(
-  "option",
-  [
-    {"batch_norm.views": "joint"},
-    {"batch_norm.attack": "batch"},
-    {"method.jensen_shannon": "clamped"},
-    {"method.weight": 11.0},
-    {"method.attack.start": "none"},
-    {"optimizer.nesterov": False},
-    {"optimizer.schedule": "cosine_step"},
-  ],
-  ids=lambda option: next(iter(option)),
-)
-def test_every_option_changes_the_step(data, reference, option):
+def test_joint_batch_norm_changes_the_step(data, reference):
   with jax.enable_x64(True):
-    state, _ = steps(data, **option)
+    state, _ = steps(data, **{"batch_norm.views": "joint"})
   # Far above the 1e-9 of equal runs: the option reaches the update.
-  assert distance(state.opt_state, reference[0].opt_state) > 1e-7
+  assert distance(state.opt_state, reference[0].opt_state) > 1e-3
 
 
-def test_unsynchronised_batch_norm_differs_across_devices(data, reference):
-  with jax.enable_x64(True):
-    state, _ = steps(data, devices=4, **{"batch_norm.sync": False})
-  assert distance(state.batch_stats, reference[0].batch_stats) > 1e-4
+@pytest.fixture(scope="module")
+def adversarial_reference(data):
+  # Without AugMix, which takes most of the compilation.
+  return steps(data, method=adversarial, count=2)[0]
+
+
+@pytest.mark.parametrize(
+  ("part", "option"),
+  [
+    ("opt_state", {"batch_norm.attack": "batch"}),
+    ("opt_state", {"method.attack.start": "none"}),
+    ("opt_state", {"optimizer.momentum": 0.8}),
+    ("opt_state", {"optimizer.weight_decay": 0.1}),
+    ("params", {"optimizer.nesterov": False}),
+    ("params", {"optimizer.schedule": "cosine_step"}),
+    ("batch_stats", {"batch_norm.sync": False, "devices": 4}),
+  ],
+  ids=lambda option: option if isinstance(option, str) else next(iter(option)),
+)
+def test_every_option_changes_the_step(
+  data, adversarial_reference, part, option
+):
+  state, _ = steps(data, method=adversarial, count=2, **option)
+  # One step of 1 and 4 devices differs by 1e-5 in float32 by rounding alone.
+  theirs = getattr(adversarial_reference, part)
+  assert distance(getattr(state, part), theirs) > 1e-3
 
 
 def test_one_step_in_float32_on_1_and_4_devices(data):

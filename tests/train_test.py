@@ -1,0 +1,145 @@
+"""The training loop: resume, NaN, and the whole of a run."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import robust_augmix, standard
+from ram_jax import settings, train
+from ram_jax.checkpoint import Checkpoints
+
+IMAGES, BATCH = 32, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  num_classes: int = 10
+  mean: tuple = (0.5, 0.4, 0.3)
+  std: tuple = (0.2, 0.3, 0.25)
+
+
+@pytest.fixture(scope="module")
+def data():
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (IMAGES, 16, 16, 3), np.uint8)
+  return {"images": images, "labels": rng.integers(0, 10, IMAGES, np.int32)}
+
+
+def small(config):
+  config.train.batch_size = BATCH
+  config.train.epochs = 2
+  config.train.log_every = 3
+  return config
+
+
+@pytest.fixture(scope="module")
+def robust():
+  config = small(robust_augmix.get_config("model=wrn_10_1"))
+  config.method.attack.steps = 1
+  config.evaluate.batch_size = 8
+  config = settings.resolve(config)
+  return config, train.build(config, Source(), (IMAGES, 16, 16, 3))
+
+
+def fit(config, training, data, folder):
+  checkpoints = Checkpoints(folder / "checkpoints")
+  try:
+    state = train.fit(config, training, data, folder, checkpoints)
+  finally:
+    checkpoints.close()
+  return jax.tree.map(np.asarray, state)
+
+
+def interrupted(training, after):
+  """The training whose dispatch is interrupted like a person would."""
+  calls = iter(range(after))
+
+  def dispatch(*args):
+    if next(calls, None) is None:
+      raise KeyboardInterrupt
+    return training.dispatch(*args)
+
+  return dataclasses.replace(training, dispatch=dispatch)
+
+
+def lines(folder):
+  rows = (folder / "metrics.jsonl").read_text().splitlines()
+  rows = [json.loads(row) for row in rows]
+  return [{k: v for k, v in row.items() if k != "timing"} for row in rows]
+
+
+# After 2: before any checkpoint. After 5: one epoch is saved, then a step is
+# lost. After 7: and a line of metrics.jsonl is lost, too.
+@pytest.mark.parametrize("after", [2, 5, 7])
+def test_resumed_run_equals_uninterrupted(robust, data, tmp_path, after):
+  config, training = robust
+  whole = fit(config, training, data, tmp_path / "whole")
+  with pytest.raises(KeyboardInterrupt):
+    fit(config, interrupted(training, after), data, tmp_path / "cut")
+  resumed = fit(config, training, data, tmp_path / "cut")
+  assert resumed.step == 8
+  for a, b in zip(
+    jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True
+  ):
+    np.testing.assert_array_equal(a, b)
+  assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
+  assert [row["step"] for row in lines(tmp_path / "cut")] == [3, 4, 6, 8]
+
+
+def test_seed_changes_the_run(robust, data, tmp_path):
+  config, training = robust
+  one = fit(config, training, data, tmp_path / "one")
+  with config.unlocked():
+    config.seed = 1
+  other = fit(config, training, data, tmp_path / "other")
+  with config.unlocked():
+    config.seed = 0
+  a, b = (jax.tree.leaves(state.params)[-1] for state in (one, other))
+  assert np.abs(a - b).max() > 1e-4
+
+
+@pytest.mark.parametrize("requested", [1, 3, 8, 100])
+def test_steps_per_dispatch_divides_the_run(requested):
+  config = small(standard.get_config("model=wrn_10_1"))
+  config.train.steps_per_dispatch = requested
+  config = settings.resolve(config)
+  training = train.build(config, Source(), (IMAGES, 16, 16, 3))
+  assert training.per_dispatch == {1: 1, 3: 2, 8: 8, 100: 8}[requested]
+
+
+def test_diverging_run_stops_and_keeps_its_checkpoint(data, tmp_path):
+  config = small(standard.get_config("model=wrn_10_1"))
+  config.train.epochs = 4
+  config = settings.resolve(config)
+  training = train.build(config, Source(), (IMAGES, 16, 16, 3))
+
+  def poisoned(state, *rest):
+    if int(state.step) == 9:
+      state = state.replace(
+        params=jax.tree.map(lambda x: x * np.inf, state.params)
+      )
+    return training.dispatch(state, *rest)
+
+  broken = dataclasses.replace(training, dispatch=poisoned)
+  with pytest.raises(FloatingPointError, match=r"step 10: .*cross_entropy is"):
+    fit(config, broken, data, tmp_path)
+  checkpoints = Checkpoints(tmp_path / "checkpoints")
+  assert checkpoints.latest_step() == 8
+  kept = checkpoints.restore(training.state)
+  checkpoints.close()
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept))
+
+
+def test_check_finite_names_the_first_bad_step_and_its_parts():
+  rows = {
+    "loss": np.array([1.0, np.nan, np.nan]),
+    "cross_entropy": np.array([1.0, 2.0, np.inf]),
+    "jensen_shannon": np.array([0.0, np.nan, 0.0]),
+  }
+  with pytest.raises(FloatingPointError) as caught:
+    train.check_finite(rows, since=40)
+  message = str(caught.value)
+  assert message.startswith("step 42: loss is nan, jensen_shannon is nan.")
