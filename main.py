@@ -1,83 +1,161 @@
 """Trains, measures and reports: python main.py --config=configs/digits.py."""
 
+import argparse
+import difflib
 import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import jax
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import logging
+from ml_collections import ConfigDict
 from rich.console import Console
 
-from ram_jax import evaluate, metrics, parallel, train
+from ram_jax import command_line, evaluate, metrics, parallel, train
 from ram_jax.report import page, runs, tables
 
 MODES = ("train", "evaluate", "report")
-
-_CONFIG = config_flags.DEFINE_config_file(
-  "config",
-  help_string="configs/NAME.py or configs/NAME.py:model=…,dataset=…,smoke; "
-  "--config.FIELD=VALUE overrides a field of configs/default.py.",
+OUT_OF_MEMORY = (
+  "the device has too little memory: lower config.evaluate.batch_size, or "
+  "config.train.batch_size (in a new --workdir), or take a smaller model"
 )
-_WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Folder of the run; default: runs/<config's name>-<seed>."
-)
-_MODE = flags.DEFINE_string(
-  "mode",
-  "train",
-  "train: train (or go on) and measure; evaluate: measure a trained run "
-  "again; report: draw several runs into one set of figures and one table.",
-)
-_RUNS = flags.DEFINE_list(
-  "runs", [], "--mode=report: folders of runs, with commas between."
-)
-_DEBUG = flags.DEFINE_bool("debug", False, "Show tracebacks of errors.")
+GOES_ON = "the same command goes on from the last checkpoint"
+# What a user's mistake, or a user's data, raises. Anything else is a bug.
+USER_ERRORS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
 
 
-def main(argv: Sequence[str]) -> None:
-  """Runs the chosen mode; an error of the user's is one line, exit code 2."""
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; an error of the user's is one line on stderr.
+
+  Args:
+    argv: the command line without the program's name.
+
+  Returns:
+    The exit code: 0, 2 for an error of the user's, 130 after Ctrl-C.
+  """
+  debug = "--debug" in argv
   # Libraries tell every detail at INFO.
-  logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)
-  if len(argv) > 1:
-    fail(f"cannot use {argv[1]!r}: arguments are flags, see --help")
+  logging.set_verbosity(logging.INFO if debug else logging.WARNING)
   try:
-    run_mode(_MODE.value)
-  except (ValueError, OSError, FloatingPointError) as error:
-    if _DEBUG.value:
+    run(parse(argv))
+  except USER_ERRORS as error:
+    if debug:
       raise
-    fail(str(error))
+    print("error:", " ".join(str(error).split()), file=sys.stderr)
+    return 2
+  except jax.errors.JaxRuntimeError as error:
+    if debug or "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    print(f"error: {OUT_OF_MEMORY}", file=sys.stderr)
+    return 2
   except KeyboardInterrupt:
-    fail("interrupted: the same command goes on from the last checkpoint")
+    line = "\n" if sys.stderr.isatty() else ""  # below the progress line
+    print(f"{line}interrupted: {GOES_ON}", file=sys.stderr)
+    return 130
+  return 0
 
 
-def run_mode(mode: str) -> None:
+class Parser(argparse.ArgumentParser):
+  """argparse, but its errors are ours."""
+
+  def error(self, message: str) -> NoReturn:
+    """Raises what argparse would print below a summary of all flags."""
+    raise ValueError(f"{message} (see --help)")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+  """Reads the command line.
+
+  Args:
+    argv: the command line without the program's name.
+
+  Returns:
+    The flags; `overrides` holds every `--config.FIELD=VALUE`.
+
+  Raises:
+    ValueError: for anything unknown.
+  """
+  parser = Parser(
+    prog="main.py",
+    description=__doc__,
+    epilog=f"Configs: {', '.join(command_line.available())}.",
+    allow_abbrev=False,
+  )
+  parser.add_argument(
+    "--config",
+    metavar="FILE.py[:model=NAME,dataset=NAME,smoke]",
+    help="what to run; --config.FIELD=VALUE overrides a field of "
+    "configs/default.py",
+  )
+  parser.add_argument(
+    "--workdir",
+    metavar="FOLDER",
+    help="folder of the run (default: runs/NAME-SEED), or of the report "
+    "(default: report)",
+  )
+  parser.add_argument(
+    "--mode",
+    default="train",
+    help="train: train (or go on) and measure; evaluate: measure a trained "
+    "run again; report: several runs in one table and one set of figures",
+  )
+  parser.add_argument(
+    "--runs",
+    metavar="FOLDER,FOLDER",
+    help="with --mode=report: the runs' folders",
+  )
+  parser.add_argument(
+    "--debug", action="store_true", help="show tracebacks of errors"
+  )
+  overrides = [text for text in argv if text.startswith("--config.")]
+  others = [text for text in argv if not text.startswith("--config.")]
+  flags, unknown = parser.parse_known_args(others)
+  if unknown:
+    known = [f"--{name}" for name in vars(flags)]
+    name = unknown[0].partition("=")[0]
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f", did you mean {near[0]}?" if near else ""
+    raise ValueError(
+      f"cannot use {unknown[0]!r}{hint}: the flags are {', '.join(known)} and "
+      "--config.FIELD=VALUE (see --help)"
+    )
+  flags.overrides = overrides
+  return flags
+
+
+def run(flags: argparse.Namespace) -> None:
   """Dispatches to training, evaluation or report.
 
   Args:
-    mode: one of `MODES`.
+    flags: from `parse`.
 
   Raises:
-    ValueError: for another mode or a missing flag.
+    ValueError: for an unknown mode, or a flag that is missing or too many.
   """
-  if mode not in MODES:
-    raise ValueError(f"unknown --mode={mode}: choose {', '.join(MODES)}")
-  if mode == "report":
-    report(_RUNS.value, pathlib.Path(_WORKDIR.value or "report"))
+  if flags.mode not in MODES:
+    raise ValueError(f"unknown --mode={flags.mode}: choose {', '.join(MODES)}")
+  if flags.mode == "report":
+    report(flags)
     return
-  if _RUNS.value:
-    raise ValueError(f"--runs is for --mode=report, not --mode={mode}")
-  config = _CONFIG.value
-  if config is None:
+  if flags.runs is not None:
+    raise ValueError(f"--runs is for --mode=report, not --mode={flags.mode}")
+  if flags.config is None:
     raise ValueError(
       "--config is missing: for example --config=configs/digits.py"
     )
+  config = command_line.load(flags.config)
+  command_line.override(config, flags.overrides)
   default_workdir = pathlib.Path("runs") / f"{config.name}-{config.seed}"
-  folder = pathlib.Path(_WORKDIR.value or default_workdir)
+  folder = pathlib.Path(flags.workdir or default_workdir)
   parallel.initialize()
-  kind = jax.devices()[0].device_kind
-  metrics.announce(f"{folder}: {mode} on {jax.device_count()} x {kind}")
-  if mode == "train":
+  try:
+    kind = jax.devices()[0].device_kind
+  except RuntimeError as error:
+    raise ValueError(f"JAX finds no device: {error}") from error
+  metrics.announce(f"{folder}: {flags.mode} on {jax.device_count()} x {kind}")
+  if flags.mode == "train":
     train.train_and_evaluate(config, folder)
   else:
     evaluate.evaluate_run(config, folder)
@@ -85,19 +163,22 @@ def run_mode(mode: str) -> None:
     show(config, folder)
 
 
-def report(folders: list[str], out: pathlib.Path) -> None:
+def report(flags: argparse.Namespace) -> None:
   """Writes the report of several runs and prints its table.
 
   Args:
-    folders: the runs' folders.
-    out: where to write.
+    flags: from `parse`.
+
+  Raises:
+    ValueError: without runs, or with flags of the other modes.
   """
-  if not folders:
-    raise ValueError("--mode=report needs --runs=FOLDER,FOLDER,…")
-  shown = [runs.load(folder) for folder in folders]
-  paths = page.write_report(shown, out)
-  console = Console()
-  console.print(tables.summary(shown))
+  if not flags.runs:
+    raise ValueError("--mode=report needs --runs=FOLDER,FOLDER")
+  if flags.config or flags.overrides:
+    raise ValueError("--mode=report takes --runs and --workdir, no --config")
+  shown = [runs.load(folder) for folder in flags.runs.split(",")]
+  paths = page.write_report(shown, pathlib.Path(flags.workdir or "report"))
+  Console().print(tables.summary(shown))
   print("Written:", *paths, sep="\n  ")
 
 
@@ -108,24 +189,14 @@ def show(config: ConfigDict, folder: pathlib.Path) -> None:
     config: the run's.
     folder: the run's folder.
   """
-  run = runs.load(folder)
+  measured = runs.load(folder)
   console = Console()
-  console.print(tables.summary([run]))
+  console.print(tables.summary([measured]))
   if config.floors:
-    checks = tables.floors(run.results, config.floors)
+    checks = tables.floors(measured.results, config.floors)
     console.print(tables.floors_table(checks))
   print(f"Results: {folder / 'results.json'}")
   print(f"Figures: {folder / 'figures'}")
-
-
-def fail(message: str) -> None:
-  """Ends the program with one line on stderr.
-
-  Args:
-    message: what was given, what is possible and what to do.
-  """
-  print(f"error: {message}", file=sys.stderr)
-  sys.exit(2)
 
 
 if __name__ == "__main__":
@@ -135,4 +206,4 @@ if __name__ == "__main__":
   jax.config.update(
     "jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"]
   )
-  app.run(main)
+  sys.exit(main(sys.argv[1:]))

@@ -1,9 +1,12 @@
 """Checkpoints with orbax: atomic, asynchronous, exact."""
 
+import contextlib
 import functools
 import os
 import pathlib
+import sys
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -93,12 +96,13 @@ class Checkpoints:
     path = self._folder / str(step)
     args = ocp.args.StandardRestore(template)
     try:
-      return self._manager.restore(step, args=args), path
+      with _without_echoes():
+        return self._manager.restore(step, args=args), path
     except Exception as error:  # orbax raises whatever its layers raise
       raise ValueError(
-        f"cannot read the checkpoint {path}: "
-        f"{_first_line(error)}. If its files are damaged, delete that folder; "
-        "the same command then goes on from the checkpoint before it"
+        f"the checkpoint {path} cannot be read ({_first_line(error)}): if it "
+        "is damaged, move it out of the --workdir, and the same command goes "
+        "on from the checkpoint before it"
       ) from error
 
   def close(self) -> None:
@@ -119,6 +123,24 @@ def _check_shapes(template: Any, state: Any, path: pathlib.Path) -> None:
   jax.tree_util.tree_map_with_path(check, template, state)
 
 
+@contextlib.contextmanager
+def _without_echoes() -> Iterator[None]:
+  """Silences the other readers after one reader of tensorstore failed.
+
+  They find the event loop closed and print tracebacks, from their own threads
+  and after the error itself: so the hook stays, once there was an error.
+  """
+  before = sys.unraisablehook
+
+  def hook(args: Any) -> None:
+    if str(args.exc_value) != "Event loop is closed":
+      before(args)
+
+  sys.unraisablehook = hook
+  yield
+  sys.unraisablehook = before
+
+
 def _first_line(error: Exception) -> str:
   lines = str(error).strip().splitlines() or [type(error).__name__]
-  return lines[0][:200]
+  return lines[0][:120]

@@ -17,9 +17,9 @@ from ram_jax.attacks.pgd import Attack
 from ram_jax.augment.augmix import Augment
 from ram_jax.checkpoint import Checkpoints
 from ram_jax.data import pipeline
+from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 from ram_jax.report import plots, runs
-from ram_jax.step import to_float
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")
 PICTURED = 8  # images in the picture of views
@@ -60,9 +60,8 @@ def evaluate_run(
     FileNotFoundError: if the folder holds no run or no checkpoint.
     ValueError: if it holds another run, or is damaged.
   """
-  config = settings.resolve(config)
   folder = pathlib.Path(workdir)
-  settings.read(folder)
+  config = settings.resolve(config, settings.read(folder))
   settings.check_workdir(config, folder)
   source = plugins.build("dataset", config.dataset)
   evaluation = build(config, source)
@@ -90,12 +89,16 @@ def build(config: ConfigDict, source: Any) -> Evaluation:
   batch_size = config.evaluate.batch_size
   parallel.check_batch_size(batch_size, "config.evaluate.batch_size")
   images, labels = pipeline.load(source, "test", config.evaluate.images)
+  # A CPU needs it also for a run that was trained without.
+  unroll = config.train.unroll or jax.default_backend() == "cpu"
   specs = {
-    name: settings.attack_spec(spec, config.train.unroll)
+    name: settings.attack_spec(spec, unroll)
     for name, spec in config.evaluators.items()
   }
   evaluators = {
-    name: plugins.build("evaluator", spec, batch_size=batch_size)
+    name: plugins.build(
+      "evaluator", spec, f"config.evaluators.{name}", batch_size=batch_size
+    )
     for name, spec in specs.items()
   }
   module = settings.build_model(config, source, "float32", axis_name=None)
@@ -122,6 +125,8 @@ def run(
     What results.json holds.
   """
   started = time.monotonic()
+  # A damaged file must stop this now, not after hours of measuring.
+  rows = metrics.read(folder / "metrics.jsonl")
   params, batch_stats = parallel.replicate((state.params, state.batch_stats))
   model = Classifier(params, batch_stats, evaluation.module)
   # Streams 0 and 1 of the seed are the weights' and the training's.
@@ -139,7 +144,6 @@ def run(
       measured = evaluator.run(model, images, labels, key)
       if measured is not None:
         results[name] = measured
-  rows = metrics.read(folder / "metrics.jsonl")
   results["notes"] = notes(config, results)
   results["timing"] = {
     "train_seconds": sum(row["timing"]["seconds"] for row in rows),
@@ -264,5 +268,5 @@ def _views(
   labels: jax.Array,
 ) -> tuple[jax.Array, ...]:
   """Clean, AugMix and adversarial views of the same images."""
-  clean = to_float(images)
+  clean = dequantise(images)
   return clean, Augment()(keys, clean), attack(keys, clean, labels, model)

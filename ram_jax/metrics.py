@@ -74,13 +74,17 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
   rows = []
   for number, line in enumerate(lines, 1):
     try:
-      rows.append(json.loads(line))
-    except json.JSONDecodeError as error:
-      if number < len(lines):
-        raise ValueError(
-          f"{path} is damaged in line {number}: delete that line, or start in "
-          "a new --workdir"
-        ) from error
+      row = json.loads(line)
+      if not isinstance(row, dict) or not {"step", "timing"} <= row.keys():
+        raise ValueError("no step or timing")
+    except ValueError as error:
+      if number == len(lines):
+        break
+      raise ValueError(
+        f"{path} is damaged in line {number}: delete that line, or start in "
+        "a new --workdir"
+      ) from error
+    rows.append(row)
   return rows
 
 

@@ -21,6 +21,12 @@ KINDS = {
   "evaluator": ("evaluators", "Evaluator"),
 }
 
+# Another name alone leaves the fields of the one before.
+_START = (
+  "start from a config that has it (configs/), or choose model and dataset "
+  "with FILE.py:model=NAME,dataset=NAME"
+)
+
 
 def available(kind: str) -> tuple[str, ...]:
   """Names of the plug-ins of a kind, by listing its folder.
@@ -38,12 +44,13 @@ def available(kind: str) -> tuple[str, ...]:
   )
 
 
-def load(kind: str, name: str | None) -> type:
+def load(kind: str, name: str | None, where: str | None = None) -> type:
   """Imports one plug-in's class.
 
   Args:
     kind: a key of `KINDS`.
     name: its file's name.
+    where: the part of the config that names it; default: `config.<kind>`.
 
   Returns:
     The class.
@@ -54,15 +61,17 @@ def load(kind: str, name: str | None) -> type:
   names = available(kind)
   if name not in names:
     raise ValueError(
-      f"unknown {kind} {name!r}: there are {', '.join(names)} "
-      f"(config.{kind}.name)"
+      f"{where or f'config.{kind}'}.name is {name!r}, an unknown {kind}: "
+      f"choose one of {', '.join(names)}"
     )
   folder, class_name = KINDS[kind]
   module = importlib.import_module(f"ram_jax.{folder}.{name}")
   return getattr(module, class_name)
 
 
-def build(kind: str, spec: Mapping[str, Any], **given: Any) -> Any:
+def build(
+  kind: str, spec: Mapping[str, Any], where: str | None = None, **given: Any
+) -> Any:
   """Builds one plug-in from its part of the config.
 
   Values that are themselves specs (mappings with a `name`) are built first;
@@ -71,34 +80,59 @@ def build(kind: str, spec: Mapping[str, Any], **given: Any) -> Any:
   Args:
     kind: a key of `KINDS`.
     spec: `name` and the constructor's fields.
+    where: the part of the config that `spec` is; default: `config.<kind>`.
     **given: further fields that no config holds (an axis name, statistics).
 
   Returns:
     The plug-in's instance.
 
   Raises:
-    ValueError: for an unknown name or field; the message lists what exists.
+    ValueError: for an unknown name, an unknown or missing field, or a value
+      that the plug-in refuses; the message says where and what is allowed.
   """
+  where = where or f"config.{kind}"
   fields = dict(spec)
   name = fields.pop("name", None)
-  cls = load(kind, name)
-  built = {key: _value(key, value) for key, value in fields.items()} | given
-  hidden = ("parent", "name")  # fields that every Linen module has
-  known = [f.name for f in dataclasses.fields(cls) if f.init]
-  known = [name for name in known if name not in hidden]
-  unknown = sorted(set(built) - set(known))
-  if unknown:
-    raise ValueError(
-      f"{kind} {name!r} has no field {', '.join(unknown)}: "
-      f"its fields are {', '.join(known)}"
-    )
-  return cls(**built)
+  cls = load(kind, name, where)
+  built = {
+    key: _value(key, value, f"{where}.{key}") for key, value in fields.items()
+  }
+  built |= given
+  what = f"{where} ({kind} {name!r})"
+  _check_fields(cls, built, what)
+  try:
+    return cls(**built)
+  except (ValueError, TypeError) as error:
+    raise ValueError(f"{what}: {error}") from error
 
 
-def _value(key: str, value: Any) -> Any:
+def _value(key: str, value: Any, where: str) -> Any:
   if isinstance(value, Mapping) and "name" in value:
-    return build(key, value)
+    return build(key, value, where)
   return tuple(value) if isinstance(value, list) else value
+
+
+def _check_fields(cls: type, built: Mapping[str, Any], what: str) -> None:
+  hidden = ("parent", "name")  # fields that every Linen module has
+  known = {
+    field.name: field
+    for field in dataclasses.fields(cls)
+    if field.init and field.name not in hidden
+  }
+  if unknown := sorted(set(built) - set(known)):
+    raise ValueError(
+      f"{what} has no field {', '.join(unknown)}: it has "
+      f"{', '.join(known) or 'none'}; {_START}"
+    )
+  none = dataclasses.MISSING
+  missing = [
+    name
+    for name, field in known.items()
+    if field.default is none and field.default_factory is none
+    if name not in built
+  ]
+  if missing:
+    raise ValueError(f"{what} lacks {', '.join(missing)}; {_START}")
 
 
 def _classes(text: str) -> set[str]:

@@ -47,6 +47,7 @@ def train_and_evaluate(
 
   A workdir that holds part of the same run goes on from its last checkpoint,
   and ends with the same bits (on one kind of machine) as a run never stopped.
+  A finished run is left as it is.
 
   Args:
     config: complete, as from `configs/`.
@@ -63,16 +64,21 @@ def train_and_evaluate(
   config = settings.resolve(config)
   folder = pathlib.Path(workdir)
   settings.check_workdir(config, folder)
+  if results := settings.finished(config, folder):
+    announce(f"{folder} is finished (--mode=evaluate measures it again)")
+    return results
   source = plugins.build("dataset", config.dataset)
   images, labels = pipeline.load(source, "train", config.train.images)
-  training = build(config, source, images.shape)
   evaluation = evaluate.build(config, source)
+  training = build(config, source, images.shape)
   if parallel.is_first_process():
     settings.write(config, folder)
   checkpoints = Checkpoints(folder / "checkpoints")
   data = {"images": images, "labels": labels}
-  state = fit(config, training, data, folder, checkpoints)
-  checkpoints.close()
+  try:
+    state = fit(config, training, data, folder, checkpoints)
+  finally:
+    checkpoints.close()  # what is being saved arrives, whatever happens
   return evaluate.run(
     config, evaluation, state, folder, pipeline.describe(images, labels)
   )

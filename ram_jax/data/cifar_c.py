@@ -143,22 +143,38 @@ class CorruptedSource:
     inner = folder / f"CIFAR-{self.classes}-C"
     return inner if inner.is_dir() else folder
 
-  def _load_files(
-    self, corruption: str, severity: int
-  ) -> tuple[np.ndarray, np.ndarray]:
+  def check(self) -> None:
+    """Opens every .npy file; only `load` reads what is in it.
+
+    Raises:
+      FileNotFoundError: there is no corruption at all, or no labels.
+      ValueError: a file is damaged or not what it should be.
+    """
+    for name in self.names():
+      if self.folder:
+        self._open(name)
+
+  def _open(self, corruption: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images [5 N, 32, 32, 3], still on disk, and labels [N] or [5 N]."""
     path = self._folder() / f"{corruption}.npy"
     stacked = self._read(path)
-    size, rest = divmod(len(stacked), len(SEVERITIES))
+    rest = len(stacked) % len(SEVERITIES)
     if stacked.dtype != np.uint8 or stacked.shape[1:] != (32, 32, 3) or rest:
       raise ValueError(
         f"{path} is {stacked.dtype} {list(stacked.shape)}, expected uint8"
         " [5 N, 32, 32, 3], five severities one after another"
       )
+    return stacked, self._read(self._folder() / "labels.npy")
+
+  def _load_files(
+    self, corruption: str, severity: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    stacked, labels = self._open(corruption)
+    size = len(stacked) // len(SEVERITIES)
     rows = slice((severity - 1) * size, severity * size)
-    path = self._folder() / "labels.npy"
-    labels = self._read(path)
     # The published file repeats the labels for each severity.
     labels = labels[rows] if len(labels) == len(stacked) else labels
+    path = self._folder() / "labels.npy"
     return np.array(stacked[rows]), pipeline.as_labels(labels, size, str(path))
 
   def _read(self, path: pathlib.Path) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 SPLITS = ("train", "test")
+_LIMITS = {"train": "config.train.images", "test": "config.evaluate.images"}
 
 
 def load(
@@ -34,7 +35,7 @@ def load(
   if not 0 <= limit <= len(images):
     raise ValueError(
       f"{what}: limit {limit} is outside 0..{len(images)};"
-      " give 0 to use every example"
+      f" give 0 to use every example ({_LIMITS[split]})"
     )
   return (images[:limit], labels[:limit]) if limit else (images, labels)
 
@@ -179,7 +180,7 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
   if batch_size < 1 or size < batch_size:
     raise ValueError(
       f"{size} examples make no batch of {batch_size}: give a batch_size"
-      f" in 1..{size} or more training examples"
+      f" in 1..{size} (config.train.batch_size) or more training examples"
     )
   return size // batch_size
 

@@ -9,8 +9,8 @@ import numpy as np
 from ram_jax import keys as keys_lib
 from ram_jax import losses, parallel
 from ram_jax.attacks.pgd import Attack
+from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
-from ram_jax.step import to_float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,16 +30,18 @@ class Evaluator:
   batch_size: int
 
   def __post_init__(self) -> None:
-    good = [0 <= e < np.inf for e in self.epsilons]
+    good = [
+      isinstance(e, float | int) and 0 <= e < np.inf for e in self.epsilons
+    ]
     if not good or not all(good):
       raise ValueError(
-        f"epsilons are {self.epsilons}: give at least one, each finite and at "
-        "least 0 (config.evaluators.adversarial.epsilons)"
+        f"epsilons are {self.epsilons}: give numbers, at least one, each "
+        "finite and at least 0"
       )
     if not 0 < self.relative_step_size < np.inf:
       raise ValueError(
-        f"relative_step_size is {self.relative_step_size}: it must be finite "
-        "and above 0 (config.evaluators.adversarial.relative_step_size)"
+        f"relative_step_size is {self.relative_step_size}: give a finite "
+        "number above 0"
       )
 
   def run(
@@ -64,7 +66,7 @@ class Evaluator:
     """
     batch = {"images": images, "labels": labels}
     rows = []
-    for epsilon in self.epsilons:
+    for epsilon in map(float, self.epsilons):
       attack = self.attack.replace(
         epsilon=epsilon, step_size=epsilon * self.relative_step_size
       )
@@ -94,5 +96,5 @@ def _robust(
 ) -> jax.Array:
   attack, key, model = shared
   keys = keys_lib.per_example(key, positions)
-  images, labels = to_float(batch["images"]), batch["labels"]
+  images, labels = dequantise(batch["images"]), batch["labels"]
   return losses.correct(model(attack(keys, images, labels, model)), labels)

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from ram_jax import losses, parallel
+from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
-from ram_jax.step import to_float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,5 +66,5 @@ def _correct(
   model: Classifier, positions: jax.Array, batch: dict[str, jax.Array]
 ) -> jax.Array:
   del positions
-  logits = model(to_float(batch["images"]))
+  logits = model(dequantise(batch["images"]))
   return losses.correct(logits, batch["labels"])

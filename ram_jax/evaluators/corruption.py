@@ -31,7 +31,7 @@ class Evaluator:
 
   def __post_init__(self) -> None:
     if self._configured():
-      self._source().names()  # complains now about what is missing
+      self._source().check()  # complains now about what is missing
 
   def _configured(self) -> bool:
     return bool(self.folder or self.tfds_dir)

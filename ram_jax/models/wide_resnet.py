@@ -70,6 +70,10 @@ class Model(nn.Module):
         f"a wide residual network of depth {self.depth} does not exist: "
         f"depth must be 6 n + 4, such as {below} or {below + 6}"
       )
+    if self.widen_factor < 1:
+      raise ValueError(
+        f"widen_factor is {self.widen_factor}: give a whole number, 1 or more"
+      )
     super().__post_init__()
 
   @property

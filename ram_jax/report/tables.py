@@ -120,8 +120,10 @@ def floors(
   Raises:
     ValueError: a requirement that is not of this form.
   """
+  measured = [_measured(results, row) for row in required]
   return tuple(
-    Check(*row, measured=_measured(results, row)) for row in required
+    Check(*row, measured=value)
+    for row, value in zip(required, measured, strict=True)
   )
 
 
@@ -155,24 +157,33 @@ def norm_name(norm: str) -> str:
 def _measured(
   results: Mapping[str, Any], row: tuple[str, float | None, str, float]
 ) -> float | None:
-  measure, epsilon, bound, value = row
-  if (
-    measure not in ("clean", "adversarial", "corruption")
-    or (epsilon is not None) != (measure == "adversarial")
-    or bound not in ("at least", "at most")
-    or not 0 <= value <= 1
-  ):
+  if not _is_requirement(row):
     raise ValueError(
       f"requirement {row!r} is not (measure, epsilon, bound, value): measure "
       "clean, adversarial or corruption; epsilon a number for adversarial, "
       "else None; bound 'at least' or 'at most'; value from 0 to 1"
     )
+  measure, epsilon, _, _ = row
   if measure == "corruption":
     return runs_lib.corruption_mean(results)
   counts = runs_lib.clean(results)
   if measure == "adversarial":
     counts = _nearest(runs_lib.adversarial(results), epsilon)
   return counts and counts[0] / counts[1]
+
+
+def _is_requirement(row: Any) -> bool:
+  try:
+    measure, epsilon, bound, value = row
+    attacked = measure == "adversarial"
+    return (
+      measure in ("clean", "adversarial", "corruption")
+      and (epsilon >= 0 if attacked else epsilon is None)
+      and bound in ("at least", "at most")
+      and 0 <= value <= 1
+    )
+  except (TypeError, ValueError):  # another length, or no numbers
+    return False
 
 
 def _nearest(by_epsilon: dict[float, Counts], epsilon: float) -> Counts | None:

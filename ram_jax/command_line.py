@@ -1,0 +1,169 @@
+"""A config as the command line names it: file, argument, single fields.
+
+`ml_collections.config_flags` reads the same syntax, but answers mistakes with
+tracebacks; here each is one line that says what there is.
+"""
+
+import ast
+import difflib
+import importlib.util
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+NOT_CONFIGS = ("__init__", "common", "default")
+
+
+def load(text: str) -> ConfigDict:
+  """Loads a config.
+
+  Args:
+    text: `FILE.py`, or `FILE.py:ARGUMENT` with what `get_config` takes.
+
+  Returns:
+    What the file's `get_config` returns.
+
+  Raises:
+    FileNotFoundError: for a missing file; the message lists what exists.
+    ValueError: for an argument that the file refuses, or a broken file.
+  """
+  name, _, argument = text.partition(":")
+  path = pathlib.Path(name).expanduser()
+  if not path.is_file() or path.suffix != ".py":
+    known = [f"configs/{name}.py" for name in available()]
+    raise FileNotFoundError(
+      f"--config={name} is not a config file{_suggestion(name, known)}: choose "
+      f"{', '.join(known)}, or a .py file of your own"
+    )
+  try:
+    spec = importlib.util.spec_from_file_location("config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(*[argument] if argument else [])
+  except ValueError:
+    raise
+  except Exception as error:  # whatever the user's own file does wrong
+    raise ValueError(
+      f"the config file {path} fails with {type(error).__name__}: {error} "
+      "(--debug shows where)"
+    ) from error
+  if not isinstance(config, ConfigDict):
+    raise ValueError(
+      f"get_config of {path} returned a {type(config).__name__}: let it "
+      "return a ConfigDict"
+    )
+  return config
+
+
+def available() -> tuple[str, ...]:
+  """Returns the names of the configs in `configs/`."""
+  stems = sorted(path.stem for path in CONFIGS.glob("*.py"))
+  return tuple(stem for stem in stems if stem not in NOT_CONFIGS)
+
+
+def override(config: ConfigDict, arguments: Sequence[str]) -> None:
+  """Sets single fields, in order.
+
+  Args:
+    config: changed in place; no field is added.
+    arguments: `--config.FIELD=VALUE` each, VALUE of the field's own type.
+
+  Raises:
+    ValueError: for an unknown field or a value of another type.
+  """
+  for argument in arguments:
+    flag, equals, text = argument.partition("=")
+    name = flag.removeprefix("--config.")
+    if not equals:
+      raise ValueError(f"{flag} has no value: write {flag}=VALUE")
+    holder, key = _find(config, name)
+    holder[key] = _value(name, text, holder.get_type(key), holder[key])
+
+
+def fields(config: ConfigDict, prefix: str = "") -> list[str]:
+  """Names of a config's fields.
+
+  Args:
+    config: any.
+    prefix: put before each name.
+
+  Returns:
+    Names with dots between the levels, in order.
+  """
+  names = []
+  for key, value in config.items():
+    if isinstance(value, ConfigDict):
+      names += fields(value, f"{prefix}{key}.")
+    else:
+      names.append(prefix + key)
+  return names
+
+
+def _find(config: ConfigDict, name: str) -> tuple[ConfigDict, str]:
+  """The group of fields that holds a field, and the field's key in it."""
+  *groups, key = name.split(".")
+  holder, where = config, "config"
+  for group in [*groups, key]:
+    if not isinstance(holder, ConfigDict) or group not in holder:
+      known = fields(config, "config.")
+      there = holder.keys() if isinstance(holder, ConfigDict) else ()
+      raise ValueError(
+        f"there is no config.{name}{_suggestion(f'config.{name}', known)}: "
+        + (
+          f"{where} has {', '.join(there)}" if there else f"{where} is a value"
+        )
+      )
+    parent, holder, where = holder, holder[group], f"{where}.{group}"
+  if isinstance(holder, ConfigDict):
+    raise ValueError(
+      f"config.{name} is a group of fields: set one of "
+      f"{', '.join(fields(holder, f'config.{name}.'))}"
+    )
+  return parent, key
+
+
+def _suggestion(name: str, known: Sequence[str]) -> str:
+  """Names what is near, if anything is: of the same last part, or spelling."""
+  last = name.split(".")[-1]
+  near = [k for k in known if k.split(".")[-1] == last][:3]
+  near = near or difflib.get_close_matches(name, known, 1, cutoff=0.8)
+  return f", did you mean {' or '.join(near)}?" if near else ""
+
+
+def _boolean(text: str) -> bool:
+  return {"true": True, "false": False}[text.lower()]
+
+
+def _tuple(text: str) -> tuple:
+  value = ast.literal_eval(text)
+  return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+# Type of a field -> (how its text is read, what to give).
+_READERS: dict[type, tuple[Callable[[str], Any], str]] = {
+  bool: (_boolean, "true or false"),
+  int: (int, "a whole number"),
+  float: (float, "a number"),
+  str: (str, "text"),
+  tuple: (_tuple, "values with commas between, such as 0.5,1.0"),
+}
+
+
+def _value(name: str, text: str, kind: type, now: Any) -> Any:
+  if now is None and text.lower() == "none":
+    return None
+  if kind not in _READERS:
+    raise ValueError(
+      f"config.{name} is a {kind.__name__}: set it in a config file, it cannot "
+      "be set here"
+    )
+  read, wanted = _READERS[kind]
+  try:
+    return read(text)
+  except (ValueError, KeyError, SyntaxError) as error:
+    raise ValueError(
+      f"config.{name} cannot be {text!r}: give {wanted} (it is {now!r})"
+    ) from error
