@@ -23,7 +23,7 @@ class Training:
   """A config's training, ready to run.
 
   Attributes:
-    state: the state before the first step.
+    create: () -> the state before the first step.
     dispatch: (state, data, key, indices) -> (state, metrics), pmapped.
     schedule: learning rate by step.
     steps_per_epoch: the last partial batch is dropped.
@@ -32,7 +32,7 @@ class Training:
       compiled program serves the whole run.
   """
 
-  state: TrainState
+  create: Callable[[], TrainState]
   dispatch: Callable
   schedule: Callable
   steps_per_epoch: int
@@ -131,7 +131,9 @@ def build(
   )
   init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
   return Training(
-    state=create(module, optimizer, init_key, images_shape[1:]),
+    create=functools.partial(
+      create, module, optimizer, init_key, images_shape[1:]
+    ),
     dispatch=parallel.training_dispatch(function),
     schedule=schedule,
     steps_per_epoch=steps_per_epoch,
@@ -159,7 +161,7 @@ def fit(
   Returns:
     The last state, on the devices.
   """
-  state, total = training.state, training.total_steps
+  state, total = training.create(), training.total_steps
   if checkpoints.latest_step() is not None:
     state = checkpoints.restore(state)
     announce(f"going on from step {int(state.step)} of {total}")

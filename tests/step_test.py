@@ -49,7 +49,7 @@ def steps(
   config.update_from_flattened_dict(overrides)
   config = settings.resolve(config)
   training = train.build(config, Source(), data["images"].shape)
-  state = jax.tree.map(np.asarray, training.state)
+  state = jax.tree.map(np.asarray, training.create())
   order = np.arange(count * BATCH).reshape(count, BATCH)
   key = jax.random.key(7)
   metrics = []

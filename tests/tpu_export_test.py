@@ -30,7 +30,7 @@ def test_lowers_for_tpu(name):
   data = {"images": images, "labels": np.zeros(80, np.int32)}
   indices = parallel.shard(np.zeros((10, 8), np.int32), axis=1)
   exported = jax.export.export(jax.jit(training.dispatch), platforms=["tpu"])(
-    training.state, data, jax.random.key(0), indices
+    training.create(), data, jax.random.key(0), indices
   )
   assert exported.platforms == ("tpu",)
   module = exported.mlir_module()

@@ -128,7 +128,7 @@ def test_diverging_run_stops_and_keeps_its_checkpoint(data, tmp_path):
     fit(config, broken, data, tmp_path)
   checkpoints = Checkpoints(tmp_path / "checkpoints")
   assert checkpoints.latest_step() == 8
-  kept = checkpoints.restore(training.state)
+  kept = checkpoints.restore(training.create())
   checkpoints.close()
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept))
 

@@ -31,7 +31,7 @@ data = {
 }
 training = train.build(config, digits.Source(), data["images"].shape)
 state, data, key = parallel.replicate(
-  (training.state, data, jax.random.key(0))
+  (training.create(), data, jax.random.key(0))
 )
 for step in range(2):
   indices = 8 * step + np.arange(8, dtype=np.int32)[None]
