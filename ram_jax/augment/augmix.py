@@ -18,6 +18,8 @@ from ram_jax.image import color
 
 _FLAVOURS = {"bilinear": ops.OPS, "author": ops.OPS_AUTHOR}
 
+_LANES = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
@@ -124,23 +126,36 @@ class Augment:
     if chains.shape != expected:
       raise ValueError(f"chains have shape {chains.shape}; give {expected}")
     _, mix_keys = random.split(keys)
-    # Fused into the loop over pixels, weights would round by the batch's size.
-    weights, share = jax.lax.optimization_barrier(
-      jax.vmap(self._weights)(mix_keys)
-    )
+    weights, share = self._weights(mix_keys)
     weights = weights.astype(images.dtype)[..., None, None, None]
     share = share.astype(images.dtype)[:, None, None, None]
-    mixed = sum(weights[:, i] * chains[:, i] for i in range(self.width))
-    return jnp.clip((1 - share) * images + share * mixed, 0, 1)
+    mixed = sum(
+      _product(weights[:, i], chains[:, i]) for i in range(self.width)
+    )
+    return jnp.clip(_product(1 - share, images) + _product(share, mixed), 0, 1)
 
-  def _weights(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The chains' weights [width] and the augmented share of one image."""
+  def _weights(self, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The chains' weights [B,width] and the augmented shares [B]."""
+    if self.alpha == 1:
+      return jax.vmap(self._spacings)(keys)
+    # A CPU's exp() differs by whether it runs in a vector: always run it so.
+    count = keys.shape[0]
+    rows = jnp.arange(-(-count // _LANES) * _LANES) % count
+    drawn = jax.vmap(self._gammas)(keys[rows])
+    weights, share = jax.lax.optimization_barrier(drawn)
+    return weights[:count], share[:count]
+
+  def _spacings(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Dirichlet(1), as the gaps between sorted uniforms, and Beta(1, 1)."""
+    uniforms = jax.random.uniform(key, (self.width,), jnp.float32)
+    cuts = jnp.sort(uniforms[1:])
+    ends = jnp.zeros(1, jnp.float32), jnp.ones(1, jnp.float32)
+    return jnp.diff(jnp.concatenate([ends[0], cuts, ends[1]])), uniforms[0]
+
+  def _gammas(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Dirichlet(alpha) and Beta(alpha, alpha), as normalised gammas."""
     shape = (self.width + 2,)
-    if self.alpha == 1:  # Gamma(1), without the rejection loop
-      logs = jnp.log(jax.random.exponential(key, shape, jnp.float32))
-    else:
-      logs = jax.random.loggamma(key, self.alpha, shape, jnp.float32)
-    # Normalised gammas are Dirichlet; of two, the first is Beta(alpha, alpha).
+    logs = jax.random.loggamma(key, self.alpha, shape, jnp.float32)
     weights = jax.nn.softmax(logs[: self.width])
     return weights, jax.nn.softmax(logs[self.width :])[0]
 
@@ -218,6 +233,15 @@ class Augment:
     inside = start + jnp.arange(chunk) < last
     new = jnp.where(inside[:, None, None, None], new, old)
     return jax.lax.dynamic_update_slice_in_dim(levels, new, start, 0)
+
+
+def _product(first: jax.Array, second: jax.Array) -> jax.Array:
+  """The product of numbers in [0,1], never fused with a sum after it.
+
+  Which of two products a compiler fuses changes with the batch's size; a
+  minimum between them leaves it no choice.
+  """
+  return jnp.minimum(first * second, 1)
 
 
 def _whole(value: object) -> bool:
