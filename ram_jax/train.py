@@ -1,5 +1,6 @@
 """The one training loop."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -170,23 +171,22 @@ def fit(
   # Weights come from stream 0, steps from stream 1.
   key = jax.random.fold_in(jax.random.key(config.seed), 1)
   state, data, key = parallel.replicate((state, data, key))
-  log = Log(config, training, folder, now)
   save_every = config.train.checkpoint_every * training.steps_per_epoch
-  while now < total:
-    indices = pipeline.batch_indices(
-      config.seed, now, training.per_dispatch, size, batch_size
-    )
-    state, metrics = training.dispatch(
-      state, data, key, parallel.shard(indices, axis=1)
-    )
-    before, now = now, now + training.per_dispatch
-    log.add(now, metrics)
-    save = crosses(before, now, save_every) or now == total
-    if save or crosses(before, now, config.train.log_every):
-      log.write(now)
-    if save:
-      checkpoints.save(now, state)
-  log.close()
+  with contextlib.closing(Log(config, training, folder, now)) as log:
+    while now < total:
+      indices = pipeline.batch_indices(
+        config.seed, now, training.per_dispatch, size, batch_size
+      )
+      state, metrics = training.dispatch(
+        state, data, key, parallel.shard(indices, axis=1)
+      )
+      before, now = now, now + training.per_dispatch
+      log.add(metrics)
+      save = crosses(before, now, save_every) or now == total
+      if save or crosses(before, now, config.train.log_every):
+        log.write(now)
+      if save:
+        checkpoints.save(now, state)
   return state
 
 
@@ -203,21 +203,21 @@ class Log:
     self._progress = Progress(training.total_steps) if first else None
     self._block = jax.default_backend() == "cpu"
 
-  def add(self, now: int, metrics: dict[str, jax.Array]) -> None:
-    """Takes the metrics [K] of the dispatch that ended at step `now`."""
+  def add(self, metrics: dict[str, jax.Array]) -> None:
+    """Takes the metrics [K] of a dispatch."""
     if self._block:
       # XLA aborts the process when dispatches with collectives pile up on
       # simulated devices; on a CPU waiting costs nothing.
       jax.block_until_ready(metrics)
-    self._pending.append((now, metrics))
+    self._pending.append(metrics)
 
   def write(self, now: int) -> None:
     """Writes the means since the last line; stops the run on NaN."""
     if not self._pending:
       return
     rows = {
-      name: np.concatenate([np.asarray(m[name]) for _, m in self._pending])
-      for name in self._pending[0][1]
+      name: np.concatenate([np.asarray(m[name]) for m in self._pending])
+      for name in self._pending[0]
     }
     check_finite(rows, self._since)
     clock = time.monotonic()
