@@ -18,32 +18,37 @@ def get_config() -> ConfigDict:
   config.name = "standard"  # names the default workdir: runs/<name>-<seed>
   config.seed = 0  # data order, augmentation, attacks, initial weights
 
-  # What is trained on. Fields belong to ram_jax/data/<name>.py.
+  # What is trained on.
   config.dataset = ConfigDict(
     {
-      "name": "cifar",
+      "name": "cifar",  # ram_jax/data/<name>.py, whose fields follow
       "classes": 10,  # 10 or 100
       "folder": "",  # has cifar-10-batches-py; empty: tensorflow-datasets
       "tfds_dir": "",  # tensorflow-datasets' folder; empty: its default
       "label": "",  # name in tables; empty: told from the files' checksums
     }
   )
-  # Fields belong to ram_jax/models/<name>.py.
+  # The paper's WRN-50-2.
   config.model = ConfigDict(
-    {"name": "resnet", "depth": 50, "width_factor": 2}  # WRN-50-2
+    {
+      "name": "resnet",  # ram_jax/models/<name>.py, whose fields follow
+      "depth": 50,  # 18 or 50
+      "width_factor": 2,  # times the inner channels; 1 for depth 18
+    }
   )
-  # Fields belong to ram_jax/methods/<name>.py.
+  # ram_jax/methods/<name>.py, and its fields.
   config.method = ConfigDict({"name": "standard"})
 
   # Before everything else, on every training image.
   config.augment = ConfigDict(
     {
-      "name": "basic",
+      "name": "basic",  # ram_jax/augment/<name>.py, whose fields follow
       "flip": True,  # left-right, probability 1/2
       "padding": 4,  # pixels of black border before the random crop
     }
   )
 
+  # How long and how fast.
   train = config.train = ConfigDict()
   train.epochs = 100  # passes over the training images
   train.batch_size = 128  # images in a step, over all devices together
@@ -61,15 +66,17 @@ def get_config() -> ConfigDict:
   # accelerators, float32 on CPUs. Evaluation is always float32.
   train.dtype = config_dict.placeholder(str)
 
+  # SGD as PyTorch's.
   config.optimizer = ConfigDict(
     {
       "learning_rate": 0.1,  # of the first step
       "schedule": "cosine_epoch",  # cosine_epoch | cosine_step | constant
-      "momentum": 0.9,
-      "nesterov": True,
+      "momentum": 0.9,  # from 0 to below 1
+      "nesterov": True,  # Nesterov's form of it
       "weight_decay": 5e-4,  # on all parameters, BatchNorm's included
     }
   )
+  # Whose statistics normalise.
   config.batch_norm = ConfigDict(
     {
       "views": "separate",  # statistics of each view alone | joint
@@ -78,26 +85,30 @@ def get_config() -> ConfigDict:
     }
   )
 
+  # How it is measured.
   config.evaluate = ConfigDict(
     {
       "batch_size": 500,  # images at once, over all devices; changes no result
       "images": 0,  # first N test images only; 0: all
     }
   )
-  # What is measured. Fields belong to ram_jax/evaluators/<name>.py.
+  # What is measured; each `name` is ram_jax/evaluators/<name>.py.
   evaluators = config.evaluators = ConfigDict()
+  # On unchanged images.
   evaluators.clean = ConfigDict({"name": "clean"})
+  # Under attack.
   evaluators.adversarial = ConfigDict(
     {
-      "name": "adversarial",
+      "name": "adversarial",  # its fields follow
       "epsilons": (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0),  # L2, pixels in [0,1]
       "relative_step_size": RELATIVE_STEP_SIZE,  # in units of epsilon
-      "attack": attack(steps=10),
+      "attack": attack(steps=10),  # its epsilon draws the picture of views
     }
   )
+  # On corrupted images.
   evaluators.corruption = ConfigDict(
     {
-      "name": "corruption",
+      "name": "corruption",  # its fields follow
       "classes": 10,  # 10: CIFAR-10-C | 100: CIFAR-100-C
       "folder": "",  # CIFAR-10-C's .npy files; empty with tfds_dir: skipped
       "tfds_dir": "",  # where tensorflow-datasets keeps cifar10_corrupted
@@ -118,15 +129,16 @@ def attack(steps: int) -> ConfigDict:
   Returns:
     The attack's spec. Overriding `epsilon` moves `step_size` with it.
   """
+  # Shared, so that the step size follows.
   epsilon = config_dict.FieldReference(1.0)
   return ConfigDict(
     {
-      "name": "pgd",
+      "name": "pgd",  # ram_jax/attacks/<name>.py, whose fields follow
       "norm": "l2",  # l2 | linf
       "epsilon": epsilon,  # radius of the ball, pixels in [0,1]
       "step_size": epsilon * RELATIVE_STEP_SIZE,  # absolute
-      "steps": steps,
-      "restarts": 1,
+      "steps": steps,  # gradient steps, one forward and backward pass each
+      "restarts": 1,  # the worst of so many random starts is kept
       "start": "sphere",  # as the author: on the ball | uniform | none
     }
   )
@@ -140,7 +152,7 @@ def augmix() -> ConfigDict:
   """
   return ConfigDict(
     {
-      "name": "augmix",
+      "name": "augmix",  # ram_jax/augment/<name>.py, whose fields follow
       "operations": 9,  # 9: the paper's | 13: the author's code
       "resampling": "bilinear",  # bilinear | author (nearest, bicubic)
       "width": 3,  # chains

@@ -33,9 +33,11 @@ def load(text: str) -> ConfigDict:
   name, _, argument = text.partition(":")
   path = pathlib.Path(name).expanduser()
   if not path.is_file() or path.suffix != ".py":
+    near = difflib.get_close_matches(path.stem, available(), 1)
     known = [f"configs/{name}.py" for name in available()]
     raise FileNotFoundError(
-      f"--config={name} is not a config file{_suggestion(name, known)}: choose "
+      f"--config={name} is not a config file"
+      f"{_suggestion([f'configs/{stem}.py' for stem in near])}: choose "
       f"{', '.join(known)}, or a .py file of your own"
     )
   try:
@@ -104,33 +106,33 @@ def fields(config: ConfigDict, prefix: str = "") -> list[str]:
 
 def _find(config: ConfigDict, name: str) -> tuple[ConfigDict, str]:
   """The group of fields that holds a field, and the field's key in it."""
-  *groups, key = name.split(".")
   holder, where = config, "config"
-  for group in [*groups, key]:
-    if not isinstance(holder, ConfigDict) or group not in holder:
-      known = fields(config, "config.")
-      there = holder.keys() if isinstance(holder, ConfigDict) else ()
+  for part in name.split("."):
+    if not isinstance(holder, ConfigDict):
+      raise ValueError(f"there is no config.{name}: {where} is a value")
+    if part not in holder:
       raise ValueError(
-        f"there is no config.{name}{_suggestion(f'config.{name}', known)}: "
-        + (
-          f"{where} has {', '.join(there)}" if there else f"{where} is a value"
-        )
+        f"there is no config.{name}{_suggestion(_near(name, config))}: "
+        f"{where} has {', '.join(holder.keys())}"
       )
-    parent, holder, where = holder, holder[group], f"{where}.{group}"
+    parent, holder, where = holder, holder[part], f"{where}.{part}"
   if isinstance(holder, ConfigDict):
     raise ValueError(
       f"config.{name} is a group of fields: set one of "
       f"{', '.join(fields(holder, f'config.{name}.'))}"
     )
-  return parent, key
+  return parent, part
 
 
-def _suggestion(name: str, known: Sequence[str]) -> str:
-  """Names what is near, if anything is: of the same last part, or spelling."""
-  last = name.split(".")[-1]
-  near = [k for k in known if k.split(".")[-1] == last][:3]
-  near = near or difflib.get_close_matches(name, known, 1, cutoff=0.8)
-  return f", did you mean {' or '.join(near)}?" if near else ""
+def _near(name: str, config: ConfigDict) -> list[str]:
+  """Fields of the same last part, else the one of nearest spelling."""
+  known = fields(config, "config.")
+  same = [field for field in known if field.endswith("." + name.split(".")[-1])]
+  return same or difflib.get_close_matches(f"config.{name}", known, 1, 0.8)
+
+
+def _suggestion(near: Sequence[str]) -> str:
+  return f", did you mean {' or '.join(near[:3])}?" if near else ""
 
 
 def _boolean(text: str) -> bool:

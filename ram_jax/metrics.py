@@ -93,14 +93,14 @@ class Progress:
 
   SECONDS = 15  # between lines where there is no terminal
 
-  def __init__(self, total_steps: int, stream: TextIO = sys.stderr) -> None:
+  def __init__(self, total_steps: int, stream: TextIO | None = None) -> None:
     """Starts the clock.
 
     Args:
       total_steps: steps of the whole run.
-      stream: where the line goes.
+      stream: where the line goes; default: stderr.
     """
-    self._total, self._stream = total_steps, stream
+    self._total, self._stream = total_steps, stream or sys.stderr
     self._first: tuple[int, float] | None = None
     self._shown = -float("inf")
 

@@ -22,6 +22,12 @@ def initialize() -> None:
   JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
   """
   if "JAX_COORDINATOR_ADDRESS" in os.environ:
+    for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+      if not os.environ.get(name, "").isdecimal():
+        raise ValueError(
+          f"JAX_COORDINATOR_ADDRESS is set, and {name} is "
+          f"{os.environ.get(name)!r}: give a whole number, or set none of them"
+        )
     jax.distributed.initialize(
       coordinator_address=os.environ["JAX_COORDINATOR_ADDRESS"],
       num_processes=int(os.environ["JAX_NUM_PROCESSES"]),

@@ -6,6 +6,7 @@ folder's class is a plug-in, and its file name is the name a config uses.
 
 import ast
 import dataclasses
+import functools
 import importlib
 import pathlib
 from collections.abc import Mapping
@@ -135,6 +136,7 @@ def _check_fields(cls: type, built: Mapping[str, Any], what: str) -> None:
     raise ValueError(f"{what} lacks {', '.join(missing)}; {_START}")
 
 
+@functools.cache
 def _classes(text: str) -> set[str]:
   nodes = ast.parse(text).body
   return {node.name for node in nodes if isinstance(node, ast.ClassDef)}

@@ -1,0 +1,124 @@
+"""Loading a config file and overriding single fields."""
+
+import pytest
+
+from configs import default, robust_augmix
+from ram_jax import command_line
+
+
+def override(*arguments, config=None):
+  config = config or robust_augmix.get_config()
+  command_line.override(config, [f"--config.{text}" for text in arguments])
+  return config
+
+
+@pytest.mark.parametrize(
+  ("field", "text", "value"),
+  [
+    ("seed", "7", 7),
+    ("train.epochs", "12", 12),
+    ("optimizer.learning_rate", "1e-3", 1e-3),
+    ("optimizer.learning_rate", "1", 1.0),
+    ("optimizer.nesterov", "false", False),
+    ("optimizer.nesterov", "True", True),
+    ("train.dtype", "float32", "float32"),
+    ("train.unroll", "true", True),
+    ("train.unroll", "none", None),
+    ("dataset.folder", "~/a=b, c", "~/a=b, c"),
+    ("evaluators.adversarial.epsilons", "0.5,1", (0.5, 1)),
+    ("evaluators.adversarial.epsilons", "(0.5, 1.0)", (0.5, 1.0)),
+    ("evaluators.adversarial.epsilons", "[0.5]", (0.5,)),
+    ("evaluators.adversarial.epsilons", "2.0", (2.0,)),
+  ],
+)
+def test_value_has_the_fields_type(field, text, value):
+  config = override(f"{field}={text}")
+  for part in field.split("."):
+    config = config[part]
+  assert config == value and type(config) is type(value)
+
+
+def test_later_wins_and_references_follow():
+  config = override("seed=1", "seed=2", "method.attack.epsilon=2")
+  assert config.seed == 2
+  assert config.method.attack.step_size == pytest.approx(2 * 2.5 / 7)
+
+
+@pytest.mark.parametrize(
+  ("argument", "words"),
+  [
+    ("train.epoch=3", "did you mean config.train.epochs?: config.train has"),
+    ("epochs=3", "did you mean config.train.epochs?: config has"),
+    ("steps=3", "config.evaluators.adversarial.attack.steps or config.method"),
+    ("colour=red", "no config.colour: config has augment, batch_norm"),
+    ("train.epochs.x=3", "config.train.epochs is a value"),
+    ("train.=3", "no config.train., did"),
+    ("train=3", "group of fields: set one of config.train.batch_size"),
+    ("train.epochs", "write --config.train.epochs=VALUE"),
+    ("train.epochs=abc", "cannot be 'abc': give a whole number"),
+    ("train.epochs=2.5", "cannot be '2.5': give a whole number"),
+    ("train.epochs=none", "cannot be 'none'"),
+    ("optimizer.momentum=fast", "'fast': give a number (it is 0.9)"),
+    ("batch_norm.sync=maybe", "true or false"),
+    ("train.unroll=3", "true or false"),
+    ("evaluators.adversarial.epsilons=(1", "such as 0.5,1.0"),
+    ("evaluators.adversarial.epsilons=a,b", "such as 0.5,1.0"),
+  ],
+)
+def test_mistake_is_explained(argument, words):
+  config = robust_augmix.get_config()
+  before = config.to_dict()
+  with pytest.raises(ValueError) as caught:
+    override(argument, config=config)
+  assert words in str(caught.value)
+  assert config.to_dict() == before
+
+
+def test_missing_file_lists_what_there_is(tmp_path):
+  for name in ("configs/augmx.py", "augmix", str(tmp_path), ""):
+    with pytest.raises(FileNotFoundError) as caught:
+      command_line.load(name)
+    for config in command_line.available():
+      assert f"configs/{config}.py" in str(caught.value)
+  for name in ("configs/augmx.py", "augmix", "augmix.py:smoke"):
+    with pytest.raises(FileNotFoundError, match=r"mean configs/augmix\.py\?"):
+      command_line.load(name)
+
+
+@pytest.mark.parametrize(
+  ("text", "words"),
+  [
+    ("def get_config(:", "SyntaxError"),
+    ("import nothing_of_this_name", "nothing_of_this_name"),
+    ("x = 1", "no attribute 'get_config'"),
+    ("def get_config(): return {}[0]", "KeyError"),
+    ("def get_config(): return 3", "returned a int"),
+    ("def get_config(): raise ValueError('as told')", "^as told$"),
+  ],
+)
+def test_broken_file_of_the_users(tmp_path, text, words):
+  path = tmp_path / "mine.py"
+  path.write_text(text)
+  with pytest.raises(ValueError, match=words):
+    command_line.load(str(path))
+
+
+def test_field_of_a_type_that_no_text_gives(tmp_path):
+  path = tmp_path / "mine.py"
+  path.write_text(
+    "from ml_collections import ConfigDict\n"
+    "def get_config(argument):\n"
+    "  return ConfigDict({'a': None, 'b': argument})\n"
+  )
+  config = command_line.load(f"{path}:x=1,y:z")
+  assert config.b == "x=1,y:z"
+  with pytest.raises(ValueError, match="set it in a config file"):
+    override("a=1", config=config)
+
+
+def test_fields_are_all_leaves():
+  names = command_line.fields(default.get_config(), "config.")
+  assert "config.train.epochs" in names
+  assert "config.evaluators.adversarial.attack.steps" in names
+  assert "config.train" not in names
+  assert len(names) == len(set(names))

@@ -1,0 +1,118 @@
+"""Plug-ins: found by their folder, built from specs, refused with reasons."""
+
+import dataclasses
+import pathlib
+
+import pytest
+
+from ram_jax import plugins
+from ram_jax.attacks.pgd import Attack
+
+FOLDER = pathlib.Path(plugins.__file__).parent
+PGD = {"name": "pgd", "epsilon": 1.0, "step_size": 0.1}
+# What the loops call on each kind.
+CALLED = {
+  "method": ("views", "loss", "label", "inputs"),
+  "augment": ("__call__",),
+  "attack": ("__call__", "replace"),
+  "model": ("__call__", "features", "label"),
+  "dataset": ("load", "mean", "std", "label"),
+  "evaluator": ("run",),
+}
+
+
+@pytest.mark.parametrize("kind", plugins.KINDS)
+def test_each_file_with_the_class_is_a_plug_in(kind):
+  folder, class_name = plugins.KINDS[kind]
+  names = plugins.available(kind)
+  found = [
+    path.stem
+    for path in sorted((FOLDER / folder).glob("*.py"))
+    if f"\nclass {class_name}" in path.read_text()
+  ]
+  assert list(names) == found and found
+  for name in names:
+    cls = plugins.load(kind, name)
+    assert cls.__name__ == class_name
+    assert cls.__module__ == f"ram_jax.{folder}.{name}"
+    assert dataclasses.is_dataclass(cls) and cls.__doc__
+    missing = [part for part in CALLED[kind] if not hasattr(cls, part)]
+    assert not missing, f"{kind} {name} lacks {missing}"
+
+
+def test_new_file_is_found(tmp_path, monkeypatch):
+  monkeypatch.setattr(plugins, "__file__", str(tmp_path / "plugins.py"))
+  (tmp_path / "methods").mkdir()
+  (tmp_path / "methods" / "trades.py").write_text("class Method: ...\n")
+  (tmp_path / "methods" / "helper.py").write_text("def method(): ...\n")
+  assert plugins.available("method") == ("trades",)
+
+
+def test_nested_specs_are_built_first():
+  spec = {"name": "adversarial", "attack": PGD | {"steps": 3}}
+  assert plugins.build("method", spec).attack == Attack(1.0, 0.1, steps=3)
+  assert spec["attack"]["name"] == "pgd"  # the spec itself is left alone
+
+
+def test_given_fields_and_lists():
+  evaluator = plugins.build(
+    "evaluator",
+    {
+      "name": "adversarial",
+      "attack": PGD,
+      "epsilons": [0.5, 1],
+      "relative_step_size": 0.25,
+    },
+    batch_size=8,
+  )
+  assert evaluator.epsilons == (0.5, 1) and evaluator.batch_size == 8
+
+
+@pytest.mark.parametrize(
+  ("kind", "spec", "words"),
+  [
+    (
+      "method",
+      {"name": "trades"},
+      "config.method.name is 'trades', an unknown method: choose one of "
+      "adversarial, augmix, robust_augmix, standard",
+    ),
+    ("method", {}, "config.method.name is None"),
+    ("model", {"name": "layers"}, "resnet, wide_resnet"),
+    ("method", {"name": "standard", "wieght": 1}, "no field wieght: it has no"),
+    ("augment", {"name": "basic", "pading": 1}, "it has flip, padding"),
+    ("method", {"name": "augmix"}, "lacks augment; start from a config"),
+    ("model", {"name": "wide_resnet"}, "lacks num_classes, mean, std"),
+    (
+      "augment",
+      {"name": "basic", "padding": -1},
+      "config.augment (augment 'basic'): padding is -1",
+    ),
+    (
+      "method",
+      {"name": "adversarial", "attack": PGD | {"name": "cw"}},
+      "config.method.attack.name is 'cw', an unknown attack",
+    ),
+    (
+      "method",
+      {"name": "adversarial", "attack": PGD | {"epsilon": -1.0}},
+      "config.method.attack (attack 'pgd'): epsilon -1.0",
+    ),
+    (
+      "method",
+      {"name": "adversarial", "attack": PGD | {"stpes": 1}},
+      "config.method.attack (attack 'pgd') has no field stpes",
+    ),
+  ],
+)
+def test_mistake_says_where_and_what(kind, spec, words):
+  with pytest.raises(ValueError) as caught:
+    plugins.build(kind, spec)
+  message = str(caught.value)
+  assert words in message and f"config.{kind}" in message
+  assert "\n" not in message
+
+
+def test_where_names_another_part_of_the_config():
+  with pytest.raises(ValueError, match=r"^config\.evaluators\.mine\.name is"):
+    plugins.build("evaluator", {"name": "x"}, "config.evaluators.mine")
