@@ -25,7 +25,7 @@ def smooth(levels: jax.Array) -> jax.Array:
   rows = wide[:-2] + wide[1:-1] + wide[2:]
   total = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * wide[1:-1, 1:-1]
   inner = (2 * total + 13) // 26
-  return levels.at[1:-1, 1:-1].set(inner.astype(jnp.uint8))
+  return jnp.asarray(levels).at[1:-1, 1:-1].set(inner.astype(jnp.uint8))
 
 
 def sharpness(levels: jax.Array, factor: jax.Array) -> jax.Array:

@@ -1,0 +1,267 @@
+"""AugMix: equal to Pillow's chains, iid, the same in any batch or device."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from ram_jax.augment import augmix, ops
+from tests.augment import parity_table
+
+KEYS = jax.random.split(jax.random.key(5), 37)
+
+
+def images(count=37, shape=(32, 32, 3)):
+  """Smooth ramps with noise, on 256 levels: near to real images."""
+  rng = np.random.default_rng(0)
+  ramp = np.linspace(0, 150, shape[1])[:, None] + np.zeros(shape)
+  noise = rng.normal(0, 20, (count, *shape)) + rng.integers(
+    0, 99, (count, 1, 1, 1)
+  )
+  return jnp.asarray(np.clip(ramp + noise, 0, 255).round() / 255, jnp.float32)
+
+
+@functools.cache
+def program(augment):
+  """One compiled program for all tests of the same fields."""
+  return jax.jit(augment)
+
+
+@functools.cache
+def program_of_chains(augment):
+  return jax.jit(augment.chains)
+
+
+@functools.cache
+def plans(augment, count=20000):
+  keys = jax.random.split(jax.random.key(1), count)
+  return [np.asarray(p) for p in jax.jit(jax.vmap(augment._plan))(keys)]
+
+
+def replay(augment, keys, levels, flavour):
+  """Executes the drawn plans one by one with Pillow: levels [B,W,H,W,C]."""
+  plan_keys = jnp.stack([jax.random.split(key)[0] for key in keys])
+  plan, uniforms = jax.vmap(augment._plan)(plan_keys)
+  names = list(ops.OPS)
+  result = np.repeat(levels[:, None], augment.width, axis=1)
+  for i, chain, slot in np.ndindex(*plan.shape):
+    number = int(plan[i, chain, slot])
+    if number < augment.operations:
+      row = parity_table.FLAVOURS[flavour][names[number]]
+      size = levels.shape[1:3]
+      param = row.scale(uniforms[i, chain, slot], augment.severity, size)
+      result[i, chain] = parity_table.pillow(
+        result[i, chain], names[number], param[0], flavour
+      )
+  return result
+
+
+@pytest.mark.parametrize(
+  ("operations", "flavour"), [(9, "bilinear"), (13, "author")]
+)
+def test_chains_and_mix_equal_pillow(operations, flavour):
+  augment = augmix.Augment(operations, flavour)
+  batch, keys = images()[:7], KEYS[:7]
+  levels = np.asarray(jnp.round(batch * 255)).astype(np.uint8)
+  expected = replay(augment, keys, levels, flavour)
+  chains = program_of_chains(augment)(keys, batch)
+  ours = np.asarray(jnp.round(chains * 255))
+  # A level lost to interpolation can grow in an equalisation after it.
+  assert np.mean(ours != expected) <= 1e-3
+  assert len(np.unique(ours.reshape(21, -1), axis=0)) == 21
+  mix_keys = jnp.stack([jax.random.split(key)[1] for key in keys])
+  weights, share = [np.asarray(a) for a in augment._weights(mix_keys)]
+  share = share[:, None, None, None]
+  mixed = np.einsum("bw,bwijc->bijc", weights, np.asarray(chains, np.float64))
+  target = (1 - share) * np.asarray(batch) + share * mixed
+  np.testing.assert_allclose(
+    augment.mix(keys, batch, chains), target, atol=3e-7
+  )
+  # The same draws as one call, and not rounded to grey levels.
+  whole = np.asarray(program(augment)(KEYS, images()))
+  np.testing.assert_allclose(whole[:7], target, atol=3e-7)
+  assert np.abs(255 * whole - np.round(255 * whole)).max() > 0.4
+
+
+def test_an_example_depends_on_its_own_key_and_image_alone():
+  augment, batch = augmix.Augment(), images()
+  together = np.asarray(program(augment)(KEYS, batch))
+  for i in (0, 5, 36):
+    alone = program(augment)(KEYS[i : i + 1], batch[i : i + 1])
+    np.testing.assert_array_equal(alone[0], together[i])
+  order = np.random.default_rng(0).permutation(37)
+  permuted = program(augment)(KEYS[order], batch[order])
+  np.testing.assert_array_equal(permuted, together[order])
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_devices_do_not_change_a_bit(devices):
+  augment, batch = augmix.Augment(), images()
+  one = np.asarray(program(augment)(KEYS, batch))[:8]
+  shards = jax.tree.map(
+    lambda a: a[:8].reshape(devices, 8 // devices, *a.shape[1:]), (KEYS, batch)
+  )
+  spread = jax.pmap(augment, devices=jax.devices()[:devices])(*shards)
+  np.testing.assert_array_equal(np.asarray(spread).reshape(one.shape), one)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 4.0])
+def test_mixing_weights_do_not_depend_on_the_batch(alpha):
+  augment = augmix.Augment(alpha=alpha)
+  chains = jnp.stack([images(), images() ** 2, 1 - images()], axis=1)
+  mix = jax.jit(augment.mix)
+  together = np.asarray(mix(KEYS, images(), chains))
+  for size in (1, 2):
+    part = mix(KEYS[:size], images()[:size], chains[:size])
+    np.testing.assert_array_equal(part, together[:size])
+
+
+def test_chunks_change_no_value_and_wide_types_no_level():
+  batch, keys = images()[:7], KEYS[:7]
+  expected = np.asarray(program_of_chains(augmix.Augment())(keys, batch))
+  small = program_of_chains(augmix.Augment(chunk=5))(keys, batch)
+  np.testing.assert_array_equal(small, expected)
+  with jax.enable_x64(True):
+    wide = np.asarray(batch, np.float64).round(12)
+    wide = jax.jit(augmix.Augment().chains)(keys, jnp.asarray(wide))
+    assert wide.dtype == jnp.float64
+    np.testing.assert_array_equal(
+      np.round(wide * 255), (expected * 255).round()
+    )
+
+
+def test_fields_change_the_result():
+  batch, keys = images()[:7], KEYS[:7]
+  base = np.asarray(program(augmix.Augment())(KEYS, images()))[:7]
+  for change in (
+    {"operations": 13},
+    {"resampling": "author"},
+    {"width": 1},
+    {"depth": 1},
+    {"severity": 10},
+    {"alpha": 2.0},
+  ):
+    other = np.asarray(jax.jit(augmix.Augment(**change))(keys, batch))
+    assert other.shape == base.shape
+    assert np.mean(other != base) > 0.2, change
+
+
+def test_depth_minus_one_is_the_original_one_to_three():
+  assert augmix.Augment(depth=-1) == augmix.Augment(depth=[1, 3])
+  assert augmix.Augment(depth=2) == augmix.Augment(depth=(2, 2))
+
+
+@pytest.mark.parametrize("operations", [9, 13])
+def test_operations_and_depths_are_uniform_and_independent(operations):
+  plan, uniforms = plans(augmix.Augment(operations))
+  depth = np.sum(plan < operations, axis=2)
+  # Chi-squared over many draws; p > 1e-4 with fixed seeds.
+  assert stats.chisquare(np.bincount(depth.ravel())[1:]).pvalue > 1e-4
+  assert np.all((plan < operations) == (np.arange(3) < depth[..., None]))
+  used = plan[plan < operations]
+  assert stats.chisquare(np.bincount(used, minlength=operations)).pvalue > 1e-4
+  pairs = {
+    "chains of an image": (plan[:, 0, 0], plan[:, 1, 0]),
+    "slots of a chain": plan[depth[:, 0] > 1, 0, :2].T,
+    "images": (plan[:-1, 0, 0], plan[1:, 0, 0]),
+    "depths": (depth[:, 0] - 1, depth[:, 1] - 1),
+    "depth and operation": (depth[:, 0] - 1, plan[:, 0, 0]),
+    "level and operation": (
+      (9 * uniforms[:, 0, 0, 0]).astype(int),
+      plan[:, 0, 0],
+    ),
+    "level and sign": (8 * uniforms[:, 0, 0]).astype(int).T,
+  }
+  for name, (first, second) in pairs.items():
+    table = np.zeros((first.max() + 1, second.max() + 1))
+    np.add.at(table, (first, second), 1)
+    assert stats.chi2_contingency(table).pvalue > 1e-4, name
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 3.0])
+def test_weights_are_dirichlet_and_shares_beta(alpha):
+  count = 20000
+  augment = augmix.Augment(alpha=alpha)
+  keys = jax.random.split(jax.random.key(2), count)
+  weights, share = [np.asarray(a) for a in jax.jit(augment._weights)(keys)]
+  np.testing.assert_allclose(weights.sum(axis=1), 1, atol=3e-7)
+  assert weights.min() >= 0
+  # Marginals of Dirichlet(a, a, a) are Beta(a, 2a); their covariance is
+  # -a^2 / ((3a)^2 (3a + 1)) = -1 / (9 (3a + 1)).
+  for i in range(3):
+    law = stats.beta(alpha, 2 * alpha)
+    assert stats.kstest(weights[:, i], law.cdf).pvalue > 1e-4
+  product = weights[:, 0] * weights[:, 1]
+  expected = 1 / 9 - 1 / (9 * (3 * alpha + 1))
+  error = product.std() / np.sqrt(count)
+  assert abs(product.mean() - expected) < 5 * error
+  law = stats.beta(alpha, alpha)
+  assert stats.kstest(share, law.cdf).pvalue > 1e-4
+  assert abs(stats.spearmanr(share, weights[:, 0]).statistic) < 5 / count**0.5
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 33, 3), (5, 28, 28, 1)])
+def test_any_size_runs_and_lowers_for_tpu(shape):
+  augment = augmix.Augment(13, "author")
+  function = jax.jit(
+    lambda seed, x: augment(jax.random.split(jax.random.key(seed), len(x)), x)
+  )
+  batch = images(shape[0], shape[1:])
+  exported = jax.export.export(function, platforms=["tpu"])(
+    jnp.uint32(0), batch
+  )
+  text = exported.mlir_module()
+  # The histogram and its lookup are products there, the loop is a loop.
+  assert "dot_general" in text and "while" in text
+  assert exported.out_avals[0].shape == shape
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"operations": 10}, "operations is 10; give 9 or 13"),
+    (
+      {"resampling": "cubic"},
+      "resampling is 'cubic'; give 'bilinear' or 'author'",
+    ),
+    ({"width": 0}, "width is 0; give a whole number from 1"),
+    ({"width": 3.0}, "width is 3.0"),
+    ({"depth": (3, 1)}, r"depth is \(3, 1\); give"),
+    ({"depth": 0}, "depth is 0; give"),
+    ({"depth": "1-3"}, "depth is '1-3'; give"),
+    ({"severity": 11}, "severity is 11; give 1 to 10"),
+    ({"severity": True}, "severity is True"),
+    ({"alpha": 0}, "alpha is 0; give a number above 0"),
+    ({"alpha": float("nan")}, "alpha is nan"),
+    ({"chunk": -1}, "chunk is -1"),
+  ],
+)
+def test_a_wrong_field_is_refused_at_construction(fields, message):
+  with pytest.raises(ValueError, match=message):
+    augmix.Augment(**fields)
+
+
+@pytest.mark.parametrize(
+  ("keys", "batch", "message"),
+  [
+    (KEYS[:2], jnp.zeros((3, 8, 8, 3)), "one jax.random.key per image"),
+    (
+      jnp.zeros((3, 2), jnp.uint32),
+      jnp.zeros((3, 8, 8, 3)),
+      "one jax.random.key",
+    ),
+    (KEYS[:3], jnp.zeros((3, 8, 8, 4)), "images have shape"),
+    (KEYS[:3], jnp.zeros((3, 8, 8, 3), jnp.uint8), "images are uint8"),
+  ],
+)
+def test_wrong_arrays_are_refused(keys, batch, message):
+  with pytest.raises(ValueError, match=message):
+    augmix.Augment()(keys, batch)
+
+
+def test_wrong_chains_are_refused():
+  with pytest.raises(ValueError, match=r"chains have shape .*; give \(37, 3"):
+    augmix.Augment().mix(KEYS, images(), images())

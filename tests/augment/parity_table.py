@@ -1,0 +1,104 @@
+"""Every operation beside Pillow's: the reference of the tests, and a table.
+
+`python tests/augment/parity_table.py` prints, as markdown, the share of grey
+levels that differ on the real images in ../shared/data.
+"""
+
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL
+from PIL import Image, ImageEnhance, ImageOps
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # for running it as a script
+
+from ram_jax.augment import ops  # noqa: E402
+
+FLAVOURS = {"bilinear": ops.OPS, "author": ops.OPS_AUTHOR}
+# (rotation, affine) as in AugMix's code and in RobustAugMix's.
+RESAMPLING = {
+  "bilinear": (Image.Resampling.BILINEAR, Image.Resampling.BILINEAR),
+  "author": (Image.Resampling.NEAREST, Image.Resampling.BICUBIC),
+}
+
+
+def pillow(image, name, param, flavour):
+  """Applies Pillow's operation to a uint8 array [H,W,C]."""
+  gray = image.shape[-1] == 1
+  source = Image.fromarray(image[..., 0] if gray else image)
+  rotation, affine = RESAMPLING[flavour]
+  param = float(param)
+
+  def transform(*matrix):
+    return source.transform(
+      source.size, Image.Transform.AFFINE, matrix, resample=affine
+    )
+
+  result = {
+    "autocontrast": lambda: ImageOps.autocontrast(source),
+    "equalize": lambda: ImageOps.equalize(source),
+    "posterize": lambda: ImageOps.posterize(source, int(param)),
+    "rotate": lambda: source.rotate(int(param), resample=rotation),
+    "solarize": lambda: ImageOps.solarize(source, int(param)),
+    "shear_x": lambda: transform(1, param, 0, 0, 1, 0),
+    "shear_y": lambda: transform(1, 0, 0, param, 1, 0),
+    "translate_x": lambda: transform(1, 0, int(param), 0, 1, 0),
+    "translate_y": lambda: transform(1, 0, 0, 0, 1, int(param)),
+    "color": lambda: ImageEnhance.Color(source).enhance(param),
+    "contrast": lambda: ImageEnhance.Contrast(source).enhance(param),
+    "brightness": lambda: ImageEnhance.Brightness(source).enhance(param),
+    "sharpness": lambda: ImageEnhance.Sharpness(source).enhance(param),
+  }[name]()
+  return np.asarray(result).reshape(image.shape)
+
+
+def differences(images, name, params, flavour):
+  """Ours minus Pillow's, grey levels int [B,H,W,C]; `params` [B,1]."""
+  apply = jax.jit(jax.vmap(FLAVOURS[flavour][name].apply))
+  floats = apply(jnp.asarray(images) / 255.0, jnp.asarray(params))
+  ours = np.asarray(jnp.round(255 * floats)).astype(int)
+  pairs = zip(images, np.asarray(params), strict=True)
+  return ours - np.stack([pillow(i, name, p[0], flavour) for i, p in pairs])
+
+
+def draws(name, flavour, count, severity, size=(32, 32), seed=0):
+  """Parameters [count,1] drawn for an operation."""
+  draw = FLAVOURS[flavour][name].draw
+  keys = jax.random.split(jax.random.key(seed), count)
+  return jax.jit(jax.vmap(lambda key: draw(key, severity, size)))(keys)
+
+
+def main():
+  path = ROOT.parent / "shared" / "data" / "cifar10_lossless.npz"
+  images = np.load(path)["train_images"]
+  print(
+    f"Grey levels that differ from Pillow {PIL.__version__}, {len(images)} "
+    "images of 32x32x3, one draw each; no difference exceeds the last column."
+  )
+  print("\n| operation | resampling | severity 3 | severity 10 | largest |")
+  print("|---|---|---|---|---|")
+  for name in ops.OPS:
+    same = ops.OPS[name] is ops.OPS_AUTHOR[name]
+    for flavour in ("bilinear",) if same else FLAVOURS:
+      found = [
+        np.abs(
+          differences(
+            images, name, draws(name, flavour, len(images), s), flavour
+          )
+        )
+        for s in (3, 10)
+      ]
+      rates = " | ".join(
+        f"{np.mean(f > 0):.1e}" if f.any() else "0" for f in found
+      )
+      label = "either" if same else flavour
+      largest = max(f.max() for f in found)
+      print(f"| {name} | {label} | {rates} | {largest} |", flush=True)
+
+
+if __name__ == "__main__":
+  main()
