@@ -89,7 +89,11 @@ def l2_sphere(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
 
 
 def l2_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-  """A uniform point of the unit ball: a direction times u^(1/d).
+  """A uniform point of the unit ball.
+
+  The first d coordinates of a uniform point of the sphere in d + 2 dimensions
+  are one (Voelker et al. 2017), with one draw in place of a direction and a
+  radius u^(1/d).
 
   Args:
     key: random key.
@@ -99,9 +103,7 @@ def l2_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
   Returns:
     A point of this shape, of norm at most 1.
   """
-  direction, radius = jax.random.split(key)
-  length = jax.random.uniform(radius, (), dtype) ** (1 / math.prod(shape))
-  return l2_sphere(direction, shape, dtype) * length
+  return l2_sphere(key, (math.prod(shape) + 2,), dtype)[:-2].reshape(shape)
 
 
 def linf_project(delta: jax.Array, epsilon: jax.Array | float) -> jax.Array:
