@@ -65,6 +65,43 @@ class Parser(argparse.ArgumentParser):
     raise ValueError(f"{message} (see --help)")
 
 
+def parser() -> Parser:
+  """Returns the parser of all flags but `--config.FIELD=VALUE`."""
+  flags = Parser(
+    prog="main.py",
+    description=__doc__,
+    epilog=f"Configs: {', '.join(command_line.available())}.",
+    allow_abbrev=False,
+  )
+  flags.add_argument(
+    "--config",
+    metavar="FILE.py[:model=NAME,dataset=NAME,smoke]",
+    help="what to run; --config.FIELD=VALUE overrides a field of "
+    "configs/default.py",
+  )
+  flags.add_argument(
+    "--workdir",
+    metavar="FOLDER",
+    help="folder of the run (default: runs/NAME-SEED), or of the report "
+    "(default: report)",
+  )
+  flags.add_argument(
+    "--mode",
+    default="train",
+    help="train: train (or go on) and measure; evaluate: measure a trained "
+    "run again; report: several runs in one table and one set of figures",
+  )
+  flags.add_argument(
+    "--runs",
+    metavar="FOLDER,FOLDER",
+    help="with --mode=report: the runs' folders",
+  )
+  flags.add_argument(
+    "--debug", action="store_true", help="show tracebacks of errors"
+  )
+  return flags
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
   """Reads the command line.
 
@@ -77,41 +114,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
   Raises:
     ValueError: for anything unknown.
   """
-  parser = Parser(
-    prog="main.py",
-    description=__doc__,
-    epilog=f"Configs: {', '.join(command_line.available())}.",
-    allow_abbrev=False,
-  )
-  parser.add_argument(
-    "--config",
-    metavar="FILE.py[:model=NAME,dataset=NAME,smoke]",
-    help="what to run; --config.FIELD=VALUE overrides a field of "
-    "configs/default.py",
-  )
-  parser.add_argument(
-    "--workdir",
-    metavar="FOLDER",
-    help="folder of the run (default: runs/NAME-SEED), or of the report "
-    "(default: report)",
-  )
-  parser.add_argument(
-    "--mode",
-    default="train",
-    help="train: train (or go on) and measure; evaluate: measure a trained "
-    "run again; report: several runs in one table and one set of figures",
-  )
-  parser.add_argument(
-    "--runs",
-    metavar="FOLDER,FOLDER",
-    help="with --mode=report: the runs' folders",
-  )
-  parser.add_argument(
-    "--debug", action="store_true", help="show tracebacks of errors"
-  )
   overrides = [text for text in argv if text.startswith("--config.")]
   others = [text for text in argv if not text.startswith("--config.")]
-  flags, unknown = parser.parse_known_args(others)
+  flags, unknown = parser().parse_known_args(others)
   if unknown:
     known = [f"--{name}" for name in vars(flags)]
     name = unknown[0].partition("=")[0]

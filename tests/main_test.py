@@ -1,0 +1,383 @@
+"""The program as a user meets it: mistakes are one line, nothing is lost."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import main as program
+from ram_jax import evaluate, settings, train
+
+ROOT = pathlib.Path(program.__file__).resolve().parent
+# Standard training without attacks, so that little is compiled.
+CONFIG = """
+from configs import standard
+
+def get_config(argument=""):
+  config = standard.get_config("smoke,dataset=arrays")
+  with config.unlocked():
+    del config.evaluators["adversarial"]
+  config.dataset.path = {path!r}
+  config.optimizer.schedule = "constant"  # one program for any number of epochs
+  return config
+"""
+
+
+def run(*argv):
+  """Exit code, stdout and stderr of the program, called in this process."""
+  out, err = io.StringIO(), io.StringIO()
+  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    code = program.main([str(argument) for argument in argv])
+  return code, out.getvalue(), err.getvalue()
+
+
+def refuses(words, *argv):
+  """Asserts the one line of an error."""
+  code, out, err = run(*argv)
+  *before, line = err.splitlines()
+  assert (code, out) == (2, "")
+  assert line.startswith("error: ") and words in line, line
+  assert len(before) <= 2  # on which device, from which step
+  return line
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  """64 training and 32 test images of 8x8 pixels in four classes."""
+  rng = np.random.default_rng(0)
+  path = tmp_path_factory.mktemp("data") / "tiny.npz"
+  arrays = {}
+  for split, size in (("train", 64), ("test", 32)):
+    images = rng.integers(0, 256, (size, 8, 8, 3), np.uint8)
+    arrays[f"{split}_images"] = images
+    arrays[f"{split}_labels"] = np.arange(size) % 4
+  np.savez(path, **arrays)
+  return path
+
+
+@pytest.fixture(scope="module")
+def config(data):
+  path = data.parent / "mine.py"
+  path.write_text(CONFIG.format(path=str(data)))
+  return f"--config={path}"
+
+
+@pytest.fixture(scope="module")
+def trained(config, tmp_path_factory):
+  """The folder of a run, trained and measured; and what was printed."""
+  folder = tmp_path_factory.mktemp("runs") / "run"
+  code, out, err = run(config, f"--workdir={folder}")
+  assert code == 0, err
+  return folder, out, err
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+  return shutil.copytree(trained[0], tmp_path / "run")
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch):
+  """Training or measuring is a failure, whatever the arguments."""
+
+  def forbidden(*args, **kwargs):
+    raise AssertionError("something was computed")
+
+  monkeypatch.setattr(train, "fit", forbidden)
+  monkeypatch.setattr(evaluate, "run", forbidden)
+
+
+@pytest.mark.parametrize(
+  ("argv", "words"),
+  [
+    ([], "--config is missing: for example --config=configs/digits.py"),
+    (["--config"], "argument --config: expected one argument"),
+    (["--config=configs/x.py"], "choose configs/adversarial.py, configs/augm"),
+    (["--config=CONFIGS/standard.py:modle=x"], "cannot use 'modle=x'"),
+    (["--config=CONFIGS/standard.py:model=foo"], "unknown model 'foo'"),
+    (["--config=CONFIGS/standard.py:dataset=foo"], "unknown dataset 'foo'"),
+    (["--confg=configs/digits.py"], "'--confg=configs/digits.py', did you mea"),
+    (["digits"], "cannot use 'digits': the flags are --config, --workdir"),
+    (["--mode=tain", "--config=x"], "choose train, evaluate, report"),
+    (["--runs=a,b", "--config=x"], "--runs is for --mode=report, not --mode=t"),
+    (["--mode=report"], "--mode=report needs --runs=FOLDER,FOLDER"),
+    (["--mode=report", "--runs=a", "--config=x"], "no --config"),
+    (["--mode=report", "--runs=/no/such"], "no run folder '/no/such'"),
+  ],
+)
+def test_command_line_mistakes(nothing_runs, argv, words):
+  argv = [text.replace("CONFIGS", str(ROOT / "configs")) for text in argv]
+  refuses(words, *argv)
+
+
+@pytest.mark.parametrize(
+  ("override", "words"),
+  [
+    ("train.epoch=3", "did you mean config.train.epochs?"),
+    ("train.epochs=2.5", "give a whole number"),
+    ("train.epochs=0", "config.train.epochs is 0: give a whole number, at le"),
+    ("optimizer.learning_rate=nan", "config.optimizer.learning_rate is nan"),
+    ("optimizer.momentum=1", "from 0 to below 1"),
+    ("optimizer.schedule=linear", "cosine_epoch, cosine_step, constant"),
+    ("train.dtype=float64", "give float32 or bfloat16"),
+    ("method.name=trades", "adversarial, augmix, robust_augmix, standard"),
+    ("method.name=augmix", "lacks augment"),
+    ("model.name=vgg", "resnet, wide_resnet"),
+    ("model.depth=11", "depth must be 6 n + 4, such as 10 or 16"),
+    ("model.widen_factor=0", "widen_factor is 0"),
+    ("dataset.name=svhn", "arrays, cifar, digits"),
+    ("dataset.name=digits", "has no field label, num_classes, path"),
+    ("evaluators.clean.name=fast", "config.evaluators.clean.name is 'fast'"),
+    ("augment.padding=-1", "config.augment (augment 'basic'): padding is -1"),
+    ("train.batch_size=18", "multiple of the 4 devices, such as 16 or 20"),
+    ("evaluate.batch_size=30", "multiple of the 4 devices, such as 28 or 32"),
+    ("train.batch_size=128", "64 examples make no batch of 128"),
+    ("train.images=65", "(config.train.images)"),
+    ("evaluate.images=33", "limit 33 is outside 0..32"),
+    ("dataset.path=/no/such.npz", "/no/such.npz is missing"),
+    ("dataset.num_classes=3", "label 3 at index 3 is outside 0..2"),
+    ("evaluators.corruption.folder=/no/such", "no corruption is in /no/such"),
+    ("floors=('clean',None,'over',1)", "is not (measure, epsilon, bound, val"),
+  ],
+)
+def test_config_mistakes(nothing_runs, config, tmp_path, override, words):
+  folder = tmp_path / "run"
+  refuses(words, config, f"--workdir={folder}", f"--config.{override}")
+  assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+  ("override", "words"),
+  [
+    ("method.attack.steps=0", "config.method.attack.steps is 0"),
+    ("method.attack.step_size=-1", "config.method.attack.step_size is -1.0"),
+    ("method.attack.epsilon=nan", "config.method.attack (attack 'pgd'): eps"),
+    ("method.attack.norm=l1", "'l1' does not exist: choose one of"),
+    ("method.attack.start=here", "none"),
+    ("method.attack.restarts=0", "restarts 0"),
+    ("method.augment.severity=11", "config.method.augment (augment 'augmix')"),
+    ("method.augment.operations=10", "give 9 or 13"),
+    ("method.weight=nan", "weight is nan"),
+    ("method.jensen_shannon=fuzzy", "exact, clamped"),
+    ("evaluators.adversarial.epsilons=()", "epsilons are ()"),
+    ("evaluators.adversarial.epsilons=1,-1", "epsilons are (1, -1)"),
+    ("evaluators.adversarial.epsilons=1e999", "epsilons are (inf,)"),
+    ("evaluators.adversarial.epsilons='a','b'", "give numbers"),
+    ("evaluators.adversarial.relative_step_size=0", "number above 0"),
+    ("evaluators.adversarial.attack.epsilon=-1", "adversarial.attack (attack"),
+  ],
+)
+def test_attack_and_augmentation_mistakes(
+  nothing_runs, monkeypatch, data, tmp_path, override, words
+):
+  # Its weights are drawn after all this is checked.
+  monkeypatch.setattr(train, "create", lambda *args: pytest.fail("too late"))
+  refuses(
+    words,
+    f"--config={ROOT}/configs/robust_augmix.py:smoke,dataset=arrays",
+    f"--config.dataset.path={data}",
+    f"--config.{override}",
+    f"--workdir={tmp_path}",
+  )
+
+
+def test_damaged_data(nothing_runs, config, data, tmp_path):
+  half = tmp_path / "half.npz"
+  half.write_bytes(data.read_bytes()[:5000])
+  path = f"--config.dataset.path={half}"
+  refuses("cannot be read", config, path, f"--workdir={tmp_path / 'run'}")
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate"])
+@pytest.mark.parametrize(
+  ("part", "words"),
+  [
+    ("config.json", "config.json is damaged"),
+    ("metrics.jsonl", "metrics.jsonl is damaged in line 1"),
+    ("checkpoints/4/default/manifest.ocdbt", "checkpoints/4 cannot be read"),
+  ],
+)
+def test_damaged_run(monkeypatch, config, copy, mode, part, words):
+  monkeypatch.setattr(
+    evaluate.plugins.load("evaluator", "clean"), "run", pytest.fail
+  )
+  path = copy / part
+  path.write_bytes(path.read_bytes()[100:])
+  (copy / "results.json").write_text("half")  # else the run is finished
+  refuses(words, config, f"--workdir={copy}", f"--mode={mode}")
+
+
+def test_folders_of_other_runs(nothing_runs, config, copy, tmp_path):
+  workdir = f"--workdir={copy}"
+  refuses("seed is 0 there and 1 now", config, workdir, "--config.seed=1")
+  for folder, words in ((tmp_path / "none", "must name"), (ROOT, "must name")):
+    refuses(words, config, "--mode=evaluate", f"--workdir={folder}")
+  shutil.rmtree(copy / "checkpoints")
+  refuses("train this run first", config, "--mode=evaluate", workdir)
+  (copy / "results.json").write_text("{")
+  refuses("results.json", "--mode=report", f"--runs={copy}")
+
+
+def test_trained_run_is_shown(trained):
+  folder, out, err = trained
+  assert "28.1" in out or "clean" in out
+  assert f"Results: {folder / 'results.json'}" in out
+  assert "train on 4 x cpu" in err and "step 4/4" in err
+  assert (folder / "figures" / "training_curves.png").exists()
+
+
+def results(folder):
+  found = json.loads((folder / "results.json").read_text())
+  return {k: v for k, v in found.items() if k != "timing"}
+
+
+def test_finished_run_is_only_shown(nothing_runs, config, trained):
+  folder, out, _ = trained
+  code, again, err = run(config, f"--workdir={folder}")
+  assert code == 0 and again == out
+  assert f"{folder} is finished (--mode=evaluate measures it again)" in err
+
+
+def test_other_evaluation_measures_again(monkeypatch, config, copy):
+  monkeypatch.setattr(train.pipeline, "batch_indices", pytest.fail)  # no step
+  half = "--config.evaluate.images=16"
+  code, _, err = run(config, f"--workdir={copy}", half)
+  assert code == 0 and "finished" not in err
+  assert results(copy)["clean"]["total"] == 16
+  assert run(config, f"--workdir={copy}", half)[2].count("is finished") == 1
+
+
+def test_evaluating_again_gives_the_same(config, trained, copy):
+  # As if it had been trained on an accelerator.
+  saved = settings.read(copy)
+  saved["train"] |= {"dtype": "bfloat16", "steps_per_dispatch": 4}
+  settings.write_json(saved, copy / "config.json")
+  (copy / "results.json").unlink()
+  code, _, err = run(config, f"--workdir={copy}", "--mode=evaluate")
+  assert code == 0, err
+  again, first = results(copy), results(trained[0])
+  assert again.pop("config")["train"]["dtype"] == "bfloat16"
+  del first["config"]
+  assert again == first
+
+
+def test_report_of_several_runs(trained, copy, tmp_path):
+  out = tmp_path / "report"
+  runs = f"--runs={trained[0]},{copy}"
+  code, text, err = run("--mode=report", runs, f"--workdir={out}")
+  assert code == 0, err
+  assert str(out / "summary.md") in text and (out / "summary.md").exists()
+
+
+@pytest.mark.parametrize(
+  ("error", "code", "words"),
+  [
+    (KeyboardInterrupt(), 130, "interrupted: the same command goes on"),
+    (FloatingPointError("step 3:\nloss is nan"), 2, "error: step 3: loss is"),
+    (OSError(28, "No space left on device"), 2, "error: [Errno 28] No space"),
+    (
+      jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
+      2,
+      "error: the device has too little memory: lower config.evaluate.batch",
+    ),
+  ],
+)
+def test_what_happens_on_the_way(monkeypatch, config, error, code, words):
+  def raises(*args):
+    raise error
+
+  monkeypatch.setattr(train, "train_and_evaluate", raises)
+  found, out, err = run(config)
+  assert (found, out) == (code, "")
+  assert err.splitlines()[-1].startswith(words) and "Traceback" not in err
+  if isinstance(error, ValueError | OSError):
+    with pytest.raises(type(error)):
+      run(config, "--debug")
+
+
+@pytest.mark.parametrize(
+  "error", [RuntimeError("a bug"), jax.errors.JaxRuntimeError("INTERNAL: x")]
+)
+def test_bugs_keep_their_traceback(monkeypatch, config, error):
+  def raises(*args):
+    raise error
+
+  monkeypatch.setattr(train, "train_and_evaluate", raises)
+  with pytest.raises(type(error)):
+    run(config)
+
+
+def test_debug_shows_the_traceback():
+  with pytest.raises(FileNotFoundError, match="not a config file"):
+    run("--config=configs/x.py", "--debug")
+
+
+def test_help_names_every_flag_and_config():
+  with pytest.raises(SystemExit) as caught:
+    run("--help")
+  assert caught.value.code == 0
+  text = program.parser().format_help()
+  flags = ("--config", "--workdir", "--mode", "--runs", "--debug")
+  for name in (*flags, "train:", "evaluate:", "report:", "robust_augmix"):
+    assert name in text
+
+
+def test_no_device(monkeypatch, config):
+  def raises():
+    raise RuntimeError("Unable to initialize backend 'tpu'")
+
+  monkeypatch.setattr(jax, "devices", raises)
+  refuses("JAX finds no device: Unable to initialize backend", config)
+
+
+def test_half_of_a_multi_host_setting(monkeypatch, config):
+  monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1234")
+  refuses("JAX_NUM_PROCESSES is None", config)
+
+
+def command(*argv, **options):
+  return subprocess.Popen(
+    [sys.executable, str(ROOT / "main.py"), *argv],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    **options,
+  )
+
+
+def test_real_command_without_flags(tmp_path):
+  process = command(cwd=tmp_path)
+  out, err = process.communicate(timeout=120)
+  assert (process.returncode, out) == (2, "")
+  assert err.startswith("error: --config is missing") and err.count("\n") == 1
+
+
+def test_real_interruption(config, trained, tmp_path):
+  folder = tmp_path / "run"
+  process = command(
+    config,
+    f"--workdir={folder}",
+    "--config.train.epochs=100000",
+    "--config.train.checkpoint_every=10",
+    env=os.environ | {"PYTHONWARNINGS": "ignore"},
+  )
+  deadline = time.monotonic() + 240
+  while not list(folder.glob("checkpoints/*/commit_success.txt")):
+    assert process.poll() is None, process.communicate()
+    assert time.monotonic() < deadline
+    time.sleep(0.1)
+  process.send_signal(signal.SIGINT)
+  out, err = process.communicate(timeout=120)
+  assert (process.returncode, out) == (130, "")
+  assert err.splitlines()[-1].startswith("interrupted: ")
+  assert "Traceback" not in err
