@@ -1,0 +1,195 @@
+"""The house's rules, read from the source itself."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CODE = sorted(
+  path.relative_to(ROOT)
+  for path in (
+    ROOT / "main.py",
+    *(ROOT / "configs").glob("*.py"),
+    *(ROOT / "ram_jax").rglob("*.py"),
+  )
+)
+# As in docs/design.md: a file imports lower layers or its own place.
+LAYERS = (
+  ("image", "losses", "keys"),
+  ("augment", "attacks", "corruptions", "models"),
+  ("methods",),
+  (
+    "data",
+    "state",
+    "optim",
+    "parallel",
+    "checkpoint",
+    "metrics",
+    "plugins",
+  ),
+  ("step", "evaluators", "report", "interop"),
+  ("train", "evaluate", "settings", "command_line"),
+)
+LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
+PURE = 3  # layers below this one see arrays, keys and dataclasses only
+# What a pure layer may import beside ram_jax.
+PURE_IMPORTS = {
+  "collections",
+  "dataclasses",
+  "flax",
+  "functools",
+  "jax",
+  "math",
+  "numbers",
+  "numpy",
+  "typing",
+}
+MAX_LINES = 300
+PACKAGE = [
+  path
+  for path in CODE
+  if path.parts[0] == "ram_jax" and path.name != "__init__.py"
+]
+FLOAT_MATH = [
+  path
+  for path in PACKAGE
+  if path.parts[1] in ("models", "attacks", "losses.py")
+]
+
+
+def source(path):
+  return (ROOT / path).read_text()
+
+
+def tree(path):
+  return ast.parse(source(path))
+
+
+def place(path):
+  """The folder or file right below ram_jax/ that a path belongs to."""
+  return path.parts[1].removesuffix(".py")
+
+
+def imported(node_tree):
+  """Dotted names of all imports, wherever they stand."""
+  for node in ast.walk(node_tree):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, "imports are absolute"
+      yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def upward(path, names):
+  """Which of the imported names lie above a file, or beside it elsewhere."""
+  here = place(path)
+  level = LEVEL[here]
+  wrong = []
+  for name in names:
+    package, _, rest = name.partition(".")
+    if package in ("main", "configs", "tests"):
+      wrong.append(name)
+    elif package == "ram_jax":
+      there = rest.split(".")[0]
+      own = there == here or (ROOT / "ram_jax" / f"{there}.py").exists()
+      above = LEVEL[there] > level
+      if above or (LEVEL[there] == level and not own):
+        wrong.append(name)
+  return wrong
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=str)
+def test_imports_point_downwards(path):
+  assert place(path) in LEVEL, f"{path} has no layer: give it one, in the docs"
+  names = list(imported(tree(path)))
+  assert upward(path, names) == []
+  if LEVEL[place(path)] < PURE:
+    foreign = {name.split(".")[0] for name in names} - {"ram_jax"}
+    assert foreign <= PURE_IMPORTS
+    assert not re.search(r"\bdevices\(|default_backend|open\(", source(path))
+
+
+def test_upward_imports_are_seen():
+  path = pathlib.Path("ram_jax/methods/standard.py")
+  names = ["ram_jax.losses", "ram_jax.attacks.pgd.Attack", "ram_jax.train"]
+  names += ["ram_jax.data.pipeline", "configs.default", "jax.numpy"]
+  assert upward(path, names) == names[2:5]
+  assert upward(pathlib.Path("ram_jax/models/resnet.py"), names[:2]) == [
+    "ram_jax.attacks.pgd.Attack"
+  ]
+
+
+def test_layers_are_the_design_documents():
+  text = (ROOT / "docs" / "design.md").read_text()
+  rows = dict(re.findall(r"^L(\d)  +(.*)$", text, re.MULTILINE))
+  assert len(rows) == len(LAYERS) + 1  # and main.py on top
+  for path in PACKAGE:
+    here = place(path)
+    assert re.search(rf"\b{here}\b", rows[str(LEVEL[here])]), here
+
+
+def definitions(path):
+  """(is public, node) of functions, classes and methods, not nested ones."""
+  kinds = (ast.ClassDef, ast.FunctionDef)
+  for node in tree(path).body:
+    if not isinstance(node, kinds):
+      continue
+    public = not node.name.startswith("_")
+    yield public, node
+    for part in node.body if isinstance(node, ast.ClassDef) else ():
+      if isinstance(part, kinds):
+        shown = part.name == "__call__" or not part.name.startswith("_")
+        yield public and shown, part
+
+
+@pytest.mark.parametrize("path", CODE, ids=str)
+def test_documented_and_typed(path):
+  module = tree(path)
+  if path.name != "__init__.py":
+    assert ast.get_docstring(module), f"{path} has no docstring"
+  for public, node in definitions(path):
+    if public:
+      assert ast.get_docstring(node), f"{path}: {node.name} has no docstring"
+    if isinstance(node, ast.FunctionDef):
+      arguments = node.args
+      named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+      named += filter(None, [arguments.vararg, arguments.kwarg])
+      bare = [a.arg for a in named if a.annotation is None]
+      assert set(bare) <= {"self", "cls"}, f"{path}: {node.name} {bare}"
+      assert node.returns, f"{path}: {node.name} returns what?"
+
+
+@pytest.mark.parametrize("path", CODE, ids=str)
+def test_short_and_strict(path):
+  text = source(path)
+  assert len(text.splitlines()) <= MAX_LINES
+  assert not re.search(r"\bconfig(\.\w+)*\.get\(", text), "hidden defaults"
+  assert not re.search(r"\b(eval|exec)\(", text)
+  assert not re.search(r"(/work/|/home/|/root/|/tmp/)", text)
+
+
+@pytest.mark.parametrize("path", CODE, ids=str)
+def test_only_parallel_names_the_devices(path):
+  if path.name == "parallel.py":
+    return
+  names, strings = set(), set()
+  for node in ast.walk(tree(path)):
+    if isinstance(node, ast.Attribute):
+      names.add(node.attr)
+    elif isinstance(node, ast.Name):
+      names.add(node.id)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+      strings.add(node.value)
+  assert not names & {"pmap", "shard_map", "axis_index", "Mesh"}
+  assert "devices" not in strings
+
+
+@pytest.mark.parametrize("path", FLOAT_MATH, ids=str)
+def test_no_type_of_32_bits(path):
+  for node in ast.walk(tree(path)):
+    name = getattr(node, "attr", getattr(node, "id", None))
+    if isinstance(node, ast.Constant):
+      name = node.value
+    assert name not in ("float32", "f4", "single"), f"line {node.lineno}"
