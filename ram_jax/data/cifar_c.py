@@ -124,13 +124,8 @@ class CorruptedSource:
       )
     if severity not in SEVERITIES:
       raise ValueError(f"severity {severity} is unknown: choose from 1..5")
-    if self.folder:
-      images, labels = self._load_files(corruption, severity)
-    else:
-      images, labels = self._load_tfds(corruption, severity)
-    what = f"{self.label}, {corruption} {severity}"
-    pipeline.check(images, labels, self.classes, what)
-    return images, labels
+    images, labels = self._view(corruption, severity)
+    return np.array(images), labels
 
   def _has(self, name: str) -> bool:
     if self.folder:
@@ -144,38 +139,45 @@ class CorruptedSource:
     return inner if inner.is_dir() else folder
 
   def check(self) -> None:
-    """Opens every .npy file; only `load` reads what is in it.
+    """Checks every .npy file without reading the images, within a second.
 
     Raises:
       FileNotFoundError: there is no corruption at all, or no labels.
       ValueError: a file is damaged or not what it should be.
     """
     for name in self.names():
-      if self.folder:
-        self._open(name)
+      for severity in SEVERITIES if self.folder else ():
+        self._view(name, severity)
 
-  def _open(self, corruption: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images [5 N, 32, 32, 3], still on disk, and labels [N] or [5 N]."""
+  def _view(
+    self, corruption: str, severity: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """As `load`, but images of .npy files stay on the disk."""
+    if self.folder:
+      images, labels = self._open(corruption, severity)
+    else:
+      images, labels = self._load_tfds(corruption, severity)
+    what = f"{self.label}, {corruption} {severity}"
+    pipeline.check(images, labels, self.classes, what)
+    return images, labels
+
+  def _open(
+    self, corruption: str, severity: int
+  ) -> tuple[np.ndarray, np.ndarray]:
     path = self._folder() / f"{corruption}.npy"
     stacked = self._read(path)
-    rest = len(stacked) % len(SEVERITIES)
+    size, rest = divmod(len(stacked), len(SEVERITIES))
     if stacked.dtype != np.uint8 or stacked.shape[1:] != (32, 32, 3) or rest:
       raise ValueError(
         f"{path} is {stacked.dtype} {list(stacked.shape)}, expected uint8"
         " [5 N, 32, 32, 3], five severities one after another"
       )
-    return stacked, self._read(self._folder() / "labels.npy")
-
-  def _load_files(
-    self, corruption: str, severity: int
-  ) -> tuple[np.ndarray, np.ndarray]:
-    stacked, labels = self._open(corruption)
-    size = len(stacked) // len(SEVERITIES)
     rows = slice((severity - 1) * size, severity * size)
+    path = self._folder() / "labels.npy"
+    labels = self._read(path)
     # The published file repeats the labels for each severity.
     labels = labels[rows] if len(labels) == len(stacked) else labels
-    path = self._folder() / "labels.npy"
-    return np.array(stacked[rows]), pipeline.as_labels(labels, size, str(path))
+    return stacked[rows], pipeline.as_labels(labels, size, str(path))
 
   def _read(self, path: pathlib.Path) -> np.ndarray:
     """Opens a file without reading it, and without running what is in it."""

@@ -29,6 +29,7 @@ def write(folder, names=("snow", "gaussian_noise"), labels=None):
 def test_each_severity_is_its_fifth_of_the_file(tmp_path, labels, inner):
   contents = write(tmp_path / "c" / inner, labels=labels)
   source = cifar_c.CorruptedSource(folder=str(tmp_path / "c"))
+  source.check()
   assert source.names() == ("gaussian_noise", "snow")
   assert source.label == "CIFAR-10-C (from .npy files)"
   for name, stacked in contents.items():
@@ -130,8 +131,10 @@ def test_wrong_arrays_are_named(tmp_path, stacked, message):
 )
 def test_wrong_labels_are_named(tmp_path, labels, message):
   write(tmp_path / "c", ["fog"], labels)
-  with pytest.raises(ValueError, match=message):
-    cifar_c.CorruptedSource(folder=str(tmp_path / "c")).load("fog", 1)
+  source = cifar_c.CorruptedSource(folder=str(tmp_path / "c"))
+  for read in (source.check, lambda: source.load("fog", 1)):
+    with pytest.raises(ValueError, match=message):
+      read()
 
 
 def saved(array):
@@ -154,10 +157,12 @@ def saved(array):
 def test_a_damaged_file_is_named(tmp_path, raw):
   write(tmp_path / "c")
   (tmp_path / "c" / "fog.npy").write_bytes(raw)
-  with pytest.raises(
-    ValueError, match="fog.npy .* damaged or no plain arr.*zen"
-  ):
-    cifar_c.CorruptedSource(folder=str(tmp_path / "c")).load("fog", 1)
+  source = cifar_c.CorruptedSource(folder=str(tmp_path / "c"))
+  for read in (source.check, lambda: source.load("fog", 1)):
+    with pytest.raises(
+      ValueError, match="fog.npy .* damaged or no plain arr.*zen"
+    ):
+      read()
 
 
 def test_what_is_missing_is_named(tmp_path):
@@ -170,7 +175,7 @@ def test_what_is_missing_is_named(tmp_path):
     source.load("fog", 1)
   for options in ({"folder": str(tmp_path)}, {"tfds_dir": str(tmp_path)}):
     with pytest.raises(FileNotFoundError, match="no corruption is in.*zenodo"):
-      cifar_c.CorruptedSource(**options).names()
+      cifar_c.CorruptedSource(**options).check()
 
 
 def test_wrong_choices(tmp_path):
