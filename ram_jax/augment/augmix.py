@@ -165,8 +165,10 @@ class Augment:
     Slots after a chain's depth hold `operations`, which is none of them.
     """
     least, most = self.depth
-    # One call for all: each call costs a third of a second of compilation.
-    drawn = jax.random.uniform(key, (self.width, 1 + 3 * most), jnp.float32)
+    # One call, and a flat one: both spare seconds of compilation.
+    shape = (self.width, 1 + 3 * most)
+    drawn = jax.random.uniform(key, (shape[0] * shape[1],), jnp.float32)
+    drawn = drawn.reshape(shape)
     depth, choice, uniforms = jnp.split(drawn, (1, 1 + most), axis=1)
     depth = least + jnp.floor(depth * (most - least + 1))
     choice = jnp.floor(choice * self.operations).astype(jnp.int32)

@@ -60,30 +60,32 @@ def replay(augment, keys, levels, flavour):
 
 
 @pytest.mark.parametrize(
-  ("operations", "flavour"), [(9, "bilinear"), (13, "author")]
+  "augment",
+  [augmix.Augment(), augmix.Augment(13, "author", 2, (2, 4), severity=10)],
 )
-def test_chains_and_mix_equal_pillow(operations, flavour):
-  augment = augmix.Augment(operations, flavour)
+def test_chains_equal_pillow(augment):
   batch, keys = images()[:7], KEYS[:7]
   levels = np.asarray(jnp.round(batch * 255)).astype(np.uint8)
-  expected = replay(augment, keys, levels, flavour)
-  chains = program_of_chains(augment)(keys, batch)
-  ours = np.asarray(jnp.round(chains * 255))
+  expected = replay(augment, keys, levels, augment.resampling)
+  ours = np.asarray(jnp.round(program_of_chains(augment)(keys, batch) * 255))
   # A level lost to interpolation can grow in an equalisation after it.
   assert np.mean(ours != expected) <= 1e-3
-  assert len(np.unique(ours.reshape(21, -1), axis=0)) == 21
-  mix_keys = jnp.stack([jax.random.split(key)[1] for key in keys])
+  distinct = np.unique(ours.reshape(7 * augment.width, -1), axis=0)
+  assert len(distinct) == 7 * augment.width
+
+
+def test_the_mix_is_the_drawn_one_and_is_not_rounded():
+  augment, batch = augmix.Augment(), images()
+  chains = program_of_chains(augment)(KEYS[:7], batch[:7])
+  chains = np.asarray(chains, np.float64)
+  mix_keys = jnp.stack([jax.random.split(key)[1] for key in KEYS[:7]])
   weights, share = [np.asarray(a) for a in augment._weights(mix_keys)]
   share = share[:, None, None, None]
-  mixed = np.einsum("bw,bwijc->bijc", weights, np.asarray(chains, np.float64))
-  target = (1 - share) * np.asarray(batch) + share * mixed
-  np.testing.assert_allclose(
-    augment.mix(keys, batch, chains), target, atol=3e-7
-  )
-  # The same draws as one call, and not rounded to grey levels.
-  whole = np.asarray(program(augment)(KEYS, images()))
-  np.testing.assert_allclose(whole[:7], target, atol=3e-7)
-  assert np.abs(255 * whole - np.round(255 * whole)).max() > 0.4
+  mixed = np.einsum("bw,bwijc->bijc", weights, chains)
+  target = (1 - share) * np.asarray(batch[:7]) + share * mixed
+  ours = np.asarray(program(augment)(KEYS, batch))
+  np.testing.assert_allclose(ours[:7], target, atol=3e-7)
+  assert np.abs(255 * ours - np.round(255 * ours)).max() > 0.4
 
 
 def test_an_example_depends_on_its_own_key_and_image_alone():
@@ -97,7 +99,7 @@ def test_an_example_depends_on_its_own_key_and_image_alone():
   np.testing.assert_array_equal(permuted, together[order])
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4])
+@pytest.mark.parametrize("devices", [2, 4])
 def test_devices_do_not_change_a_bit(devices):
   augment, batch = augmix.Augment(), images()
   one = np.asarray(program(augment)(KEYS, batch))[:8]
@@ -108,15 +110,13 @@ def test_devices_do_not_change_a_bit(devices):
   np.testing.assert_array_equal(np.asarray(spread).reshape(one.shape), one)
 
 
-@pytest.mark.parametrize("alpha", [0.3, 1.0, 4.0])
-def test_mixing_weights_do_not_depend_on_the_batch(alpha):
-  augment = augmix.Augment(alpha=alpha)
+def test_mixing_weights_from_gammas_do_not_depend_on_the_batch():
+  augment = augmix.Augment(alpha=0.3)
   chains = jnp.stack([images(), images() ** 2, 1 - images()], axis=1)
   mix = jax.jit(augment.mix)
   together = np.asarray(mix(KEYS, images(), chains))
-  for size in (1, 2):
-    part = mix(KEYS[:size], images()[:size], chains[:size])
-    np.testing.assert_array_equal(part, together[:size])
+  alone = mix(KEYS[:1], images()[:1], chains[:1])
+  np.testing.assert_array_equal(alone, together[:1])
 
 
 def test_chunks_change_no_value_and_wide_types_no_level():
@@ -133,25 +133,20 @@ def test_chunks_change_no_value_and_wide_types_no_level():
     )
 
 
-def test_fields_change_the_result():
+def test_resampling_changes_a_part_of_the_chains():
   batch, keys = images()[:7], KEYS[:7]
-  base = np.asarray(program(augmix.Augment())(KEYS, images()))[:7]
-  for change in (
-    {"operations": 13},
-    {"resampling": "author"},
-    {"width": 1},
-    {"depth": 1},
-    {"severity": 10},
-    {"alpha": 2.0},
-  ):
-    other = np.asarray(jax.jit(augmix.Augment(**change))(keys, batch))
-    assert other.shape == base.shape
-    assert np.mean(other != base) > 0.2, change
+  base = program_of_chains(augmix.Augment())(keys, batch)
+  author = program_of_chains(augmix.Augment(resampling="author"))(keys, batch)
+  share = np.mean(np.any(np.asarray(base != author), axis=(2, 3, 4)))
+  # Of the operations 3/9 differ: of depths 1 to 3, 1 - mean((2/3)^d) = 0.53.
+  assert 0.2 < share < 0.8
 
 
 def test_depth_minus_one_is_the_original_one_to_three():
   assert augmix.Augment(depth=-1) == augmix.Augment(depth=[1, 3])
   assert augmix.Augment(depth=2) == augmix.Augment(depth=(2, 2))
+  plan, _ = plans(augmix.Augment(depth=2, width=1), 50)
+  assert plan.shape == (50, 1, 2) and plan.max() < 9
 
 
 @pytest.mark.parametrize("operations", [9, 13])

@@ -4,6 +4,7 @@
 levels that differ on the real images in ../shared/data.
 """
 
+import functools
 import pathlib
 import sys
 
@@ -56,20 +57,32 @@ def pillow(image, name, param, flavour):
   return np.asarray(result).reshape(image.shape)
 
 
+@functools.cache
+def batched(name, flavour):
+  """The compiled operation on batches, one for all callers."""
+  return jax.jit(jax.vmap(FLAVOURS[flavour][name].apply))
+
+
+@functools.cache
+def drawing(name, severity, size):
+  """The compiled draw; both flavours share it."""
+  draw = functools.partial(ops.OPS[name].draw, severity=severity, size=size)
+  return jax.jit(jax.vmap(draw))
+
+
 def differences(images, name, params, flavour):
   """Ours minus Pillow's, grey levels int [B,H,W,C]; `params` [B,1]."""
-  apply = jax.jit(jax.vmap(FLAVOURS[flavour][name].apply))
-  floats = apply(jnp.asarray(images) / 255.0, jnp.asarray(params))
-  ours = np.asarray(jnp.round(255 * floats)).astype(int)
+  floats = jnp.asarray(images) / 255.0, jnp.asarray(params)
+  ours = np.asarray(jnp.round(255 * batched(name, flavour)(*floats)))
   pairs = zip(images, np.asarray(params), strict=True)
-  return ours - np.stack([pillow(i, name, p[0], flavour) for i, p in pairs])
+  theirs = [pillow(i, name, p[0], flavour) for i, p in pairs]
+  return ours.astype(int) - np.stack(theirs)
 
 
-def draws(name, flavour, count, severity, size=(32, 32), seed=0):
+def draws(name, count, severity, size=(32, 32), seed=0):
   """Parameters [count,1] drawn for an operation."""
-  draw = FLAVOURS[flavour][name].draw
   keys = jax.random.split(jax.random.key(seed), count)
-  return jax.jit(jax.vmap(lambda key: draw(key, severity, size)))(keys)
+  return drawing(name, severity, size)(keys)
 
 
 def main():
@@ -84,20 +97,14 @@ def main():
   for name in ops.OPS:
     same = ops.OPS[name] is ops.OPS_AUTHOR[name]
     for flavour in ("bilinear",) if same else FLAVOURS:
-      found = [
-        np.abs(
-          differences(
-            images, name, draws(name, flavour, len(images), s), flavour
-          )
-        )
-        for s in (3, 10)
-      ]
-      rates = " | ".join(
-        f"{np.mean(f > 0):.1e}" if f.any() else "0" for f in found
-      )
+      params = [draws(name, len(images), severity) for severity in (3, 10)]
+      found = [np.abs(differences(images, name, p, flavour)) for p in params]
+      rates = [f"{np.mean(f > 0):.1e}" if f.any() else "0" for f in found]
       label = "either" if same else flavour
       largest = max(f.max() for f in found)
-      print(f"| {name} | {label} | {rates} | {largest} |", flush=True)
+      print(
+        f"| {name} | {label} | {' | '.join(rates)} | {largest} |", flush=True
+      )
 
 
 if __name__ == "__main__":
