@@ -88,7 +88,7 @@ def get_config() -> ConfigDict:
   # How it is measured.
   config.evaluate = ConfigDict(
     {
-      "batch_size": 500,  # images at once, over all devices; changes no result
+      "batch_size": 512,  # images at once, over all devices; changes no result
       "images": 0,  # first N test images only; 0: all
     }
   )

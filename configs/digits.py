@@ -23,7 +23,7 @@ def get_config(argument: str = "") -> ConfigDict:
   config.train.batch_size = 32
   config.train.log_every = 5
   config.optimizer.schedule = "cosine_step"
-  config.evaluate.batch_size = 120
+  config.evaluate.batch_size = 128
   config.floors = (
     ("clean", None, "at least", 0.92),
     ("adversarial", 1.0, "at least", 0.75),

@@ -1,6 +1,7 @@
 """The one evaluation loop: every evaluator, results.json, the figures."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import pathlib
 import platform
@@ -12,9 +13,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ram_jax import keys as keys_lib
-from ram_jax import metrics, parallel, plugins, settings
+from ram_jax import metrics, parallel, plugins, run_folder, settings
 from ram_jax.attacks.pgd import Attack
-from ram_jax.augment.augmix import Augment
 from ram_jax.checkpoint import Checkpoints
 from ram_jax.data import pipeline
 from ram_jax.image.color import dequantise
@@ -61,16 +61,19 @@ def evaluate_run(
     ValueError: if it holds another run, or is damaged.
   """
   folder = pathlib.Path(workdir)
-  config = settings.resolve(config, settings.read(folder))
-  settings.check_workdir(config, folder)
+  config = settings.resolve(config, run_folder.read(folder))
+  run_folder.check(config, folder)
   source = plugins.build("dataset", config.dataset)
   evaluation = build(config, source)
-  train_data = pipeline.load(source, "train", config.train.images)
+  train_data = pipeline.describe(
+    *pipeline.load(source, "train", config.train.images)
+  )
+  run_folder.check_data(train_data, folder)
   checkpoints = Checkpoints(folder / "checkpoints")
   shape = evaluation.images.shape[1:]
   state = checkpoints.restore_variables(evaluation.module, shape)
   checkpoints.close()
-  return run(config, evaluation, state, folder, pipeline.describe(*train_data))
+  return run(config, evaluation, state, folder, train_data)
 
 
 def build(config: ConfigDict, source: Any) -> Evaluation:
@@ -150,7 +153,7 @@ def run(
     "evaluate_seconds": time.monotonic() - started,
   }
   if parallel.is_first_process():
-    settings.write_json(results, folder / "results.json")
+    run_folder.write_json(results, folder / "results.json")
     draw(config, evaluation, model, key, folder)
   return results
 
@@ -246,8 +249,11 @@ def draw(
   keys = keys_lib.per_example(key, np.arange(len(labels)))
   # A loop compiles sooner than repeated code, and this is one small batch.
   attack = adversarial.attack.replace(unroll=False)
+  # The run's own AugMix; for methods without one, the paper's.
+  spec = config.method.to_dict().get("augment", {"name": "augmix"})
+  augment = plugins.build("augment", spec, "config.method.augment")
   clean, augmented, attacked = jax.device_get(
-    _views(attack, model, keys, images, labels)
+    _views(attack, model, keys, images, labels, augment=augment)
   )
   epsilon = attack.epsilon
   views = (
@@ -259,14 +265,16 @@ def draw(
   plots.views(figures / "views.png", views)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="augment")
 def _views(
   attack: Attack,
   model: Classifier,
   keys: jax.Array,
   images: jax.Array,
   labels: jax.Array,
+  *,
+  augment: Any,
 ) -> tuple[jax.Array, ...]:
   """Clean, AugMix and adversarial views of the same images."""
   clean = dequantise(images)
-  return clean, Augment()(keys, clean), attack(keys, clean, labels, model)
+  return clean, augment(keys, clean), attack(keys, clean, labels, model)

@@ -5,6 +5,8 @@ local devices, and pmapped functions take and return them whole (`in_axes` and
 `out_axes` None). What leaves so was reduced or gathered over the axis first.
 """
 
+import glob
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,8 +20,9 @@ AXIS = "devices"
 def initialize() -> None:
   """Joins the other processes of a multi-host run, where there are any.
 
-  Cloud TPU slices tell every host of the others (TPU_WORKER_HOSTNAMES); else
-  JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
+  On a Cloud TPU, JAX asks the machine itself for the slice's other hosts;
+  elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name
+  them.
   """
   if "JAX_COORDINATOR_ADDRESS" in os.environ:
     for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
@@ -33,8 +36,15 @@ def initialize() -> None:
       num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
       process_id=int(os.environ["JAX_PROCESS_ID"]),
     )
-  elif "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+  elif on_cloud_tpu():
     jax.distributed.initialize()
+
+
+def on_cloud_tpu() -> bool:
+  """Whether this machine has TPU chips and the library that drives them."""
+  # Where the chips of one kind or another show themselves to Linux.
+  chips = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
+  return bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
 def is_first_process() -> bool:

@@ -1,23 +1,15 @@
-"""A config made definite for this machine, and the workdir that it owns."""
+"""A config made definite for this machine."""
 
-import json
 import math
-import os
-import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from ram_jax import plugins
-from ram_jax.checkpoint import Checkpoints
-from ram_jax.data import pipeline
-from ram_jax.report import runs, tables
-
-# What may differ between a training run and a later evaluation of it.
-EVALUATION_FIELDS = ("name", "evaluate", "evaluators", "floors")
+from ram_jax import plugins, run_folder
+from ram_jax.report import tables
 
 
 def _one_of(*allowed: str) -> tuple[str, Callable[[Any], bool]]:
@@ -124,151 +116,8 @@ def build_model(
   )
 
 
-def check_workdir(config: ConfigDict, folder: pathlib.Path) -> None:
-  """Refuses a folder that cannot be written or holds another training run.
-
-  Args:
-    config: resolved.
-    folder: the run's folder; it may be missing.
-
-  Raises:
-    ValueError: naming the fields that differ.
-  """
-  place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-  if not place.is_dir():
-    raise ValueError(f"--workdir={folder}: {place} is a file, name a folder")
-  if not os.access(place, os.W_OK | os.X_OK):
-    raise ValueError(
-      f"--workdir={folder}: you may not write in {place}, name another folder"
-    )
-  if not (folder / "config.json").exists():
-    if (folder / "checkpoints").exists():
-      raise ValueError(
-        f"--workdir={folder} holds checkpoints without the config.json that "
-        "says what they are: restore it, or choose another --workdir"
-      )
-    return
-  if differ := differences(read(folder), config, EVALUATION_FIELDS):
-    shown = "; ".join(differ[:3])
-    more = f"; and {len(differ) - 3} more" if len(differ) > 3 else ""
-    raise ValueError(
-      f"--workdir={folder} holds another run: {shown}{more}. Choose "
-      "another --workdir, or give the same configuration to go on"
-    )
-
-
-def differences(
-  saved: dict[str, Any], config: ConfigDict, ignored: Sequence[str] = ()
-) -> list[str]:
-  """How a configuration differs from one that was saved.
-
-  Args:
-    saved: as read from JSON.
-    config: resolved.
-    ignored: fields of the top level that may differ.
-
-  Returns:
-    One phrase for each field that differs, in alphabetical order.
-  """
-  # Through JSON, as tuples come back from it as lists.
-  theirs, ours = _flat(saved), _flat(json.loads(json.dumps(config.to_dict())))
-  return [
-    f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} now"
-    for name in sorted(theirs.keys() | ours.keys())
-    if name.split(".")[0] not in ignored and theirs.get(name) != ours.get(name)
-  ]
-
-
-def finished(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
-  """The results of a run that has nothing left to do.
-
-  Args:
-    config: resolved.
-    folder: the run's folder; it may be missing.
-
-  Returns:
-    What results.json holds, if it measures the last step as `config` asks.
-  """
-  try:
-    results = runs.load(folder).results
-    size, step = results["data"]["train"]["size"], results["run"]["step"]
-    measured = results["config"]
-  except (FileNotFoundError, ValueError, KeyError):
-    return None  # missing or damaged results are measured again
-  train = config.train
-  last = pipeline.steps_per_epoch(size, train.batch_size) * train.epochs
-  if step != last or differences(measured, config):
-    return None
-  checkpoints = Checkpoints(folder / "checkpoints")
-  latest = checkpoints.latest_step()
-  checkpoints.close()
-  return results if latest == last else None
-
-
-def read(folder: pathlib.Path) -> dict[str, Any]:
-  """Reads a run's config.json.
-
-  Args:
-    folder: the run's folder.
-
-  Returns:
-    The resolved configuration.
-
-  Raises:
-    FileNotFoundError: if there is none.
-    ValueError: if it is damaged.
-  """
-  path = folder / "config.json"
-  if not path.exists():
-    raise FileNotFoundError(
-      f"{path} does not exist: --workdir must name the folder of a run"
-    )
-  try:
-    found = json.loads(path.read_text())
-    if not isinstance(found, dict) or "train" not in found:
-      raise ValueError("it holds no configuration")
-  except ValueError as error:
-    raise ValueError(
-      f"{path} is damaged ({error}): restore it, or start in a new --workdir"
-    ) from error
-  return found
-
-
-def write(config: ConfigDict, folder: pathlib.Path) -> None:
-  """Writes config.json; from then on the folder belongs to this run.
-
-  Args:
-    config: resolved.
-    folder: the run's folder; made if missing.
-  """
-  write_json(config.to_dict(), folder / "config.json")
-
-
-def write_json(tree: Any, path: pathlib.Path) -> None:
-  """Writes JSON so that a reader finds the old or the new file, never half.
-
-  Args:
-    tree: dicts, lists, numbers and strings.
-    path: the file; its folder is made if missing.
-  """
-  path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_suffix(".part")
-  part.write_text(json.dumps(tree, indent=2) + "\n")
-  part.replace(path)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  rows = {}
-  for name, value in tree.items():
-    if isinstance(value, dict):
-      rows |= _flat(value, f"{prefix}{name}.")
-    else:
-      rows[prefix + name] = value
-  return rows
-
-
 def _check(config: ConfigDict) -> None:
-  values = _flat(config.to_dict())
+  values = run_folder.flat(config.to_dict())
   rules = dict(_RULES)
   for name in values:
     group, _, field = name.rpartition(".")
@@ -281,7 +130,22 @@ def _check(config: ConfigDict) -> None:
   for name, (allowed, rule) in rules.items():
     if not rule(values[name]):
       raise ValueError(f"config.{name} is {values[name]!r}: give {allowed}")
+  _check_corruption(config)
   if not config.evaluators:
     raise ValueError("config.evaluators is empty: nothing would be measured")
   # Fails now where a row is malformed, and not after the training.
   tables.floors({}, config.floors)
+
+
+def _check_corruption(config: ConfigDict) -> None:
+  """A corrupted set belongs to one data set; others share its labels only."""
+  for name, spec in config.evaluators.items():
+    if spec.name != "corruption" or not (spec.folder or spec.tfds_dir):
+      continue
+    dataset = config.dataset
+    if dataset.name != "cifar" or dataset.classes != spec.classes:
+      raise ValueError(
+        f"config.evaluators.{name} measures CIFAR-{spec.classes}-C, but the "
+        f"data set is {dataset.to_dict()}: leave its folder and tfds_dir "
+        "empty, or choose the data set that it was made from"
+      )

@@ -12,7 +12,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ram_jax import evaluate, optim, parallel, plugins, settings, step
+from ram_jax import (
+  evaluate,
+  optim,
+  parallel,
+  plugins,
+  run_folder,
+  settings,
+  step,
+)
 from ram_jax.checkpoint import Checkpoints
 from ram_jax.data import pipeline
 from ram_jax.metrics import MetricWriter, Progress, announce
@@ -64,25 +72,25 @@ def train_and_evaluate(
   """
   config = settings.resolve(config)
   folder = pathlib.Path(workdir)
-  settings.check_workdir(config, folder)
-  if results := settings.finished(config, folder):
+  run_folder.check(config, folder)
+  if results := run_folder.finished(config, folder):
     announce(f"{folder} is finished (--mode=evaluate measures it again)")
     return results
   source = plugins.build("dataset", config.dataset)
   images, labels = pipeline.load(source, "train", config.train.images)
+  described = pipeline.describe(images, labels)
+  run_folder.check_data(described, folder)
   evaluation = evaluate.build(config, source)
   training = build(config, source, images.shape)
   if parallel.is_first_process():
-    settings.write(config, folder)
+    run_folder.write(config, described, folder)
   checkpoints = Checkpoints(folder / "checkpoints")
   data = {"images": images, "labels": labels}
   try:
     state = fit(config, training, data, folder, checkpoints)
   finally:
     checkpoints.close()  # what is being saved arrives, whatever happens
-  return evaluate.run(
-    config, evaluation, state, folder, pipeline.describe(images, labels)
-  )
+  return evaluate.run(config, evaluation, state, folder, described)
 
 
 def build(

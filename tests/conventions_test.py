@@ -30,7 +30,7 @@ LAYERS = (
     "plugins",
   ),
   ("step", "evaluators", "report", "interop"),
-  ("train", "evaluate", "settings", "command_line"),
+  ("train", "evaluate", "settings", "run_folder", "command_line"),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 PURE = 3  # layers below this one see arrays, keys and dataclasses only

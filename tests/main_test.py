@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import main as program
-from ram_jax import evaluate, settings, train
+from ram_jax import evaluate, run_folder, train
 
 ROOT = pathlib.Path(program.__file__).resolve().parent
 # Standard training without attacks, so that little is compiled.
@@ -146,7 +146,7 @@ def test_command_line_mistakes(nothing_runs, argv, words):
     ("evaluate.images=33", "limit 33 is outside 0..32"),
     ("dataset.path=/no/such.npz", "/no/such.npz is missing"),
     ("dataset.num_classes=3", "label 3 at index 3 is outside 0..2"),
-    ("evaluators.corruption.folder=/no/such", "no corruption is in /no/such"),
+    ("evaluators.corruption.folder=/no/such", "corruption measures CIFAR-10-C"),
     ("floors=('clean',None,'over',1)", "is not (measure, epsilon, bound, val"),
   ],
 )
@@ -259,9 +259,9 @@ def test_other_evaluation_measures_again(monkeypatch, config, copy):
 
 def test_evaluating_again_gives_the_same(config, trained, copy):
   # As if it had been trained on an accelerator.
-  saved = settings.read(copy)
+  saved = run_folder.read(copy)
   saved["train"] |= {"dtype": "bfloat16", "steps_per_dispatch": 4}
-  settings.write_json(saved, copy / "config.json")
+  run_folder.write_json(saved, copy / "config.json")
   (copy / "results.json").unlink()
   code, _, err = run(config, f"--workdir={copy}", "--mode=evaluate")
   assert code == 0, err

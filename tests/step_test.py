@@ -129,9 +129,10 @@ def test_every_option_changes_the_step(
   data, adversarial_reference, part, option
 ):
   state, _ = steps(data, method=adversarial, count=2, **option)
-  # One step of 1 and 4 devices differs by 1e-5 in float32 by rounding alone.
+  # Rounding alone makes 1e-5 of four devices, and nothing of one.
+  least = 1e-3 if "devices" in option else 1e-5
   theirs = getattr(adversarial_reference, part)
-  assert distance(getattr(state, part), theirs) > 1e-3
+  assert distance(getattr(state, part), theirs) > least
 
 
 def test_one_step_in_float32_on_1_and_4_devices(data):

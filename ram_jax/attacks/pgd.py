@@ -43,6 +43,11 @@ class Attack:
   start: str = flax.struct.field(pytree_node=False, default="uniform")
   unroll: bool = flax.struct.field(pytree_node=False, default=False)
 
+  @property
+  def label(self) -> str:
+    """The attack's name in tables."""
+    return f"PGD-{self.steps}"
+
   def __post_init__(self) -> None:
     _check_choice("norm", self.norm, NORMS)
     _check_choice("start", self.start, NORMS[self.norm].starts)
@@ -142,10 +147,7 @@ def _judge(
   logits: jax.Array, targets: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Whether each example is misclassified, and its loss."""
-  labels = targets
-  if targets.ndim == logits.ndim:
-    labels = jnp.argmax(targets, axis=-1)
-  wrong = jnp.argmax(logits, axis=-1) != labels
+  wrong = ~losses.correct(logits, targets)
   return wrong, losses.cross_entropy(logits, targets)
 
 

@@ -79,7 +79,7 @@ class Evaluator:
   def describe(self) -> dict[str, Any]:
     """How the numbers are got, for tables and titles."""
     return {
-      "name": f"PGD-{self.attack.steps}",
+      "name": self.attack.label,
       "norm": self.attack.norm,
       "steps": self.attack.steps,
       "restarts": self.attack.restarts,

@@ -98,8 +98,10 @@ def rotate_bilinear(levels: jax.Array, degrees: jax.Array) -> jax.Array:
   """
   height, width, channels = levels.shape
   bits = _coordinate_bits(max(height, width))
-  turn = jnp.round(jnp.asarray(_turns()) * (1 << bits)).astype(jnp.int32)
-  cos, sin = _row(turn, degrees)
+  # Rounded by numpy: a float64 constant means another thing to jax when its
+  # 64 bits are on.
+  turn = np.round(_turns() * (1 << bits)).astype(np.int32)
+  cos, sin = _row(jnp.asarray(turn), degrees)
   # Twice the distance from the centre, so that halves stay whole.
   right = 2 * jnp.arange(width, dtype=jnp.int32) + 1 - width
   down = (2 * jnp.arange(height, dtype=jnp.int32) + 1 - height)[:, None]
