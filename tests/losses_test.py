@@ -79,6 +79,13 @@ def test_cross_entropy_explains_targets_that_do_not_fit(targets, message):
     losses.cross_entropy(jnp.zeros((3, 10)), targets)
 
 
+def test_correct_for_classes_and_probabilities():
+  z = jnp.asarray([[0.0, 2, 1], [3, 2, 1], [0, 0, 1]])
+  assert losses.correct(z, jnp.asarray([1, 1, 2])).tolist() == [1, 0, 1]
+  p = jnp.asarray([[0.2, 0.5, 0.3], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]])
+  assert losses.correct(z, p).tolist() == [1, 0, 1]
+
+
 def test_jensen_shannon_of_two_equals_scipy(x64):
   a, b = draw(8, 10), draw(8, 10, seed=1)
   ours = losses.jensen_shannon(jnp.asarray(a), jnp.asarray(b))
