@@ -116,3 +116,10 @@ def test_mistake_says_where_and_what(kind, spec, words):
 def test_where_names_another_part_of_the_config():
   with pytest.raises(ValueError, match=r"^config\.evaluators\.mine\.name is"):
     plugins.build("evaluator", {"name": "x"}, "config.evaluators.mine")
+
+
+def test_missing_files_are_told_when_it_is_built(tmp_path):
+  spec = {"name": "corruption", "classes": 10, "tfds_dir": ""}
+  plugins.build("evaluator", spec | {"folder": ""}, batch_size=4)  # unused
+  with pytest.raises(FileNotFoundError, match="no corruption is in"):
+    plugins.build("evaluator", spec | {"folder": str(tmp_path)}, batch_size=4)
