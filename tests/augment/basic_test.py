@@ -55,9 +55,9 @@ def test_an_example_depends_on_its_own_key_and_image_alone():
 
 def test_no_flip_and_no_padding_change_nothing(batch):
   keys = jax.random.split(jax.random.key(0), 50)
-  plain = basic.Augment(flip=False, padding=0)(keys, batch[:50])
+  plain = jax.jit(basic.Augment(flip=False, padding=0))(keys, batch[:50])
   np.testing.assert_array_equal(plain, batch[:50])
-  flips = np.asarray(basic.Augment(padding=0)(keys, batch[:50]))
+  flips = np.asarray(jax.jit(basic.Augment(padding=0))(keys, batch[:50]))
   flipped = np.all(flips == batch[:50, :, ::-1], axis=(1, 2, 3))
   assert 0 < flipped.sum() < 50
   np.testing.assert_array_equal(flips[~flipped], batch[:50][~flipped])

@@ -64,10 +64,10 @@ def batched(name, flavour):
 
 
 @functools.cache
-def drawing(name, severity, size):
-  """The compiled draw; both flavours share it."""
-  draw = functools.partial(ops.OPS[name].draw, severity=severity, size=size)
-  return jax.jit(jax.vmap(draw))
+def drawing(name, size):
+  """The compiled draw `(keys, severity)`; both flavours share it."""
+  draw = functools.partial(ops.OPS[name].draw, size=size)
+  return jax.jit(jax.vmap(draw, in_axes=(0, None)))
 
 
 def differences(images, name, params, flavour):
@@ -82,7 +82,7 @@ def differences(images, name, params, flavour):
 def draws(name, count, severity, size=(32, 32), seed=0):
   """Parameters [count,1] drawn for an operation."""
   keys = jax.random.split(jax.random.key(seed), count)
-  return drawing(name, severity, size)(keys)
+  return drawing(name, size)(keys, severity)
 
 
 def main():
