@@ -96,7 +96,8 @@ class Model(nn.Module):
       ]
       for stage, width in enumerate((16, 32, 64))
     ]
-    self.norm = BatchNorm(self.axis_name, self.dtype)
+    # In full precision: features and logits are not rounded to bfloat16.
+    self.norm = BatchNorm(self.axis_name)
     self.head = layers.linear(self.num_classes, nn.initializers.zeros)
 
   def features(self, images: jax.Array, train: bool) -> jax.Array:

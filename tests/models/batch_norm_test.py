@@ -5,8 +5,6 @@ import pytest
 
 from ram_jax.models.batch_norm import BatchNorm
 
-RNG = np.random.default_rng(0)
-
 
 @pytest.fixture
 def x64():
@@ -27,14 +25,15 @@ def test_three_steps_and_evaluation_equal_torch(x64):
   torch = pytest.importorskip("torch")
   theirs = torch.nn.BatchNorm2d(5).double()
   module, variables = BatchNorm(), init(BatchNorm(), jnp.zeros((1, 2, 2, 5)))
-  weight, bias = RNG.normal(size=(2, 5))
+  rng = np.random.default_rng(0)
+  weight, bias = rng.normal(size=(2, 5))
   theirs.load_state_dict(
     {"weight": torch.tensor(weight), "bias": torch.tensor(bias)}, strict=False
   )
   params = {"scale": jnp.asarray(weight), "bias": jnp.asarray(bias)}
   variables = {**variables, "params": params}
   for _ in range(3):
-    x = RNG.normal(2, 3, size=(4, 3, 3, 5))
+    x = rng.normal(2, 3, size=(4, 3, 3, 5))
     expected = theirs(torch.tensor(x.transpose(0, 3, 1, 2)))
     ours, update = train(module, variables, jnp.asarray(x))
     variables = {**variables, **update}
@@ -62,7 +61,7 @@ def test_statistics_by_hand():
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_axis_name_shares_statistics_over_the_whole_batch(x64, shared):
-  x = jnp.asarray(RNG.normal(size=(4, 2, 3, 3, 5)))
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2, 3, 3, 5)))
   x += jnp.arange(4).reshape(4, 1, 1, 1, 1)  # the shards' means differ
   variables = init(BatchNorm(), x[0])
   whole = train(BatchNorm(), variables, x.reshape(8, 3, 3, 5))
@@ -82,7 +81,7 @@ def test_axis_name_shares_statistics_over_the_whole_batch(x64, shared):
 
 def test_large_means_do_not_lose_the_variance():
   # float32 holds 1e4 to 1e-3; its square, 1e8, only to 8: one pass gives 0-16.
-  x = jnp.asarray(RNG.normal(1e4, 1, (4096, 1)))
+  x = jnp.asarray(np.random.default_rng(0).normal(1e4, 1, (4096, 1)))
   _, update = train(BatchNorm(), init(BatchNorm(), x), x)
   measured = (update["batch_stats"]["var"] - 0.9) / 0.1
   expected = np.asarray(x, np.float64).var(0, ddof=1)
@@ -90,7 +89,7 @@ def test_large_means_do_not_lose_the_variance():
 
 
 def test_bfloat16_inputs_have_statistics_in_single_precision():
-  x = jnp.asarray(RNG.normal(size=(4096, 3)), jnp.bfloat16)
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(4096, 3)), jnp.bfloat16)
   module = BatchNorm(dtype=jnp.bfloat16)
   y, update = train(module, init(module, x), x)
   assert y.dtype == jnp.bfloat16

@@ -9,7 +9,6 @@ import pytest
 
 from ram_jax.models import layers, resnet, wide_resnet
 
-RNG = np.random.default_rng(0)
 STATISTICS = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
 NETWORKS = {
   "resnet_18": functools.partial(resnet.Model, depth=18, **STATISTICS),
@@ -39,10 +38,11 @@ def shapes(model, images):
 
 def randomized(variables):
   """Variables with every value its own, so that none can be swapped unseen."""
+  rng = np.random.default_rng(0)
   return jax.tree.map(
     lambda x: (
-      jnp.asarray(RNG.uniform(0.5, 1.5, x.shape) * (x.ndim == 1))
-      + jnp.asarray(RNG.normal(0, 0.1, x.shape) * (x.ndim > 1))
+      jnp.asarray(rng.uniform(0.5, 1.5, x.shape) * (x.ndim == 1))
+      + jnp.asarray(rng.normal(0, 0.1, x.shape) * (x.ndim > 1))
     ),
     variables,
   )
@@ -148,7 +148,7 @@ def torch_wrn(t, images, blocks):
 )
 def test_logits_equal_torch(x64, model, theirs):
   pytest.importorskip("torch")
-  images = jnp.asarray(RNG.uniform(size=(2, 12, 10, 3)))
+  images = jnp.asarray(np.random.default_rng(1).uniform(size=(2, 12, 10, 3)))
   variables = randomized(shapes(model, images))
   ours = jax.jit(lambda v, x: model.apply(v, x, False))(variables, images)
   expected = theirs(Torch(variables), images)
@@ -160,7 +160,7 @@ def test_logits_equal_torch(x64, model, theirs):
 def test_bottleneck_equals_torch(x64, stride):
   pytest.importorskip("torch")
   block = resnet.Block(((8, 1), (8, 3), (16, 1)), stride)
-  x = jnp.asarray(RNG.normal(size=(2, 6, 6, 4)))
+  x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 6, 6, 4)))
   variables = randomized(shapes(block, x))
   t = Torch(variables)
   theirs = t.torch.tensor(np.asarray(x)).permute(0, 3, 1, 2)
@@ -239,14 +239,15 @@ def test_shapes_of_features_and_logits(name, width, size):
 def test_bfloat16_convolves_so_and_keeps_the_rest():
   model = NETWORKS["wrn_10_1"](10)
   half = model.clone(dtype=jnp.bfloat16)
-  images = jnp.asarray(RNG.uniform(size=(4, 16, 16, 3)), jnp.float32)
+  images = jnp.asarray(
+    np.random.default_rng(1).uniform(size=(4, 16, 16, 3)), jnp.float32
+  )
   made = shapes(half, images)
   assert {x.dtype for x in jax.tree.leaves(made)} == {jnp.dtype(jnp.float32)}
   variables = randomized(made)
-  logits, exact = (
-    jax.jit(lambda v, m=m: m.apply(v, images, False))(variables)
-    for m in (half, model)
-  )
+  # Not compiled: jaxlib 0.12.0's for CPUs makes NaN of sums of two bfloat16
+  # convolutions. That type is for accelerators.
+  logits, exact = (m.apply(variables, images, False) for m in (half, model))
   assert logits.dtype == jnp.float32
   assert 0 < abs(logits - exact).max() < 0.02 * abs(exact).max()
   text = str(jax.make_jaxpr(lambda v: half.apply(v, images, False))(variables))
