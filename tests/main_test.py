@@ -345,9 +345,19 @@ def test_half_of_a_multi_host_setting(monkeypatch, config):
   refuses("JAX_NUM_PROCESSES is None", config)
 
 
+# A shell's background jobs ignore Ctrl-C, and what they start inherits that.
+LAUNCH = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+del sys.argv[0]
+sys.path[0] = sys.argv[0].rpartition("/")[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def command(*argv, **options):
   return subprocess.Popen(
-    [sys.executable, str(ROOT / "main.py"), *argv],
+    [sys.executable, "-c", LAUNCH, str(ROOT / "main.py"), *argv],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -371,13 +381,16 @@ def test_real_interruption(config, trained, tmp_path):
     "--config.train.checkpoint_every=10",
     env=os.environ | {"PYTHONWARNINGS": "ignore"},
   )
-  deadline = time.monotonic() + 240
-  while not list(folder.glob("checkpoints/*/commit_success.txt")):
-    assert process.poll() is None, process.communicate()
-    assert time.monotonic() < deadline
-    time.sleep(0.1)
-  process.send_signal(signal.SIGINT)
-  out, err = process.communicate(timeout=120)
+  try:
+    deadline = time.monotonic() + 240
+    while not list(folder.glob("checkpoints/*/commit_success.txt")):
+      assert process.poll() is None, process.communicate()
+      assert time.monotonic() < deadline
+      time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+  finally:
+    process.kill()
   assert (process.returncode, out) == (130, "")
   assert err.splitlines()[-1].startswith("interrupted: ")
   assert "Traceback" not in err
