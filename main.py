@@ -152,6 +152,11 @@ def run(flags: argparse.Namespace) -> None:
     )
   config = command_line.load(flags.config)
   command_line.override(config, flags.overrides)
+  if "://" in (flags.workdir or ""):
+    raise ValueError(
+      f"--workdir={flags.workdir} is not a path: name a folder, on several "
+      "hosts one of a mounted file system that they share"
+    )
   default_workdir = pathlib.Path("runs") / f"{config.name}-{config.seed}"
   folder = pathlib.Path(flags.workdir or default_workdir)
   parallel.initialize()

@@ -246,7 +246,7 @@ def draw(
   if adversarial is None:
     return
   images, labels = evaluation.images[:PICTURED], evaluation.labels[:PICTURED]
-  keys = keys_lib.per_example(key, np.arange(len(labels)))
+  keys = keys_lib.split(keys_lib.per_example(key, np.arange(len(labels))))
   # A loop compiles sooner than repeated code, and this is one small batch.
   attack = adversarial.attack.replace(unroll=False)
   # The run's own AugMix; for methods without one, the paper's.
@@ -269,7 +269,7 @@ def draw(
 def _views(
   attack: Attack,
   model: Classifier,
-  keys: jax.Array,
+  keys: tuple[jax.Array, jax.Array],
   images: jax.Array,
   labels: jax.Array,
   *,
@@ -277,4 +277,5 @@ def _views(
 ) -> tuple[jax.Array, ...]:
   """Clean, AugMix and adversarial views of the same images."""
   clean = dequantise(images)
-  return clean, augment(keys, clean), attack(keys, clean, labels, model)
+  attacked = attack(keys[1], clean, labels, model)
+  return clean, augment(keys[0], clean), attacked

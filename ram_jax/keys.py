@@ -1,4 +1,7 @@
-"""Random keys per example: root -> step -> example -> purpose."""
+"""Random keys per example: root -> step -> example -> purpose.
+
+A key is folded or split, never both: `fold_in(key, 0)` is `split(key)[0]`.
+"""
 
 import jax
 import jax.numpy as jnp

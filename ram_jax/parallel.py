@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 AXIS = "devices"
 
@@ -23,7 +24,15 @@ def initialize() -> None:
   On a Cloud TPU, JAX asks the machine itself for the slice's other hosts;
   elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name
   them.
+
+  Raises:
+    ValueError: if only some of the three are set.
   """
+  # JAX would catch SIGTERM for a loop that asks for it; ours does not, and a
+  # run that goes on from its last checkpoint may just as well be killed.
+  jax.config.update("jax_enable_preemption_service", False)
+  if jax.distributed.is_initialized():
+    return
   if "JAX_COORDINATOR_ADDRESS" in os.environ:
     for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
       if not os.environ.get(name, "").isdecimal():
@@ -41,7 +50,10 @@ def initialize() -> None:
 
 
 def on_cloud_tpu() -> bool:
-  """Whether this machine has TPU chips and the library that drives them."""
+  """Whether this machine has TPU chips, and JAX is to use them."""
+  platforms = os.environ.get("JAX_PLATFORMS", "")
+  if platforms and "tpu" not in platforms.split(","):
+    return False
   # Where the chips of one kind or another show themselves to Linux.
   chips = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
   return bool(chips) and importlib.util.find_spec("libtpu") is not None
@@ -69,6 +81,22 @@ def check_batch_size(batch_size: int, field: str) -> None:
       f"{field} is {batch_size}: it must be a positive multiple of the "
       f"{count} devices, such as {max(below, count)} or {below + count}"
     )
+
+
+def check_agreement(number: int, what: str) -> None:
+  """Refuses processes that would go on from different places.
+
+  Args:
+    number: this process's own.
+    what: what it is and why it may differ, for the message.
+
+  Raises:
+    ValueError: if another process has another number.
+  """
+  if jax.process_count() > 1:
+    numbers = multihost_utils.process_allgather(np.int32(number)).tolist()
+    if len(set(numbers)) > 1:
+      raise ValueError(f"{what} differs between the processes: {numbers}")
 
 
 def replicate(tree: Any) -> Any:

@@ -115,7 +115,10 @@ def train_steps(
   """
 
   def body(state: TrainState, row: jax.Array) -> tuple[TrainState, Any]:
-    return train_step(state, data, key, row, **static)
+    # float32 means float32, where an accelerator would take shorter passes;
+    # products of bfloat16 numbers are exact anyway.
+    with jax.default_matmul_precision("highest"):
+      return train_step(state, data, key, row, **static)
 
   if not unroll:
     return jax.lax.scan(body, state, indices)

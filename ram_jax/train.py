@@ -55,7 +55,8 @@ def train_and_evaluate(
   """Trains a run to its end and measures it.
 
   A workdir that holds part of the same run goes on from its last checkpoint,
-  and ends with the same bits (on one kind of machine) as a run never stopped.
+  with the same draws and data order: on CPUs it ends with the same bits as a
+  run that was never stopped.
   A finished run is left as it is.
 
   Args:
@@ -175,6 +176,9 @@ def fit(
     state = checkpoints.restore(state)
     announce(f"going on from step {int(state.step)} of {total}")
   now = int(state.step)
+  parallel.check_agreement(
+    now, f"the step to go on from (is {folder} shared by all hosts?)"
+  )
   size, batch_size = len(data["labels"]), config.train.batch_size
   # Weights come from stream 0, steps from stream 1.
   key = jax.random.fold_in(jax.random.key(config.seed), 1)

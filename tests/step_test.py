@@ -4,24 +4,19 @@ Equalities are shown in float64, where rounding cannot hide a wrong term; in
 float32 rounding itself grows through the step (stated at the one such test).
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import adversarial, robust_augmix
-from ram_jax import parallel, settings, train
+from ram_jax import keys as keys_lib
+from ram_jax import parallel, plugins, settings, train
+from ram_jax.data import digits
+from ram_jax.models.classifier import Classifier
 
 BATCH, STEPS = 8, 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-  num_classes: int = 10
-  mean: tuple = (0.5, 0.4, 0.3)
-  std: tuple = (0.2, 0.3, 0.25)
+KEY = jax.random.key(7)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +25,15 @@ def data():
   images = rng.integers(0, 256, (4 * BATCH, 16, 16, 3), np.uint8)
   labels = rng.integers(0, 10, 4 * BATCH, np.int32)
   return {"images": images, "labels": labels}
+
+
+def small(method, **overrides):
+  config = method.get_config("model=wrn_10_1")
+  config.train.batch_size = BATCH
+  config.train.epochs = 3
+  config.method.attack.steps = 2
+  config.update_from_flattened_dict(overrides)
+  return settings.resolve(config)
 
 
 def steps(
@@ -42,21 +46,15 @@ def steps(
   **overrides,
 ):
   """Takes `count` steps and returns state and metrics on the host."""
-  config = method.get_config("model=wrn_10_1")
-  config.train.batch_size = BATCH
-  config.train.epochs = 3
-  config.method.attack.steps = 2
-  config.update_from_flattened_dict(overrides)
-  config = settings.resolve(config)
-  training = train.build(config, Source(), data["images"].shape)
+  config = small(method, **overrides)
+  training = train.build(config, digits.Source(), data["images"].shape)
   state = jax.tree.map(np.asarray, training.create())
   order = np.arange(count * BATCH).reshape(count, BATCH)
-  key = jax.random.key(7)
   metrics = []
   for start in range(0, count, per_dispatch):
     indices = order[start : start + per_dispatch]
     shards = np.stack(np.split(indices, devices, axis=1))
-    state, row = training.dispatch(state, data, key, shards)
+    state, row = training.dispatch(state, data, KEY, shards)
     jax.block_until_ready(row)
     state = jax.tree.map(np.asarray, state)
     metrics.append(jax.tree.map(np.asarray, row))
@@ -99,6 +97,83 @@ def test_arrangement_changes_nothing(data, reference, arrangement):
     np.testing.assert_allclose(metrics[name], values, rtol=1e-9, err_msg=name)
 
 
+def test_steps_written_out_are_the_same(data, reference):
+  """Three forwards one after another, JSD by its definition, SGD by hand."""
+  config = small(robust_augmix)
+  with jax.enable_x64(True):
+    training = train.build(config, digits.Source(), data["images"].shape)
+    module = settings.build_model(config, digits.Source(), "float32", None)
+    method = plugins.build("method", config.method)
+    crop_flip = plugins.build("augment", config.augment)
+
+    @jax.jit
+    def draw(step, params, stats, images, labels):
+      keys = keys_lib.per_example(
+        jax.random.fold_in(KEY, step), np.arange(BATCH)
+      )
+      crop_keys, view_keys = keys_lib.split(keys)
+      images = crop_flip(crop_keys, images.astype(float) / 255)
+      batch = {"images": images, "labels": labels}
+      views, _ = method.views(
+        view_keys, batch, Classifier(params, stats, module)
+      )
+      return [images for _, images in views]
+
+    @jax.jit
+    def gradient(params, stats, views, labels):
+      def loss(params, stats):
+        probabilities = []
+        for view in views:
+          variables = {"params": params, "batch_stats": stats}
+          logits, update = module.apply(
+            variables, view, True, mutable=["batch_stats"]
+          )
+          stats = update["batch_stats"]
+          odds = jnp.exp(logits)
+          probabilities.append(odds / odds.sum(-1, keepdims=True))
+        mixture = sum(probabilities) / 3
+        divergence = sum(
+          (p * jnp.log(p / mixture)).sum(-1) for p in probabilities
+        )
+        likelihood = probabilities[0][jnp.arange(BATCH), labels]
+        return (12 * divergence / 3 - jnp.log(likelihood)).mean(), stats
+
+      return jax.grad(loss, has_aux=True)(params, stats)
+
+    state = training.create()
+    params, stats = state.params, state.batch_stats
+    momentum = jax.tree.map(jnp.zeros_like, params)
+    for step in range(STEPS):
+      rows = slice(step * BATCH, (step + 1) * BATCH)
+      images, labels = data["images"][rows], data["labels"][rows]
+      views = draw(step, params, stats, images, labels)
+      grad, stats = gradient(params, stats, views, labels)
+      # torch.optim.SGD with Nesterov momentum; 3 steps are within an epoch, so
+      # the learning rate is the first one.
+      grad = jax.tree.map(lambda g, p: g + 5e-4 * p, grad, params)
+      momentum = jax.tree.map(lambda m, g: 0.9 * m + g, momentum, grad)
+      params = jax.tree.map(
+        lambda p, g, m: p - 0.1 * (g + 0.9 * m), params, grad, momentum
+      )
+  ours = reference[0]
+  assert distance(params, ours.params) <= 1e-9
+  assert distance(stats, ours.batch_stats) <= 1e-9
+  theirs = np.concatenate([np.ravel(m) for m in jax.tree.leaves(momentum)])
+  trace = [x for x in jax.tree.leaves(ours.opt_state) if np.ndim(x)]
+  trace = np.concatenate([np.ravel(x) for x in trace])
+  assert np.linalg.norm(theirs - trace) <= 1e-9 * np.linalg.norm(trace)
+
+
+def test_attack_on_batch_statistics_is_the_same_on_4_devices(data):
+  option = {"batch_norm.attack": "batch"}
+  with jax.enable_x64(True):
+    one, four = (
+      steps(data, method=adversarial, count=2, devices=devices, **option)[0]
+      for devices in (1, 4)
+    )
+  assert_same(four, one)
+
+
 def test_joint_batch_norm_changes_the_step(data, reference):
   with jax.enable_x64(True):
     state, _ = steps(data, **{"batch_norm.views": "joint"})
@@ -119,8 +194,11 @@ def adversarial_reference(data):
     ("opt_state", {"method.attack.start": "none"}),
     ("opt_state", {"optimizer.momentum": 0.8}),
     ("opt_state", {"optimizer.weight_decay": 0.1}),
+    ("params", {"optimizer.learning_rate": 0.05}),
     ("params", {"optimizer.nesterov": False}),
     ("params", {"optimizer.schedule": "cosine_step"}),
+    ("batch_stats", {"augment.flip": False}),
+    ("batch_stats", {"augment.padding": 1}),
     ("batch_stats", {"batch_norm.sync": False, "devices": 4}),
   ],
   ids=lambda option: option if isinstance(option, str) else next(iter(option)),

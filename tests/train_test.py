@@ -10,15 +10,9 @@ import pytest
 from configs import robust_augmix, standard
 from ram_jax import settings, train
 from ram_jax.checkpoint import Checkpoints
+from ram_jax.data import digits
 
 IMAGES, BATCH = 32, 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-  num_classes: int = 10
-  mean: tuple = (0.5, 0.4, 0.3)
-  std: tuple = (0.2, 0.3, 0.25)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +35,7 @@ def robust():
   config.method.attack.steps = 1
   config.evaluate.batch_size = 8
   config = settings.resolve(config)
-  return config, train.build(config, Source(), (IMAGES, 16, 16, 3))
+  return config, train.build(config, digits.Source(), (IMAGES, 16, 16, 3))
 
 
 def fit(config, training, data, folder):
@@ -106,7 +100,7 @@ def test_steps_per_dispatch_divides_the_run(requested):
   config = small(standard.get_config("model=wrn_10_1"))
   config.train.steps_per_dispatch = requested
   config = settings.resolve(config)
-  training = train.build(config, Source(), (IMAGES, 16, 16, 3))
+  training = train.build(config, digits.Source(), (IMAGES, 16, 16, 3))
   assert training.per_dispatch == {1: 1, 3: 2, 8: 8, 100: 8}[requested]
 
 
@@ -114,7 +108,7 @@ def test_diverging_run_stops_and_keeps_its_checkpoint(data, tmp_path):
   config = small(standard.get_config("model=wrn_10_1"))
   config.train.epochs = 4
   config = settings.resolve(config)
-  training = train.build(config, Source(), (IMAGES, 16, 16, 3))
+  training = train.build(config, digits.Source(), (IMAGES, 16, 16, 3))
 
   def poisoned(state, *rest):
     if int(state.step) == 9:

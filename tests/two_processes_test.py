@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -18,7 +17,10 @@ import jax, numpy as np
 jax.config.update("jax_enable_x64", True)
 from configs import adversarial
 from ram_jax import parallel, settings, train
+from ram_jax.checkpoint import Checkpoints
 from ram_jax.data import digits
+from ram_jax.evaluators import clean
+from ram_jax.models.classifier import Classifier
 parallel.initialize()
 config = adversarial.get_config("model=wrn_10_1")
 config.method.attack.steps = 2
@@ -39,14 +41,30 @@ for step in range(2):
     state, data, key, parallel.shard(indices, axis=1)
   )
   jax.block_until_ready(metrics)
-if parallel.is_first_process():
-  leaves = jax.tree.leaves((state, metrics))
-  np.savez(sys.argv[1], *[np.asarray(x) for x in leaves])
 assert jax.device_count() == 4
+parallel.check_agreement(2, "nothing")
+# The checkpoint is common to all processes, and so is what comes back.
+checkpoints = Checkpoints(sys.argv[1])
+checkpoints.save(2, state)
+checkpoints.close()
+checkpoints = Checkpoints(sys.argv[1])
+state = parallel.replicate(checkpoints.restore(training.create()))
+checkpoints.close()
+module = settings.build_model(config, digits.Source(), "float32", None)
+model = Classifier(state.params, state.batch_stats, module)
+host = {name: np.asarray(array)[:13] for name, array in data.items()}
+correct = clean.count_correct(model, host, batch_size=8)
+leaves = jax.tree.leaves((state, metrics, correct))
+np.savez(sys.argv[2], *[np.asarray(x) for x in leaves])
+try:
+  parallel.check_agreement(jax.process_index(), "the step")
+  assert jax.process_count() == 1
+except ValueError as error:
+  assert "the step differs between the processes: [0, 1]" in str(error)
 """
 
 
-def start(devices, out, **environment):
+def start(devices, folder, out, **environment):
   flags = f"--xla_force_host_platform_device_count={devices}"
   environment = os.environ | {
     "XLA_FLAGS": flags,
@@ -54,7 +72,7 @@ def start(devices, out, **environment):
     "PYTHONPATH": str(ROOT),
     **environment,
   }
-  command = [sys.executable, "-c", PROGRAM, str(out)]
+  command = [sys.executable, "-c", PROGRAM, str(folder), str(out)]
   return subprocess.Popen(
     command, env=environment, stderr=subprocess.PIPE, text=True
   )
@@ -72,30 +90,29 @@ def free_port():
     return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def one_process(tmp_path_factory):
-  out = tmp_path_factory.mktemp("one") / "state.npz"
-  finish([start(4, out)])
-  return np.load(out)
-
-
-def test_two_processes_equal_one(one_process, tmp_path):
+def test_two_processes_equal_one(tmp_path):
+  one = tmp_path / "one.npz"
+  finish([start(4, tmp_path / "one", one)])
   address = f"localhost:{free_port()}"
-  processes = [
-    start(
-      2,
-      tmp_path / f"state{index}.npz",
-      JAX_COORDINATOR_ADDRESS=address,
-      JAX_NUM_PROCESSES="2",
-      JAX_PROCESS_ID=str(index),
-    )
-    for index in range(2)
-  ]
-  finish(processes)
-  assert not (tmp_path / "state1.npz").exists()  # one process writes
-  two = np.load(tmp_path / "state0.npz")
-  assert len(two.files) == len(one_process.files) > 20
-  for name in two.files:
-    wanted = one_process[name]
-    scale = max(np.linalg.norm(wanted), 1e-300)
-    assert np.linalg.norm(two[name] - wanted) <= 1e-9 * scale, name
+  outs = [tmp_path / f"two{index}.npz" for index in range(2)]
+  finish(
+    [
+      start(
+        2,
+        tmp_path / "two",
+        out,
+        JAX_COORDINATOR_ADDRESS=address,
+        JAX_NUM_PROCESSES="2",
+        JAX_PROCESS_ID=str(index),
+      )
+      for index, out in enumerate(outs)
+    ]
+  )
+  wanted = np.load(one)
+  assert len(wanted.files) > 20
+  for found in map(np.load, outs):
+    assert found.files == wanted.files
+    for name in wanted.files:
+      scale = max(np.linalg.norm(wanted[name]), 1e-300)
+      error = np.linalg.norm(found[name] - wanted[name])
+      assert error <= 1e-9 * scale, name
