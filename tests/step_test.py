@@ -103,7 +103,8 @@ def test_steps_written_out_are_the_same(data, reference):
   with jax.enable_x64(True):
     training = train.build(config, digits.Source(), data["images"].shape)
     module = settings.build_model(config, digits.Source(), "float32", None)
-    method = plugins.build("method", config.method)
+    spec = settings.attack_spec(config.method, unroll=True)
+    method = plugins.build("method", spec)
     crop_flip = plugins.build("augment", config.augment)
 
     @jax.jit
