@@ -18,8 +18,7 @@ def get_config(argument: str = "") -> ConfigDict:
   config.method = ConfigDict(
     {
       "name": "augmix",
-      "weight": 12.0,  # lambda
-      "jensen_shannon": "exact",  # exact | clamped
+      **default.consistency(),
       "augment": default.augmix(),
     }
   )

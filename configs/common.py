@@ -7,25 +7,25 @@ import re
 
 from ml_collections import ConfigDict
 
+from configs import default
+
+_CIFAR = default.get_config().dataset.to_dict()
 DATASETS = {
-  "cifar10": {
-    "name": "cifar",
-    "classes": 10,
-    "folder": "",
-    "tfds_dir": "",
-    "label": "",
+  # The paper's, and its like with 100 classes.
+  "cifar10": _CIFAR | {"classes": 10},
+  "cifar100": _CIFAR | {"classes": 100},
+  # Of the user's own.
+  "arrays": {
+    "name": "arrays",  # ram_jax/data/<name>.py, whose fields follow
+    "path": "",  # .npz file of images and labels (ram_jax/data/arrays.py)
+    "num_classes": 0,  # 0: one more than the largest label
+    "label": "",  # name in tables; empty: the file's name
   },
-  "cifar100": {
-    "name": "cifar",
-    "classes": 100,
-    "folder": "",
-    "tfds_dir": "",
-    "label": "",
-  },
-  "arrays": {"name": "arrays", "path": "", "num_classes": 0, "label": ""},
+  # scikit-learn's, without fields.
   "digits": {"name": "digits"},
 }
 MODELS = {
+  # torchvision's networks with a stem for small images.
   "resnet18": {"name": "resnet", "depth": 18, "width_factor": 1},
   "resnet50": {"name": "resnet", "depth": 50, "width_factor": 1},
   # The paper's: torchvision's bottleneck ResNet-50 of double width.
@@ -80,7 +80,11 @@ def model_spec(name: str) -> ConfigDict:
     )
   depth, width = map(int, match.groups())
   return ConfigDict(
-    {"name": "wide_resnet", "depth": depth, "widen_factor": width}
+    {
+      "name": "wide_resnet",  # ram_jax/models/<name>.py, whose fields follow
+      "depth": depth,  # 6 n + 4
+      "widen_factor": width,  # times 16, 32 and 64 channels
+    }
   )
 
 

@@ -1,8 +1,8 @@
 """Every field of a run, with its unit and meaning; variants only override.
 
 The values are the paper's (section 4); where the paper is silent, those of its
-author's code. `None` in a placeholder means: chosen for the device at start-up
-and recorded in the run's config.json.
+author's code, or of AugMix's. `None` in a placeholder means: chosen for the
+device at start-up and recorded in the run's config.json.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -118,6 +118,20 @@ def get_config() -> ConfigDict:
   # (measure, epsilon or None, "at least" | "at most", share).
   config.floors = ()
   return config
+
+
+def consistency() -> ConfigDict:
+  """The loss of AugMix and RobustAugMix (ram_jax/methods/consistency.py).
+
+  Returns:
+    Fields of the method's spec.
+  """
+  return ConfigDict(
+    {
+      "weight": 12.0,  # lambda, of the divergence beside the cross-entropy
+      "jensen_shannon": "exact",  # exact | clamped, as in both PyTorch codes
+    }
+  )
 
 
 def attack(steps: int) -> ConfigDict:

@@ -26,8 +26,7 @@ def complete() -> ConfigDict:
   config.method = ConfigDict(
     {
       "name": "robust_augmix",
-      "weight": 12.0,  # lambda
-      "jensen_shannon": "exact",  # exact | clamped
+      **default.consistency(),
       "augment": default.augmix(),
       "attack": default.attack(steps=7),
     }

@@ -1,6 +1,7 @@
 """The house's rules, read from the source itself."""
 
 import ast
+import collections
 import pathlib
 import re
 
@@ -128,6 +129,32 @@ def test_layers_are_the_design_documents():
   for path in PACKAGE:
     here = place(path)
     assert re.search(rf"\b{here}\b", rows[str(LEVEL[here])]), here
+
+
+def defined(path):
+  """Names of a file's functions and classes; of methods as Class.method."""
+  kinds = (ast.ClassDef, ast.FunctionDef)
+  for node in tree(path).body:
+    if isinstance(node, kinds):
+      yield node.name
+      for part in node.body if isinstance(node, ast.ClassDef) else ():
+        if isinstance(part, kinds):
+          yield f"{node.name}.{part.name}"
+
+
+def test_paper_map_names_what_exists():
+  text = (ROOT / "docs" / "paper_map.md").read_text()
+  found = re.findall(r"`([\w/]+\.py)?(::?)([\w.]+)`", text)
+  last, kinds = None, collections.Counter()
+  for name, colons, part in found:
+    last = name or last  # `::test` alone is of the file named last
+    path = pathlib.Path("tests" if colons == "::" else "ram_jax") / last
+    assert (ROOT / path).exists(), f"there is no {path}"
+    assert part in set(defined(path)), f"{path} has no {part}"
+    kinds[colons] += 1
+  assert min(kinds["::"], kinds[":"]) > 20  # the pattern has seen them
+  for path in re.findall(r"`(?:python )?([\w/]+\.py)`", text):
+    assert (ROOT / path).exists() or (ROOT / "ram_jax" / path).exists(), path
 
 
 def definitions(path):

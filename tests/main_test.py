@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 
 import main as program
-from ram_jax import evaluate, run_folder, train
+from ram_jax import command_line, evaluate, plugins, run_folder, train
 
 ROOT = pathlib.Path(program.__file__).resolve().parent
+# What errors list: a new file is on the list by itself.
+CONFIGS = ", ".join(f"configs/{name}.py" for name in command_line.available())
+NAMES = {kind: ", ".join(plugins.available(kind)) for kind in plugins.KINDS}
 # Standard training without attacks, so that little is compiled.
 CONFIG = """
 from configs import standard
@@ -102,7 +105,7 @@ def nothing_runs(monkeypatch):
   [
     ([], "--config is missing: for example --config=configs/digits.py"),
     (["--config"], "argument --config: expected one argument"),
-    (["--config=configs/x.py"], "choose configs/adversarial.py, configs/augm"),
+    (["--config=configs/x.py"], f"choose {CONFIGS}, or a .py file"),
     (["--config=CONFIGS/standard.py:modle=x"], "cannot use 'modle=x'"),
     (["--config=CONFIGS/standard.py:model=foo"], "unknown model 'foo'"),
     (["--config=CONFIGS/standard.py:dataset=foo"], "unknown dataset 'foo'"),
@@ -130,12 +133,12 @@ def test_command_line_mistakes(nothing_runs, argv, words):
     ("optimizer.momentum=1", "from 0 to below 1"),
     ("optimizer.schedule=linear", "cosine_epoch, cosine_step, constant"),
     ("train.dtype=float64", "give float32 or bfloat16"),
-    ("method.name=trades", "adversarial, augmix, robust_augmix, standard"),
+    ("method.name=no_such", f"choose one of {NAMES['method']}"),
     ("method.name=augmix", "lacks augment"),
-    ("model.name=vgg", "resnet, wide_resnet"),
+    ("model.name=no_such", f"choose one of {NAMES['model']}"),
     ("model.depth=11", "depth must be 6 n + 4, such as 10 or 16"),
     ("model.widen_factor=0", "widen_factor is 0"),
-    ("dataset.name=svhn", "arrays, cifar, digits"),
+    ("dataset.name=no_such", f"choose one of {NAMES['dataset']}"),
     ("dataset.name=digits", "has no field label, num_classes, path"),
     ("evaluators.clean.name=fast", "config.evaluators.clean.name is 'fast'"),
     ("augment.padding=-1", "config.augment (augment 'basic'): padding is -1"),
@@ -230,7 +233,8 @@ def test_folders_of_other_runs(nothing_runs, config, copy, tmp_path):
 
 def test_trained_run_is_shown(trained):
   folder, out, err = trained
-  assert "28.1" in out or "clean" in out
+  clean = results(folder)["clean"]
+  assert f" {100 * clean['correct'] / 32:.1f} (" in out and clean["total"] == 32
   assert f"Results: {folder / 'results.json'}" in out
   assert "train on 4 x cpu" in err and "step 4/4" in err
   assert (folder / "figures" / "training_curves.png").exists()

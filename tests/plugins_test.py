@@ -10,9 +10,16 @@ from ram_jax.attacks.pgd import Attack
 
 FOLDER = pathlib.Path(plugins.__file__).parent
 PGD = {"name": "pgd", "epsilon": 1.0, "step_size": 0.1}
+
+
+def names(kind):
+  """What an error lists; a new file is on the list by itself."""
+  return ", ".join(plugins.available(kind))
+
+
 # What the loops call on each kind.
 CALLED = {
-  "method": ("views", "loss", "label", "inputs"),
+  "method": ("views", "loss", "label"),
   "augment": ("__call__",),
   "attack": ("__call__", "replace"),
   "model": ("__call__", "features", "label"),
@@ -73,12 +80,12 @@ def test_given_fields_and_lists():
   [
     (
       "method",
-      {"name": "trades"},
-      "config.method.name is 'trades', an unknown method: choose one of "
-      "adversarial, augmix, robust_augmix, standard",
+      {"name": "no_such"},
+      "config.method.name is 'no_such', an unknown method: choose one of "
+      + names("method"),
     ),
     ("method", {}, "config.method.name is None"),
-    ("model", {"name": "layers"}, "resnet, wide_resnet"),
+    ("model", {"name": "layers"}, names("model")),
     ("method", {"name": "standard", "wieght": 1}, "no field wieght: it has no"),
     ("augment", {"name": "basic", "pading": 1}, "it has flip, padding"),
     ("method", {"name": "augmix"}, "lacks augment; start from a config"),
@@ -90,8 +97,9 @@ def test_given_fields_and_lists():
     ),
     (
       "method",
-      {"name": "adversarial", "attack": PGD | {"name": "cw"}},
-      "config.method.attack.name is 'cw', an unknown attack",
+      {"name": "adversarial", "attack": PGD | {"name": "no_such"}},
+      "config.method.attack.name is 'no_such', an unknown attack: choose one "
+      f"of {names('attack')}",
     ),
     (
       "method",

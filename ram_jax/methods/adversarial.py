@@ -24,7 +24,6 @@ class Method:
   attack: Attack
 
   label: ClassVar[str] = "Adversarial training"
-  inputs: ClassVar[tuple[str, ...]] = ()
 
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier

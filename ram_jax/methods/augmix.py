@@ -22,7 +22,6 @@ class Method(consistency.Consistency):
   augment: Augment
 
   label: ClassVar[str] = "AugMix"
-  inputs: ClassVar[tuple[str, ...]] = ()
 
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier

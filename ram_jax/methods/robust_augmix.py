@@ -26,7 +26,6 @@ class Method(consistency.Consistency):
   attack: Attack
 
   label: ClassVar[str] = "RobustAugMix"
-  inputs: ClassVar[tuple[str, ...]] = ()
 
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier

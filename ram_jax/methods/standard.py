@@ -17,7 +17,6 @@ class Method:
   """Cross-entropy on the clean images."""
 
   label: ClassVar[str] = "Standard"
-  inputs: ClassVar[tuple[str, ...]] = ()
 
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
