@@ -1,0 +1,79 @@
+"""The first run of a new user, shortened: everything that it leaves."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import main as program
+from configs import digits
+from ram_jax import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("digits")
+  config = digits.get_config("smoke")
+  config.floors = (
+    ("clean", None, "at least", 0.0),
+    ("adversarial", 1.0, "at least", 1.0),
+  )
+  return config, folder, train.train_and_evaluate(config, folder)
+
+
+def test_results_say_what_was_run(run):
+  config, folder, results = run
+  results = json.loads(json.dumps(results))  # tuples are lists in JSON
+  assert results == json.loads((folder / "results.json").read_text())
+  about = results["run"]
+  assert about["label"] == "RobustAugMix"
+  assert (about["model"], about["step"]) == ("WRN-10-1", 4)
+  assert about["data_label"] == "Digits (scikit-learn)"
+  assert results["config"] == json.loads((folder / "config.json").read_text())
+  assert results["data"]["train"]["size"] == config.train.images
+  assert results["clean"]["total"] == config.evaluate.images
+  (row,) = results["adversarial"]["by_epsilon"]
+  assert row["epsilon"] == 1.0
+  assert row["correct"] <= results["clean"]["correct"]
+  assert "adversarial accuracy: PGD-10, not AutoAttack" in results["notes"]
+
+
+def test_metrics_are_written_for_every_step(run):
+  _, folder, results = run
+  rows = [
+    json.loads(line)
+    for line in (folder / "metrics.jsonl").read_text().splitlines()
+  ]
+  assert [row["step"] for row in rows] == [1, 2, 3, 4]
+  assert all(np.isfinite(row["loss"]) for row in rows)
+  seconds = sum(row["timing"]["seconds"] for row in rows)
+  assert results["timing"]["train_seconds"] == pytest.approx(seconds)
+  assert list((folder / "tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize(
+  "name", ["adversarial_accuracy", "training_curves", "views"]
+)
+def test_figures_are_drawn(run, name):
+  _, folder, _ = run
+  with Image.open(folder / "figures" / f"{name}.png") as figure:
+    assert min(figure.size) > 300
+    assert len(np.unique(np.asarray(figure.convert("L")))) > 10
+
+
+def test_floors_stand_beside_what_was_reached(run, capsys):
+  config, folder, results = run
+  program.show(config, folder)
+  out = capsys.readouterr().out
+  assert "RobustAugMix" in out
+  floors = out[out.index("required") :]
+  clean, attacked = (
+    next(line for line in floors.splitlines() if line.strip().startswith(name))
+    for name in ("clean", "adversarial, eps 1")
+  )
+  share = 100 * results["clean"]["correct"] / results["clean"]["total"]
+  words = clean.split()
+  assert words == ["clean", "at", "least", "0.00", f"{share:.2f}", "met"]
+  assert attacked.strip().endswith("NOT MET")
+  assert str(folder / "results.json") in out
