@@ -117,14 +117,18 @@ class Attack:
   def _start(
     self, keys: jax.Array, images: jax.Array, restart: jax.Array | int
   ) -> jax.Array:
-    """Images plus a random point of the ball."""
+    """Images plus a random point of the ball, equal bits on any devices."""
     draw = NORMS[self.norm].starts[self.start]
     points = jax.vmap(
       lambda key: draw(
         jax.random.fold_in(key, restart), images.shape[1:], images.dtype
       )
     )(keys)
-    return self._clip(images, self.epsilon * points)
+    # Points of the unit ball need no projection. This clipping changes none; it
+    # keeps multiplication and addition from fusing, which would leave out a
+    # rounding in some batches only.
+    delta = jnp.clip(self.epsilon * points, -self.epsilon, self.epsilon)
+    return jnp.clip(images + delta, 0, 1).astype(images.dtype)
 
   def _clip(self, images: jax.Array, delta: jax.Array) -> jax.Array:
     """Images plus delta, in the ball and then in [0, 1].

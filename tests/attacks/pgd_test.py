@@ -19,12 +19,6 @@ RESTARTED = pgd.Attack(0.5, 0.2, steps=3, restarts=2)
 RUN = jax.jit(lambda attack, *args: attack(*args))  # compiled once for all
 
 
-@pytest.fixture
-def x64():
-  with jax.enable_x64(True):
-    yield
-
-
 @flax.struct.dataclass
 class Perceptron:
   """Two layers, or one where `second` is None."""
@@ -240,6 +234,29 @@ def test_an_example_depends_on_itself_alone(x64):
   np.testing.assert_allclose(whole[2:], other[2:], atol=1e-12)
   other = RUN(RESTARTED, keys[::-1], images, targets, model)
   assert (distance("l2", other, whole) > 1e-6).all()
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_starts_are_equal_bit_for_bit_on_any_number_of_devices(size):
+  keys, images, _ = batch(8, (size, size, 3))
+
+  def starts(keys, images):
+    return [
+      pgd.Attack(0.5, 0.1, 0, norm=norm, start=start, unroll=True)(
+        keys, images, None, None
+      )
+      for norm, start in EVERY
+    ]
+
+  one, two, four = (
+    jax.pmap(starts)(
+      keys.reshape(devices, -1), images.reshape(devices, -1, size, size, 3)
+    )
+    for devices in (1, 2, 4)
+  )
+  for many in (two, four):
+    for a, b in zip(one, many, strict=True):
+      np.testing.assert_array_equal(np.ravel(a), np.ravel(b))
 
 
 @pytest.mark.parametrize("unroll", [True, False])
