@@ -62,8 +62,9 @@ def get_config() -> ConfigDict:
   # Loops (attack steps, steps in a dispatch) as repeated code: CPUs run
   # convolutions inside loops slowly. None: True on CPUs only.
   train.unroll = config_dict.placeholder(bool)
-  # Of convolutions and the head: "bfloat16" or "float32". None: bfloat16 on
-  # accelerators, float32 on CPUs. Evaluation is always float32.
+  # Of the convolutions: "bfloat16" or "float32". None: bfloat16 on
+  # accelerators, float32 on CPUs. The head, a normalisation after the last
+  # block and the whole evaluation are always float32.
   train.dtype = config_dict.placeholder(str)
 
   # SGD as PyTorch's.

@@ -98,7 +98,8 @@ def build_model(
   Args:
     config: resolved.
     source: the data set: its classes and normalisation.
-    dtype: of convolutions and the head.
+    dtype: of the convolutions and the activations between them. The head, and
+      a normalisation after the last block, stay float32.
     axis_name: device axis that BatchNorm's statistics span, if any.
 
   Returns:

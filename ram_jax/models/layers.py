@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 
 MIN_SIZE = 8  # three halvings leave one pixel
+HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# Uniform within 1 / sqrt(fan-in): PyTorch's for layers that nobody initialises.
+TORCH_DEFAULT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def normalize(
@@ -46,6 +49,7 @@ def conv(
   kernel: int,
   stride: int = 1,
   dtype: Any = None,
+  kernel_init: Callable = HE_FAN_OUT,
   name: str | None = None,
 ) -> nn.Conv:
   """A convolution without bias, padded on both sides alike as in PyTorch.
@@ -57,10 +61,11 @@ def conv(
     kernel: side of the kernel, odd.
     stride: step in both directions.
     dtype: type of the arithmetic, None for the default float type.
+    kernel_init: initializer of the kernel.
     name: of the module, None for one that its place gives.
 
   Returns:
-    The module, drawn from He's normal distribution by fan-out.
+    The module.
   """
   return nn.Conv(
     features,
@@ -70,7 +75,7 @@ def conv(
     use_bias=False,
     dtype=dtype,
     param_dtype=jnp.result_type(float),
-    kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+    kernel_init=kernel_init,
     name=name,
   )
 
@@ -78,7 +83,9 @@ def conv(
 def linear(num_classes: int, bias_init: Callable) -> nn.Dense:
   """The classifier's head, with PyTorch's uniform weights.
 
-  Its arithmetic is never in bfloat16, whose 8 bits would round the logits.
+  Convolutions, and the activations between them, follow a network's dtype. The
+  head, the mean over the pixels and a normalisation after the last block stay
+  in the default float type: bfloat16's 8 bits would round features and logits.
 
   Args:
     num_classes: outputs.
@@ -90,8 +97,7 @@ def linear(num_classes: int, bias_init: Callable) -> nn.Dense:
   return nn.Dense(
     num_classes,
     param_dtype=jnp.result_type(float),
-    # Uniform within 1 / sqrt(fan-in).
-    kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+    kernel_init=TORCH_DEFAULT,
     bias_init=bias_init,
   )
 

@@ -95,7 +95,11 @@ class Model(nn.Module):
 
   def setup(self) -> None:
     """Builds the layers."""
-    self.stem = layers.conv(WIDTHS[0], 3, dtype=self.dtype)
+    # The paper's author puts a new Conv2d in place of torchvision's stem after
+    # torchvision has initialised the network: alone it keeps PyTorch's default.
+    self.stem = layers.conv(
+      WIDTHS[0], 3, dtype=self.dtype, kernel_init=layers.TORCH_DEFAULT
+    )
     self.stem_norm = BatchNorm(self.axis_name, self.dtype)
     self.stages = [
       [

@@ -26,12 +26,6 @@ NETWORKS = {
 }
 
 
-@pytest.fixture
-def x64():
-  with jax.enable_x64(True):
-    yield
-
-
 def shapes(model, images):
   return jax.eval_shape(lambda: model.init(jax.random.key(0), images, False))
 
@@ -197,7 +191,12 @@ def test_initial_values(name, width, channels):
       key,
       jnp.zeros((1, 2, 2, channels)),
       jnp.zeros((1, width)),
-      method=lambda m, x, y: (m.stages[2][0](x, False), m.head(y)),
+      jnp.zeros((1, 2, 2, 3)),
+      method=lambda m, x, y, z: (
+        m.stages[2][0](x, False),
+        m.head(y),
+        m.stem(z),
+      ),
     )
   )(jax.random.key(0))
   params = variables["params"]
@@ -214,6 +213,17 @@ def test_initial_values(name, width, channels):
   np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.02)
   largest = abs(bias).max()
   assert largest == 0 if name == "wrn_10_1" else 0.8 * bound < largest <= bound
+  # The stem: PyTorch's default, uniform within 1 / sqrt(3 * 3 * 3), in
+  # torchvision's networks after the author's surgery; He's 2 / (9 * 16) else.
+  kernel = np.asarray(params["stem"]["kernel"])
+  bound = 27**-0.5
+  uniform = 0.99 * bound < abs(kernel).max() <= bound
+  assert uniform == (name == "resnet_18")
+  std = bound / np.sqrt(3) if uniform else np.sqrt(2 / (9 * 16))
+  # Three standard errors of 1728 uniform or 432 normal values.
+  rtol = 0.033 if uniform else 0.1
+  np.testing.assert_allclose(kernel.std(), std, rtol=rtol)
+  assert abs(kernel.mean()) < rtol * 2 * std
   norm = params["stages_2_0"]["norm_0"]
   assert (norm["scale"] == 1).all() and (norm["bias"] == 0).all()
   stats = variables["batch_stats"]["stages_2_0"]["norm_0"]
