@@ -29,6 +29,13 @@ def compilation_cache(tmp_path_factory):
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+@pytest.fixture
+def x64():
+  """Double precision for one test."""
+  with jax.enable_x64(True):
+    yield
+
+
 @pytest.fixture(scope="session")
 def shared_data():
   """Folder of real CIFAR-10 data beside the checkout, or a skip."""

@@ -6,11 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ram_jax.data.cifar_c import CorruptedSource
+from ram_jax.data.cifar_c import SEVERITIES, CorruptedSource
 from ram_jax.evaluators.clean import count_correct
 from ram_jax.models.classifier import Classifier
-
-SEVERITIES = (1, 2, 3, 4, 5)
 
 
 @dataclasses.dataclass(frozen=True)

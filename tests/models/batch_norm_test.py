@@ -6,12 +6,6 @@ import pytest
 from ram_jax.models.batch_norm import BatchNorm
 
 
-@pytest.fixture
-def x64():
-  with jax.enable_x64(True):
-    yield
-
-
 def init(module, inputs):
   return module.init(jax.random.key(0), inputs, True)
 

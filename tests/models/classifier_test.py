@@ -32,12 +32,6 @@ class Tiny(nn.Module):
 MODULE = Tiny()
 
 
-@pytest.fixture
-def x64():
-  with jax.enable_x64(True):
-    yield
-
-
 def variables():
   """Parameters and statistics that are not their initial 0 and 1."""
   images = jnp.zeros((2, 8, 8, 3))
