@@ -7,10 +7,8 @@ import jax
 
 from ram_jax import losses
 from ram_jax.attacks.pgd import Attack
+from ram_jax.methods.contract import Metrics, Views
 from ram_jax.models.classifier import Classifier
-
-Views = tuple[tuple[str, jax.Array], ...]
-Metrics = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)

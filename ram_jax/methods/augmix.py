@@ -8,6 +8,7 @@ import jax
 from ram_jax import keys as keys_lib
 from ram_jax.augment.augmix import Augment
 from ram_jax.methods import consistency
+from ram_jax.methods.contract import Views
 from ram_jax.models.classifier import Classifier
 
 
@@ -25,7 +26,7 @@ class Method(consistency.Consistency):
 
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
-  ) -> tuple[consistency.Views, jax.Array]:
+  ) -> tuple[Views, jax.Array]:
     """Clean images and two independent AugMix views of them.
 
     Args:

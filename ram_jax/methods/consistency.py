@@ -6,9 +6,7 @@ import math
 import jax
 
 from ram_jax import losses
-
-Views = tuple[tuple[str, jax.Array], ...]
-Metrics = dict[str, jax.Array]
+from ram_jax.methods.contract import Metrics
 
 DIVERGENCES = {
   "exact": losses.jensen_shannon,

@@ -10,6 +10,7 @@ from ram_jax import losses
 from ram_jax.attacks.pgd import Attack
 from ram_jax.augment.augmix import Augment
 from ram_jax.methods import consistency
+from ram_jax.methods.contract import Metrics, Views
 from ram_jax.models.classifier import Classifier
 
 
@@ -29,7 +30,7 @@ class Method(consistency.Consistency):
 
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
-  ) -> tuple[consistency.Views, jax.Array]:
+  ) -> tuple[Views, jax.Array]:
     """Clean images, one AugMix view, and x + delta* of eq. 5.
 
     Args:
@@ -52,7 +53,7 @@ class Method(consistency.Consistency):
 
   def loss(
     self, logits: tuple[jax.Array, ...], targets: jax.Array
-  ) -> tuple[jax.Array, consistency.Metrics]:
+  ) -> tuple[jax.Array, Metrics]:
     """The consistency loss, with the adversarial view's accuracy beside it.
 
     Args:

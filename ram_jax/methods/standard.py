@@ -6,10 +6,8 @@ from typing import ClassVar
 import jax
 
 from ram_jax import losses
+from ram_jax.methods.contract import Metrics, Views
 from ram_jax.models.classifier import Classifier
-
-Views = tuple[tuple[str, jax.Array], ...]
-Metrics = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -127,36 +127,31 @@ def draw_training_curves(runs: Sequence[Run]) -> matplotlib.figure.Figure:
   return figure
 
 
-def draw_views(
-  rows: Sequence[tuple[str, Any]], titles: Sequence[str] = ()
-) -> matplotlib.figure.Figure:
+def draw_views(rows: Sequence[tuple[str, Any]]) -> matplotlib.figure.Figure:
   """Draws versions of the same images below each other.
 
   Args:
     rows: (name, images [N,H,W,C] in [0,1], C 1 or 3) from top to bottom, the
       same N in each.
-    titles: name of each column, for example its class; none if empty.
 
   Returns:
     A grid of len(rows) x N images, each pixel a square.
 
   Raises:
-    ValueError: no rows, another shape or range, or a wrong number of titles.
+    ValueError: no rows, or another shape or range.
   """
   rows = [(name, _checked_images(name, images)) for name, images in rows]
   counts = {len(images) for _, images in rows}
-  if len(counts) != 1 or len(titles) not in (0, *counts):
+  if len(counts) != 1:
     raise ValueError(
-      f"rows of {sorted(counts)} images with {len(titles)} titles are no grid: "
-      "give at least one row, equally many images in each, and one title per "
-      "image or none"
+      f"rows of {sorted(counts)} images are no grid: give at least one row, "
+      "and equally many images in each"
     )
   count = counts.pop()
-  # Inches: letters of size 9 are about 0.085 wide, and images at least 1.1.
-  side = max(1.1, 0.085 * _longest(titles) + 0.1)
+  side = 1.1  # inches; letters of size 9 are about 0.085 wide
   names = 0.085 * _longest([name for name, _ in rows]) + 0.2
   figure = matplotlib.figure.Figure(
-    figsize=(side * count + names, side * len(rows) + 0.3 * bool(titles)),
+    figsize=(side * count + names, side * len(rows)),
     layout="constrained",
   )
   grid = figure.subplots(len(rows), count, squeeze=False)
@@ -168,8 +163,6 @@ def draw_views(
     line[0].set_ylabel(
       name, rotation=0, ha="right", va="center", fontsize=9, labelpad=6
     )
-  for title, axes in zip(titles, grid[0], strict=False):
-    axes.set_title(title, fontsize=9)
   return figure
 
 
@@ -188,12 +181,10 @@ def training_curves(
 
 
 def views(
-  path: str | os.PathLike,
-  rows: Sequence[tuple[str, Any]],
-  titles: Sequence[str] = (),
+  path: str | os.PathLike, rows: Sequence[tuple[str, Any]]
 ) -> pathlib.Path:
   """Saves `draw_views` as PNG and returns the path."""
-  return look.save(draw_views(rows, titles), path)
+  return look.save(draw_views(rows), path)
 
 
 def _curve(run: Run) -> dict[float, runs_lib.Counts]:
