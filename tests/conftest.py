@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-  """Equal programs compile once in a session (CI names a shared folder)."""
+  """Equal programs compile once in a run (CI names a shared folder)."""
   folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
   if not folder:
     folder = str(tmp_path_factory.mktemp("jax_cache"))
