@@ -1,39 +1,19 @@
-"""CIFAR-10-C and CIFAR-100-C: the test images, corrupted by their authors.
+"""CIFAR-10-C, CIFAR-100-C and folders like them: corrupted test sets.
 
 Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common
 Corruptions and Perturbations", ICLR 2019.
 """
 
 import dataclasses
+import functools
 import pathlib
+from typing import Any
 
 import numpy as np
 
-from ram_jax.data import pipeline, tfds
+from ram_jax.data import checksums, generated, manifest, pipeline, tfds
+from ram_jax.data.generated import NAMES, SEVERITIES
 
-# The 15 of the benchmark, then the four meant for validation.
-NAMES = (
-  "gaussian_noise",
-  "shot_noise",
-  "impulse_noise",
-  "defocus_blur",
-  "glass_blur",
-  "motion_blur",
-  "zoom_blur",
-  "snow",
-  "frost",
-  "fog",
-  "brightness",
-  "contrast",
-  "elastic_transform",
-  "pixelate",
-  "jpeg_compression",
-  "speckle_noise",
-  "gaussian_blur",
-  "spatter",
-  "saturate",
-)
-SEVERITIES = (1, 2, 3, 4, 5)
 _TFDS_NAMES = {
   "glass_blur": "frosted_glass_blur",
   "elastic_transform": "elastic",
@@ -46,19 +26,22 @@ _HOMES = {
 
 @dataclasses.dataclass(frozen=True)
 class CorruptedSource:
-  """The published corrupted test sets; nothing is downloaded.
+  """Corrupted test sets that were made before; nothing is downloaded.
 
   Attributes:
-    classes: 10 or 100.
+    classes: 10 or 100, of the published sets; a folder that was made here says
+      itself how many there are.
     folder: folder of the .npy files, or the folder around it ('~' is
       expanded); empty: what tensorflow-datasets has prepared (only CIFAR-10).
     tfds_dir: data folder of tensorflow-datasets, where it is used; empty: its
       default, ~/tensorflow_datasets.
+    only: corruptions that are wanted; empty: all that are there.
   """
 
   classes: int = 10
   folder: str = ""
   tfds_dir: str = ""
+  only: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
     if self.classes not in _HOMES:
@@ -71,19 +54,41 @@ class CorruptedSource:
         f" files, from {_HOMES[100]}"
       )
 
+  @functools.cached_property
+  def made_here(self) -> dict[str, Any] | None:
+    """The manifest of a folder that this program wrote; None of others."""
+    return manifest.read(self._folder()) if self.folder else None
+
   @property
   def num_classes(self) -> int:
-    """10 or 100."""
+    """10 or 100, or what the folder's manifest says."""
+    if self.made_here:
+      return self.made_here["made_with"]["data"]["classes"]
     return self.classes
 
   @property
+  def seed(self) -> int | None:
+    """Of a folder that was made here; None of others."""
+    return self.made_here and self.made_here["made_with"]["seed"]
+
+  @functools.cached_property
   def label(self) -> str:
-    """Name for tables, with where the images came from."""
-    origin = ".npy files" if self.folder else "tensorflow-datasets"
-    return f"CIFAR-{self.classes}-C (from {origin})"
+    """Name for tables, with where the images came from; reads every file."""
+    if self.made_here:
+      return generated.label(self.seed)
+    name = f"CIFAR-{self.classes}-C"
+    if not self.folder:
+      return f"{name} (from tensorflow-datasets)"
+    published = checksums.PUBLISHED[self.classes]
+    original = all(
+      manifest.digest(self._folder() / f"{name}.npy", "md5")
+      == f"md5:{published[name]}"
+      for name in (*self.names(), "labels")
+    )
+    return name if original else f"{name} (not the original files)"
 
   def names(self) -> tuple[str, ...]:
-    """The corruptions that are there, at all severities.
+    """The corruptions that are there, at all severities, or are wanted.
 
     Returns:
       Some of `NAMES`, in its order.
@@ -91,6 +96,8 @@ class CorruptedSource:
     Raises:
       FileNotFoundError: there is none; the message says where to get them.
     """
+    if self.only:
+      return tuple(name for name in NAMES if name in self.only)
     names = tuple(name for name in NAMES if self._has(name))
     if names:
       return names
@@ -99,6 +106,19 @@ class CorruptedSource:
       f"no corruption is in {place}: give the folder of the .npy files, from"
       f" {_HOMES[self.classes]}, unpacked with tar -xf"
     )
+
+  def missing(self) -> dict[str, str]:
+    """Why corruptions are not there, by name, where all are wanted."""
+    if self.only:
+      return {}
+    why = self.made_here["missing"] if self.made_here else {}
+    place = self._folder() if self.folder else tfds.root(self.tfds_dir)
+    absent = set(NAMES) - set(self.names())
+    return {
+      name: why.get(name, f"it is not in {place}")
+      for name in NAMES
+      if name in absent
+    }
 
   def load(
     self, corruption: str, severity: int
@@ -110,7 +130,7 @@ class CorruptedSource:
       severity: 1 to 5.
 
     Returns:
-      Images uint8 [N, 32, 32, 3] and labels int32 [N]: in the order of the
+      Images uint8 [N, H, W, 3] and labels int32 [N]: in the order of the
       test set from .npy files, shuffled by tensorflow-datasets.
 
     Raises:
@@ -118,16 +138,80 @@ class CorruptedSource:
       ValueError: there is no such corruption or severity, or a file is
         damaged or not what it should be.
     """
-    if corruption not in NAMES:
-      raise ValueError(
-        f"corruption {corruption!r} is unknown: choose from {', '.join(NAMES)}"
-      )
-    if severity not in SEVERITIES:
-      raise ValueError(f"severity {severity} is unknown: choose from 1..5")
+    generated.check_choice((corruption,), (severity,))
     images, labels = self._view(corruption, severity)
     return np.array(images), labels
 
+  def check(
+    self,
+    images: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+  ) -> None:
+    """Checks every .npy file, and that it is of this test set.
+
+    Reads the images only of folders with a manifest, for their checksums.
+
+    Args:
+      images: uint8 [N, H, W, 3], the clean test set, or its first images; None:
+        the files are checked by themselves.
+      labels: int32 [N], in the order of the published test set.
+
+    Raises:
+      FileNotFoundError: there is no corruption at all, or no labels.
+      ValueError: a file is damaged or not what it should be.
+    """
+    if self.made_here:
+      for name in (*self.names(), "labels"):
+        manifest.check(self._folder(), self.made_here["files"], f"{name}.npy")
+    for name in self.names():
+      for severity in SEVERITIES if self.folder else ():
+        there, truth = self._view(name, severity)
+        if images is not None:
+          self._compare(there, truth, images, labels)
+    if images is not None and self.made_here:
+      self._compare_fingerprint(images, labels)
+
+  def _compare(
+    self,
+    there: np.ndarray,
+    truth: np.ndarray,
+    images: np.ndarray,
+    labels: np.ndarray,
+  ) -> None:
+    size, folder = len(labels), self._folder()
+    if there.shape[1:] != images.shape[1:] or len(there) < size:
+      raise ValueError(
+        f"{folder} holds {len(there)} images of {list(there.shape[1:])}, the"
+        f" test set {size} of {list(images.shape[1:])}: give the folder made"
+        f" from this test set, or measure its first {len(there)} images"
+        f" (config.evaluate.images)"
+      )
+    wrong = np.flatnonzero(truth[:size] != labels)
+    if len(wrong):
+      i = wrong[0]
+      raise ValueError(
+        f"{folder / 'labels.npy'} has not the test set's labels in its order:"
+        f" {len(wrong)} of {size} differ, the first at index {i} ({truth[i]}"
+        f" there, {labels[i]} in the test set): the folder is of another data"
+        " set, or its order was changed"
+      )
+
+  def _compare_fingerprint(
+    self, images: np.ndarray, labels: np.ndarray
+  ) -> None:
+    data = self.made_here["made_with"]["data"]
+    ours = pipeline.fingerprint(images, labels)
+    # Of a part of the test set only the labels can be compared.
+    if data["size"] == len(labels) and data["fingerprint"] != ours:
+      raise ValueError(
+        f"{self._folder()} was made from other images ({data['label']},"
+        f" {data['fingerprint'][:19]}...) than the test set's"
+        f" ({ours[:19]}...): {manifest.AGAIN}"
+      )
+
   def _has(self, name: str) -> bool:
+    if self.made_here:
+      return f"{name}.npy" in self.made_here["files"]
     if self.folder:
       return (self._folder() / f"{name}.npy").is_file()
     names = [_tfds_name(name, severity) for severity in SEVERITIES]
@@ -138,27 +222,18 @@ class CorruptedSource:
     inner = folder / f"CIFAR-{self.classes}-C"
     return inner if inner.is_dir() else folder
 
-  def check(self) -> None:
-    """Checks every .npy file without reading the images, within a second.
-
-    Raises:
-      FileNotFoundError: there is no corruption at all, or no labels.
-      ValueError: a file is damaged or not what it should be.
-    """
-    for name in self.names():
-      for severity in SEVERITIES if self.folder else ():
-        self._view(name, severity)
-
   def _view(
     self, corruption: str, severity: int
   ) -> tuple[np.ndarray, np.ndarray]:
     """As `load`, but images of .npy files stay on the disk."""
     if self.folder:
       images, labels = self._open(corruption, severity)
+      place = self._folder()
     else:
       images, labels = self._load_tfds(corruption, severity)
-    what = f"{self.label}, {corruption} {severity}"
-    pipeline.check(images, labels, self.classes, what)
+      place = tfds.root(self.tfds_dir)
+    what = f"{place}, {corruption} {severity}"
+    pipeline.check(images, labels, self.num_classes, what)
     return images, labels
 
   def _open(
@@ -167,10 +242,14 @@ class CorruptedSource:
     path = self._folder() / f"{corruption}.npy"
     stacked = self._read(path)
     size, rest = divmod(len(stacked), len(SEVERITIES))
-    if stacked.dtype != np.uint8 or stacked.shape[1:] != (32, 32, 3) or rest:
+    shape = [32, 32, 3]
+    if self.made_here:
+      shape = self.made_here["made_with"]["data"]["image"]
+    if stacked.dtype != np.uint8 or [*stacked.shape[1:]] != shape or rest:
       raise ValueError(
         f"{path} is {stacked.dtype} {list(stacked.shape)}, expected uint8"
-        " [5 N, 32, 32, 3], five severities one after another"
+        f" [5 N, {', '.join(map(str, shape))}], five severities one after"
+        " another"
       )
     rows = slice((severity - 1) * size, severity * size)
     path = self._folder() / "labels.npy"
@@ -181,17 +260,18 @@ class CorruptedSource:
 
   def _read(self, path: pathlib.Path) -> np.ndarray:
     """Opens a file without reading it, and without running what is in it."""
+    source = f"get it from {_HOMES[self.classes]}"
+    if self.made_here:
+      source = manifest.AGAIN
     if not path.is_file():
-      raise FileNotFoundError(
-        f"{path} is missing: get it from {_HOMES[self.classes]}"
-      )
+      raise FileNotFoundError(f"{path} is missing: {source}")
     try:
       return np.atleast_1d(np.load(path, mmap_mode="r", allow_pickle=False))
     # Truncated, of objects, or no array at all: each fails in its own way.
     except Exception as error:
       raise ValueError(
         f"{path} ({path.stat().st_size} bytes) is damaged or no plain array"
-        f" ({error!r}): get it from {_HOMES[self.classes]}"
+        f" ({error!r}): {source}"
       ) from error
 
   def _load_tfds(

@@ -51,7 +51,7 @@ class Evaluator:
     labels: np.ndarray,
     key: jax.Array,
   ) -> dict[str, Any]:
-    """Counts the examples that stay correct, for every epsilon.
+    """Finds the examples that stay correct, for every epsilon.
 
     Args:
       model: the classifier, on the devices.
@@ -62,7 +62,7 @@ class Evaluator:
 
     Returns:
       `attack` (how the numbers were got) and `by_epsilon`, a list of
-      `epsilon`, `correct`, `total`.
+      `epsilon`, `correct` (bool [N]), `total`.
     """
     batch = {"images": images, "labels": labels}
     rows = []
@@ -71,7 +71,7 @@ class Evaluator:
         epsilon=epsilon, step_size=epsilon * self.relative_step_size
       )
       shared = parallel.replicate((attack, key)) + (model,)
-      correct = int(_robust(shared, batch, self.batch_size).sum())
+      correct = _robust(shared, batch, self.batch_size)
       row = {"epsilon": epsilon, "correct": correct, "total": len(labels)}
       rows.append(row)
     return {"attack": self.describe(), "by_epsilon": rows}

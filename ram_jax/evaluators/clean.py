@@ -1,12 +1,14 @@
-"""Accuracy on unchanged images."""
+"""Accuracy and calibration on unchanged images."""
 
 import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ram_jax import losses, parallel
+from ram_jax.evaluators import calibration
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 
@@ -28,7 +30,7 @@ class Evaluator:
     labels: np.ndarray,
     key: jax.Array,
   ) -> dict[str, Any]:
-    """Counts correct predictions.
+    """Finds the correct predictions.
 
     Args:
       model: the classifier, on the devices.
@@ -37,34 +39,58 @@ class Evaluator:
       key: unused; nothing here is random.
 
     Returns:
-      `correct` and `total`.
+      `correct` (bool [N]), `total` and `calibration`.
     """
     del key
-    batch = {"images": images, "labels": labels}
-    correct = count_correct(model, batch, self.batch_size)
-    return {"correct": correct, "total": len(labels)}
+    return measure(model, images, labels, self.batch_size)
 
 
-def count_correct(
-  model: Classifier, batch: dict[str, np.ndarray], batch_size: int
-) -> int:
-  """Number of examples whose largest logit is the label's.
+def measure(
+  model: Classifier, images: np.ndarray, labels: np.ndarray, batch_size: int
+) -> dict[str, Any]:
+  """What one forward over labelled images tells.
 
   Args:
     model: the classifier, on the devices.
-    batch: `images` uint8 [N,H,W,C] and `labels` int32 [N].
+    images: uint8 [N,H,W,C].
+    labels: int32 [N].
     batch_size: examples at once over all devices.
 
   Returns:
-    The count.
+    `correct` (bool [N]), `total` and `calibration`.
   """
-  return int(_correct(model, batch, batch_size).sum())
+  batch = {"images": images, "labels": labels}
+  measured = per_example(model, batch, batch_size)
+  return {
+    "correct": measured["correct"],
+    "total": len(labels),
+    "calibration": calibration.summary(measured),
+  }
 
 
 @parallel.per_example
-def _correct(
+def per_example(
   model: Classifier, positions: jax.Array, batch: dict[str, jax.Array]
-) -> jax.Array:
+) -> dict[str, jax.Array]:
+  """Predictions beside labels, [b] each.
+
+  Args:
+    model: the classifier.
+    positions: unused.
+    batch: `images` uint8 [b,H,W,C] and `labels` int32 [b].
+
+  Returns:
+    `correct` (bool), `confidence` (the largest probability), `nll` (negative
+    log-likelihood of the label, in nats) and `brier`, sum_k (p_k - y_k)^2 over
+    the classes, in [0,2] (Brier 1950, equation 2).
+  """
   del positions
-  logits = model(dequantise(batch["images"]))
-  return losses.correct(logits, batch["labels"])
+  logits, labels = model(dequantise(batch["images"])), batch["labels"]
+  probabilities = jax.nn.softmax(logits)
+  truth = jax.nn.one_hot(labels, logits.shape[-1])
+  return {
+    "correct": losses.correct(logits, labels),
+    "confidence": jnp.max(probabilities, axis=-1),
+    "nll": losses.cross_entropy(logits, labels),
+    "brier": jnp.sum((probabilities - truth) ** 2, axis=-1),
+  }

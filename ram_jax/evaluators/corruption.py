@@ -6,36 +6,68 @@ from typing import Any
 import jax
 import numpy as np
 
-from ram_jax.data.cifar_c import SEVERITIES, CorruptedSource
-from ram_jax.evaluators.clean import count_correct
+from ram_jax import metrics
+from ram_jax.data import generated
+from ram_jax.data.cifar_c import CorruptedSource
+from ram_jax.data.generated import Generator
+from ram_jax.evaluators import clean
 from ram_jax.models.classifier import Classifier
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-  """Accuracy for every corruption and severity that the user has.
+  """Accuracy for every corruption and severity.
 
   Attributes:
     classes: 10 for CIFAR-10-C, 100 for CIFAR-100-C.
-    folder: the original `.npy` files; empty: prepared tfds data.
+    folder: `.npy` files, the published ones or those of --mode=corrupt.
     tfds_dir: where tensorflow-datasets keeps `cifar10_corrupted`.
+    generate: where neither is given, the test images are corrupted here, and
+      nothing is written.
+    seed: of what is generated; not the run's, so that all runs are measured on
+      the same images.
+    frost_folder: folder of frost's photographs; empty: those of the installed
+      package `imagecorruptions`.
+    names: corruptions to measure; empty: all that there are.
+    severities: some of 1 to 5.
     batch_size: examples at once over all devices; it changes no result.
   """
 
   classes: int
   folder: str
   tfds_dir: str
+  generate: bool
+  seed: int
+  frost_folder: str
+  names: tuple[str, ...]
+  severities: tuple[int, ...]
   batch_size: int
 
   def __post_init__(self) -> None:
-    if self._configured():
-      self._source().check()  # complains now about what is missing
+    generated.check_choice(self.names, self.severities)
+    if not self.severities:
+      raise ValueError("severities is empty: give some of 1..5")
+    if not 0 <= self.seed < 2**32:
+      raise ValueError(f"seed is {self.seed}: give one from 0 to 2^32 - 1")
+    if self.folder or self.tfds_dir:
+      self._files().names()  # complains now where there is nothing
 
-  def _configured(self) -> bool:
-    return bool(self.folder or self.tfds_dir)
+  def check(self, images: np.ndarray, labels: np.ndarray) -> None:
+    """Refuses corrupted images that are not this test set's, or are damaged.
 
-  def _source(self) -> CorruptedSource:
-    return CorruptedSource(self.classes, self.folder, self.tfds_dir)
+    Args:
+      images: uint8 [N,H,W,C], the clean test set.
+      labels: int32 [N].
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: a file is damaged or of another test set, or what is asked
+        for cannot be generated.
+    """
+    if self.folder or self.tfds_dir:
+      self._files().check(images, labels)
+    elif self.generate:
+      self.generator(images, labels).names()
 
   def run(
     self,
@@ -44,38 +76,68 @@ class Evaluator:
     labels: np.ndarray,
     key: jax.Array,
   ) -> dict[str, Any] | None:
-    """Counts correct predictions per corruption and severity.
+    """Finds the correct predictions per corruption and severity.
 
     Args:
       model: the classifier, on the devices.
-      images: uint8 [N,H,W,C], the clean test set; only its size matters here:
-        as many corrupted images are used.
-      labels: int32 [N], the clean test set's.
-      key: unused; nothing here is random.
+      images: uint8 [N,H,W,C], the clean test set.
+      labels: int32 [N].
+      key: unused: what is generated depends on `seed`.
 
     Returns:
-      `label` and `by_corruption`, a list of `corruption`, `severity`,
-      `correct`, `total`; None where the user has no corrupted set.
+      `label`, `generated` (by this program; then also `seed`),
+      `by_corruption`, a list of `corruption`, `severity`, `correct` (bool [N]),
+      `total`, `calibration`, and `missing` (reason by name), where a corruption
+      is; for the figures `pictures`: the first image at every severity, uint8
+      [5,H,W,C] by corruption, where all five are measured. None where nothing
+      is asked for.
     """
-    del images, key
-    if not self._configured():
+    del key
+    if self.folder or self.tfds_dir:
+      source = self._files()
+    elif self.generate:
+      source = self.generator(images, labels)
+    else:
       return None
-    source = self._source()
-    rows = []
-    for corruption in source.names():
-      for severity in SEVERITIES:
+    results = {"label": source.label, "generated": source.seed is not None}
+    if source.seed is not None:
+      results["seed"] = source.seed
+    results["by_corruption"], pictures = self._rows(model, source, len(labels))
+    if self.severities == generated.SEVERITIES:
+      results["pictures"] = pictures
+    if missing := source.missing():
+      results["missing"] = missing
+    return results
+
+  def generator(self, images: np.ndarray, labels: np.ndarray) -> Generator:
+    """What makes the corruptions of a test set, with this evaluator's fields.
+
+    Args:
+      images: uint8 [N,H,W,C], the clean test set.
+      labels: int32 [N].
+
+    Returns:
+      The generator.
+    """
+    chosen = self.seed, self.frost_folder, self.batch_size, self.names
+    return Generator(images, labels, *chosen)
+
+  def _files(self) -> CorruptedSource:
+    place = self.folder, self.tfds_dir
+    return CorruptedSource(self.classes, *place, self.names)
+
+  def _rows(
+    self, model: Classifier, source: CorruptedSource | Generator, size: int
+  ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    rows, pictures, names = [], {}, source.names()
+    for number, corruption in enumerate(names, start=1):
+      metrics.announce(f"  {corruption} ({number} of {len(names)})")
+      first = []
+      for severity in self.severities:
         corrupted, truth = source.load(corruption, severity)
-        batch = {
-          "images": np.asarray(corrupted[: len(labels)]),
-          "labels": truth[: len(labels)],
-        }
-        correct = count_correct(model, batch, self.batch_size)
-        rows.append(
-          {
-            "corruption": corruption,
-            "severity": severity,
-            "correct": correct,
-            "total": len(batch["labels"]),
-          }
-        )
-    return {"label": source.label, "by_corruption": rows}
+        batch = corrupted[:size], truth[:size], self.batch_size
+        row = {"corruption": corruption, "severity": severity}
+        rows.append(row | clean.measure(model, *batch))
+        first.append(corrupted[0])
+      pictures[corruption] = np.stack(first)
+    return rows, pictures

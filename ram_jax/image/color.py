@@ -25,6 +25,14 @@ def dequantise(levels: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
   return levels.astype(dtype or jnp.result_type(float)) / 255
 
 
+def truncate(image: jax.Array) -> jax.Array:
+  """Cuts an image in [0,1] to the grey level below (uint8).
+
+  A thousandth of a level counts as rounding: whole levels stay themselves.
+  """
+  return jnp.floor(jnp.clip(image, 0, 1) * 255 + 1e-3).astype(jnp.uint8)
+
+
 def luminance(levels: jax.Array) -> jax.Array:
   """Pillow's conversion of RGB to L, ITU-R 601-2 in 16 bits fixed point.
 

@@ -2,8 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ram_jax.image import color
+
+# Fractional bits of a weight: 255 times a sum of one fits 31 bits.
+WEIGHT_BITS = 23
 
 
 def smooth(levels: jax.Array) -> jax.Array:
@@ -31,3 +35,67 @@ def smooth(levels: jax.Array) -> jax.Array:
 def sharpness(levels: jax.Array, factor: jax.Array) -> jax.Array:
   """ImageEnhance.Sharpness: from smooth (0) over the image (1) to sharp."""
   return color.blend(smooth(levels), levels, factor)
+
+
+def correlate(levels: jax.Array, kernel: np.ndarray, border: str) -> jax.Array:
+  """Weighs every pixel's neighbourhood, without rounding in between.
+
+  Weights become fixed point numbers of 23 bits: a kernel that adds up to one
+  leaves a flat image as it is, and all compilers agree.
+
+  Args:
+    levels: uint8 [H,W,C].
+    kernel: floats [h,w], odd, or [h,w,H,W], a kernel for each pixel; weights
+      at least 0 that add up to at most 1.
+    border: what lies outside, as a mode of `jnp.pad`.
+
+  Returns:
+    uint8 [H,W,C], truncated.
+  """
+  height, width, channels = levels.shape
+  down, right = kernel.shape[0] // 2, kernel.shape[1] // 2
+  pad = ((down, down), (right, right), (0, 0))
+  padded = jnp.pad(levels, pad, border).astype(jnp.int32)
+  # Channels within rows: a longer innermost loop.
+  flat = padded.reshape(height + 2 * down, -1)
+  weights, total = _fixed_point(kernel, channels)
+  for i, j in np.argwhere(weights.any(axis=(2, 3))):
+    first = j * channels
+    window = flat[i : i + height, first : first + width * channels]
+    total += weights[i, j] * window
+  return (total >> WEIGHT_BITS).astype(jnp.uint8).reshape(levels.shape)
+
+
+def _fixed_point(
+  kernel: np.ndarray, channels: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Rounds weights [h,w] or [h,w,H,W]; and the most that this takes away.
+
+  Added to a weighed sum of levels, it keeps a whole number from being cut to
+  the one below.
+  """
+  exact = kernel.reshape(*kernel.shape[:2], *(kernel.shape[2:] or (1, 1)))
+  exact = exact * (1 << WEIGHT_BITS)
+  rounded = np.round(exact)
+  missing = np.ceil(255 * np.maximum(exact - rounded, 0).sum(axis=(0, 1)))
+  if kernel.ndim > 2:
+    rounded = rounded.repeat(channels, axis=-1)
+    missing = missing.repeat(channels, axis=-1)
+  return rounded.astype(np.int32), missing.astype(np.int32)
+
+
+def gaussian_kernel(deviation: float, truncate: float = 4.0) -> np.ndarray:
+  """SciPy's gaussian filter as a kernel [h,w].
+
+  Args:
+    deviation: in pixels, above 0.
+    truncate: how many deviations the kernel reaches, rounded to pixels.
+
+  Returns:
+    Weights that add up to one.
+  """
+  reach = int(truncate * deviation + 0.5)
+  steps = np.arange(-reach, reach + 1)
+  bell = np.exp(-(steps**2) / (2 * deviation**2))
+  bell /= bell.sum()
+  return np.outer(bell, bell)

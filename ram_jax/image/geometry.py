@@ -148,6 +148,59 @@ def rotate_nearest(levels: jax.Array, degrees: jax.Array) -> jax.Array:
   return jnp.where(inside[..., None], turned, jnp.uint8(0))
 
 
+def bilinear(
+  image: jax.Array, index: jax.Array, down: jax.Array, right: jax.Array
+) -> jax.Array:
+  """Samples an image between its pixels, at the places from `neighbours`.
+
+  Args:
+    image: floats [H,W,C].
+    index: int32 [2,2,H,W].
+    down: floats [H,W].
+    right: floats [H,W].
+
+  Returns:
+    Floats [H,W,C].
+  """
+  flat = image.reshape(-1, image.shape[-1])
+  down, right = down[..., None], right[..., None]
+  (first, second), (third, fourth) = ((flat[i] for i in row) for row in index)
+  upper = first + right * (second - first)
+  lower = third + right * (fourth - third)
+  return upper + down * (lower - upper)
+
+
+def neighbours(
+  row: jax.Array, column: jax.Array, border: str
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The four pixels about each place, in an image as large as these arrays.
+
+  Args:
+    row: floats [H,W].
+    column: floats [H,W].
+    border: the mirror beyond the image: "reflect", in the outermost pixels,
+      which are not repeated, or "symmetric", in their outer edges.
+
+  Returns:
+    Indices of the pixels, int32 [2,2,H,W] (above and below, before and after),
+    and how far below the upper and after the first each place is, in [0,1).
+  """
+  height, width = row.shape
+  above, before = jnp.floor(row), jnp.floor(column)
+  y, x = above.astype(jnp.int32), before.astype(jnp.int32)
+  ys = jnp.stack([_mirror(y, height, border), _mirror(y + 1, height, border)])
+  xs = jnp.stack([_mirror(x, width, border), _mirror(x + 1, width, border)])
+  return ys[:, None] * width + xs, row - above, column - before
+
+
+def _mirror(index: jax.Array, size: int, border: str) -> jax.Array:
+  """The pixel that an index, inside or outside, shows."""
+  repeated = {"reflect": 0, "symmetric": 1}[border]
+  period = 2 * (size - 1 + repeated)
+  index = index % period
+  return jnp.minimum(index, period - repeated - index)
+
+
 def _transpose(levels: jax.Array) -> jax.Array:
   """Swaps rows and columns."""
   return jnp.swapaxes(levels, 0, 1)

@@ -1,11 +1,14 @@
+import hashlib
 import io
+import json
 import pickle
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ram_jax.data import cifar_c
+from ram_jax.data import checksums, cifar_c, manifest, pipeline
 
 RNG = np.random.default_rng(0)
 SIZE = 3
@@ -31,7 +34,8 @@ def test_each_severity_is_its_fifth_of_the_file(tmp_path, labels, inner):
   source = cifar_c.CorruptedSource(folder=str(tmp_path / "c"))
   source.check()
   assert source.names() == ("gaussian_noise", "snow")
-  assert source.label == "CIFAR-10-C (from .npy files)"
+  assert source.label == "CIFAR-10-C (not the original files)"
+  assert source.seed is None
   for name, stacked in contents.items():
     for severity in range(1, 6):
       images, ours = source.load(name, severity)
@@ -39,6 +43,25 @@ def test_each_severity_is_its_fifth_of_the_file(tmp_path, labels, inner):
       np.testing.assert_array_equal(images, stacked[rows])
       np.testing.assert_array_equal(ours, LABELS)
       assert ours.dtype == np.int32 and images.flags.writeable
+
+
+def test_published_files_are_known_by_their_md5(tmp_path, monkeypatch):
+  for table in checksums.PUBLISHED.values():
+    assert set(table) == {*cifar_c.NAMES, "labels"}
+    assert all(re.fullmatch("[0-9a-f]{32}", md5) for md5 in table.values())
+    assert len(set(table.values())) == 20
+  write(tmp_path / "c")
+  md5 = {
+    path.stem: hashlib.md5(path.read_bytes()).hexdigest()
+    for path in (tmp_path / "c").glob("*.npy")
+  }
+  monkeypatch.setitem(checksums.PUBLISHED, 10, md5)
+  where = {"folder": str(tmp_path / "c")}
+  assert cifar_c.CorruptedSource(**where).label == "CIFAR-10-C"
+  monkeypatch.setitem(md5, "labels", "0" * 32)
+  assert "not the original" in cifar_c.CorruptedSource(**where).label
+  missing = cifar_c.CorruptedSource(**where).missing()
+  assert len(missing) == 17 and missing["frost"].startswith("it is not in /")
 
 
 def test_names_are_those_of_the_package():
@@ -188,3 +211,122 @@ def test_wrong_choices(tmp_path):
     cifar_c.CorruptedSource(classes=20)
   with pytest.raises(ValueError, match="no CIFAR-100-C: give the folder"):
     cifar_c.CorruptedSource(classes=100)
+
+
+SIDES = (4, 6, 3)  # of images that CIFAR has not, in 300 classes
+
+
+@pytest.fixture
+def made(tmp_path):
+  """A folder as --mode=corrupt leaves it, and the test set it is of."""
+  images = RNG.integers(0, 256, (SIZE, *SIDES), np.uint8)
+  labels = np.array([299, 0, 7], np.int32)
+  for name in ("fog", "snow"):
+    np.save(tmp_path / f"{name}.npy", np.concatenate([images] * 5))
+  np.save(tmp_path / "labels.npy", np.tile(labels, 5))
+  data = {"label": "Mine", "classes": 300, "image": SIDES}
+  described = {
+    "schema": 1,
+    "made_with": {
+      "seed": 7,
+      "data": data | pipeline.describe(images, labels),
+    },
+    "files": {
+      path.name: f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+      for path in tmp_path.glob("*.npy")
+    },
+    "missing": {"frost": "no photographs"},
+  }
+  (tmp_path / "manifest.json").write_text(json.dumps(described))
+  return tmp_path, images, labels
+
+
+def test_a_folder_made_here_says_what_it_is(made):
+  folder, images, labels = made
+  source = cifar_c.CorruptedSource(folder=str(folder))
+  source.check(images, labels)
+  source.check(images[:2], labels[:2])
+  assert source.names() == ("snow", "fog") and source.num_classes == 300
+  assert source.label == "test images corrupted by ram_jax, seed 7"
+  assert source.seed == 7
+  np.testing.assert_array_equal(source.load("fog", 5)[0], images)
+  missing = source.missing()
+  assert missing["frost"] == "no photographs" and len(missing) == 17
+  # Whole, but not yet in the manifest: an interrupted run makes it again.
+  np.save(folder / "frost.npy", np.concatenate([images] * 5))
+  assert "frost" not in cifar_c.CorruptedSource(folder=str(folder)).names()
+  wanted = cifar_c.CorruptedSource(folder=str(folder), only=("fog",))
+  assert wanted.names() == ("fog",) and wanted.missing() == {}
+
+
+@pytest.mark.parametrize(
+  ("change", "words"),
+  [
+    (lambda i, k: (i, k[::-1]), "in its order: 2 of 3 differ, the first at in"),
+    (
+      lambda i, k: (255 - i, k),
+      r"other images \(Mine, sha256:.*--mode=corrupt",
+    ),
+    (lambda i, k: (i[:, :3], k), r"3 images of \[4, 6, 3\], the test set 3 of"),
+    (
+      lambda i, k: (np.concatenate([i, i]), np.concatenate([k, k])),
+      r"the test set 6 of .* first 3 images \(config.evaluate.images\)",
+    ),
+  ],
+  ids=["order", "pixels", "shape", "size"],
+)
+def test_another_test_set_is_refused(made, change, words):
+  folder, *data = made
+  source = cifar_c.CorruptedSource(folder=str(folder))
+  with pytest.raises(ValueError, match=words):
+    source.check(*change(*data))
+
+
+def test_wrong_order_is_seen_at_any_severity(tmp_path):
+  labels = np.tile(LABELS, 5)
+  labels[-2:] = labels[-2:][::-1]
+  contents = write(tmp_path / "c", ["fog"], labels)
+  source = cifar_c.CorruptedSource(folder=str(tmp_path / "c"))
+  source.check()  # which nothing is wrong with by itself
+  with pytest.raises(ValueError, match=r"first at index 1 \(9 there, 0 in the"):
+    source.check(contents["fog"][:SIZE], LABELS.astype(np.int32))
+
+
+@pytest.mark.parametrize(
+  ("harm", "words"),
+  [
+    (lambda f: (f / "fog.npy").unlink(), "fog.npy is gone: make it again with"),
+    (
+      lambda f: (f / "fog.npy").write_bytes((f / "snow.npy").read_bytes()[:-1]),
+      r"fog.npy is not the file that manifest.json.*SHA-256.*--mode=corrupt",
+    ),
+    (lambda f: (f / "manifest.json").write_text("{"), "is damaged or no manif"),
+    (lambda f: (f / "manifest.json").write_text("[1]"), "damaged or no manife"),
+    (
+      lambda f: (f / "manifest.json").write_text('{"schema": 2}'),
+      "its schema is 2, not 1",
+    ),
+    (
+      lambda f: (f / "manifest.json").write_text(
+        (f / "manifest.json").read_text().replace("fingerprint", "print")
+      ),
+      "KeyError.*fingerprint.*delete the folder, and make it again",
+    ),
+  ],
+  ids=["gone", "damaged", "half", "list", "schema", "field"],
+)
+def test_harm_to_a_folder_made_here_is_named(made, harm, words):
+  folder, images, labels = made
+  harm(folder)
+  source = cifar_c.CorruptedSource(folder=str(folder))
+  with pytest.raises((ValueError, FileNotFoundError), match=words):
+    source.check(images, labels)
+
+
+def test_digests_are_hashlibs(tmp_path):
+  (tmp_path / "x").write_bytes(b"abc")
+  # The published test vectors of "abc".
+  assert manifest.digest(tmp_path / "x", "md5") == (
+    "md5:900150983cd24fb0d6963f7d28e17f72"
+  )
+  assert manifest.digest(tmp_path / "x").startswith("sha256:ba7816bf8f01cfea")

@@ -1,0 +1,180 @@
+"""CIFAR-10-C's blurs, but for the one along a direction (`motion.py`).
+
+They act on grey levels with weights in fixed point, so that every compiler
+gives the same image. Source: hendrycks/robustness, `make_cifar_c.py`, which
+takes its filters from OpenCV, scikit-image and SciPy; radii and standard
+deviations are pixels, whatever the image's size.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ram_jax.image import color, filters
+
+# Severities 1 to 5. Radius of a disk, and deviation of what smooths it; of the
+# blur before and after pixels move, and how often they move; where zooms, a
+# hundredth apart, end; deviation.
+_DEFOCUS = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))
+_GLASS = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))
+_ZOOM = (1.06, 1.11, 1.16, 1.21, 1.26)
+_GAUSSIAN = (0.4, 0.6, 0.7, 0.8, 1)
+
+
+def defocus_blur(
+  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+) -> jax.Array:
+  """Spreads every pixel over a small disk.
+
+  Args:
+    key: not used.
+    image: float [H,W,C] in [0,1], of grey levels.
+    severity: 1 to 5.
+    assets: not used.
+
+  Returns:
+    Float [H,W,C] in [0,1], of grey levels.
+  """
+  del key, assets
+  kernel = disk(*_DEFOCUS[severity - 1])
+  return _correlate(image, kernel, "reflect")
+
+
+def glass_blur(
+  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+) -> jax.Array:
+  """Blurs, moves pixels about, and blurs again.
+
+  Args:
+    key: a key.
+    image: float [H,W,C] in [0,1], of grey levels.
+    severity: 1 to 5.
+    assets: not used.
+
+  Returns:
+    Float [H,W,C] in [0,1], of grey levels.
+  """
+  del assets
+  deviation, iterations = _GLASS[severity - 1]
+  kernel = filters.gaussian_kernel(deviation)
+  levels = filters.correlate(color.quantise(image), kernel, "edge")
+  height, width, _ = levels.shape
+  bits = jax.random.bits(key, (height * width,), jnp.uint8)
+  for _ in range(iterations):
+    levels = copy_neighbours(bits.reshape(height, width), levels)
+    bits >>= 2  # each step takes two
+  levels = filters.correlate(levels, kernel, "edge")
+  return color.dequantise(levels, image.dtype)
+
+
+def zoom_blur(
+  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+) -> jax.Array:
+  """Averages the image with its enlarged centres.
+
+  Where the original takes squares alone, each side of an image is enlarged
+  from its own centre.
+
+  Args:
+    key: not used.
+    image: float [H,W,C] in [0,1], of grey levels.
+    severity: 1 to 5.
+    assets: not used.
+
+  Returns:
+    Float [H,W,C] in [0,1], of grey levels.
+  """
+  del key, assets
+  kernel = _zooms(severity, *image.shape[:2])
+  return _correlate(image, kernel, "edge")
+
+
+def gaussian_blur(
+  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+) -> jax.Array:
+  """Blurs with a normal density.
+
+  Args:
+    key: not used.
+    image: float [H,W,C] in [0,1], of grey levels.
+    severity: 1 to 5.
+    assets: not used.
+
+  Returns:
+    Float [H,W,C] in [0,1], of grey levels.
+  """
+  del key, assets
+  kernel = filters.gaussian_kernel(_GAUSSIAN[severity - 1])
+  return _correlate(image, kernel, "edge")
+
+
+def _correlate(image: jax.Array, kernel: np.ndarray, border: str) -> jax.Array:
+  """`filters.correlate` on floats."""
+  levels = filters.correlate(color.quantise(image), kernel, border)
+  return color.dequantise(levels, image.dtype)
+
+
+def copy_neighbours(bits: jax.Array, levels: jax.Array) -> jax.Array:
+  """Each pixel becomes itself or a neighbour above, to the left, or both.
+
+  The original means to swap the two, but the second half of its swap reads a
+  view that the first has overwritten. It goes from the last pixel to the
+  first, so what it copies is still as it was: one step for all.
+
+  Args:
+    bits: uint8 [H,W]; the lowest bit says whether to go up, the next, left.
+    levels: uint8 [H,W,C].
+
+  Returns:
+    uint8 [H,W,C]; the first two rows and columns stay.
+  """
+  up, left = (bits & 1)[2:, 2:, None] > 0, (bits & 2)[2:, 2:, None] > 0
+  here = jnp.where(left, levels[2:, 1:-1], levels[2:, 2:])
+  above = jnp.where(left, levels[1:-1, 1:-1], levels[1:-1, 2:])
+  return levels.at[2:, 2:].set(jnp.where(up, above, here))
+
+
+def disk(radius: float, deviation: float) -> np.ndarray:
+  """The pixels within a radius, smoothed by a gaussian of 3x3.
+
+  Args:
+    radius: in pixels, below 2.
+    deviation: of the gaussian, in pixels.
+
+  Returns:
+    Weights [5,5] that add up to one.
+  """
+  steps = np.arange(-2, 3)
+  inside = np.hypot(steps, steps[:, None]) <= radius
+  bell = np.exp(-(steps**2) / (2 * deviation**2)) * (abs(steps) <= 1)
+  around = np.pad(inside / inside.sum(), 2)
+  windows = np.lib.stride_tricks.sliding_window_view(around, (5, 5))
+  return np.einsum("ijkl,k,l->ij", windows, *2 * [bell / bell.sum()])
+
+
+def _zooms(severity: int, height: int, width: int) -> np.ndarray:
+  """Kernels [h,w,H,W] of the mean over the image and all its zooms."""
+  zooms = np.arange(1, _ZOOM[severity - 1], 0.01)
+  rows = np.stack([_bands(height, zoom) for zoom in [1, *zooms]])
+  columns = np.stack([_bands(width, zoom) for zoom in [1, *zooms]])
+  return np.einsum("zia,zjb->ijab", rows, columns) / len(rows)
+
+
+def _bands(size: int, zoom: float) -> np.ndarray:
+  """Weights [w,size] of the pixels before and after, when a side is enlarged.
+
+  SciPy's linear `zoom` of the centre, cut to the size again: corner pixels'
+  centres stay corners.
+  """
+  kept = math.ceil(size / zoom)
+  enlarged = round(kept * zoom)
+  first = (size - kept) // 2
+  pixel = np.arange(size)
+  place = pixel + (enlarged - size) // 2
+  place = place * ((kept - 1) / (enlarged - 1))
+  source = first + place - pixel
+  reach = math.ceil(size * (1 - 1 / _ZOOM[-1]) / 2) + 1
+  steps = np.arange(-reach, reach + 1)[:, None]
+  return np.maximum(1 - abs(source - steps), 0) * (place <= kept - 1)

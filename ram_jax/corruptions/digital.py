@@ -1,0 +1,276 @@
+"""CIFAR-10-C's digital corruptions: colours, JPEG, coarse pixels, elastic.
+
+All but the elastic one are computed in integers, truncated as the original
+truncates its floats. Source: hendrycks/robustness, `make_cifar_c.py`, which
+takes them from scikit-image, OpenCV, SciPy and Pillow. What depends on the
+image's size there is a share of the size here; the rest does not know the size.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ram_jax.image import color, geometry, jpeg
+
+# Severities 1 to 5. What is added to the brightest channel, in quarters of a
+# level; hundredths of the contrast; tenths of the saturation and of one that
+# are kept and added; of the size; of the smaller side: movement, its smoothness
+# and of the corners; Pillow's number.
+_BRIGHTNESS = (51, 102, 153, 204, 306)
+_CONTRAST = (75, 50, 40, 30, 15)
+_SATURATE = ((3, 0), (1, 0), (15, 0), (20, 1), (25, 2))
+_PIXELATE = (0.95, 0.9, 0.85, 0.75, 0.65)
+_ELASTIC = (
+  (0, 0, 0.08),
+  (0.05, 0.2, 0.07),
+  (0.08, 0.06, 0.06),
+  (0.1, 0.04, 0.05),
+  (0.1, 0.03, 0.03),
+)
+_QUALITY = (80, 65, 58, 50, 40)
+
+
+def brightness(
+  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+) -> jax.Array:
+  """Makes the value of HSV larger, hue and saturation as they were.
+
+  Args:
+    key: not used.
+    image: float [H,W,3] in [0,1], of grey levels.
+    severity: 1 to 5.
+    assets: not used.
+
+  Returns:
+    Float [H,W,3] in [0,1], of grey levels.
+  """
+  del key, assets
+  levels, value, _ = _value(image)
+  brighter = jnp.minimum(4 * value + _BRIGHTNESS[severity - 1], 4 * 255)
+  scaled = levels * brighter // jnp.maximum(4 * value, 1)
+  # Black has no hue: it becomes grey.
+  scaled = jnp.where(value == 0, brighter // 4, scaled)
+  return _image(scaled, image)
+
+
+def saturate(
+  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+) -> jax.Array:
+  """Changes the saturation of HSV; a larger one tints greys red, hue zero.
+
+  Args:
+    key: not used.
+    image: float [H,W,3] in [0,1], of grey levels.
+    severity: 1 to 5.
+    assets: not used.
+
+  Returns:
+    Float [H,W,3] in [0,1], of grey levels.
+  """
+  del key, assets
+  factor, constant = _SATURATE[severity - 1]
+  levels, value, range_ = _value(image)
+  # Tenths of a level between the largest and the smallest channel, and what
+  # share of it each channel lies below the largest.
+  depth = jnp.minimum(factor * range_ + constant * value, 10 * value)
+  red = jnp.array([0, 1, 1], jnp.int32)
+  below = jnp.where(range_ == 0, red, value - levels)
+  whole = 10 * jnp.maximum(range_, 1)
+  return _image(value - (depth * below + whole - 1) // whole, image)
+
+
+def contrast(
+  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+) -> jax.Array:
+  """Moves every channel towards its mean.
+
+  Args:
+    key: not used.
+    image: float [H,W,C] in [0,1], of grey levels, of at most 290 x 290 pixels.
+    severity: 1 to 5.
+    assets: not used.
+
+  Returns:
+    Float [H,W,C] in [0,1], of grey levels.
+  """
+  del key, assets
+  levels = color.quantise(image).astype(jnp.int32)
+  pixels = levels.shape[0] * levels.shape[1]
+  kept = _CONTRAST[severity - 1]
+  total = jnp.sum(levels, axis=(0, 1), dtype=jnp.int32)
+  mixed = kept * pixels * levels + (100 - kept) * total
+  return _image(mixed // (100 * pixels), image)
+
+
+def jpeg_compression(
+  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+) -> jax.Array:
+  """Writes a JPEG file and reads it.
+
+  Args:
+    key: not used.
+    image: float [H,W,3] in [0,1], of grey levels.
+    severity: 1 to 5.
+    assets: not used.
+
+  Returns:
+    Float [H,W,3] in [0,1], of grey levels.
+  """
+  del key, assets
+  quality = _QUALITY[severity - 1]
+  return _image(jpeg.compress(color.quantise(image), quality), image)
+
+
+def pixelate(
+  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+) -> jax.Array:
+  """Makes the image smaller by means of pixels, and large again.
+
+  Args:
+    key: not used.
+    image: float [H,W,C] in [0,1], of grey levels.
+    severity: 1 to 5.
+    assets: not used.
+
+  Returns:
+    Float [H,W,C] in [0,1], of grey levels.
+  """
+  del key, assets
+  share = _PIXELATE[severity - 1]
+  levels = color.quantise(image).astype(jnp.int32)
+  for axis in (1, 0):
+    first, last = _boxes(levels.shape[axis], share)
+    levels = jnp.take(levels, first, axis) + jnp.take(levels, last, axis)
+    levels = levels + 1 >> 1
+  return _image(levels, image)
+
+
+def elastic_transform(
+  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+) -> jax.Array:
+  """Moves three corners at random, and then every pixel, smoothly.
+
+  Args:
+    key: a key.
+    image: float [H,W,C] in [0,1], of grey levels.
+    severity: 1 to 5.
+    assets: not used.
+
+  Returns:
+    Float [H,W,C] in [0,1], of grey levels.
+  """
+  del assets
+  height, width, _ = image.shape
+  movement, smoothness, corners = (
+    min(height, width) * share for share in _ELASTIC[severity - 1]
+  )
+  corner_key, pixel_key = jax.random.split(key)
+  moves = _uniform(corner_key, (3, 2), corners)
+  row, column = affine_source(height, width, moves)
+  places = [geometry.neighbours(row, column, "reflect")]
+  if movement:
+    rows = smoothing(height, smoothness)
+    columns = smoothing(width, smoothness)
+    noise = _uniform(pixel_key, (2, height, width), 1)
+    smooth = jnp.matmul(rows, noise, precision="highest")
+    smooth = jnp.matmul(smooth, columns.T, precision="highest")
+    row, column = movement * smooth + jnp.mgrid[:height, :width]
+    places.append(geometry.neighbours(row, column, "symmetric"))
+  # A loop, because the compiler would else interpolate the first image anew
+  # for every pixel of the second: six times slower.
+  moved, _ = jax.lax.scan(
+    lambda moved, place: (geometry.bilinear(moved, *place), None),
+    image,
+    jax.tree.map(lambda *arrays: jnp.stack(arrays), *places),
+  )
+  return color.dequantise(color.truncate(moved), image.dtype)
+
+
+def affine_source(
+  height: int, width: int, moves: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Where each pixel comes from when three points about the centre move.
+
+  Args:
+    height: of the image.
+    width: of the image.
+    moves: floats [3,2], x and y of each point's move, in pixels.
+
+  Returns:
+    Row and column [H,W], floats.
+  """
+  # As the original has it, x of the centre is half the height.
+  centre = np.array([height // 2, width // 2])
+  side = min(height, width) // 3
+  before = centre + side * np.array([[1, 1], [1, -1], [-1, -1]])
+  after = before + moves
+  (right, down), (right_2, down_2) = after[1] - after[0], after[2] - after[1]
+  # Coordinates along the moved sides of the triangle; before, these went by
+  # two sides up, and to the left.
+  y, x = jnp.mgrid[:height, :width]
+  x, y = x - after[0, 0], y - after[0, 1]
+  area = right * down_2 - down * right_2
+  up = (down_2 * x - right_2 * y) / area
+  left = (right * y - down * x) / area
+  return before[0, 1] - 2 * side * up, before[0, 0] - 2 * side * left
+
+
+def _uniform(key: jax.Array, shape: tuple, limit: float) -> jax.Array:
+  """Floats from -limit to limit; drawn as one row, which jax does quicker."""
+  row = jax.random.uniform(key, (math.prod(shape),), jnp.float32, -limit, limit)
+  return row.reshape(shape)
+
+
+def _value(image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Levels [H,W,3], their largest [H,W,1], and largest less smallest."""
+  levels = color.quantise(image).astype(jnp.int32)
+  value = jnp.max(levels, axis=-1, keepdims=True)
+  return levels, value, value - jnp.min(levels, axis=-1, keepdims=True)
+
+
+def _image(levels: jax.Array, like: jax.Array) -> jax.Array:
+  """Integers as an image of the type that came."""
+  return color.dequantise(levels.astype(jnp.uint8), like.dtype)
+
+
+def _boxes(size: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+  """First and last pixel [size] of the box that each is the mean of."""
+  small = int(size * share)
+  first, last = _box(size, small)
+  nearest, _ = _box(small, size)
+  return first[nearest], last[nearest]
+
+
+def _box(before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
+  """Pillow's BOX from one size to another: first and last of its pixels."""
+  scale = before / after
+  half = max(scale, 1) / 2
+  centre = (np.arange(after)[:, None] + 0.5) * scale
+  pixel = np.arange(before)
+  # Closed on the right alone; in Pillow's order, for ends are within rounding.
+  away = (pixel - centre + 0.5) * (1 / (2 * half))
+  inside = (away > -0.5) & (away <= 0.5)
+  inside &= pixel >= np.floor(centre - half + 0.5)
+  inside &= pixel < np.floor(centre + half + 0.5)
+  return inside.argmax(axis=1), before - 1 - inside[:, ::-1].argmax(axis=1)
+
+
+def smoothing(size: int, deviation: float) -> np.ndarray:
+  """A gaussian filter as a matrix, the border repeated in a mirror.
+
+  Args:
+    size: of what is smoothed, in pixels.
+    deviation: of the gaussian, which ends at three of them, in pixels.
+
+  Returns:
+    float32 [size,size], rows adding up to one.
+  """
+  reach = int(3 * deviation + 0.5)
+  bell = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * deviation**2))
+  place = np.pad(np.arange(size), reach, "symmetric")
+  matrix = np.zeros((size, size))
+  for step, weight in enumerate(bell / bell.sum()):
+    np.add.at(matrix, (np.arange(size), place[step : step + size]), weight)
+  return matrix.astype(np.float32)

@@ -1,0 +1,77 @@
+"""The photographs of ice that CIFAR-10-C's frost is made with.
+
+They come with the original code, hendrycks/robustness (Apache licence 2.0; who
+took the pictures is not stated there), and, byte for byte, with the Python
+package `imagecorruptions` (Apache licence 2.0). This project copies none.
+"""
+
+import importlib.util
+import pathlib
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+# The original draws one of the first five: frost6.jpg is never used.
+_NAMES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
+# The pictures are made smaller by a whole, odd number: 5 as in the original,
+# less for images that do not fit in them then.
+_STRIDES = (5, 3, 1)
+
+
+def load(folder: str = "", size: int = 32) -> tuple[np.ndarray, ...]:
+  """Reads the photographs, made smaller by 5 in each direction.
+
+  The original scales them by 0.2 with OpenCV's linear interpolation, which at
+  this factor is every fifth pixel, from the third on.
+
+  Args:
+    folder: folder of frost1.png to frost5.jpg ('~' is expanded); empty: the
+      installed package `imagecorruptions`, which is not imported.
+    size: larger side of the images to be covered, in pixels. Above 62 pixels
+      the pictures are made smaller by 3 only, above 104 not at all.
+
+  Returns:
+    Five arrays uint8 [h,w,3], RGB: `assets` of the corruption `frost`.
+
+  Raises:
+    ValueError: if there are no such pictures, or they are smaller than `size`.
+  """
+  home = pathlib.Path(folder).expanduser() if folder else _package_folder()
+  pictures = [_read(home / name) for name in _NAMES]
+  for stride in _STRIDES:
+    smaller = tuple(
+      p[stride // 2 :: stride, stride // 2 :: stride] for p in pictures
+    )
+    if min(min(p.shape[:2]) for p in smaller) > size:
+      return smaller
+  side = min(min(p.shape[:2]) for p in pictures)
+  raise ValueError(
+    f"frost needs pictures larger than the images: those in {home} cover"
+    f" {side - 1} pixels, the images have {size}"
+  )
+
+
+def _package_folder() -> pathlib.Path:
+  """The folder of pictures inside the installed package."""
+  spec = importlib.util.find_spec("imagecorruptions")
+  if spec is None or not spec.submodule_search_locations:
+    raise ValueError(
+      "frost needs its photographs: install the package that has them (pip"
+      " install --no-deps imagecorruptions), or give the folder of"
+      f" {_NAMES[0]} to {_NAMES[-1]} (ImageNet-C/create_c of"
+      " github.com/hendrycks/robustness)"
+    )
+  return pathlib.Path(spec.submodule_search_locations[0]) / "frost"
+
+
+def _read(path: pathlib.Path) -> np.ndarray:
+  """One picture, RGB, without its transparency."""
+  try:
+    with Image.open(path) as picture:
+      return np.asarray(picture.convert("RGB"))
+  except FileNotFoundError:
+    raise ValueError(
+      f"frost needs {', '.join(_NAMES)}: {path} does not exist"
+    ) from None
+  except (UnidentifiedImageError, OSError) as error:
+    raise ValueError(f"frost cannot read {path}: {error}") from error

@@ -1,0 +1,145 @@
+"""Corrupted copies of any test set, made on the devices."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from ram_jax import keys as keys_lib
+from ram_jax import parallel
+from ram_jax.corruptions import BENCHMARK, EXTRA, SEVERITIES, corrupt
+from ram_jax.data import frost
+from ram_jax.image.color import dequantise, quantise
+
+# The 15 of the benchmark, then the four meant for validation. Their order is
+# part of a draw.
+NAMES = (*BENCHMARK, *EXTRA)
+VERSION = 1  # raised where the same seed gives other images
+STREAM = 3  # of a seed: 0 to 2 are weights, training and evaluation
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Generator:
+  """Corrupts a test set, the same way each time.
+
+  What is drawn for image i is a function of (seed, corruption, severity, i).
+
+  Attributes:
+    images: uint8 [N,H,W,3].
+    labels: int32 [N].
+    seed: of the draws.
+    frost_folder: folder of frost's photographs; empty: those of the installed
+      package `imagecorruptions`.
+    batch_size: images at once over all devices; it changes no result.
+    only: corruptions that are wanted; empty: all that can be made.
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
+  seed: int
+  frost_folder: str
+  batch_size: int
+  only: tuple[str, ...] = ()
+
+  @property
+  def label(self) -> str:
+    """Name for tables."""
+    return label(self.seed)
+
+  def names(self) -> tuple[str, ...]:
+    """The corruptions that can be made, or are wanted.
+
+    Returns:
+      Some of `NAMES`, in its order.
+
+    Raises:
+      ValueError: one that is wanted cannot be made.
+    """
+    if "frost" in self.only:
+      self.photographs()
+    absent = self.missing()
+    wanted = self.only or NAMES
+    return tuple(n for n in NAMES if n in wanted and n not in absent)
+
+  def missing(self) -> dict[str, str]:
+    """Why corruptions cannot be made, by name, where all are wanted."""
+    if not self.only:
+      try:
+        self.photographs()
+      except ValueError as error:
+        return {"frost": str(error)}
+    return {}
+
+  def photographs(self) -> tuple[np.ndarray, ...]:
+    """Frost's photographs for these images; ValueError where they are not."""
+    return frost.load(self.frost_folder, max(self.images.shape[1:3]))
+
+  def load(
+    self, corruption: str, severity: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Makes one corruption at one severity.
+
+    Args:
+      corruption: one of `names()`.
+      severity: 1 to 5.
+
+    Returns:
+      Images uint8 [N,H,W,3] and labels int32 [N], in the test set's order.
+
+    Raises:
+      ValueError: there is no such corruption or severity, or it cannot be made.
+    """
+    check_choice((corruption,), (severity,))
+    assets = self.photographs() if corruption == "frost" else None
+    key = jax.random.fold_in(jax.random.key(self.seed), STREAM)
+    for number in (NAMES.index(corruption), severity):
+      key = jax.random.fold_in(key, number)
+    shared = parallel.replicate((key, assets))
+    make = _program(corruption, severity)
+    made = make(shared, {"images": self.images}, self.batch_size)
+    return made, self.labels
+
+
+def label(seed: int) -> str:
+  """Name for tables of images that were made here with a seed."""
+  return f"test images corrupted by ram_jax, seed {seed}"
+
+
+def check_choice(names: Sequence[str], severities: Sequence[int]) -> None:
+  """Refuses corruptions and severities that do not exist.
+
+  Args:
+    names: of corruptions.
+    severities: numbers.
+
+  Raises:
+    ValueError: naming the first that is unknown.
+  """
+  for name in names:
+    if name not in NAMES:
+      raise ValueError(
+        f"corruption {name!r} is unknown: choose from {', '.join(NAMES)}"
+      )
+  for severity in severities:
+    if severity not in SEVERITIES:
+      raise ValueError(f"severity {severity} is unknown: choose from 1..5")
+
+
+@functools.cache
+def _program(corruption: str, severity: int) -> Callable:
+  """Compiled once for each corruption and severity."""
+
+  @parallel.per_example
+  def corrupted(
+    shared: tuple[jax.Array, tuple[jax.Array, ...] | None],
+    positions: jax.Array,
+    batch: dict[str, jax.Array],
+  ) -> jax.Array:
+    key, assets = shared
+    keys = keys_lib.per_example(key, positions)
+    images = dequantise(batch["images"])
+    return quantise(corrupt(corruption, severity, keys, images, assets=assets))
+
+  return corrupted

@@ -1,0 +1,188 @@
+"""What a JPEG file leaves of an image, in libjpeg's integers.
+
+Baseline, standard tables, chroma at half the size (4:2:0), "islow" cosine
+transforms, smooth ("fancy") upsampling: what Pillow writes and
+reads by default.
+Huffman coding loses nothing, so there is none. Source: libjpeg-turbo,
+`jccolor.c jcsample.c jfdctint.c jcdctmgr.c jidctint.c jdsample.c jdcolor.c`.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ram_jax.image import color
+
+# ITU-T T.81, tables K.1 and K.2, quality 50.
+_LUMA = """
+  16 11 10 16  24  40  51  61   12 12 14 19  26  58  60  55
+  14 13 16 24  40  57  69  56   14 17 22 29  51  87  80  62
+  18 22 37 56  68 109 103  77   24 35 55 64  81 104 113  92
+  49 64 78 87 103 121 120 101   72 92 95 98 112 100 103  99
+"""
+_CHROMA = """
+  17 18 24 47 99 99 99 99   18 21 26 66 99 99 99 99
+  24 26 56 99 99 99 99 99   47 66 99 99 99 99 99 99
+  99 99 99 99 99 99 99 99   99 99 99 99 99 99 99 99
+  99 99 99 99 99 99 99 99   99 99 99 99 99 99 99 99
+"""
+# Shares of RGB in the blue and the red difference, 16 bits fixed point.
+_DIFFERENCES = ((-11059, -21709, 32768), (32768, -27439, -5329))
+_BLOCK = 8
+# The transform, 13 bits fixed point: the left half of its rows, even ones
+# continued by symmetry, odd ones by antisymmetry. Some numbers are one off the
+# rounded cosines, because libjpeg adds rounded parts.
+_HALF = (
+  (8192, 8192, 8192, 8192),
+  (11363, 9633, 6437, 2260),
+  (10703, 4433, -4433, -10703),
+  (9633, -2259, -11362, -6436),
+  (8192, -8192, -8192, 8192),
+  (6437, -11362, 2261, 9633),
+  (4433, -10704, 10704, -4433),
+  (2260, -6436, 9633, -11363),
+)
+_CONSTANT_BITS = 13
+_FIRST_BITS = 2  # that the first of two passes keeps
+
+
+def compress(levels: jax.Array, quality: int) -> jax.Array:
+  """Writes a JPEG and reads it back.
+
+  Args:
+    levels: uint8 [H,W,3].
+    quality: 1 (bad) to 100 (good), Pillow's.
+
+  Returns:
+    uint8 [H,W,3], equal to Pillow's.
+  """
+  wide = levels.astype(jnp.int32)
+  offset = (128 << 16) + (1 << 15) - 1
+  differences = wide @ np.array(_DIFFERENCES, np.int32).T + offset >> 16
+  luma = _code(color.luminance(levels), quality_table(_LUMA, quality))
+  chroma = _code(_halve(differences), quality_table(_CHROMA, quality))
+  height, width, _ = levels.shape
+  # Beyond the image, its own last chroma is repeated, not the file's.
+  chroma = _enlarge(chroma[: (height + 1) // 2, : (width + 1) // 2])
+  return _to_rgb(luma[:height, :width], chroma[:height, :width])
+
+
+def quality_table(standard: str, quality: int) -> np.ndarray:
+  """The divisors [8,8] of a standard table at a quality.
+
+  Args:
+    standard: the 64 numbers for quality 50.
+    quality: 1 to 100.
+
+  Returns:
+    int32 [8,8], vertical frequencies first.
+  """
+  scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+  table = np.array(standard.split(), np.int32).reshape(_BLOCK, _BLOCK)
+  return np.clip((table * scale + 50) // 100, 1, 255)
+
+
+def _halve(planes: jax.Array) -> jax.Array:
+  """Means of 2x2; their halves are rounded down and up by turns."""
+  height, width, _ = planes.shape
+  # Rows are continued after halving, to whole blocks, but columns before.
+  pad = ((0, height % 2), (0, -width % (2 * _BLOCK)), (0, 0))
+  padded = jnp.pad(planes, pad, "edge")
+  rows = padded[::2] + padded[1::2]
+  total = rows[:, ::2] + rows[:, 1::2]
+  odd = jnp.arange(total.shape[1], dtype=jnp.int32)[:, None] & 1
+  return total + 1 + odd >> 2
+
+
+def _code(planes: jax.Array, table: np.ndarray) -> jax.Array:
+  """Cosine transform, quantisation and back, of int32 planes [H,W,C]."""
+  height, width, channels = planes.shape
+  pad = ((0, -height % _BLOCK), (0, -width % _BLOCK), (0, 0))
+  padded = jnp.pad(planes, pad, "edge")
+  down, right = (size // _BLOCK for size in padded.shape[:2])
+  # Blocks last: transforms then run along many at a time.
+  blocks = padded.reshape(down, _BLOCK, right, _BLOCK, channels)
+  blocks = blocks.transpose(1, 3, 0, 2, 4).reshape(_BLOCK, _BLOCK, -1)
+  coded = _inverse(_quantise(_forward(blocks - 128), table)) + 128
+  coded = jnp.clip(coded, 0, 255)
+  coded = coded.reshape(_BLOCK, _BLOCK, down, right, channels)
+  return coded.transpose(2, 0, 3, 1, 4).reshape(padded.shape)
+
+
+def _matrix() -> np.ndarray:
+  """The transform [8,8] from pixels to frequencies."""
+  half = np.array(_HALF, np.int32)
+  signs = np.tile([[1], [-1]], (_BLOCK // 2, 1))
+  return np.hstack([half, signs * half[:, ::-1]])
+
+
+def _forward(blocks: jax.Array) -> jax.Array:
+  """Pixels [8,8,N] to frequencies, 8 times as large."""
+  rows = _descale(
+    jnp.einsum("vj,ijn->ivn", _matrix(), blocks), _CONSTANT_BITS - _FIRST_BITS
+  )
+  return _descale(
+    jnp.einsum("ui,ivn->uvn", _matrix(), rows), _CONSTANT_BITS + _FIRST_BITS
+  )
+
+
+def _inverse(blocks: jax.Array) -> jax.Array:
+  """Frequencies [8,8,N] to pixels."""
+  columns = _descale(
+    jnp.einsum("ui,uvn->ivn", _matrix(), blocks), _CONSTANT_BITS - _FIRST_BITS
+  )
+  return _descale(
+    jnp.einsum("vj,ivn->ijn", _matrix(), columns),
+    _CONSTANT_BITS + _FIRST_BITS + 3,
+  )
+
+
+def _descale(value: jax.Array, bits: int) -> jax.Array:
+  """Divides by a power of two, rounding halves up."""
+  return value + (1 << bits - 1) >> bits
+
+
+def _quantise(blocks: jax.Array, table: np.ndarray) -> jax.Array:
+  """Frequencies as whole multiples of the divisors, halves away from zero.
+
+  As libjpeg divides, by a product with a rounded reciprocal, which some halves
+  do not survive.
+  """
+  divisor = _BLOCK * table[..., None]
+  shift = 15 + np.array([int(d).bit_length() for d in divisor.flat])
+  shift = shift.reshape(divisor.shape)
+  reciprocal, rest = np.divmod(1 << shift, divisor)
+  added = divisor // 2 + ((rest > 0) & (rest <= divisor // 2))
+  reciprocal += rest > divisor // 2
+  product = (abs(blocks) + added.astype(np.int32)) * reciprocal.astype(np.int32)
+  whole = product >> shift.astype(np.int32)
+  return jnp.sign(blocks) * whole * table[..., None]
+
+
+def _enlarge(planes: jax.Array) -> jax.Array:
+  """Doubles both sides; new pixels are 3/4 of the nearest, 1/4 of the next."""
+  rows = _double(planes)
+  columns = _double(rows.swapaxes(0, 1)).swapaxes(0, 1)
+  # Sixteenths; halves are rounded up in even columns and down in odd ones.
+  odd = jnp.arange(columns.shape[1], dtype=jnp.int32)[:, None] & 1
+  return columns + 8 - odd >> 4
+
+
+def _double(planes: jax.Array) -> jax.Array:
+  """Twice as many rows, four times as large."""
+  padded = jnp.pad(planes, ((1, 1), (0, 0), (0, 0)), "edge")
+  pair = jnp.stack([padded[:-2], padded[2:]], axis=1) + 3 * planes[:, None]
+  return pair.reshape(2 * planes.shape[0], *planes.shape[1:])
+
+
+def _to_rgb(luma: jax.Array, chroma: jax.Array) -> jax.Array:
+  """Luma [H,W,1] and differences [H,W,2] to uint8 [H,W,3]."""
+  blue, red = chroma[..., :1] - 128, chroma[..., 1:] - 128
+  half = 1 << 15
+  added = (
+    91881 * red + half >> 16,
+    -22554 * blue - 46802 * red + half >> 16,
+    116130 * blue + half >> 16,
+  )
+  rgb = luma + jnp.concatenate(added, axis=-1)
+  return jnp.clip(rgb, 0, 255).astype(jnp.uint8)

@@ -1,0 +1,262 @@
+"""A corrupted test set as files: whole, seeded, gone on with, measured."""
+
+import errno
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import standard
+from ram_jax import corrupt, parallel, plugins
+from ram_jax.data import cifar_c, generated, manifest
+
+SIZE = 6
+NAMES = ("gaussian_noise", "frost", "fog")
+SHAPE = (8, 8, 3)
+LABELS = np.array([0, 59, 119, 179, 239, 299])  # more than uint8 takes
+
+
+def noisy(name, severity, keys, images, assets):
+  """A stand-in that compiles at once: noise, stronger by severity."""
+  draw = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:]))(keys)
+  mixed = (1 - 0.1 * severity) * images + 0.1 * severity * draw
+  return mixed if name != "frost" else 0.5 * mixed + 0.5 * assets[0] / 255
+
+
+def photographs(folder, size):
+  if folder == "none":
+    raise ValueError("frost needs its photographs")
+  return (np.full(SHAPE, 255, np.uint8),)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def three_corruptions():
+  """Three stand-ins in the place of nineteen, compiled once for all tests."""
+  generated._program.cache_clear()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(generated, "NAMES", NAMES)
+    patch.setattr(cifar_c, "NAMES", NAMES)
+    patch.setattr(generated, "corrupt", noisy)
+    patch.setattr(generated.frost, "load", photographs)
+    yield
+  generated._program.cache_clear()
+
+
+@pytest.fixture
+def config(tmp_path):
+  rng = np.random.default_rng(0)
+  arrays = {}
+  for split in ("train", "test"):
+    images = rng.integers(0, 256, (SIZE, *SHAPE), np.uint8)
+    arrays[f"{split}_images"] = images
+    arrays[f"{split}_labels"] = LABELS
+  np.savez(tmp_path / "mine.npz", **arrays)
+  config = standard.get_config("dataset=arrays,smoke")
+  config.dataset.path = str(tmp_path / "mine.npz")
+  config.evaluate.images = 0
+  config.evaluate.batch_size = 4
+  return config
+
+
+@pytest.fixture
+def out(tmp_path):
+  return tmp_path / "new" / "set"
+
+
+def data(config):
+  source = plugins.build("dataset", config.dataset)
+  return source.load("test")
+
+
+def files(folder):
+  return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_originals_layout(config, out):
+  found = corrupt.write(config, out)
+  images, labels = data(config)
+  stacked = np.load(out / "fog.npy")
+  assert stacked.dtype == np.uint8 and stacked.shape == (5 * SIZE, *SHAPE)
+  source = generated.Generator(images, labels, 0, "", 4)
+  for severity in range(1, 6):
+    part = stacked[(severity - 1) * SIZE : severity * SIZE]
+    np.testing.assert_array_equal(part, source.load("fog", severity)[0])
+  np.testing.assert_array_equal(np.load(out / "labels.npy"), [*labels] * 5)
+  assert found == manifest.read(out)
+  assert set(found["files"]) == {f"{n}.npy" for n in (*NAMES, "labels")}
+  assert found["made_with"]["data"]["label"] == "mine"
+  assert set(files(out)) == {*found["files"], "manifest.json"}
+
+
+def test_a_written_set_measures_as_one_made_on_the_fly(config, out):
+  corrupt.write(config, out)
+
+  @jax.tree_util.Partial
+  def model(images):
+    """Of the labels, that whose pixel in the first column is brightest."""
+    logits = jnp.zeros((len(images), LABELS[-1] + 1))
+    return logits.at[:, LABELS].set(images[:, :SIZE, 0, 0])
+
+  results = []
+  for fields in ({"folder": str(out)}, {"generate": True}):
+    spec = config.evaluators.corruption.to_dict() | fields
+    evaluator = plugins.build("evaluator", spec, batch_size=4)
+    evaluator.check(*data(config))
+    results.append(evaluator.run(model, *data(config), jax.random.key(0)))
+  np.testing.assert_equal(*results)
+  rows = results[0]["by_corruption"]
+  assert len(rows) == 15
+  assert 0 < sum(row["correct"].sum() for row in rows) < 15 * SIZE
+
+
+def test_an_interrupted_set_is_gone_on_with(config, out, monkeypatch):
+  corrupt.write(config, out.parent / "whole")
+  load = generated.Generator.load
+
+  def interrupted(self, name, severity):
+    if (name, severity) == ("fog", 3):
+      raise KeyboardInterrupt
+    return load(self, name, severity)
+
+  monkeypatch.setattr(generated.Generator, "load", interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    corrupt.write(config, out)
+  kept = files(out)
+  assert set(kept) == {
+    "manifest.json",
+    *(f"{name}.npy" for name in ("labels", "gaussian_noise", "frost")),
+  }
+  assert set(json.loads(kept["manifest.json"])["files"]) == set(kept) - {
+    "manifest.json"
+  }
+  times = {path: path.stat().st_mtime_ns for path in out.glob("*.npy")}
+  monkeypatch.setattr(generated.Generator, "load", load)
+  found = corrupt.write(config, out)
+  assert found == manifest.read(out)
+  assert {path: path.stat().st_mtime_ns for path in times} == times
+  whole = files(out.parent / "whole")
+  assert {n: b for n, b in files(out).items() if n != "manifest.json"} == {
+    n: b for n, b in whole.items() if n != "manifest.json"
+  }
+
+
+def test_a_complete_set_is_left_and_a_damaged_file_made_again(
+  config, out, capfd
+):
+  corrupt.write(config, out)
+  before = files(out)
+  capfd.readouterr()
+  corrupt.write(config, out)
+  assert "is complete: nothing is left to do" in capfd.readouterr().err
+  assert files(out) == before
+  (out / "fog.npy").write_bytes(before["fog.npy"][:-1] + b"\0")
+  (out / "labels.npy").unlink()
+  corrupt.write(config, out)
+  assert "  fog (1 of 1)" in capfd.readouterr().err
+  for name in ("fog.npy", "labels.npy"):
+    assert files(out)[name] == before[name]
+
+
+def test_frost_may_come_later(config, out):
+  config.evaluators.corruption.frost_folder = "none"
+  found = corrupt.write(config, out)
+  assert found["missing"] == {"frost": "frost needs its photographs"}
+  assert len(list(out.glob("*.npy"))) == 3
+  config.evaluators.corruption.frost_folder = ""
+  assert corrupt.write(config, out)["missing"] == {}
+  config.evaluators.corruption.frost_folder = "none"
+  assert corrupt.write(config, out)["missing"] == {}  # it is there
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "words"),
+  [
+    ("evaluators.corruption.seed", 1, "seed is 0 there and 1 now"),
+    ("evaluate.images", 4, "data.size is 6 there and 4 now"),
+    ("dataset.label", "x", "data.label is 'mine' there and 'x' now"),
+  ],
+)
+def test_another_set_in_the_folder_is_refused(config, out, field, value, words):
+  config.evaluators.corruption.names = ("fog",)
+  corrupt.write(config, out)
+  before = files(out)
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(ValueError, match=f"holds other images.*{words}"):
+    corrupt.write(config, out)
+  assert files(out) == before
+
+
+def test_other_versions_are_refused(config, out, monkeypatch):
+  config.evaluators.corruption.names = ("fog",)
+  corrupt.write(config, out)
+  monkeypatch.setattr(generated, "VERSION", 99)
+  with pytest.raises(
+    ValueError, match="versions.corruptions is 1 there and 99"
+  ):
+    corrupt.write(config, out)
+
+
+def test_a_folder_of_others_is_left_alone(config, out):
+  out.mkdir(parents=True)
+  (out / "fog.npy").write_bytes(b"theirs")
+  with pytest.raises(ValueError, match="holds .npy files that were not made"):
+    corrupt.write(config, out)
+  with pytest.raises(ValueError, match="fog.npy is a file: name a folder"):
+    corrupt.write(config, out / "fog.npy")
+  assert files(out) == {"fog.npy": b"theirs"}
+
+
+def test_no_room(config, out, monkeypatch):
+  with monkeypatch.context() as patch:
+    usage = shutil.disk_usage(out.parent.parent)._replace(free=1000)
+    patch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ValueError, match=r"needs 0.00 GB and 0.00 GB are free"):
+      corrupt.write(config, out)
+    assert not out.exists()
+  with monkeypatch.context() as patch:
+    patch.setattr(corrupt.os, "access", lambda *_: False)
+    with pytest.raises(ValueError, match="you may not write in /"):
+      corrupt.write(config, out)
+  save = np.save
+
+  def full(file, array):
+    if len(array.shape) == 4:
+      file.write(b"half")
+      raise OSError(errno.ENOSPC, "No space left on device")
+    save(file, array)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(corrupt.np, "save", full)
+    with pytest.raises(
+      OSError, match=r"cannot write .*gaussian_noise.npy \(No"
+    ):
+      corrupt.write(config, out)
+  assert set(files(out)) == {"labels.npy", "manifest.json"}
+  assert len(corrupt.write(config, out)["files"]) == 4
+
+
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [("folder", "x"), ("tfds_dir", "x"), ("severities", (1, 2))],
+)
+def test_what_the_layout_cannot_hold(config, out, field, value):
+  config.evaluators.corruption[field] = value
+  config.dataset = standard.get_config().dataset  # whose tfds_dir is allowed
+  with pytest.raises(ValueError, match="makes all five severities"):
+    corrupt.write(config, out)
+
+
+def test_a_config_without_corruptions(config, out):
+  with config.unlocked():
+    del config.evaluators["corruption"]
+  with pytest.raises(ValueError, match="has no corruption, whose fields say"):
+    corrupt.write(config, out)
+
+
+def test_only_the_first_process_writes(config, out, monkeypatch):
+  monkeypatch.setattr(parallel, "is_first_process", lambda: False)
+  found = corrupt.write(config, out)
+  assert not out.exists() and found["files"] == {}

@@ -1,0 +1,135 @@
+"""Digital corruptions equal the original's and the libraries it took."""
+
+import colorsys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage  # scikit-learn's requirement, and so ours
+from PIL import Image
+
+from ram_jax.corruptions import digital
+from ram_jax.image import geometry
+from tests.corruptions import reference
+
+RNG = np.random.default_rng(0)
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize(
+  ("function", "unequal"),
+  [
+    # Largest values that are whole: doubles leave some of them just below.
+    (digital.brightness, 0.04),
+    (digital.saturate, 0.09),
+    (digital.contrast, 0),
+    (digital.pixelate, 0),
+    (digital.jpeg_compression, 0),
+  ],
+)
+def test_equals_the_original(function, unequal, shared_data):
+  for difference in reference.differences(function, shared_data):
+    assert difference.max() <= 1
+    assert np.mean(difference > 0) <= unequal
+
+
+def run(function, levels, severity):
+  image = jnp.asarray(levels, jnp.float32) / 255
+  return np.round(255 * np.asarray(function(KEY, image, severity))).astype(int)
+
+
+def hsv(levels, change):
+  """Python's own HSV: levels [H,W,3] with `change` made to (h, s, v)."""
+  pixels = [
+    colorsys.hsv_to_rgb(*change(*colorsys.rgb_to_hsv(*(pixel / 255))))
+    for pixel in levels.reshape(-1, 3)
+  ]
+  return 255 * np.clip(pixels, 0, 1).reshape(levels.shape)
+
+
+@pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
+def test_hsv_is_pythons(severity):
+  levels = RNG.integers(0, 256, (12, 13, 3), np.uint8)
+  levels[0] = RNG.integers(0, 256, (13, 1))  # greys
+  levels[1, :5] = 0
+  levels[1, 5:] = 255
+  more = (0.05, 0.1, 0.15, 0.2, 0.3)[severity - 1]
+  bright = hsv(levels, lambda h, s, v: (h, s, min(v + more, 1)))
+  factor, added = ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2))[
+    severity - 1
+  ]
+  strong = hsv(levels, lambda h, s, v: (h, min(s * factor + added, 1), v))
+  for function, theirs in (
+    (digital.brightness, bright),
+    (digital.saturate, strong),
+  ):
+    ours = run(function, levels, severity)
+    # Truncated: at most one below, and whole numbers are.
+    assert (ours <= theirs + 1e-6).all() and (ours > theirs - 1 - 1e-6).all()
+
+
+@pytest.mark.parametrize("size", [(28, 28), (33, 48), (96, 70)])
+def test_pixelate_is_pillows(size):
+  levels = RNG.integers(0, 256, (*size, 3), np.uint8)
+  image = Image.fromarray(levels)
+  for severity, share in enumerate((0.95, 0.9, 0.85, 0.75, 0.65), 1):
+    small = int(size[1] * share), int(size[0] * share)
+    theirs = image.resize(small, Image.Resampling.BOX).resize(
+      image.size, Image.Resampling.BOX
+    )
+    ours = run(digital.pixelate, levels, severity)
+    np.testing.assert_array_equal(ours, np.asarray(theirs), f"{severity}")
+
+
+def test_contrast_is_exact_at_the_largest_size():
+  levels = RNG.integers(200, 256, (290, 290, 3), np.uint8)
+  levels[:2] = 255
+  wide = levels.astype(np.int64)
+  total = wide.sum(axis=(0, 1))
+  for severity, share in ((1, 75), (5, 15)):
+    exact = share * 290**2 * wide + (100 - share) * total
+    theirs = exact // (100 * 290**2)
+    np.testing.assert_array_equal(
+      run(digital.contrast, levels, severity), theirs
+    )
+
+
+@pytest.mark.parametrize(
+  ("border", "mode"), [("reflect", "mirror"), ("symmetric", "reflect")]
+)
+def test_sampling_is_scipys(border, mode):
+  image = RNG.random((11, 17, 2), np.float32)
+  row, column = RNG.uniform(-40, 60, (2, 11, 17)).astype(np.float32)
+  ours = geometry.bilinear(image, *geometry.neighbours(row, column, border))
+  for channel in range(2):
+    theirs = scipy.ndimage.map_coordinates(
+      image[..., channel], [row, column], order=1, mode=mode
+    )
+    # Parts of coordinates up to 60 are known to 4e-6.
+    np.testing.assert_allclose(ours[..., channel], theirs, atol=2e-5)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (30, 45)])
+def test_affine_takes_moved_points_from_where_they_were(size):
+  height, width = size
+  centre, side = np.array([height // 2, width // 2]), min(size) // 3
+  before = centre + side * np.array([[1, 1], [1, -1], [-1, -1]])
+  moves = RNG.uniform(-2.5, 2.5, (3, 2)).astype(np.float32)
+  row, column = digital.affine_source(height, width, jnp.asarray(moves))
+  corners = np.column_stack([before + moves, np.ones(3)])
+  matrix = np.linalg.solve(corners, before)  # of (x, y, 1)
+  y, x = np.mgrid[:height, :width]
+  theirs = np.stack([x, y, np.ones(size)], axis=-1) @ matrix
+  np.testing.assert_allclose(column, theirs[..., 0], atol=2e-5)
+  np.testing.assert_allclose(row, theirs[..., 1], atol=2e-5)
+
+
+@pytest.mark.parametrize(("size", "deviation"), [(32, 6.4), (28, 0.84)])
+def test_smoothing_is_scipys(size, deviation):
+  noise = RNG.uniform(-1, 1, (size, 3))
+  theirs = scipy.ndimage.gaussian_filter1d(
+    noise, deviation, axis=0, mode="reflect", truncate=3
+  )
+  ours = digital.smoothing(size, deviation) @ noise
+  np.testing.assert_allclose(ours, theirs, atol=1e-6)

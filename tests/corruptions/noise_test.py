@@ -1,0 +1,95 @@
+"""Noises have the chances of NumPy's, and draw by them."""
+
+import jax
+import numpy as np
+import pytest
+
+from ram_jax.corruptions import noise
+
+DRAWS = 40_000
+LEVELS = (0, 1, 60, 128, 250, 255)
+RNG = np.random.default_rng(0)
+
+
+def gaussian(values, deviation):
+  return values + RNG.normal(0, deviation, values.shape)
+
+
+def shot(values, photons):
+  return RNG.poisson(values * photons) / photons
+
+
+def impulse(values, share):
+  hit = RNG.random(values.shape) < share
+  return np.where(hit, RNG.random(values.shape) < 0.5, values)
+
+
+def speckle(values, deviation):
+  return values * (1 + RNG.normal(0, deviation, values.shape))
+
+
+# The weakest and the strongest of each.
+NOISES = [
+  (noise.gaussian_chances, gaussian, 0.04),
+  (noise.gaussian_chances, gaussian, 0.10),
+  (noise.shot_chances, shot, 500),
+  (noise.shot_chances, shot, 50),
+  (noise.impulse_chances, impulse, 0.01),
+  (noise.impulse_chances, impulse, 0.07),
+  (noise.speckle_chances, speckle, 0.06),
+  (noise.speckle_chances, speckle, 0.20),
+]
+
+
+def shares(levels):
+  """How often each of 256 levels is among each row's."""
+  return np.stack([np.bincount(row, minlength=256) for row in levels]) / DRAWS
+
+
+def check(found, chances):
+  """Within five standard errors, and three counts where those are few."""
+  allowed = 5 * np.sqrt(chances / DRAWS) + 3 / DRAWS
+  assert (np.abs(found - chances) <= allowed).all()
+
+
+@pytest.mark.parametrize(("chances", "numpy_noise", "parameter"), NOISES)
+def test_chances_are_numpys_and_so_are_draws(chances, numpy_noise, parameter):
+  wanted = chances(parameter)
+  assert wanted.min() >= 0
+  np.testing.assert_allclose(wanted.sum(axis=1), 1, atol=1e-12)
+  levels = np.repeat(np.array(LEVELS)[:, None], DRAWS, axis=1)
+  theirs = np.clip(numpy_noise(levels / 255, parameter), 0, 1) * 255
+  check(shares(theirs.astype(int)), wanted[list(LEVELS)])
+  table = noise.alias_table(chances, parameter)
+  image = (levels / 255).astype(np.float32)[..., None]
+  ours = np.asarray(jax.jit(noise.replace)(jax.random.key(1), image, table))
+  check(shares(np.round(255 * ours[..., 0]).astype(int)), wanted[list(LEVELS)])
+
+
+@pytest.mark.parametrize(("chances", "_", "parameter"), NOISES)
+def test_alias_table_holds_every_chance(chances, _, parameter):
+  table = noise.alias_table(chances, parameter).astype(np.int64)
+  threshold, other = (table >> 8) / 2**24 / 256, table & 255
+  held = threshold.copy()
+  rows = np.broadcast_to(np.arange(256)[:, None], other.shape)
+  np.add.at(held, (rows, other), 1 / 256 - threshold)
+  # 256 columns, each of which rounds to 2^-32, or is cut by twice that.
+  np.testing.assert_allclose(held, chances(parameter), atol=256 * 2**-31)
+
+
+@pytest.mark.parametrize(
+  ("function", "deviations"),
+  [
+    (noise.gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
+    (noise.shot_noise, 0.5**0.5 / np.sqrt((500, 250, 100, 75, 50))),
+    (noise.impulse_noise, 0.5 * np.sqrt((0.01, 0.02, 0.03, 0.05, 0.07))),
+    (noise.speckle_noise, 0.5 * np.array((0.06, 0.10, 0.12, 0.16, 0.20))),
+  ],
+)
+def test_severities_on_grey(function, deviations):
+  image = np.full((64, 64, 3), np.float32(128 / 255))
+  for severity, deviation in enumerate(deviations, 1):
+    found = function(jax.random.key(severity), image, severity)
+    # 12,288 values: four standard errors are 2.6 %, of salt and pepper 15 %.
+    tolerance = 0.15 if function is noise.impulse_noise else 0.026
+    np.testing.assert_allclose(np.std(found), deviation, rtol=tolerance)

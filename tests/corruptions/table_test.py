@@ -1,0 +1,128 @@
+"""What all 19 corruptions promise: the same image however they are called."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ram_jax import corruptions
+from ram_jax.data import cifar_c
+
+NAMES = tuple(corruptions.CORRUPTIONS)
+CERTAIN = {
+  "defocus_blur",
+  "zoom_blur",
+  "gaussian_blur",
+  "brightness",
+  "contrast",
+  "pixelate",
+  "jpeg_compression",
+  "saturate",
+}
+
+
+@functools.cache
+def photographs(name):
+  if name != "frost":
+    return None
+  rng = np.random.default_rng(9)
+  sizes = ((99, 120), (130, 97), (100, 100), (97, 98), (110, 105))
+  return tuple(rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes)
+
+
+def batch(height, width):
+  """Black, white, noise and a ramp of colours: floats [4,H,W,3]."""
+  rng = np.random.default_rng(height)
+  levels = np.zeros((4, height, width, 3))
+  levels[1] = 255
+  levels[2] = rng.integers(0, 256, levels[2].shape)
+  levels[3, ..., 0] = np.linspace(0, 255, width)
+  levels[3, ..., 1] = np.linspace(200, 0, height)[:, None]
+  return jnp.asarray(np.floor(levels) / 255, jnp.float32)
+
+
+def keys(seed):
+  return jax.random.split(jax.random.key(seed), 4)
+
+
+def levels(images):
+  return np.round(255 * np.asarray(images)).astype(int)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_under_vmap_jit_and_loop_and_in_any_batch(name):
+  images, assets, severity = batch(32, 32), photographs(name), 4
+  call = functools.partial(corruptions.corrupt, name, severity, assets=assets)
+  together = levels(call(keys(0), images))
+  turned = call(keys(0)[::-1], images[::-1])
+  np.testing.assert_array_equal(levels(turned)[::-1], together)
+  function = corruptions.CORRUPTIONS[name]
+  alone = function(keys(0)[2], images[2], severity, assets)  # eager
+  jitted = jax.jit(function, static_argnums=2)
+  loop = [
+    jitted(key, image, severity, assets)
+    for key, image in zip(keys(0), images, strict=True)
+  ]
+  np.testing.assert_array_equal(levels(loop), together)
+  np.testing.assert_array_equal(levels(alone), together[2])
+
+
+# Sides that are odd, no multiple of a JPEG block, and not equal.
+@pytest.mark.parametrize(("size", "severity"), [((33, 28), 5), ((96, 96), 1)])
+@pytest.mark.parametrize("name", NAMES)
+def test_grey_levels_of_any_size_by_key(name, size, severity):
+  images = batch(*size)
+  call = functools.partial(
+    corruptions.corrupt, name, severity, assets=photographs(name)
+  )
+  first = np.asarray(call(keys(1), images))
+  assert first.shape == images.shape and first.dtype == np.float32
+  assert first.min() >= 0 and first.max() <= 1  # not so for NaN
+  np.testing.assert_array_equal(np.float32(levels(first)) / 255, first)
+  np.testing.assert_array_equal(call(keys(1), images), first)
+  other = np.asarray(call(keys(2), images))
+  same = [(a == b).all() for a, b in zip(first[2:], other[2:], strict=True)]
+  assert same == [name in CERTAIN] * 2
+  assert (first[2] != images[2]).any()
+
+
+def test_one_and_four_devices_give_the_same():
+  mesh = jax.sharding.Mesh(np.array(jax.devices()), ("batch",))
+  across = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
+  spread = jax.device_put((keys(3), batch(32, 32)), across)
+  for name in ("shot_noise", "elastic_transform"):
+    many = corruptions.corrupt(name, 5, *spread).block_until_ready()
+    assert len(many.sharding.device_set) == 4
+    one = corruptions.corrupt(name, 5, keys(3), batch(32, 32))
+    np.testing.assert_array_equal(many, one)
+
+
+def test_double_precision_gives_the_same(x64):
+  images = batch(32, 32)
+  for name in ("gaussian_noise", "glass_blur", "zoom_blur", "saturate"):
+    many = corruptions.corrupt(name, 3, keys(4), images)
+    assert many.dtype == jnp.float32
+    with jax.enable_x64(False):
+      one = corruptions.corrupt(name, 3, keys(4), images)
+    np.testing.assert_array_equal(many, one)
+
+
+def test_names_are_those_of_the_files_and_have_one_category_each():
+  assert NAMES == cifar_c.NAMES
+  assert (len(corruptions.BENCHMARK), len(corruptions.EXTRA)) == (15, 4)
+  assert corruptions.BENCHMARK + corruptions.EXTRA == NAMES
+  sorted_ = sum(corruptions.CATEGORIES.values(), ())
+  assert sorted(sorted_) == sorted(NAMES)
+
+
+def test_unknown_names_and_severities_are_refused():
+  images = batch(28, 28)
+  with pytest.raises(ValueError, match="'rain' is unknown: choose from gauss"):
+    corruptions.corrupt("rain", 1, keys(0), images)
+  for severity in (0, 6):
+    with pytest.raises(ValueError, match=f"{severity} is unknown: .* 1..5"):
+      corruptions.corrupt("fog", severity, keys(0), images)
+    with pytest.raises(ValueError, match=f"{severity} is unknown: .* 1..5"):
+      corruptions.CORRUPTIONS["contrast"](keys(0)[0], images[0], severity)

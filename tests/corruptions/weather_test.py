@@ -1,0 +1,121 @@
+"""Snow, frost, fog and spatter equal the original's for given draws."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ram_jax.corruptions import spatter, weather
+
+# The original's functions, given these draws (float16 numbers in place of
+# NumPy's) on CIFAR-10 test images, one for each severity; OpenCV 5.0,
+# scikit-image 0.26, SciPy 1.17, ImageMagick 6.9.11-60. `ice` is what frost cut
+# out of its photographs.
+GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "weather.npz")
+SEVERITIES = (1, 2, 3, 4, 5)
+SIZE = (32, 32)
+PICTURES = tuple(
+  np.full(shape, 50 * i + 20, np.uint8)
+  for i, shape in enumerate([(40, 60, 3), (63, 50, 3), (50, 33, 3)])
+)
+
+
+def given(name, severity):
+  return GOLDEN[name][severity - 1].astype(np.float32)
+
+
+def snow(levels, severity):
+  height, width = weather.snow_shape(SIZE, severity)
+  top, left = (32 - height) // 2, (32 - width) // 2
+  noise = given("noise", severity)[top : top + height, left : left + width]
+  layer = weather.snow_layer(noise, given("degrees", severity), severity, SIZE)
+  return weather.snow_cover(levels, layer, severity)
+
+
+def frost(levels, severity):
+  return weather.frost_cover(levels, GOLDEN["ice"][severity - 1], severity)
+
+
+def fog(levels, severity):
+  decay = (3, 3, 2.5, 2, 1.75)[severity - 1]
+  cloud = weather.plasma(given("plasma", severity), decay)
+  return weather.fog_cover(levels, cloud, severity)
+
+
+def splash(levels, severity):
+  cover = spatter.water if severity <= 3 else spatter.mud
+  return cover(levels, given("noise", severity), severity)
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+@pytest.mark.parametrize(
+  ("name", "function"),
+  [("snow", snow), ("frost", frost), ("fog", fog), ("spatter", splash)],
+)
+def test_equals_the_original_for_given_draws(name, function, severity):
+  levels = GOLDEN["images"][severity - 1]
+  ours = jax.jit(functools.partial(function, severity=severity))(levels)
+  difference = np.abs(np.asarray(ours, int) - GOLDEN[name][severity - 1])
+  # The original computes in doubles and truncates.
+  assert difference.max() <= 1
+  assert np.mean(difference > 0) < 1e-3
+
+
+def test_water_without_a_drop_leaves_the_image():
+  levels = GOLDEN["images"][0]
+  water = jax.jit(functools.partial(spatter.water, severity=1))
+  np.testing.assert_array_equal(water(levels, jnp.full(SIZE, -9.0)), levels)
+
+
+def test_frost_takes_windows_of_every_picture_alike():
+  keys = jax.random.split(jax.random.key(0), 600)
+  image = jnp.zeros((*SIZE, 3))
+  iced = jax.jit(
+    jax.vmap(lambda key: weather.frost(key, image, 1, assets=PICTURES))
+  )(keys)
+  shades = np.round(255 * np.asarray(iced)).reshape(600, -1)
+  assert (shades == shades[:, :1]).all()  # no window leaves its picture
+  counts = [np.sum(shades[:, 0] == (50 * i + 20) // 5) for i in range(3)]
+  assert sum(counts) == 600
+  assert max(abs(count - 200) for count in counts) < 47  # four deviations
+
+
+def test_a_window_is_where_it_was_asked_for():
+  picture = np.arange(40 * 60 * 3, dtype=np.int32).reshape(40, 60, 3)
+  pictures = (PICTURES[1], picture)
+  window = jax.jit(lambda i: weather.crop(pictures, i, 7, 26, SIZE))(1)
+  np.testing.assert_array_equal(window, picture[7:39, 26:58])
+
+
+def test_frost_says_what_it_lacks():
+  key, image = jax.random.key(0), jnp.zeros((40, 40, 3))
+  with pytest.raises(ValueError, match="give assets="):
+    weather.frost(key, image, 1)
+  with pytest.raises(ValueError, match=r"\[40, 33\] pixels do not cover"):
+    weather.frost(key, image, 1, assets=PICTURES)
+
+
+def test_another_size_stays_in_range_and_changes():
+  image = jnp.full((28, 45, 3), 100 / 255, jnp.float32)
+
+  @jax.jit
+  def change(key):
+    functions = weather.snow, weather.fog, spatter.spatter
+    return jnp.stack([function(key, image, 3) for function in functions])
+
+  for changed in 255 * np.asarray(change(jax.random.key(1))):
+    assert np.isfinite(changed).all()
+    assert changed.min() >= 0
+    assert changed.max() <= 255
+    np.testing.assert_allclose(changed, np.round(changed), atol=1e-4)
+    assert len(np.unique(changed)) > 10
+
+
+def test_64_bits_change_no_drop_and_no_flake(x64):
+  levels = GOLDEN["images"][0]
+  for function, name in [(snow, "snow"), (splash, "spatter")]:
+    ours = jax.jit(functools.partial(function, severity=1))(levels)
+    np.testing.assert_array_equal(ours, GOLDEN[name][0])
