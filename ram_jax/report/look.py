@@ -2,16 +2,19 @@
 
 import collections
 import dataclasses
+import math
 import os
 import pathlib
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.axes
 import matplotlib.figure
+import numpy as np
 
-from ram_jax.report import runs as runs_lib
-from ram_jax.report.runs import Run
+from ram_jax.report.intervals import Estimate
+from ram_jax.report.seeds import Group
 
 # Dots per inch: 6.4 inches fill a column of a page on a screen.
 DPI = 150
@@ -32,13 +35,13 @@ LINES = ("-", "--", ":", "-.")
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-  """How a run is drawn in every figure of a set of runs.
+  """How a group of runs is drawn in every figure of a set of them.
 
   Attributes:
-    label: its name in legends, different from every other run's.
-    color: the same for all runs of one method, whatever their order.
+    label: its name in legends, different from every other's.
+    color: the same for all of one method, whatever their order.
     marker: the method's marker.
-    line: the line style, another one for each further run of a method.
+    line: the line style, another one for each further group of a method.
   """
 
   label: str
@@ -60,35 +63,79 @@ class Style:
     }
 
 
-def styles(runs: Sequence[Run]) -> tuple[Style, ...]:
-  """Gives each run a look that depends on the set of methods, not their order.
+def styles(groups: Sequence[Group]) -> tuple[Style, ...]:
+  """Gives each group a look that depends on the methods, not their order.
 
   Args:
-    runs: the runs to show together.
+    groups: what is shown together.
 
   Returns:
-    One style per run.
-
-  Raises:
-    ValueError: no run, or a run given twice.
+    One style per group.
   """
-  if not runs:
-    raise ValueError("no run to draw: name at least one run folder")
-  methods = sorted({run.label for run in runs})
+  methods = sorted({group.method for group in groups})
   seen = collections.Counter()
   result = []
-  for run, label in zip(runs, runs_lib.distinct_labels(runs), strict=True):
-    i = methods.index(run.label)
+  for group in groups:
+    i = methods.index(group.method)
     result.append(
       Style(
-        label,
+        plain(group.label),
         COLORS[i % len(COLORS)],
         MARKERS[i % len(MARKERS)],
-        LINES[seen[run.label] % len(LINES)],
+        LINES[seen[group.method] % len(LINES)],
       )
     )
-    seen[run.label] += 1
+    seen[group.method] += 1
   return tuple(result)
+
+
+def plain(text: str) -> str:
+  """A user's text as matplotlib shows it letter by letter."""
+  # Dollars would begin a formula; a first underscore hides from legends.
+  return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
+def folded(text: str, width: int) -> str:
+  """`plain` text in lines of at most so many letters."""
+  return "\n".join(map(plain, textwrap.wrap(text, width))) or " "
+
+
+def tens(low: float, high: float) -> tuple[float, float]:
+  """The whole tens around a range, at least one step apart."""
+  low = 10 * math.floor(low / 10)
+  return low, max(low + 10, 10 * math.ceil(high / 10))
+
+
+def curve(
+  axes: matplotlib.axes.Axes,
+  style: Style,
+  points: Mapping[float, Estimate],
+  factor: float = 100,
+) -> None:
+  """One line, and a band for the 95 % intervals where there are any.
+
+  Args:
+    axes: to draw in.
+    style: of the line.
+    points: estimates by their place on the x axis, in its order.
+    factor: to the unit shown.
+  """
+  values = [factor * point.value for point in points.values()]
+  axes.plot(list(points), values, **style.plot_options())
+  ends = [(p.low, p.high) for p in points.values() if p.low is not None]
+  if len(ends) == len(points):
+    low, high = factor * np.array(ends).T
+    axes.fill_between(
+      list(points), low, high, color=style.color, alpha=0.2, lw=0
+    )
+
+
+def band_name(groups: Sequence[Group]) -> str:
+  """What the bands of `curve` are, in a few words."""
+  several = [len(group.runs) > 1 for group in groups]
+  if all(several):
+    return "95 % interval over seeds"
+  return "95 % intervals" if any(several) else "95 % interval"
 
 
 def legend_below(figure: matplotlib.figure.Figure) -> None:

@@ -7,7 +7,7 @@ without the prefix saves it as PNG. No pyplot: it keeps global state.
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.axes
@@ -15,9 +15,11 @@ import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
 
-from ram_jax.report import look, tables
+from ram_jax.report import intervals, look, seeds, tables
 from ram_jax.report import runs as runs_lib
+from ram_jax.report.intervals import Estimate
 from ram_jax.report.runs import Run
+from ram_jax.report.seeds import Group
 
 # Key in metrics.jsonl, title, factor to the shown unit.
 CURVES = (
@@ -39,16 +41,21 @@ def draw_adversarial_accuracy(
       out.
 
   Returns:
-    A figure with one line per run over epsilon (epsilon 0: clean) and a band
-    for its 95 % Wilson interval, in percent.
+    A figure with one line per configuration over epsilon (epsilon 0: clean)
+    and a band for its 95 % interval, in percent: Wilson's over test images for
+    one run, Student's over seeds for several.
 
   Raises:
     ValueError: nothing to draw, or attacks in different norms.
   """
-  drawn = [
-    (r, s) for r, s in zip(runs, look.styles(runs), strict=True) if _curve(r)
+  groups = seeds.groups(runs)
+  curves = [
+    (group, style, _curve(group))
+    for group, style in zip(groups, look.styles(groups), strict=True)
   ]
-  norms = sorted({r.results["adversarial"]["attack"]["norm"] for r, _ in drawn})
+  curves = [row for row in curves if row[2]]
+  drawn = [r for g, _, _ in curves for r in g.runs if _counts(r.results)]
+  norms = sorted({r.results["adversarial"]["attack"]["norm"] for r in drawn})
   if len(norms) != 1:
     raise ValueError(
       f"adversarial accuracy of attacks in the norms {norms} is no one figure: "
@@ -56,24 +63,19 @@ def draw_adversarial_accuracy(
     )
   figure = matplotlib.figure.Figure(figsize=(6.4, 4.2), layout="constrained")
   axes = figure.subplots()
-  for run, style in drawn:
-    curve = _curve(run)
-    intervals = np.array([tables.wilson(*c) for c in curve.values()])
-    values = [100 * correct / total for correct, total in curve.values()]
-    axes.plot(list(curve), values, **style.plot_options())
-    axes.fill_between(
-      list(curve), *(100 * intervals.T), color=style.color, alpha=0.2, lw=0
-    )
-  _epsilon_axis(axes, sorted({e for run, _ in drawn for e in _curve(run)}))
+  for _, style, points in curves:
+    look.curve(axes, style, points)
+  _epsilon_axis(axes, sorted({e for *_, points in curves for e in points}))
   axes.set_xlabel(
     rf"$\epsilon$ ({tables.norm_name(norms[0])} norm, pixels in [0, 1])"
   )
-  axes.set_ylabel("accuracy (%), 95 % interval shaded")
+  shown = look.band_name([group for group, *_ in curves])
+  axes.set_ylabel(f"accuracy (%), {shown} shaded")
   axes.set_ylim(-2, 102)
-  attacks = _names(r.results["adversarial"]["attack"]["name"] for r, _ in drawn)
+  attacks = _names(r.results["adversarial"]["attack"]["name"] for r in drawn)
   axes.set_title(
     f"Accuracy under {attacks} ({tables.norm_name(norms[0])})\n"
-    + _setting([run for run, _ in drawn]),
+    + setting(drawn),
     fontsize=11,
   )
   look.tidy(axes)
@@ -88,13 +90,15 @@ def draw_training_curves(runs: Sequence[Run]) -> matplotlib.figure.Figure:
     runs: the runs; those without metrics are left out.
 
   Returns:
-    A figure with one panel per quantity that some run has, one line per run;
-    long curves are averaged over neighbouring log intervals.
+    A figure with one panel per quantity that some run has, one line per
+    configuration, over several seeds the mean and Student's interval; long
+    curves are averaged over neighbouring log intervals.
 
   Raises:
     ValueError: no run has metrics.
   """
-  pairs = tuple(zip(runs, look.styles(runs), strict=True))
+  groups = seeds.groups(runs)
+  pairs = tuple(zip(groups, look.styles(groups), strict=True))
   panels = [
     c for c in CURVES if any(c[0] in m for r in runs for m in r.metrics)
   ]
@@ -108,21 +112,17 @@ def draw_training_curves(runs: Sequence[Run]) -> matplotlib.figure.Figure:
   for axes, (key, title, factor) in zip(
     figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
   ):
-    for run, style in pairs:
-      rows = [row for row in run.metrics if key in row]
-      epochs = _averaged([row["epoch"] for row in rows])
-      values = _averaged([factor * row[key] for row in rows])
-      if rows:
-        options = style.plot_options()
-        options["markevery"] = max(1, len(epochs) // 8)
-        axes.plot(epochs, values, **options)
+    for group, style in pairs:
+      if points := _training_curve(group, key):
+        look.curve(axes, style, points, factor)
+        axes.lines[-1].set_markevery(max(1, len(points) // 8))
     axes.set_title(title, fontsize=11)
     axes.set_xlabel("epoch")
     axes.set_xlim(left=0)
     if factor != 1:
       axes.set_ylim(-2, 102)
     look.tidy(axes)
-  figure.suptitle(_setting(runs), fontsize=11)
+  figure.suptitle(setting(runs), fontsize=11)
   look.legend_below(figure)
   return figure
 
@@ -187,11 +187,41 @@ def views(
   return look.save(draw_views(rows), path)
 
 
-def _curve(run: Run) -> dict[float, runs_lib.Counts]:
+def setting(runs: Sequence[Run]) -> str:
+  """Data and model of the runs, for a title."""
+  abouts = [run.results["run"] for run in runs]
+  data = _names(about["data_label"] for about in abouts)
+  return look.plain(f"{data}, {_names(about['model'] for about in abouts)}")
+
+
+def _counts(results: Mapping[str, Any]) -> dict[float, runs_lib.Counts]:
   """Counts by epsilon, with the clean ones at 0 where 0 was not attacked."""
-  attacked = runs_lib.adversarial(run.results)
-  clean = runs_lib.clean(run.results)
+  attacked = runs_lib.adversarial(results)
+  clean = runs_lib.clean(results)
   return {0.0: clean, **attacked} if attacked and clean else attacked
+
+
+def _curve(group: Group) -> dict[float, Estimate]:
+  """Accuracy by epsilon."""
+  epsilons = sorted({e for run in group.runs for e in _counts(run.results)})
+  return {e: group.estimate(lambda r, e=e: _counts(r).get(e)) for e in epsilons}
+
+
+def _training_curve(group: Group, key: str) -> dict[float, Estimate]:
+  """A quantity by epoch, over the epochs that all seeds have logged."""
+  curves = [
+    {row["epoch"]: row[key] for row in run.metrics if key in row}
+    for run in group.runs
+  ]
+  curves = [curve for curve in curves if curve]
+  if not curves:
+    return {}
+  epochs = [e for e in curves[0] if all(e in curve for curve in curves)]
+  values = np.array([_averaged([c[e] for e in epochs]) for c in curves])
+  return {
+    place: intervals.student(v) if len(v) > 1 else Estimate(v[0])
+    for place, v in zip(_averaged(epochs), values.T, strict=True)
+  }
 
 
 def _epsilon_axis(
@@ -237,13 +267,6 @@ def _checked_images(name: str, images: Any) -> np.ndarray:
       "[0, 1] with 1 or 3 channels: scale or clip it first"
     )
   return images
-
-
-def _setting(runs: Sequence[Run]) -> str:
-  """Data and model of the runs, for a title."""
-  abouts = [run.results["run"] for run in runs]
-  data = _names(about["data_label"] for about in abouts)
-  return f"{data}, {_names(about['model'] for about in abouts)}"
 
 
 def _longest(texts: Sequence[str]) -> int:

@@ -35,11 +35,11 @@ class Table:
     """The table and its footnotes as GitHub Markdown."""
     rule = tuple("---" for _ in self.header)
     lines = [
-      "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+      "| " + " | ".join(_literal(cell) for cell in row) + " |"
       for row in (self.header, rule, *self.rows)
     ]
     if self.footnotes:
-      lines += ["", *(f"- {note}" for note in self.footnotes)]
+      lines += ["", *(f"- {_literal(note)}" for note in self.footnotes)]
     return "\n".join(lines) + "\n"
 
   def text(self, width: int = 80) -> str:
@@ -83,6 +83,11 @@ class Table:
         for i in range(0, len(self.rows), size)
       ]
       yield [_rich_table(part.transposed(), broken=True) for part in parts]
+
+
+def _literal(text: str) -> str:
+  """A user's text in Markdown: no further cell, no HTML."""
+  return text.replace("|", "\\|").replace("<", "\\<")
 
 
 def _rich_table(table: Table, broken: bool = False) -> rich.table.Table:

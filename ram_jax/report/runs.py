@@ -4,12 +4,11 @@ Everything that is shown of a run comes through here, so this is also where a
 damaged or foreign file is refused, before a wrong number reaches a table.
 """
 
-import collections
 import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 SCHEMA = 1
@@ -76,69 +75,6 @@ def adversarial(results: Mapping[str, Any]) -> dict[float, Counts]:
   return dict(sorted(counts.items()))
 
 
-def corruption_mean(results: Mapping[str, Any]) -> float | None:
-  """Mean accuracy in [0, 1] over corruptions and severities, each alike.
-
-  The mean of accuracies, as CIFAR-10-C defines it (Hendrycks and Dietterich
-  2019, section 3), not the accuracy of the pooled images.
-
-  Args:
-    results: a run's results.
-
-  Returns:
-    The mean, or None where not measured.
-  """
-  rows = results.get("corruption", {}).get("by_corruption", [])
-  values = [row["correct"] / row["total"] for row in rows]
-  return sum(values) / len(values) if values else None
-
-
-def distinct_labels(runs: Sequence[Run]) -> tuple[str, ...]:
-  """Names the runs so that no two names are equal.
-
-  Args:
-    runs: the runs to show together.
-
-  Returns:
-    For each run its label, with the seed, else the run's name, else the folder
-    added where several runs have that label.
-
-  Raises:
-    ValueError: a folder that is given twice.
-  """
-  _refuse_repeats(runs)
-  groups = collections.defaultdict(list)
-  for i, run in enumerate(runs):
-    groups[run.label].append(i)
-  labels = [run.label for run in runs]
-  for label, members in groups.items():
-    if len(members) > 1:
-      extras = _distinct_extras([runs[i] for i in members])
-      for i, extra in zip(members, extras, strict=True):
-        labels[i] = f"{label} ({extra})"
-  return tuple(labels)
-
-
-def _refuse_repeats(runs: Sequence[Run]) -> None:
-  folders = collections.Counter(run.folder.resolve() for run in runs)
-  for run in runs:
-    if folders[run.folder.resolve()] > 1:
-      raise ValueError(
-        f"run {str(run.folder)!r} is given twice: name each run once"
-      )
-
-
-def _distinct_extras(runs: Sequence[Run]) -> list[str]:
-  """The shortest of seed, name and folder that tells the runs apart."""
-  for extras in (
-    [f"seed {run.results['run']['seed']}" for run in runs],
-    [run.results["run"]["name"] for run in runs],
-  ):
-    if len(set(extras)) == len(runs):
-      return extras
-  return [str(run.folder) for run in runs]
-
-
 def _read_results(path: pathlib.Path) -> dict[str, Any]:
   again = f"write it with --mode=evaluate --workdir={path.parent}"
   if not path.is_file():
@@ -181,14 +117,35 @@ def _problems(results: dict[str, Any]) -> Iterator[str]:
     if "adversarial" in results and name not in attack:
       yield f"adversarial.attack has no {name!r}"
   for part, row in rows:
-    if part == "adversarial" and not _is_size(row.get("epsilon")):
-      yield f"{part} has a row without an epsilon >= 0: {row}"
-    if not _is_count(row.get("correct"), row.get("total")):
-      yield f"{part} needs whole numbers 0 <= correct <= total > 0: {row}"
+    yield from _row_problems(part, row)
+  if "fourier" in results and not _is_map(**results["fourier"]):
+    yield "fourier needs rows of as many counts from 0 to total in 'wrong'"
 
 
-def _is_size(epsilon: Any) -> bool:
-  return isinstance(epsilon, int | float) and 0 <= epsilon < float("inf")
+def _row_problems(part: str, row: dict[str, Any]) -> Iterator[str]:
+  if part == "adversarial" and not _is_size(row.get("epsilon")):
+    yield f"{part} has a row without an epsilon >= 0: {row}"
+  if not _is_count(row.get("correct"), row.get("total")):
+    yield f"{part} needs whole numbers 0 <= correct <= total > 0: {row}"
+  if part == "corruption":
+    name, severity = row.get("corruption"), row.get("severity")
+    if not (isinstance(name, str) and isinstance(severity, int)):
+      yield f"{part} has a row without name and severity: {row}"
+  for value in row.get("calibration", {}).values():
+    if not isinstance(value, int | float):
+      yield f"{part} needs numbers in 'calibration': {row}"
+
+
+def _is_map(wrong: list[list[int]], total: int, **others: Any) -> bool:
+  del others
+  widths = {len(row) for row in wrong}
+  return len(widths) == 1 and all(
+    _is_count(count, total) for row in wrong for count in row
+  )
+
+
+def _is_size(value: Any) -> bool:
+  return isinstance(value, int | float) and 0 <= value < float("inf")
 
 
 def _is_count(correct: Any, total: Any) -> bool:

@@ -1,52 +1,28 @@
 """Tables of results: what was measured, how sure it is, how it was got."""
 
 import dataclasses
-import math
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ram_jax.report import corruption_numbers as numbers
 from ram_jax.report import runs as runs_lib
+from ram_jax.report import seeds
+from ram_jax.report.cells import interval_note, mean_percent, percent
 from ram_jax.report.rendering import Table
 from ram_jax.report.runs import Counts, Run
+from ram_jax.report.seeds import Group
 
-# 97.5 % quantile of the standard normal distribution.
-Z_95 = 1.959963984540054
-NOT_MEASURED = "-"
 # An epsilon given as 8 / 255 or as 0.031373 is the same epsilon.
 EPSILON_TOLERANCE = 1e-6
 
 
-def wilson(correct: int, total: int) -> tuple[float, float]:
-  """95 % interval of a proportion (Wilson 1927), good near 0 and 1 too.
-
-  Args:
-    correct: successes, 0 to total.
-    total: trials, at least 1.
-
-  Returns:
-    (low, high) in [0, 1].
-
-  Raises:
-    ValueError: counts that are not 0 <= correct <= total > 0.
-  """
-  if not (0 <= correct <= total and total > 0):
-    raise ValueError(
-      f"{correct} of {total} is no proportion: counts must satisfy "
-      "0 <= correct <= total and total > 0"
-    )
-  p, square = correct / total, Z_95**2 / total
-  centre = (p + square / 2) / (1 + square)
-  half = math.sqrt(p * (1 - p) * square + square**2 / 4) / (1 + square)
-  # Rounding must not leave the proportion itself, 0 or 1, outside.
-  low, high = min(p, centre - half), max(p, centre + half)
-  return max(0.0, low), min(1.0, high)
-
-
 def summary(runs: Sequence[Run]) -> Table:
-  """One row per run: what it is and every accuracy, in percent.
+  """One row per configuration: what it is and every accuracy, in percent.
 
   Args:
-    runs: the runs, in the order of the rows.
+    runs: the runs, in the order of the rows; those that differ in their seeds
+      alone are one row.
 
   Returns:
     The table; its footnotes say how each number was got.
@@ -54,24 +30,25 @@ def summary(runs: Sequence[Run]) -> Table:
   Raises:
     ValueError: no run, or a run given twice.
   """
-  if not runs:
-    raise ValueError("no run to summarise: name at least one run folder")
+  groups = seeds.groups(runs)
   columns = _adversarial_columns(runs)
-  corrupted = any("corruption" in run.results for run in runs)
   header = ("run", "model", "data", "clean")
   header += tuple(f"{norm_name(norm)} eps {e:.4g}" for norm, e in columns)
-  header += ("corruption mean",) * corrupted
-  labels = runs_lib.distinct_labels(runs)
+  corrupted = [r.results for r in runs if "corruption" in r.results]
+  whole = all(numbers.is_whole(r, numbers.BENCHMARK) for r in corrupted)
+  if corrupted:
+    header += ("15 corruptions" if whole else "corruption mean",)
   rows = []
-  for label, run in zip(labels, runs, strict=True):
-    about = run.results["run"]
-    cells = [label, about["model"], about["data_label"]]
-    cells.append(_percent(runs_lib.clean(run.results)))
-    cells += [_percent(_adversarial_counts(run, *c)) for c in columns]
-    mean = runs_lib.corruption_mean(run.results)
-    cells += [NOT_MEASURED if mean is None else f"{100 * mean:.1f}"] * corrupted
+  for group in groups:
+    about = group.runs[0].results["run"]
+    cells = [group.label, about["model"], about["data_label"]]
+    measures = [runs_lib.clean]
+    measures += [functools.partial(_adversarial_counts, at=c) for c in columns]
+    cells += [percent(group, measure) for measure in measures]
+    if corrupted:
+      cells.append(_corruption_mean(group))
     rows.append(tuple(cells))
-  return Table(header, tuple(rows), _footnotes(runs, labels))
+  return Table(header, tuple(rows), _footnotes(groups))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +142,7 @@ def _measured(
     )
   measure, epsilon, _, _ = row
   if measure == "corruption":
-    return runs_lib.corruption_mean(results)
+    return numbers.headline(results)
   counts = runs_lib.clean(results)
   if measure == "adversarial":
     counts = _nearest(runs_lib.adversarial(results), epsilon)
@@ -193,14 +170,6 @@ def _nearest(by_epsilon: dict[float, Counts], epsilon: float) -> Counts | None:
   return None
 
 
-def _percent(counts: Counts | None) -> str:
-  if counts is None:
-    return NOT_MEASURED
-  low, high = wilson(*counts)
-  value = 100 * counts[0] / counts[1]
-  return f"{value:.1f} ({100 * low:.1f}-{100 * high:.1f})"
-
-
 def _adversarial_columns(runs: Sequence[Run]) -> list[tuple[str, float]]:
   """(norm, epsilon) of the columns; epsilon 0 only where it is not clean."""
   columns = set()
@@ -211,40 +180,46 @@ def _adversarial_columns(runs: Sequence[Run]) -> list[tuple[str, float]]:
   return sorted(columns)
 
 
-def _adversarial_counts(run: Run, norm: str, epsilon: float) -> Counts | None:
-  counts = runs_lib.adversarial(run.results)
-  if counts and run.results["adversarial"]["attack"]["norm"] == norm:
-    return _nearest(counts, epsilon)
+def _adversarial_counts(
+  results: Mapping[str, Any], at: tuple[str, float]
+) -> Counts | None:
+  counts = runs_lib.adversarial(results)
+  if counts and results["adversarial"]["attack"]["norm"] == at[0]:
+    return _nearest(counts, at[1])
   return None
 
 
-def _footnotes(runs: Sequence[Run], labels: Sequence[str]) -> tuple[str, ...]:
+def _corruption_mean(group: Group) -> str:
+  if any(
+    numbers.measured(run.results, numbers.BENCHMARK) for run in group.runs
+  ):
+    return mean_percent(group, numbers.BENCHMARK)
+  return percent(group, numbers.headline)
+
+
+def _footnotes(groups: Sequence[Group]) -> tuple[str, ...]:
   """How the numbers were got; a note that is not everyone's names its runs."""
   owners = {}
-  for run, label in zip(runs, labels, strict=True):
-    for note in (*_measurements(run), *run.results.get("notes", [])):
-      owners.setdefault(note, []).append(label)
-  everyone = [n for n, who in owners.items() if len(who) == len(runs)]
+  for group in groups:
+    for run in group.runs:
+      for note in (*_measurements(run.results), *run.results.get("notes", [])):
+        owners.setdefault(note, {})[group.label] = None
+  everyone = [n for n, who in owners.items() if len(who) == len(groups)]
   some = [
     f"({', '.join(who)}) {note}"
     for note, who in owners.items()
-    if len(who) < len(runs)
+    if len(who) < len(groups)
   ]
-  return (
-    "Accuracy in %, with the 95 % Wilson interval over test images in "
-    "parentheses; it does not cover the choice of seed.",
-    *everyone,
-    *some,
-  )
+  return (interval_note(groups), *everyone, *some)
 
 
-def _measurements(run: Run) -> list[str]:
-  """What the run's numbers were measured on and with."""
+def _measurements(results: Mapping[str, Any]) -> list[str]:
+  """What the numbers were measured on and with."""
   notes = []
-  if counts := runs_lib.clean(run.results):
+  if counts := runs_lib.clean(results):
     notes.append(f"clean: {counts[1]} test images")
-  if by_epsilon := runs_lib.adversarial(run.results):
-    attack = run.results["adversarial"]["attack"]
+  if by_epsilon := runs_lib.adversarial(results):
+    attack = results["adversarial"]["attack"]
     totals = sorted({total for _, total in by_epsilon.values()})
     details = "; ".join(
       f"{name.replace('_', ' ')} {value}"
@@ -256,13 +231,4 @@ def _measurements(run: Run) -> list[str]:
       f"[0, 1], found by {attack['name']} ({details}) on "
       f"{', '.join(map(str, totals))} test images"
     )
-  if "corruption" in run.results:
-    rows = run.results["corruption"]["by_corruption"]
-    names = {row["corruption"] for row in rows}
-    levels = sorted({row["severity"] for row in rows})
-    notes.append(
-      f"corruption mean: {run.results['corruption']['label']}, "
-      f"{len(names)} corruptions, severities {', '.join(map(str, levels))}; "
-      "no interval, as the same images recur in each"
-    )
-  return notes
+  return notes + numbers.descriptions(results)

@@ -1,19 +1,24 @@
 """Run folders with results made up for tests."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 
-from ram_jax.report import runs
+from ram_jax.data import cifar_c
+from ram_jax.report import corruption_plots, look, page, runs
+
+# A label of a user's; as a script it would end the page.
+HOSTILE = '</title><script>document.body.remove()</script> | $x_ & "y"'
 
 
-@pytest.fixture
-def make_run(tmp_path):
+def maker(root):
   """Writes a run's folder and loads it; arguments override its results."""
 
   def make(label, seed=0, rows=((0.0, 95), (1.0, 40)), n=100, logs=3, **parts):
-    name = label.lower().replace(" ", "_")
-    folder = tmp_path / f"{name}-{seed}"
+    name = re.sub(r"\W+", "_", label.lower())
+    folder = root / f"{name}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     results = {
       "schema": 1,
@@ -48,6 +53,100 @@ def make_run(tmp_path):
     return runs.load(folder)
 
   return make
+
+
+def full_maker(make_run):
+  """A run with every measure; correct images fall by rule, of 1000.
+
+  Corruption i (0 to 18, the benchmark's order) at severity s: 900 - 10 i - 20 s
+  + shift. Mean over severities: 84.0 - i + shift / 10 percent. Over the first
+  15 i is 7 in the mean, over the other 4 it is 16.5, over all 9.
+  """
+
+  def make(label, seed=0, shift=0, names=cifar_c.NAMES, **parts):
+    rows = [
+      {
+        "corruption": name,
+        "severity": s,
+        "correct": 900 - 10 * cifar_c.NAMES.index(name) - 20 * s + shift,
+        "total": 1000,
+        "calibration": {
+          "rms": s / 50,
+          "ece": s / 100,
+          "nll": s / 2,
+          "brier": 1,
+        },
+      }
+      for name in names
+      for s in cifar_c.SEVERITIES
+    ]
+    # Errors rise with the frequency, 0 in the middle and 160 in the corner.
+    wrong = [
+      [20 * (abs(y - 4) + abs(x - 4)) for x in range(8)] for y in range(8)
+    ]
+    full = {
+      "config": {
+        "name": label,
+        "seed": seed,
+        "dataset": {"folder": f"DATA{seed}"},
+        "method": {"name": label},
+        "evaluate": {"images": 1000},
+      },
+      "versions": {"python": "3.11", "jax": "0.10.2"},
+      "data": {
+        "test": {"size": 1000, "fingerprint": "sha256:abcdef0123456789"}
+      },
+      "clean": {
+        "correct": 950 + shift,
+        "total": 1000,
+        "calibration": {"rms": 0.05, "ece": 0.04, "nll": 0.5, "brier": 0.2},
+      },
+      "corruption": {
+        "label": "CIFAR-10-C (made here)",
+        "generated": True,
+        "by_corruption": rows,
+      },
+      "fourier": {"norm": 4.0, "total": 200, "wrong": wrong},
+      "timing": {"train_seconds": 90.0},
+    }
+    return make_run(label, seed, n=1000, **(full | parts))
+
+  return make
+
+
+@pytest.fixture
+def make_run(tmp_path):
+  """Makes runs in folders of the test."""
+  return maker(tmp_path)
+
+
+@pytest.fixture
+def make_full_run(make_run):
+  """Makes runs that have every measure."""
+  return full_maker(make_run)
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory):
+  """The files of a report of four configurations, one of them of three seeds.
+
+  It takes seconds, so it is written once.
+  """
+  root = tmp_path_factory.mktemp("report")
+  make = full_maker(maker(root))
+  names = [name for name in cifar_c.NAMES if name != "frost"]
+  shown = [
+    make(HOSTILE),
+    make("Standard"),
+    *(make("AugMix", seed, shift=10 * seed) for seed in range(3)),
+    make("Robust", names=names, shift=-20),
+  ]
+  figures = shown[1].folder / "figures"
+  images = np.zeros((19, 5, 4, 4, 3), np.uint8)
+  sheet = corruption_plots.draw_contact_sheet(images, cifar_c.NAMES)
+  look.save(sheet, figures / "corruptions.png")
+  paths = page.write_report(shown, root / "out", shown[1].folder)
+  return {path.name: path for path in paths}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from ram_jax.report import runs
 
 
-def test_loads_what_was_written(make_run, corruption):
+def test_loads_what_was_written(make_run):
   run = make_run("AugMix", rows=((1.0, 40), (0.25, 80), (0.0, 95)), n=200)
   assert run.folder.name == "augmix-0" and run.label == "AugMix"
   assert [m["step"] for m in run.metrics] == [0, 10, 20]
@@ -19,10 +19,7 @@ def test_loads_what_was_written(make_run, corruption):
     (0.25, (80, 200)),
     (1.0, (40, 200)),
   ]
-  assert runs.corruption_mean(run.results) is None
-  results = {"corruption": corruption}
-  assert runs.corruption_mean(results) == pytest.approx(0.625, abs=1e-15)
-  assert runs.clean(results) is None and runs.adversarial(results) == {}
+  assert runs.clean({}) is None and runs.adversarial({}) == {}
 
 
 @pytest.mark.parametrize(
@@ -92,6 +89,17 @@ def test_damaged_results_are_refused(make_run, damage, error, words):
       "epsilon >= 0",
     ),
     ({"corruption": {"by_corruption": [{}]}}, "corruption needs whole"),
+    (
+      {"corruption": {"by_corruption": [{"correct": 1, "total": 1}]}},
+      "without name and severity",
+    ),
+    (
+      {"clean": {"correct": 1, "total": 1, "calibration": {"rms": None}}},
+      "numbers in 'calibration'",
+    ),
+    ({"fourier": {"wrong": [[1, 2], [3]], "total": 4}}, "fourier needs rows"),
+    ({"fourier": {"wrong": [[1, 5]], "total": 4}}, "fourier needs rows"),
+    ({"fourier": {"total": 4}}, "wrong kind"),
   ],
 )
 def test_incomplete_results_are_refused(make_run, parts, words):
@@ -135,23 +143,3 @@ def test_steps_logged_again_after_a_resume_count_once(make_run):
   metrics = runs.load(run.folder).metrics
   assert [m["step"] for m in metrics] == [0, 10, 15, 20, 30]
   assert [m["loss"] for m in metrics] == [2.0, 7.0, 7.5, 8.0, 9.0]
-
-
-def test_labels_become_distinct_by_seed_then_name_then_folder(make_run):
-  one, two, other = make_run("A"), make_run("A", 1), make_run("B")
-  assert runs.distinct_labels([one, other]) == ("A", "B")
-  assert runs.distinct_labels([two, other, one]) == (
-    "A (seed 1)",
-    "B",
-    "A (seed 0)",
-  )
-  same = dict(one.results["run"], name="long")
-  named = make_run("A", 2, run=same)
-  assert runs.distinct_labels([one, named]) == ("A (a-0)", "A (long)")
-  copy = make_run("A", 3, run=same)
-  assert runs.distinct_labels([named, copy]) == (
-    f"A ({named.folder})",
-    f"A ({copy.folder})",
-  )
-  with pytest.raises(ValueError, match="given twice"):
-    runs.distinct_labels([one, other, one])

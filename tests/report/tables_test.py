@@ -1,40 +1,8 @@
-"""Intervals, the summary's figures and footnotes, required values."""
+"""The summary's figures and footnotes, required values."""
 
 import pytest
-from scipy import stats
 
 from ram_jax.report import tables
-
-
-@pytest.mark.parametrize(
-  "correct, total, low, high",
-  [
-    # p = 0: both halves are z^2 / 2n, so high = z^2 / (n + z^2) with
-    # z^2 = 3.841458820694124: 3.841458820694124 / 13.841458820694124.
-    (0, 10, 0.0, 0.27753279986288924),
-    (10, 10, 0.7224672001371108, 1.0),
-    # p = 1/2: 1/2 -+ z / (2 sqrt(n + z^2)) = 1/2 -+ 1.959963984540054 /
-    # (2 * 10.190262946...).
-    (50, 100, 0.40383153, 0.59616847),
-  ],
-)
-def test_wilson_equals_hand_derived_values(correct, total, low, high):
-  assert tables.wilson(correct, total) == pytest.approx((low, high), abs=1e-8)
-
-
-def test_wilson_equals_scipy_and_stays_in_range():
-  for total in (1, 7, 400, 10000):
-    for correct in {0, 1, total // 3, total - 1, total}:
-      ours = tables.wilson(correct, total)
-      theirs = stats.binomtest(correct, total).proportion_ci(method="wilson")
-      assert ours == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-      assert 0 <= ours[0] <= correct / total <= ours[1] <= 1
-
-
-@pytest.mark.parametrize("correct, total", [(0, 0), (-1, 5), (6, 5)])
-def test_wilson_refuses_what_is_no_proportion(correct, total):
-  with pytest.raises(ValueError, match=f"{correct} of {total}"):
-    tables.wilson(correct, total)
 
 
 def test_summary_shows_every_measure(make_run, corruption):
@@ -53,7 +21,7 @@ def test_summary_shows_every_measure(make_run, corruption):
   half, tenth, none = "50.0 (40.4-59.6)", "10.0 (5.5-17.4)", "0.0 (0.0-3.7)"
   assert table.rows == (
     ("Standard", *setting, half, tenth, none, "-"),
-    ("AugMix", *setting, "100.0 (96.3-100.0)", "-", half, "62.5"),
+    ("AugMix", *setting, "100.0 (96.3-100.0)", "-", half, "62.5 [2 of 15]"),
     ("Imported", *setting, "95.0 (88.8-97.8)", "-", "-", "-"),
   )
 
@@ -71,10 +39,32 @@ def test_footnotes_say_how_and_for_whom(make_run, corruption):
     "eps: L2 norm of the perturbation of pixels in [0, 1], found by PGD-10 "
     "(step size 0.4 epsilon) on 100 test images",
     "PGD-10, not AutoAttack",
-    "(AugMix) corruption mean: CIFAR-10-C, 2 corruptions, severities 1, 2; no "
-    "interval, as the same images recur in each",
+    "(AugMix) corruption mean: CIFAR-10-C, 2 corruptions of the benchmark's "
+    "15, severities 1, 2; of one run no interval, as the same images recur in "
+    "each",
     "(AugMix) operations overlap the corruptions",
   ]
+
+
+def test_seeds_are_one_row_and_the_footnote_says_which_interval(make_full_run):
+  shown = [make_full_run("A", seed, shift=10 * seed) for seed in (1, 2, 3)]
+  table = tables.summary([*shown, make_full_run("B")])
+  assert table.header[-1] == "15 corruptions"
+  # 96, 97, 98: t(2) s / sqrt(3) = 4.302653 / sqrt(3) = 2.484. The mean over 15
+  # corruptions is 77 + shift / 10.
+  first, second = table.rows
+  assert first[0] == "A (3 seeds)" and second[0] == "B"
+  assert (first[3], first[-1]) == ("97.0 (94.5-99.5)", "79.0 (76.5-81.5)")
+  assert (second[3], second[-1]) == ("95.0 (93.5-96.2)", "77.0")
+  assert table.footnotes[0].startswith("Accuracy in %. Rows of several seeds")
+  (note,) = [x for x in table.footnotes if x.startswith("15 corruptions")]
+  assert "CIFAR-10-C (made here), the benchmark's, severities 1, 2, 3" in note
+  assert any("generated" in x for x in table.footnotes)
+  assert (
+    tables.summary(shown)
+    .footnotes[0]
+    .startswith("Accuracy in %: mean over seeds, with Student's")
+  )
 
 
 def test_epsilon_zero_is_shown_only_where_it_is_not_clean(make_run):
