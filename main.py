@@ -1,27 +1,33 @@
 """Trains, measures and reports: python main.py --config=configs/digits.py."""
 
 import argparse
-import difflib
 import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 import jax
 from absl import logging
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from ram_jax import command_line, evaluate, metrics, parallel, train
-from ram_jax.report import page, runs, tables
+from ram_jax import (
+  command_line,
+  corrupt,
+  evaluate,
+  exchange,
+  metrics,
+  parallel,
+  train,
+)
+from ram_jax import flags as flags_lib
+from ram_jax.report import comparison, page, runs, tables
 
-MODES = ("train", "evaluate", "report")
 OUT_OF_MEMORY = (
   "the device has too little memory: lower config.evaluate.batch_size, or "
   "config.train.batch_size (in a new --workdir), or take a smaller model"
 )
-GOES_ON = "the same command goes on from the last checkpoint"
+GOES_ON = "the same command goes on from what was saved last"
 # What a user's mistake, or a user's data, raises. Anything else is a bug.
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
 
@@ -39,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
   # Libraries tell every detail at INFO.
   logging.set_verbosity(logging.INFO if debug else logging.WARNING)
   try:
-    run(parse(argv))
+    run(flags_lib.parse(argv))
   except USER_ERRORS as error:
     if debug:
       raise
@@ -57,137 +63,171 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
-class Parser(argparse.ArgumentParser):
-  """argparse, but its errors are ours."""
-
-  def error(self, message: str) -> NoReturn:
-    """Raises what argparse would print below a summary of all flags."""
-    raise ValueError(f"{message} (see --help)")
-
-
-def parser() -> Parser:
-  """Returns the parser of all flags but `--config.FIELD=VALUE`."""
-  flags = Parser(
-    prog="main.py",
-    description=__doc__,
-    epilog=f"Configs: {', '.join(command_line.available())}.",
-    allow_abbrev=False,
-  )
-  flags.add_argument(
-    "--config",
-    metavar="FILE.py[:model=NAME,dataset=NAME,smoke]",
-    help="what to run; --config.FIELD=VALUE overrides a field of "
-    "configs/default.py",
-  )
-  flags.add_argument(
-    "--workdir",
-    metavar="FOLDER",
-    help="folder of the run (default: runs/NAME-SEED), or of the report "
-    "(default: report)",
-  )
-  flags.add_argument(
-    "--mode",
-    default="train",
-    help="train: train (or go on) and measure; evaluate: measure a trained "
-    "run again; report: several runs in one table and one set of figures",
-  )
-  flags.add_argument(
-    "--runs",
-    metavar="FOLDER,FOLDER",
-    help="with --mode=report: the runs' folders",
-  )
-  flags.add_argument(
-    "--debug", action="store_true", help="show tracebacks of errors"
-  )
-  return flags
-
-
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-  """Reads the command line.
-
-  Args:
-    argv: the command line without the program's name.
-
-  Returns:
-    The flags; `overrides` holds every `--config.FIELD=VALUE`.
-
-  Raises:
-    ValueError: for anything unknown.
-  """
-  overrides = [text for text in argv if text.startswith("--config.")]
-  others = [text for text in argv if not text.startswith("--config.")]
-  flags, unknown = parser().parse_known_args(others)
-  if unknown:
-    known = [f"--{name}" for name in vars(flags)]
-    name = unknown[0].partition("=")[0]
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f", did you mean {near[0]}?" if near else ""
-    raise ValueError(
-      f"cannot use {unknown[0]!r}{hint}: the flags are {', '.join(known)} and "
-      "--config.FIELD=VALUE (see --help)"
-    )
-  flags.overrides = overrides
-  return flags
-
-
 def run(flags: argparse.Namespace) -> None:
-  """Dispatches to training, evaluation or report.
+  """Dispatches to what the mode does.
 
   Args:
-    flags: from `parse`.
+    flags: from `flags.parse`.
 
   Raises:
     ValueError: for an unknown mode, or a flag that is missing or too many.
   """
-  if flags.mode not in MODES:
-    raise ValueError(f"unknown --mode={flags.mode}: choose {', '.join(MODES)}")
+  flags_lib.check(flags)
   if flags.mode == "report":
     report(flags)
-    return
-  if flags.runs is not None:
-    raise ValueError(f"--runs is for --mode=report, not --mode={flags.mode}")
-  if flags.config is None:
-    raise ValueError(
-      "--config is missing: for example --config=configs/digits.py"
-    )
-  config = command_line.load(flags.config)
-  command_line.override(config, flags.overrides)
+  elif flags.mode == "export":
+    export(flags)
+  elif flags.mode == "compare":
+    compare(flags)
+  elif flags.mode == "corrupt":
+    write_corrupted(flags)
+  else:
+    compute(flags)
+
+
+def compute(flags: argparse.Namespace) -> None:
+  """Trains or measures, and shows the result.
+
+  Args:
+    flags: from `flags.parse`.
+
+  Raises:
+    ValueError: for a missing or bad config or folder.
+  """
+  config = configured(flags)
+  config.weights.initial = flags.init_from or config.weights.initial
+  config.weights.measured = flags.weights or config.weights.measured
   if "://" in (flags.workdir or ""):
     raise ValueError(
       f"--workdir={flags.workdir} is not a path: name a folder, on several "
       "hosts one of a mounted file system that they share"
     )
-  default_workdir = pathlib.Path("runs") / f"{config.name}-{config.seed}"
-  folder = pathlib.Path(flags.workdir or default_workdir)
-  parallel.initialize()
-  try:
-    kind = jax.devices()[0].device_kind
-  except RuntimeError as error:
-    raise ValueError(f"JAX finds no device: {error}") from error
-  metrics.announce(f"{folder}: {flags.mode} on {jax.device_count()} x {kind}")
+  name = f"{config.name}-{config.seed}"
+  if config.weights.measured:
+    name = f"weights-{pathlib.Path(config.weights.measured).stem}"
+  folder = pathlib.Path(flags.workdir or pathlib.Path("runs") / name)
+  find_devices(f"{folder}: {flags.mode}")
   if flags.mode == "train":
     train.train_and_evaluate(config, folder)
+  elif config.weights.measured:
+    exchange.evaluate_weights(config, folder)
   else:
     evaluate.evaluate_run(config, folder)
   if parallel.is_first_process():
     show(config, folder)
 
 
+def configured(flags: argparse.Namespace) -> ConfigDict:
+  """Reads the config that the flags name, with their overrides.
+
+  Args:
+    flags: from `flags.parse`.
+
+  Returns:
+    The config.
+
+  Raises:
+    ValueError: for a missing or bad one.
+  """
+  if flags.config is None:
+    raise ValueError(
+      "--config is missing: for example --config=configs/digits.py"
+    )
+  config = command_line.load(flags.config)
+  command_line.override(config, flags.overrides)
+  return config
+
+
+def find_devices(what: str) -> None:
+  """Joins the other hosts and says what runs on which devices.
+
+  Args:
+    what: runs.
+
+  Raises:
+    ValueError: where there is none.
+  """
+  parallel.initialize()
+  try:
+    kind = jax.devices()[0].device_kind
+  except RuntimeError as error:
+    raise ValueError(f"JAX finds no device: {error}") from error
+  metrics.announce(f"{what} on {jax.device_count()} x {kind}")
+
+
+def write_corrupted(flags: argparse.Namespace) -> None:
+  """Writes the corrupted test set of a config and says what there is.
+
+  Args:
+    flags: from `flags.parse`.
+
+  Raises:
+    ValueError: without a config or a folder.
+  """
+  if not flags.out:
+    raise ValueError("--mode=corrupt needs --config=FILE.py and --out=FOLDER")
+  config = configured(flags)
+  find_devices(f"{flags.out}: {flags.mode}")
+  found = corrupt.write(config, flags.out)
+  if parallel.is_first_process():
+    made, data = found["made_with"], found["made_with"]["data"]
+    count = len(found["files"]) - 1  # one has the labels
+    print(
+      f"{flags.out}: {count} corruptions x 5 severities of {data['size']} "
+      f"images ({data['label']}), seed {made['seed']}"
+    )
+    for name, reason in found["missing"].items():
+      print(f"Missing: {name}: {reason}")
+
+
+def export(flags: argparse.Namespace) -> None:
+  """Writes a run's weights for PyTorch and says what the file holds.
+
+  Args:
+    flags: from `flags.parse`.
+
+  Raises:
+    ValueError: without a run or a file.
+  """
+  if not flags.workdir or not flags.out:
+    raise ValueError("--mode=export needs --workdir=FOLDER and --out=FILE")
+  said = exchange.export(pathlib.Path(flags.workdir), pathlib.Path(flags.out))
+  print(f"Written: {flags.out}", *map(": ".join, said.items()), sep="\n  ")
+
+
+def compare(flags: argparse.Namespace) -> None:
+  """Writes and prints a run's results beside those of a reference.
+
+  Args:
+    flags: from `flags.parse`.
+
+  Raises:
+    ValueError: without a run or a reference.
+  """
+  if not flags.workdir or not flags.reference:
+    raise ValueError(
+      "--mode=compare needs --workdir=FOLDER and --reference=NAME or PATH"
+    )
+  folder = pathlib.Path(flags.workdir)
+  table, paths = comparison.compare(folder, flags.reference, folder)
+  Console().print(table)
+  print("Written:", *paths, sep="\n  ")
+
+
 def report(flags: argparse.Namespace) -> None:
   """Writes the report of several runs and prints its table.
 
   Args:
-    flags: from `parse`.
+    flags: from `flags.parse`.
 
   Raises:
     ValueError: without runs, or with flags of the other modes.
   """
   if not flags.runs:
     raise ValueError("--mode=report needs --runs=FOLDER,FOLDER")
-  if flags.config or flags.overrides:
-    raise ValueError("--mode=report takes --runs and --workdir, no --config")
   shown = [runs.load(folder) for folder in flags.runs.split(",")]
-  paths = page.write_report(shown, pathlib.Path(flags.workdir or "report"))
+  folder = pathlib.Path(flags.workdir or "report")
+  paths = page.write_report(shown, folder, flags.baseline)
   Console().print(tables.summary(shown))
   print("Written:", *paths, sep="\n  ")
 

@@ -30,6 +30,12 @@ MODELS = {
   "resnet50": {"name": "resnet", "depth": 50, "width_factor": 1},
   # The paper's: torchvision's bottleneck ResNet-50 of double width.
   "wrn_50_2": {"name": "resnet", "depth": 50, "width_factor": 2},
+  # RobustBench's; fields in ram_jax/models/preact_resnet.py.
+  "preact_resnet18": {
+    "name": "preact_resnet",
+    "final_norm": False,  # normalisation and ReLU after the last block
+    "activated_shortcut": False,  # shortcuts start after a block's first ReLU
+  },
 }
 SMOKE_MODEL = "wrn_10_1"
 
@@ -136,4 +142,6 @@ def _smoke(config: ConfigDict) -> None:
   config.evaluate.images = 32
   config.evaluate.batch_size = 32
   config.evaluators.adversarial.epsilons = (1.0,)
+  config.evaluators.corruption.generate = False
+  config.evaluators.fourier.images = 0
   config.floors = ()

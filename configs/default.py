@@ -36,6 +36,23 @@ def get_config() -> ConfigDict:
       "width_factor": 2,  # times the inner channels; 1 for depth 18
     }
   )
+  # Weights from a file, .safetensors or .pt (ram_jax/interop/weights.py).
+  config.weights = ConfigDict(
+    {
+      "initial": "",  # training starts from it (--init_from); empty: random
+      "measured": "",  # measured in place of a run (--weights)
+      # SHA-256 of the file. None: computed at start-up.
+      "fingerprint": config_dict.placeholder(str),
+    }
+  )
+  # What the network does to pixels first, per channel: (pixel - mean) / std.
+  # Empty: as the file of weights says, else the data set's statistics.
+  config.normalization = ConfigDict(
+    {
+      "mean": (),  # three numbers, of pixels in [0,1]
+      "std": (),  # three numbers above 0
+    }
+  )
   # ram_jax/methods/<name>.py, and its fields.
   config.method = ConfigDict({"name": "standard"})
 
@@ -111,8 +128,27 @@ def get_config() -> ConfigDict:
     {
       "name": "corruption",  # its fields follow
       "classes": 10,  # 10: CIFAR-10-C | 100: CIFAR-100-C
-      "folder": "",  # CIFAR-10-C's .npy files; empty with tfds_dir: skipped
+      # .npy files: the published ones, or what --mode=corrupt wrote.
+      "folder": "",
       "tfds_dir": "",  # where tensorflow-datasets keeps cifar10_corrupted
+      "generate": True,  # made here, where neither of the two is given
+      # Of what is generated. Not the run's, so that all runs are measured on
+      # the same images.
+      "seed": 0,
+      # frost1.png to frost5.jpg; empty: of the package imagecorruptions.
+      "frost_folder": "",
+      "names": (),  # such as fog,snow; empty: all 19 that there are
+      "severities": (1, 2, 3, 4, 5),  # of each
+    }
+  )
+  # Under a wave of each frequency.
+  evaluators.fourier = ConfigDict(
+    {
+      "name": "fourier",  # its fields follow
+      # First N test images, 1000 as in Yin et al. 2019 (514 forward passes
+      # each for 32 x 32 pixels); 0: not measured.
+      "images": 1000,
+      "norm": 4.0,  # L2 norm of the wave in each channel, pixels in [0,1]
     }
   )
   # Accuracy that the run must reach, printed beside what it reached:

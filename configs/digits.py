@@ -25,6 +25,8 @@ def get_config(argument: str = "") -> ConfigDict:
   config.train.log_every = 5
   config.optimizer.schedule = "cosine_step"
   config.evaluate.batch_size = 128
+  config.evaluators.corruption.generate = False
+  config.evaluators.fourier.images = 0
   config.floors = (
     ("clean", None, "at least", 0.92),
     ("adversarial", 1.0, "at least", 0.75),

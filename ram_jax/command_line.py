@@ -140,6 +140,9 @@ def _boolean(text: str) -> bool:
 
 
 def _tuple(text: str) -> tuple:
+  words = [word.strip() for word in text.split(",")]
+  if all(word.isidentifier() for word in words):
+    return tuple(words)  # shells take quotes away
   value = ast.literal_eval(text)
   return tuple(value) if isinstance(value, tuple | list) else (value,)
 
@@ -150,7 +153,7 @@ _READERS: dict[type, tuple[Callable[[str], Any], str]] = {
   int: (int, "a whole number"),
   float: (float, "a number"),
   str: (str, "text"),
-  tuple: (_tuple, "values with commas between, such as 0.5,1.0"),
+  tuple: (_tuple, "values with commas between, such as 0.5,1.0 or fog,snow"),
 }
 
 

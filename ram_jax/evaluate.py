@@ -1,7 +1,6 @@
-"""The one evaluation loop: every evaluator, results.json, the figures."""
+"""The one evaluation loop: every evaluator, the results, the figures."""
 
 import dataclasses
-import functools
 import importlib.metadata
 import pathlib
 import platform
@@ -12,17 +11,21 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ram_jax import keys as keys_lib
-from ram_jax import metrics, parallel, plugins, run_folder, settings
-from ram_jax.attacks.pgd import Attack
+from ram_jax import (
+  figures,
+  metrics,
+  parallel,
+  plugins,
+  run_folder,
+  settings,
+)
 from ram_jax.checkpoint import Checkpoints
 from ram_jax.data import pipeline
-from ram_jax.image.color import dequantise
+from ram_jax.evaluators import correctness
 from ram_jax.models.classifier import Classifier
-from ram_jax.report import plots, runs
+from ram_jax.report import runs
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")
-PICTURED = 8  # images in the picture of views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +107,9 @@ def build(config: ConfigDict, source: Any) -> Evaluation:
     )
     for name, spec in specs.items()
   }
+  for evaluator in evaluators.values():
+    if hasattr(evaluator, "check"):  # of other images than the test set's
+      evaluator.check(images, labels)
   module = settings.build_model(config, source, "float32", axis_name=None)
   return Evaluation(evaluators, module, images, labels, source.label)
 
@@ -113,16 +119,19 @@ def run(
   evaluation: Evaluation,
   state: Any,
   folder: pathlib.Path,
-  train_data: dict[str, Any],
+  train_data: dict[str, Any] | None = None,
+  about: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-  """Runs every evaluator, writes results.json and draws the figures.
+  """Runs every evaluator, writes the results and draws the figures.
 
   Args:
     config: resolved.
     evaluation: from `build`.
     state: has `step`, `params` and `batch_stats`.
     folder: the run's folder.
-    train_data: size and fingerprint of the training data.
+    train_data: size and fingerprint of the training data, None where it is
+      unknown.
+    about: entries of results.json's `run` that are not as the config has them.
 
   Returns:
     What results.json holds.
@@ -136,25 +145,32 @@ def run(
   key = jax.random.fold_in(jax.random.key(config.seed), 2)
   images, labels = evaluation.images, evaluation.labels
   results = describe(config, evaluation, int(state.step))
-  results["data"] = {
-    "train": train_data,
-    "test": pipeline.describe(images, labels),
-  }
+  results["run"] |= about or {}
+  results["data"] = {"test": pipeline.describe(images, labels)}
+  if train_data:
+    results["data"]["train"] = train_data
+  bits, pictures = {}, {}
   # bfloat16 passes of a float32 product would change attacks' decisions.
   with jax.default_matmul_precision("highest"):
     for name, evaluator in evaluation.evaluators.items():
       metrics.announce(f"measuring: {name}")
       measured = evaluator.run(model, images, labels, key)
       if measured is not None:
-        results[name] = measured
+        pictures |= measured.pop("pictures", {})
+        results[name] = correctness.counted(measured, name, bits)
   results["notes"] = notes(config, results)
   results["timing"] = {
     "train_seconds": sum(row["timing"]["seconds"] for row in rows),
     "evaluate_seconds": time.monotonic() - started,
   }
   if parallel.is_first_process():
+    correctness.write(bits, folder / "correct.npz")
     run_folder.write_json(results, folder / "results.json")
-    draw(config, evaluation, model, key, folder)
+    figures.draw(folder, pictures)
+    if "adversarial" in evaluation.evaluators:
+      attack = evaluation.evaluators["adversarial"].attack
+      batch = {"images": images, "labels": labels}
+      figures.draw_views(config, attack, model, batch, key, folder)
   return results
 
 
@@ -213,69 +229,14 @@ def notes(config: ConfigDict, results: dict[str, Any]) -> list[str]:
   augment = config.method.to_dict().get("augment", {})
   if augment.get("operations") == 13:
     found.append("trained with 13 operations, which overlap the corruptions")
-  if config.train.images:
+  if config.weights.initial:
+    name = pathlib.Path(config.weights.initial).name
+    found.append(f"training started from the weights in {name}")
+  if config.weights.measured:
+    name = pathlib.Path(config.weights.measured).name
+    found.append(f"weights of {name} ({config.weights.fingerprint[:19]}...)")
+  elif config.train.images:
     found.append(f"trained on the first {config.train.images} images only")
   if config.evaluate.images:
     found.append(f"measured on the first {config.evaluate.images} images only")
   return found
-
-
-def draw(
-  config: ConfigDict,
-  evaluation: Evaluation,
-  model: Classifier,
-  key: jax.Array,
-  folder: pathlib.Path,
-) -> None:
-  """Draws the run's own figures from its files, and the picture of views.
-
-  Args:
-    config: resolved.
-    evaluation: from `build`.
-    model: the classifier.
-    key: of the evaluation.
-    folder: the run's folder.
-  """
-  figures = folder / "figures"
-  shown = [runs.load(folder)]
-  if runs.adversarial(shown[0].results):
-    plots.adversarial_accuracy(shown, figures / "adversarial_accuracy.png")
-  if shown[0].metrics:
-    plots.training_curves(shown, figures / "training_curves.png")
-  adversarial = evaluation.evaluators.get("adversarial")
-  if adversarial is None:
-    return
-  images, labels = evaluation.images[:PICTURED], evaluation.labels[:PICTURED]
-  keys = keys_lib.split(keys_lib.per_example(key, np.arange(len(labels))))
-  # A loop compiles sooner than repeated code, and this is one small batch.
-  attack = adversarial.attack.replace(unroll=False)
-  # The run's own AugMix; for methods without one, the paper's.
-  spec = config.method.to_dict().get("augment", {"name": "augmix"})
-  augment = plugins.build("augment", spec, "config.method.augment")
-  clean, augmented, attacked = jax.device_get(
-    _views(attack, model, keys, images, labels, augment=augment)
-  )
-  epsilon = attack.epsilon
-  views = (
-    ("clean", clean),
-    ("AugMix", augmented),
-    (f"adversarial, ε = {epsilon:g}", attacked),
-    ("perturbation × 10", np.clip(0.5 + 10 * (attacked - clean), 0, 1)),
-  )
-  plots.views(figures / "views.png", views)
-
-
-@functools.partial(jax.jit, static_argnames="augment")
-def _views(
-  attack: Attack,
-  model: Classifier,
-  keys: tuple[jax.Array, jax.Array],
-  images: jax.Array,
-  labels: jax.Array,
-  *,
-  augment: Any,
-) -> tuple[jax.Array, ...]:
-  """Clean, AugMix and adversarial views of the same images."""
-  clean = dequantise(images)
-  attacked = attack(keys[1], clean, labels, model)
-  return clean, augment(keys[0], clean), attacked

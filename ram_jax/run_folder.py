@@ -15,8 +15,16 @@ from ram_jax.report import runs
 # What may differ between a training run and a later evaluation of it.
 EVALUATION_FIELDS = ("name", "evaluate", "evaluators", "floors")
 
-# Where data lie and what they are called; data.json says what they are.
-PLACES = ("dataset.folder", "dataset.tfds_dir", "dataset.path", "dataset.label")
+# Where data and weights lie and what they are called. What they are is said by
+# data.json and by config.weights.fingerprint.
+PLACES = (
+  "dataset.folder",
+  "dataset.tfds_dir",
+  "dataset.path",
+  "dataset.label",
+  "weights.initial",
+  "weights.measured",
+)
 
 
 def check(config: ConfigDict, folder: pathlib.Path) -> None:

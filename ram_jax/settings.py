@@ -1,7 +1,7 @@
 """A config made definite for this machine."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from ram_jax import plugins, run_folder
+from ram_jax.interop.weights import Weights
 from ram_jax.report import tables
 
 
@@ -43,14 +44,17 @@ _RULES = {
 
 
 def resolve(
-  config: ConfigDict, trained: dict[str, Any] | None = None
+  config: ConfigDict,
+  trained: dict[str, Any] | None = None,
+  weights: Weights | None = None,
 ) -> ConfigDict:
-  """Checks plain fields and fills in what depends on the device.
+  """Checks plain fields and fills in what depends on device or weights.
 
   Args:
     config: complete, as from `configs/`.
     trained: config.json of the run to be measured, perhaps on another device
       than it was trained on: what was chosen then is kept.
+    weights: the file that `config.weights` names, if any.
 
   Returns:
     A locked copy without placeholders or references.
@@ -70,6 +74,10 @@ def resolve(
   for name, value in chosen.items():
     if config.train[name] is None:
       config.train[name] = value
+  if trained:
+    _fill(config, trained["weights"]["fingerprint"], trained["normalization"])
+  elif weights:
+    _fill(config, weights.fingerprint, _normalization(weights))
   _check(config)
   return config
 
@@ -109,12 +117,27 @@ def build_model(
     "model",
     config.model,
     num_classes=source.num_classes,
-    mean=source.mean,
-    std=source.std,
+    mean=tuple(config.normalization.mean or source.mean),
+    std=tuple(config.normalization.std or source.std),
     axis_name=axis_name,
     # float32 is what parameters are; under x64 that is float64.
     dtype=None if dtype == "float32" else jnp.dtype(dtype),
   )
+
+
+def _normalization(weights: Weights) -> dict[str, Sequence[float]]:
+  mean, std = weights.normalization or ((), ())
+  return {"mean": mean, "std": std}
+
+
+def _fill(
+  config: ConfigDict, fingerprint: str, normalization: dict[str, Any]
+) -> None:
+  """Takes what a file or a run says, where nothing else was asked for."""
+  config.weights.fingerprint = fingerprint
+  if not config.normalization.mean and not config.normalization.std:
+    for name, values in normalization.items():
+      config.normalization[name] = tuple(values)
 
 
 def _check(config: ConfigDict) -> None:
@@ -132,21 +155,45 @@ def _check(config: ConfigDict) -> None:
     if not rule(values[name]):
       raise ValueError(f"config.{name} is {values[name]!r}: give {allowed}")
   _check_corruption(config)
+  _check_weights(config)
   if not config.evaluators:
     raise ValueError("config.evaluators is empty: nothing would be measured")
   # Fails now where a row is malformed, and not after the training.
   tables.floors({}, config.floors)
 
 
+def _check_weights(config: ConfigDict) -> None:
+  weights, normalization = config.weights, config.normalization
+  if weights.initial and weights.measured:
+    raise ValueError(
+      f"config.weights names two files, initial {weights.initial!r} to train "
+      f"from and measured {weights.measured!r} to measure: give one of them"
+    )
+  mean, std = normalization.mean, normalization.std
+  numbers = all(isinstance(x, int | float) for x in (*mean, *std))
+  if mean or std:
+    if not (numbers and len(mean) == len(std) == 3 and min(std) > 0):
+      raise ValueError(
+        f"config.normalization has mean {mean!r} and std {std!r}: give both, "
+        "three numbers each, those of std above 0"
+      )
+  elif path := weights.initial or weights.measured:
+    raise ValueError(
+      f"{path} does not say how its network normalises pixels: give "
+      "--config.normalization.mean and --config.normalization.std, such as "
+      "0,0,0 and 1,1,1 for a network that takes pixels in [0, 1] as they are"
+    )
+
+
 def _check_corruption(config: ConfigDict) -> None:
-  """A corrupted set belongs to one data set; others share its labels only."""
+  """A prepared set is of CIFAR-10, shuffled: its labels tell of no other."""
   for name, spec in config.evaluators.items():
-    if spec.name != "corruption" or not (spec.folder or spec.tfds_dir):
+    if spec.name != "corruption" or spec.folder or not spec.tfds_dir:
       continue
     dataset = config.dataset
     if dataset.name != "cifar" or dataset.classes != spec.classes:
       raise ValueError(
         f"config.evaluators.{name} measures CIFAR-{spec.classes}-C, but the "
-        f"data set is {dataset.to_dict()}: leave its folder and tfds_dir "
-        "empty, or choose the data set that it was made from"
+        f"data set is {dataset.to_dict()}: leave its tfds_dir empty, "
+        "or choose the data set that it was made from"
       )

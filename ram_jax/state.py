@@ -46,12 +46,27 @@ def create(
 
   def init(key: jax.Array) -> TrainState:
     variables = module.init(key, jnp.zeros((1, *image_shape)), train=False)
-    params = variables["params"]
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      batch_stats=variables["batch_stats"],
-      opt_state=optimizer.init(params),
-    )
+    return begin(optimizer, variables["params"], variables["batch_stats"])
 
   return jax.jit(init)(key)
+
+
+def begin(
+  optimizer: optax.GradientTransformation, params: Any, batch_stats: Any
+) -> TrainState:
+  """The state before the first step, from given variables.
+
+  Args:
+    optimizer: the run's optimizer.
+    params: parameters of the model.
+    batch_stats: running statistics of the model.
+
+  Returns:
+    The state.
+  """
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    batch_stats=batch_stats,
+    opt_state=optimizer.init(params),
+  )

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +22,10 @@ from ram_jax import (
 )
 from ram_jax.checkpoint import Checkpoints
 from ram_jax.data import pipeline
-from ram_jax.metrics import MetricWriter, Progress, announce
-from ram_jax.state import TrainState, create
+from ram_jax.interop import names, weights
+from ram_jax.log import Log
+from ram_jax.metrics import announce
+from ram_jax.state import TrainState, begin, create
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,14 @@ def train_and_evaluate(
     FloatingPointError: when a loss is NaN or infinite; the last checkpoint
       before that is kept.
   """
-  config = settings.resolve(config)
+  if config.weights.measured:
+    raise ValueError(
+      "config.weights.measured is for --mode=evaluate: training starts from "
+      "config.weights.initial (--init_from)"
+    )
+  path = config.weights.initial
+  file = weights.read(path) if path else None
+  config = settings.resolve(config, weights=file)
   folder = pathlib.Path(workdir)
   run_folder.check(config, folder)
   if results := run_folder.finished(config, folder):
@@ -82,7 +90,7 @@ def train_and_evaluate(
   described = pipeline.describe(images, labels)
   run_folder.check_data(described, folder)
   evaluation = evaluate.build(config, source)
-  training = build(config, source, images.shape)
+  training = build(config, source, images.shape, file)
   if parallel.is_first_process():
     run_folder.write(config, described, folder)
   checkpoints = Checkpoints(folder / "checkpoints")
@@ -95,7 +103,10 @@ def train_and_evaluate(
 
 
 def build(
-  config: ConfigDict, source: Any, images_shape: tuple[int, ...]
+  config: ConfigDict,
+  source: Any,
+  images_shape: tuple[int, ...],
+  file: weights.Weights | None = None,
 ) -> Training:
   """Builds a config's training; refuses what cannot run.
 
@@ -103,6 +114,7 @@ def build(
     config: resolved.
     source: the data set.
     images_shape: [N,H,W,C] of the training images.
+    file: weights to start from, None for random ones.
 
   Returns:
     The training.
@@ -139,11 +151,19 @@ def build(
     attack_batch_norm=batch_norm.attack,
     unroll=train.unroll,
   )
-  init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
-  return Training(
-    create=functools.partial(
+  if file:
+    start = (
+      optimizer,
+      *names.from_torch(module, images_shape[1:], file.tensors),
+    )
+    first = functools.partial(begin, *start)
+  else:
+    init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    first = functools.partial(
       create, module, optimizer, init_key, images_shape[1:]
-    ),
+    )
+  return Training(
+    create=first,
     dispatch=parallel.training_dispatch(function),
     schedule=schedule,
     steps_per_epoch=steps_per_epoch,
@@ -184,7 +204,7 @@ def fit(
   key = jax.random.fold_in(jax.random.key(config.seed), 1)
   state, data, key = parallel.replicate((state, data, key))
   save_every = config.train.checkpoint_every * training.steps_per_epoch
-  with contextlib.closing(Log(config, training, folder, now)) as log:
+  with contextlib.closing(Log(training, batch_size, folder, now)) as log:
     while now < total:
       indices = pipeline.batch_indices(
         config.seed, now, training.per_dispatch, size, batch_size
@@ -200,78 +220,6 @@ def fit(
       if save:
         checkpoints.save(now, state)
   return state
-
-
-class Log:
-  """Collects metrics per dispatch, checks them and writes their means."""
-
-  def __init__(
-    self, config: ConfigDict, training: Training, folder: pathlib.Path, now: int
-  ) -> None:
-    self._training, self._batch_size = training, config.train.batch_size
-    self._pending, self._since, self._clock = [], now, time.monotonic()
-    first = parallel.is_first_process()
-    self._writer = MetricWriter(folder, now) if first else None
-    self._progress = Progress(training.total_steps) if first else None
-    self._block = jax.default_backend() == "cpu"
-
-  def add(self, metrics: dict[str, jax.Array]) -> None:
-    """Takes the metrics [K] of a dispatch."""
-    if self._block:
-      # XLA aborts the process when dispatches with collectives pile up on
-      # simulated devices; on a CPU waiting costs nothing.
-      jax.block_until_ready(metrics)
-    self._pending.append(metrics)
-
-  def write(self, now: int) -> None:
-    """Writes the means since the last line; stops the run on NaN."""
-    if not self._pending:
-      return
-    rows = {
-      name: np.concatenate([np.asarray(m[name]) for m in self._pending])
-      for name in self._pending[0]
-    }
-    check_finite(rows, self._since)
-    clock = time.monotonic()
-    seconds, steps = clock - self._clock, now - self._since
-    row = {"step": now, "epoch": now / self._training.steps_per_epoch}
-    row |= {name: float(values.mean()) for name, values in rows.items()}
-    row["learning_rate"] = float(self._training.schedule(now - 1))
-    row["timing"] = {
-      "seconds": seconds,
-      "images_per_second": steps * self._batch_size / seconds,
-    }
-    if self._writer:
-      self._writer.write(row)
-      self._progress.show(row)
-    self._pending, self._since, self._clock = [], now, clock
-
-  def close(self) -> None:
-    """Closes the files."""
-    if self._writer:
-      self._writer.close()
-
-
-def check_finite(rows: dict[str, np.ndarray], since: int) -> None:
-  """Refuses metrics with a NaN or an infinity.
-
-  Args:
-    rows: [steps] by name.
-    since: updates made before the first of them.
-
-  Raises:
-    FloatingPointError: naming the first such step and its parts.
-  """
-  bad = {name: ~np.isfinite(values) for name, values in rows.items()}
-  steps = np.flatnonzero(np.any(list(bad.values()), axis=0))
-  if len(steps):
-    first = steps[0]
-    parts = [f"{n} is {rows[n][first]}" for n in rows if bad[n][first]]
-    raise FloatingPointError(
-      f"step {since + first + 1}: {', '.join(parts)}. The last checkpoint "
-      "before it is kept; a lower config.optimizer.learning_rate (in a new "
-      "--workdir) is the usual cure"
-    )
 
 
 def crosses(before: int, now: int, every: int) -> bool:

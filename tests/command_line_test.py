@@ -29,6 +29,9 @@ def override(*arguments, config=None):
     ("evaluators.adversarial.epsilons", "(0.5, 1.0)", (0.5, 1.0)),
     ("evaluators.adversarial.epsilons", "[0.5]", (0.5,)),
     ("evaluators.adversarial.epsilons", "2.0", (2.0,)),
+    ("evaluators.corruption.names", "fog, snow", ("fog", "snow")),
+    ("evaluators.corruption.names", "'fog','snow'", ("fog", "snow")),
+    ("evaluators.corruption.names", "()", ()),
   ],
 )
 def test_value_has_the_fields_type(field, text, value):
@@ -62,7 +65,7 @@ def test_later_wins_and_references_follow():
     ("batch_norm.sync=maybe", "true or false"),
     ("train.unroll=3", "true or false"),
     ("evaluators.adversarial.epsilons=(1", "such as 0.5,1.0"),
-    ("evaluators.adversarial.epsilons=a,b", "such as 0.5,1.0"),
+    ("evaluators.adversarial.epsilons=1,b", "such as 0.5,1.0 or fog,snow"),
   ],
 )
 def test_mistake_is_explained(argument, words):

@@ -12,6 +12,7 @@ CODE = sorted(
   path.relative_to(ROOT)
   for path in (
     ROOT / "main.py",
+    *(ROOT / "benchmarks").rglob("*.py"),
     *(ROOT / "configs").glob("*.py"),
     *(ROOT / "ram_jax").rglob("*.py"),
   )
@@ -31,7 +32,18 @@ LAYERS = (
     "plugins",
   ),
   ("step", "evaluators", "report", "interop"),
-  ("train", "evaluate", "settings", "run_folder", "command_line"),
+  (
+    "train",
+    "evaluate",
+    "settings",
+    "run_folder",
+    "command_line",
+    "corrupt",
+    "exchange",
+    "figures",
+    "flags",
+    "log",
+  ),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 PURE = 3  # layers below this one see arrays, keys and dataclasses only
@@ -148,7 +160,8 @@ def test_paper_map_names_what_exists():
   last, kinds = None, collections.Counter()
   for name, colons, part in found:
     last = name or last  # `::test` alone is of the file named last
-    path = pathlib.Path("tests" if colons == "::" else "ram_jax") / last
+    place = "tests" if colons == "::" else "ram_jax"
+    path = pathlib.Path("" if last.startswith("benchmarks/") else place) / last
     assert (ROOT / path).exists(), f"there is no {path}"
     assert part in set(defined(path)), f"{path} has no {part}"
     kinds[colons] += 1

@@ -16,7 +16,14 @@ import numpy as np
 import pytest
 
 import main as program
-from ram_jax import command_line, evaluate, plugins, run_folder, train
+from ram_jax import (
+  command_line,
+  evaluate,
+  flags,
+  plugins,
+  run_folder,
+  train,
+)
 
 ROOT = pathlib.Path(program.__file__).resolve().parent
 # What errors list: a new file is on the list by itself.
@@ -111,11 +118,23 @@ def nothing_runs(monkeypatch):
     (["--config=CONFIGS/standard.py:dataset=foo"], "unknown dataset 'foo'"),
     (["--confg=configs/digits.py"], "'--confg=configs/digits.py', did you mea"),
     (["digits"], "cannot use 'digits': the flags are --config, --workdir"),
-    (["--mode=tain", "--config=x"], "choose train, evaluate, report"),
+    (["--mode=tain", "--config=x"], "choose train, evaluate, corrupt, e"),
     (["--runs=a,b", "--config=x"], "--runs is for --mode=report, not --mode=t"),
     (["--mode=report"], "--mode=report needs --runs=FOLDER,FOLDER"),
-    (["--mode=report", "--runs=a", "--config=x"], "no --config"),
+    (["--mode=report", "--runs=a", "--config=x"], "for --mode=train or evalu"),
+    (["--mode=corrupt"], "--mode=corrupt needs --config=FILE.py and --out=FO"),
+    (["--mode=corrupt", "--out=a"], "--config is missing: for example"),
+    (["--mode=corrupt", "--workdir=a"], "evaluate or export or compare or re"),
+    (["--mode=export", "--config.seed=1"], "--config is for --mode=train or"),
+    (["--mode=export", "--out=a.safetensors"], "needs --workdir=FOLDER and -"),
+    (
+      ["--mode=export", "--workdir=.", "--out=a.pt"],
+      "must end in .safetensors",
+    ),
+    (["--mode=compare", "--workdir=."], "--reference=NAME or PATH"),
+    (["--weights=a.pt", "--config=x"], "for --mode=evaluate, not --mode=train"),
     (["--mode=report", "--runs=/no/such"], "no run folder '/no/such'"),
+    (["--baseline=a"], "--baseline is for --mode=report, not --mode=train"),
   ],
 )
 def test_command_line_mistakes(nothing_runs, argv, words):
@@ -149,7 +168,8 @@ def test_command_line_mistakes(nothing_runs, argv, words):
     ("evaluate.images=33", "limit 33 is outside 0..32"),
     ("dataset.path=/no/such.npz", "/no/such.npz is missing"),
     ("dataset.num_classes=3", "label 3 at index 3 is outside 0..2"),
-    ("evaluators.corruption.folder=/no/such", "corruption measures CIFAR-10-C"),
+    ("evaluators.corruption.folder=/no/such", "no corruption is in /no/such"),
+    ("evaluators.corruption.tfds_dir=/no/such", "measures CIFAR-10-C, but the"),
     ("floors=('clean',None,'over',1)", "is not (measure, epsilon, bound, val"),
   ],
 )
@@ -278,9 +298,12 @@ def test_evaluating_again_gives_the_same(config, trained, copy):
 def test_report_of_several_runs(trained, copy, tmp_path):
   out = tmp_path / "report"
   runs = f"--runs={trained[0]},{copy}"
-  code, text, err = run("--mode=report", runs, f"--workdir={out}")
+  baseline = f"--baseline={copy}"
+  code, text, err = run("--mode=report", runs, f"--workdir={out}", baseline)
   assert code == 0, err
-  assert str(out / "summary.md") in text and (out / "summary.md").exists()
+  assert str(out / "summary.md") in text and str(out / "report.html") in text
+  assert baseline in (out / "summary.md").read_text()
+  assert baseline in (out / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -309,6 +332,45 @@ def test_what_happens_on_the_way(monkeypatch, config, error, code, words):
       run(config, "--debug")
 
 
+def test_corrupted_set_is_written_and_measured(config, copy, tmp_path):
+  out, fields = tmp_path / "set", "--config.evaluators.corruption"
+  write = ("--mode=corrupt", config, f"--out={out}")
+  write += (f"{fields}.names=brightness,contrast",)
+  said = f"{out}: 2 corruptions x 5 severities of 32 images (tiny), seed 0\n"
+  assert run(*write)[:2] == (0, said)
+  code, text, err = run(*write)
+  assert (code, text) == (0, said) and f"{out} is complete: nothing" in err
+  refuses("seed is 0 there and 1 now", *write, f"{fields}.seed=1")
+  code, text, err = run(
+    "--mode=evaluate",
+    config,
+    f"--workdir={copy}",
+    f"{fields}.folder={out}",
+    "--config.evaluators.fourier.images=8",
+  )
+  assert code == 0 and "contrast (2 of 2)" in err, err
+  assert "frost was not measured: it is not in" in " ".join(text.split())
+  measured = results(copy)
+  assert measured["corruption"]["seed"] == 0
+  assert measured["fourier"]["total"] == 8
+  rows = measured["corruption"]["by_corruption"]
+  saved = np.load(copy / "correct.npz")
+  counts = {"clean": measured["clean"]["correct"]} | {
+    f"corruption/{row['corruption']}/{row['severity']}": row["correct"]
+    for row in rows
+  }
+  assert len(rows) == 10 and set(saved.files) == set(counts)
+  for name, count in counts.items():
+    assert np.unpackbits(saved[name], count=32).sum() == count
+  assert (copy / "figures" / "corruptions.png").exists()
+  # Another test set is refused before anything is measured.
+  np.save(out / "labels.npy", np.zeros(160, np.uint8))
+  refuses(
+    "labels.npy is not the file that manifest.json beside it",
+    *("--mode=evaluate", config, f"--workdir={copy}", f"{fields}.folder={out}"),
+  )
+
+
 @pytest.mark.parametrize(
   "error", [RuntimeError("a bug"), jax.errors.JaxRuntimeError("INTERNAL: x")]
 )
@@ -330,9 +392,10 @@ def test_help_names_every_flag_and_config():
   with pytest.raises(SystemExit) as caught:
     run("--help")
   assert caught.value.code == 0
-  text = program.parser().format_help()
-  flags = ("--config", "--workdir", "--mode", "--runs", "--debug")
-  for name in (*flags, "train:", "evaluate:", "report:", "robust_augmix"):
+  text = flags.parser().format_help()
+  names = [f"--{name}" for name in vars(flags.parse([])) if name != "overrides"]
+  assert len(names) == 10
+  for name in (*names, "train:", "evaluate:", "report:", "robust_augmix"):
     assert name in text
 
 

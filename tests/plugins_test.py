@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from configs import default
 from ram_jax import plugins
 from ram_jax.attacks.pgd import Attack
 
@@ -127,7 +128,7 @@ def test_where_names_another_part_of_the_config():
 
 
 def test_missing_files_are_told_when_it_is_built(tmp_path):
-  spec = {"name": "corruption", "classes": 10, "tfds_dir": ""}
-  plugins.build("evaluator", spec | {"folder": ""}, batch_size=4)  # unused
+  spec = default.get_config().evaluators.corruption.to_dict()
+  plugins.build("evaluator", spec, batch_size=4)  # nothing to miss
   with pytest.raises(FileNotFoundError, match="no corruption is in"):
     plugins.build("evaluator", spec | {"folder": str(tmp_path)}, batch_size=4)

@@ -30,7 +30,8 @@ def test_placeholders_are_filled_for_the_device(monkeypatch):
   chosen = settings.resolve(config(train__dtype="float32", train__unroll=True))
   assert (chosen.train.dtype, chosen.train.unroll) == ("float32", True)
   # A run trained on a CPU and measured here keeps what it was trained with.
-  trained = {"train": on_cpu.to_dict()}
+  trained = settings.resolve(given).to_dict()
+  trained["train"] = on_cpu.to_dict()
   assert settings.resolve(given, trained).train == on_cpu
 
 
@@ -139,7 +140,7 @@ def test_unroll_reaches_the_attack_alone():
 @pytest.mark.parametrize("dataset", ["digits", "cifar100"])
 def test_corrupted_set_of_another_data_set(dataset):
   given = robust_augmix.get_config(f"dataset={dataset}")
-  given.evaluators.corruption.folder = "somewhere"
+  given.evaluators.corruption.tfds_dir = "somewhere"
   given.evaluators.corruption.classes = 10
   with pytest.raises(ValueError, match="measures CIFAR-10-C, but the data set"):
     settings.resolve(given)

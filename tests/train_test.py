@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import robust_augmix, standard
-from ram_jax import settings, train
+from ram_jax import log, settings, train
 from ram_jax.checkpoint import Checkpoints
 from ram_jax.data import digits
 
@@ -134,6 +134,6 @@ def test_check_finite_names_the_first_bad_step_and_its_parts():
     "jensen_shannon": np.array([0.0, np.nan, 0.0]),
   }
   with pytest.raises(FloatingPointError) as caught:
-    train.check_finite(rows, since=40)
+    log.check_finite(rows, since=40)
   message = str(caught.value)
   assert message.startswith("step 42: loss is nan, jensen_shannon is nan.")

@@ -1,4 +1,4 @@
-"""Both families of networks, beside plain PyTorch with the same weights."""
+"""Every family of networks, beside plain PyTorch with the same weights."""
 
 import functools
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ram_jax.models import layers, resnet, wide_resnet
+from ram_jax.models import layers, preact_resnet, resnet, wide_resnet
 
 STATISTICS = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
 NETWORKS = {
@@ -23,6 +23,7 @@ NETWORKS = {
   "wrn_28_10": functools.partial(
     wide_resnet.Model, depth=28, widen_factor=10, **STATISTICS
   ),
+  "preact_18": functools.partial(preact_resnet.Model, **STATISTICS),
 }
 
 
@@ -99,12 +100,13 @@ def post_activation(t, x, path, stride, kernels):
   return (x + y).relu()
 
 
-def pre_activation(t, x, path, stride):
-  """The block of xternalz/WideResNet-pytorch."""
+def pre_activation(t, x, path, stride, activated=True):
+  """The block of xternalz/WideResNet-pytorch, and RobustBench's PreActBlock."""
   y = t.norm(x, *path, "norm_0").relu()
   kernel = t.read("params", *path, "conv_0", "kernel")
   same = kernel.shape[2] == kernel.shape[3]
-  shortcut = x if same else t.conv(y, *path, "shortcut", stride=stride)
+  start = y if activated else x
+  shortcut = x if same else t.conv(start, *path, "shortcut", stride=stride)
   y = t.conv(y, *path, "conv_0", stride=stride)
   y = t.conv(t.norm(y, *path, "norm_1").relu(), *path, "conv_1")
   return shortcut + y
@@ -117,6 +119,15 @@ def torch_resnet_18(t, images):
       stride = 2 if stage and not i else 1
       x = post_activation(t, x, [f"stages_{stage}_{i}"], stride, [3, 3])
   return t.head(x)
+
+
+def torch_preact_18(t, images, norm, activated):
+  x = t.conv(t.images(images), "stem")
+  for stage in range(4):
+    for i in range(2):
+      stride = 2 if stage and not i else 1
+      x = pre_activation(t, x, [f"stages_{stage}_{i}"], stride, activated)
+  return t.head(t.norm(x, "norm").relu() if norm else x)
 
 
 def torch_wrn(t, images, blocks):
@@ -137,8 +148,15 @@ def torch_wrn(t, images, blocks):
       wide_resnet.Model(7, **STATISTICS, depth=16, widen_factor=2),
       functools.partial(torch_wrn, blocks=2),
     ),
+    *(
+      (
+        NETWORKS["preact_18"](7, final_norm=norm, activated_shortcut=activated),
+        functools.partial(torch_preact_18, norm=norm, activated=activated),
+      )
+      for norm, activated in [(False, False), (True, True)]
+    ),
   ],
-  ids=["resnet_18", "wrn_10_1", "wrn_16_2"],
+  ids=["resnet_18", "wrn_10_1", "wrn_16_2", "preact_18", "preact_18_both"],
 )
 def test_logits_equal_torch(x64, model, theirs):
   pytest.importorskip("torch")
@@ -168,11 +186,12 @@ def test_bottleneck_equals_torch(x64, stride):
 @pytest.mark.parametrize(
   ("name", "millions"),
   [
-    # Counted by PyTorch on torchvision's and xternalz's networks.
+    # Counted by PyTorch on torchvision's, xternalz's, RobustBench's networks.
     ("resnet_18", 11_173_962),
     ("wrn_50_2", 66_847_050),
     ("wrn_40_2", 2_243_546),
     ("wrn_28_10", 36_479_194),
+    ("preact_18", 11_171_146),
   ],
 )
 def test_parameter_count(name, millions):
@@ -182,7 +201,8 @@ def test_parameter_count(name, millions):
 
 
 @pytest.mark.parametrize(
-  ("name", "width", "channels"), [("resnet_18", 512, 128), ("wrn_10_1", 64, 32)]
+  ("name", "width", "channels"),
+  [("resnet_18", 512, 128), ("wrn_10_1", 64, 32), ("preact_18", 512, 128)],
 )
 def test_initial_values(name, width, channels):
   model = NETWORKS[name](100)
@@ -200,13 +220,18 @@ def test_initial_values(name, width, channels):
     )
   )(jax.random.key(0))
   params = variables["params"]
-  # He: variance 2 / (outputs * 3 * 3), and normal beyond two deviations.
+  # He: variance 2 / (outputs * 3 * 3), and normal beyond two deviations; but
+  # RobustBench's network is left to PyTorch, uniform within 1 / sqrt(fan-in).
   kernel = np.asarray(params["stages_2_0"]["conv_1"]["kernel"])
-  std = np.sqrt(2 / (9 * kernel.shape[-1]))
+  fan = 9 * kernel.shape[-1]
+  std = np.sqrt((1 / 3 if name == "preact_18" else 2) / fan)
   np.testing.assert_allclose(kernel.std(), std, rtol=0.015)
   assert abs(kernel.mean()) < 0.02 * std
-  # A normal has 4.55 % beyond two deviations, a truncated one none.
-  assert 0.04 < (abs(kernel) > 2 * std).mean() < 0.051
+  beyond = (abs(kernel) > 2 * std).mean()
+  if name == "preact_18":
+    assert beyond == 0 and 0.99 * fan**-0.5 < abs(kernel).max() <= fan**-0.5
+  else:  # a normal has 4.55 % beyond two deviations, a truncated one none
+    assert 0.04 < beyond < 0.051
   kernel, bias = (np.asarray(params["head"][k]) for k in ("kernel", "bias"))
   bound = 1 / np.sqrt(width)
   assert 0.99 * bound < abs(kernel).max() <= bound
@@ -214,11 +239,12 @@ def test_initial_values(name, width, channels):
   largest = abs(bias).max()
   assert largest == 0 if name == "wrn_10_1" else 0.8 * bound < largest <= bound
   # The stem: PyTorch's default, uniform within 1 / sqrt(3 * 3 * 3), in
-  # torchvision's networks after the author's surgery; He's 2 / (9 * 16) else.
+  # torchvision's networks after the author's surgery and in RobustBench's; He's
+  # 2 / (9 * 16) in the other.
   kernel = np.asarray(params["stem"]["kernel"])
   bound = 27**-0.5
   uniform = 0.99 * bound < abs(kernel).max() <= bound
-  assert uniform == (name == "resnet_18")
+  assert uniform == (name != "wrn_10_1")
   std = bound / np.sqrt(3) if uniform else np.sqrt(2 / (9 * 16))
   # Three standard errors of 1728 uniform or 432 normal values.
   rtol = 0.033 if uniform else 0.1
@@ -231,7 +257,13 @@ def test_initial_values(name, width, channels):
 
 
 @pytest.mark.parametrize(
-  ("name", "width"), [("resnet_18", 512), ("wrn_50_2", 2048), ("wrn_10_1", 64)]
+  ("name", "width"),
+  [
+    ("resnet_18", 512),
+    ("wrn_50_2", 2048),
+    ("wrn_10_1", 64),
+    ("preact_18", 512),
+  ],
 )
 @pytest.mark.parametrize("size", [8, 33])
 def test_shapes_of_features_and_logits(name, width, size):
@@ -266,9 +298,12 @@ def test_bfloat16_convolves_so_and_keeps_the_rest():
   assert all("bf16[" in x for x in convolutions)
 
 
-@pytest.mark.parametrize("name", ["resnet_18", "wrn_10_1"])
-def test_x64_leaves_nothing_in_single_precision(x64, name):
-  model = NETWORKS[name](10)
+@pytest.mark.parametrize(
+  ("name", "fields"),
+  [("resnet_18", {}), ("wrn_10_1", {}), ("preact_18", {"final_norm": True})],
+)
+def test_x64_leaves_nothing_in_single_precision(x64, name, fields):
+  model = NETWORKS[name](10, **fields)
   images = jnp.zeros((2, 8, 8, 3))
   variables = shapes(model, images)
 

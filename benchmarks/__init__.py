@@ -1,0 +1,1 @@
+"""Side by side with PyTorch: a reference of our own, parity, evaluation."""

@@ -1,0 +1,159 @@
+"""Shows that our arithmetic is PyTorch's: `python -m benchmarks.parity`.
+
+Writes docs/parity.md; ends with 1 if a bound is not kept.
+"""
+
+import itertools
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import flax
+import jax
+import numpy as np
+import torch
+
+from benchmarks import distances, setting
+
+Lines = Iterator[tuple[str, bool]]
+
+
+def main() -> None:
+  """Writes the page, and ends with 1 if a bound is not kept."""
+  torch.set_num_threads(1)  # many small operations
+  page = Path(__file__).resolve().parents[1] / "docs" / "parity.md"
+  lines = [
+    _HEAD.format(**_versions(), size=distances.SIZE, batch=setting.BATCH_SIZE)
+  ]
+  kept = True
+  for part in (_batch_table, _steps_table, _single_table, _rounding_table):
+    for line, good in part():
+      kept &= good
+      lines.append(line)
+      print(line, flush=True)
+  page.write_text("\n".join(lines) + "\n")
+  sys.exit(0 if kept else 1)
+
+
+_HEAD = """# Parity with PyTorch
+
+Made by `python -m benchmarks.parity`, jax {jax}, flax {flax}, PyTorch {torch},
+on one {machine} CPU. Ours against the PyTorch code of
+`benchmarks/torch_reference/`, from the same random weights, images
+({size}x{size}, batches of {batch}), views and starts of attacks; no weight and
+no statistic is 0 or 1. Our steps are those of the program that `train.py` runs.
+A distance is |ours - PyTorch's| / |PyTorch's| of one tensor, and the largest of
+a quantity's tensors is shown; bold where it is above the bound. Where the loss
+of an image is 1e-12, the gradient p - 1 has lost twelve digits on both sides;
+PGD follows its direction, and shows it. Views are flips and crops, which stand
+for AugMix here: its operations are compared with Pillow's in
+[paper_map.md](paper_map.md)."""
+
+
+_ROUNDING = """
+## float32, momentum after the first step
+
+Distance from PyTorch in float64: median (and largest) of {draws} draws of
+weights and images. The large ones are roundings that take an activation across
+the kink of a ReLU. The median of ours is at most {bound} times PyTorch's own.
+"""
+
+
+def _versions() -> dict[str, str]:
+  return {
+    "jax": jax.__version__,
+    "flax": flax.__version__,
+    "torch": torch.__version__,
+    "machine": platform.machine(),
+  }
+
+
+def _batch_table() -> Lines:
+  models = distances.MODELS | distances.OTHER_MODELS
+  found = {
+    name: distances.one_batch(
+      spec, distances.SIZE, attack=name in distances.MODELS
+    )
+    for name, spec in models.items()
+  }
+  yield f"\n## float64, one batch: at most {distances.BATCH_BOUND:.0e}\n", True
+  yield from _title("quantity", *models)
+  for quantity in found["ResNet-18"]:
+    row = [found[name].get(quantity) for name in models]
+    yield _row([quantity], row, distances.BATCH_BOUND)
+
+
+def _steps_table() -> Lines:
+  quantities = ("parameters", "statistics", "momentum")
+  heads = [name.split(".")[1].replace("_", "-") for name in distances.OPTIONS]
+  yield f"\n## float64, after steps: at most {distances.STEP_BOUND:.0e}\n", True
+  yield from _title("network", "method", *heads, "steps", *quantities)
+  rows = [
+    (name, *case, setting.STEPS)
+    for name in distances.MODELS
+    for case in distances.cases()
+  ]
+  defaults = {name: values[0] for name, values in distances.OPTIONS.items()}
+  rows += [
+    (name, "robust_augmix", defaults, 1) for name in distances.OTHER_MODELS
+  ]
+  for name, method, options, count in rows:
+    spec = (distances.MODELS | distances.OTHER_MODELS)[name]
+    found = distances.several_steps(
+      method, spec, distances.SIZE, count, **options
+    )
+    chosen = [options.get(option, "") for option in distances.OPTIONS]
+    numbers = [found[quantity] for quantity in quantities]
+    yield _row(
+      [name, method, *chosen, str(count)], numbers, distances.STEP_BOUND
+    )
+
+
+def _single_table() -> Lines:
+  quantities = ("logits, evaluation", "logits, training", "statistics")
+  bound = distances.SINGLE_BOUND
+  yield f"\n## float32, one batch: at most {bound:.0e} from PyTorch\n", True
+  yield from _title("network", *quantities)
+  for name, spec in distances.MODELS.items():
+    found = distances.one_batch_in_float32(spec, distances.SIZE)
+    yield _row([name], [found[q] for q in quantities], bound)
+
+
+def _rounding_table() -> Lines:
+  bound = distances.ROUNDING_BOUND
+  yield _ROUNDING.format(draws=distances.DRAWS, bound=bound), True
+  yield from _title("network", "method", "ours", "PyTorch in float32")
+  for name, method in itertools.product(
+    distances.MODELS, ("standard", "robust_augmix")
+  ):
+    found = distances.rounding(
+      method, distances.MODELS[name], distances.SIZE, distances.DRAWS
+    )
+    middle, worst = np.median(found, axis=1), found.max(axis=1)
+    cells = [f"{m:.1e} ({w:.1e})" for m, w in zip(middle, worst, strict=True)]
+    good = bool(middle[0] <= bound * middle[1])
+    if not good:
+      cells[0] = f"**{cells[0]}**"
+    yield f"| {name} | {method} | {' | '.join(cells)} |", good
+
+
+def _title(*cells: str) -> Lines:
+  yield f"| {' | '.join(cells)} |", True
+  yield f"|{'---|' * len(cells)}", True
+
+
+def _row(
+  words: list[str], numbers: list[float | None], bound: float
+) -> tuple[str, bool]:
+  """A line of a table, and whether all its numbers keep the bound."""
+  cells = list(words)
+  for number in numbers:
+    text = "" if number is None else f"{number:.1e}"
+    above = number is not None and not number <= bound
+    cells.append(f"**{text}**" if above else text)
+  return f"| {' | '.join(cells)} |", not any("**" in x for x in cells)
+
+
+if __name__ == "__main__":
+  main()

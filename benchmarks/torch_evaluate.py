@@ -1,0 +1,95 @@
+r"""Evaluates an exported file in plain PyTorch; nothing of JAX is imported.
+
+    python -m benchmarks.torch_evaluate --weights=FILE.safetensors \
+      --data=FILE.npz --network=wide_resnet depth=10 widen_factor=1
+
+The data are `test_images` uint8 [N,H,W,3] and `test_labels` [N]. Networks and
+their fields are those of a config's model.
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+from benchmarks.torch_reference.networks import NETWORKS
+
+BATCH_SIZE = 256
+
+
+def load(
+  path: str | pathlib.Path, network: str, **fields: int | bool
+) -> torch.nn.Module:
+  """Loads a network of an export, strictly.
+
+  Args:
+    path: the `.safetensors` file; its metadata say how pixels are normalised.
+    network: a key of `NETWORKS`.
+    **fields: of the network, such as its depth.
+
+  Returns:
+    The network, in evaluation mode.
+
+  Raises:
+    RuntimeError: by PyTorch, if names or shapes are another network's.
+  """
+  with safe_open(path, framework="pt") as file:
+    about = file.metadata()
+    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+  mean, std = (json.loads(about[name]) for name in ("mean", "std"))
+  model = NETWORKS[network](int(about["num_classes"]), mean, std, **fields)
+  model.load_state_dict(tensors)
+  return model.float().train(False)
+
+
+@torch.no_grad()
+def predictions(
+  path: str | pathlib.Path,
+  images: np.ndarray,
+  network: str,
+  **fields: int | bool,
+) -> np.ndarray:
+  """Classes that an exported network gives images.
+
+  Args:
+    path: see `load`.
+    images: uint8 [N, H, W, 3].
+    network: see `load`.
+    **fields: see `load`.
+
+  Returns:
+    Classes int64 [N].
+  """
+  model = load(path, network, **fields)
+  pixels = torch.tensor(images).permute(0, 3, 1, 2)
+  batches = (x.float() / 255 for x in pixels.split(BATCH_SIZE))
+  return torch.cat([model(x).argmax(1) for x in batches]).numpy()
+
+
+def main() -> None:
+  """Prints the accuracy, and writes the predictions where asked to."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--weights", required=True, help="a .safetensors export")
+  parser.add_argument("--data", required=True, help=".npz of test images")
+  parser.add_argument("--network", required=True, choices=NETWORKS)
+  parser.add_argument("--out", help=".npy file for the predictions")
+  parser.add_argument("fields", nargs="*", help="such as depth=18")
+  given = parser.parse_args()
+  fields = {
+    name: json.loads(value)
+    for name, _, value in (field.partition("=") for field in given.fields)
+  }
+  with np.load(given.data) as data:
+    images, labels = data["test_images"], data["test_labels"]
+  found = predictions(given.weights, images, given.network, **fields)
+  right = int((found == labels).sum())
+  print(f"{right} of {len(labels)} right: {right / len(labels):.2%}")
+  if given.out:
+    np.save(given.out, found)
+
+
+if __name__ == "__main__":
+  main()

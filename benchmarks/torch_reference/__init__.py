@@ -1,0 +1,1 @@
+"""The paper in plain PyTorch: networks and one training step."""

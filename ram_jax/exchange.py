@@ -1,0 +1,87 @@
+"""Weights that come from a file, and those of a run that leave as one."""
+
+import json
+import pathlib
+import types
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ram_jax import evaluate, parallel, plugins, run_folder, settings
+from ram_jax.checkpoint import Checkpoints
+from ram_jax.interop import names, weights
+
+FORMAT = ".safetensors"
+
+
+def evaluate_weights(
+  config: ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, Any]:
+  """Measures the weights of a file as those of a run are measured.
+
+  Args:
+    config: complete; `weights.measured` names the file, `model` its network.
+    workdir: folder of the results; made if missing.
+
+  Returns:
+    What results.json holds.
+
+  Raises:
+    FileNotFoundError: if there is no such file.
+    ValueError: if the file is damaged or of another network, or the folder
+      holds something else.
+  """
+  path, folder = config.weights.measured, pathlib.Path(workdir)
+  file = weights.read(path)
+  config = settings.resolve(config, weights=file)
+  run_folder.check(config, folder)
+  source = plugins.build("dataset", config.dataset)
+  evaluation = evaluate.build(config, source)
+  params, batch_stats = names.from_torch(
+    evaluation.module, evaluation.images.shape[1:], file.tensors
+  )
+  state = types.SimpleNamespace(step=0, params=params, batch_stats=batch_stats)
+  if parallel.is_first_process():
+    run_folder.write_json(config.to_dict(), folder / "config.json")
+  stem = pathlib.Path(path).stem
+  about = {"name": stem, "label": stem, "method": "weights", "epochs": 0}
+  return evaluate.run(config, evaluation, state, folder, about=about)
+
+
+def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
+  """Writes a run's weights as PyTorch's state_dict, in a safetensors file.
+
+  The names are those of the networks that PyTorch users have
+  (`interop/names.py`), so it loads strictly into torchvision's ResNets with a
+  small stem, AugMix's and RobustBench's WideResNet, or RobustBench's
+  PreActResNet. Its metadata say what must be done to pixels first.
+
+  Args:
+    folder: of a trained run.
+    out: the file, `.safetensors`; its folder is made if missing.
+
+  Returns:
+    The file's metadata.
+
+  Raises:
+    FileNotFoundError: if the folder holds no run or no checkpoint.
+    ValueError: if the run is damaged, or `out` has another ending.
+  """
+  if out.suffix != FORMAT:
+    raise ValueError(f"--out={out} must end in {FORMAT}")
+  config = ConfigDict(run_folder.read(folder))
+  source = plugins.build("dataset", config.dataset)
+  module = settings.build_model(config, source, "float32", axis_name=None)
+  checkpoints = Checkpoints(folder / "checkpoints")
+  # The parameters' shapes are the same for images of all sizes.
+  state = checkpoints.restore_variables(module, (32, 32, 3))
+  checkpoints.close()
+  metadata = {
+    "run": f"{config.name}-{config.seed}",
+    "method": config.method.name,
+    "model": json.dumps(config.model.to_dict()),
+    "data": source.label,
+    "step": str(int(state.step)),
+  }
+  out.parent.mkdir(parents=True, exist_ok=True)
+  return weights.write(out, module, state.params, state.batch_stats, metadata)

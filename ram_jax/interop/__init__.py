@@ -1,0 +1,1 @@
+"""Weights that cross between this project and PyTorch."""

@@ -1,0 +1,274 @@
+"""Parameters by the names that PyTorch's users know, in both directions."""
+
+import collections
+import dataclasses
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax import traverse_util
+
+from ram_jax.models import preact_resnet, resnet, wide_resnet
+
+SHOWN = 6  # names that a message lists of each kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Naming:
+  """How one code base names a network's layers.
+
+  Attributes:
+    block: what stands before a block's layers; stages count from 1.
+    layers: our layer -> theirs, those of a block without its prefix.
+    unused: prefixes of layers that their network has and never runs.
+  """
+
+  block: str
+  layers: Mapping[str, str]
+  unused: tuple[str, ...] = ()
+
+  def translate(self, path: tuple[str, ...]) -> str:
+    """Their name of a leaf, such as ('stages_0_1', 'conv_0', 'kernel')."""
+    *block, layer, leaf = path
+    prefix = ""
+    if block:
+      stage, index = map(int, re.findall(r"\d+", block[0]))
+      prefix = self.block.format(stage=stage + 1, index=index)
+    return f"{prefix}{self.layers[layer]}.{_LEAVES[leaf]}"
+
+
+_LEAVES = {
+  "kernel": "weight",
+  "scale": "weight",
+  "bias": "bias",
+  "mean": "running_mean",
+  "var": "running_var",
+}
+_COUNTER = "num_batches_tracked"  # in a BatchNorm2d beside _LEAVES["var"]
+_COMMON = {"stem": "conv1"}
+for _j in range(3):
+  _COMMON |= {f"conv_{_j}": f"conv{_j + 1}", f"norm_{_j}": f"bn{_j + 1}"}
+_RESNET = _COMMON | {"stem_norm": "bn1"}
+_WIDE = _COMMON | {"norm": "bn1", "head": "fc"}
+_LAYER, _BLOCK = "layer{stage}.{index}.", "block{stage}.layer.{index}."
+# Of each network: first the names that it leaves with, then others that are
+# read. The shortcut's second part is its normalisation.
+NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
+  resnet.Model: (
+    # torchvision/models/resnet.py
+    Naming(
+      _LAYER,
+      _RESNET
+      | {"shortcut": "downsample.0", "shortcut_norm": "downsample.1"}
+      | {"head": "fc"},
+    ),
+    # RobustBench's architectures/resnet.py, MadryLab's cifar_models/resnet.py
+    Naming(
+      _LAYER,
+      _RESNET
+      | {"shortcut": "shortcut.0", "shortcut_norm": "shortcut.1"}
+      | {"head": "linear"},
+    ),
+  ),
+  wide_resnet.Model: (
+    # xternalz/WideResNet-pytorch, RobustBench's architectures/wide_resnet.py.
+    # Those after TRADES have a second first stage that no image passes.
+    Naming(_BLOCK, _WIDE | {"shortcut": "convShortcut"}, ("sub_block1.",)),
+    # google-research/augmix
+    Naming(_BLOCK, _WIDE | {"shortcut": "conv_shortcut"}),
+  ),
+  preact_resnet.Model: (
+    # RobustBench's architectures/resnet.py
+    Naming(
+      _LAYER,
+      _COMMON | {"shortcut": "shortcut.0", "norm": "bn", "head": "linear"},
+    ),
+  ),
+}
+
+
+def to_torch(
+  module: nn.Module, params: Any, batch_stats: Any
+) -> dict[str, np.ndarray]:
+  """Makes the state_dict that the network's PyTorch code loads strictly.
+
+  Args:
+    module: the network.
+    params: its parameters.
+    batch_stats: its running statistics.
+
+  Returns:
+    Arrays of the same bits and type by PyTorch's names: convolutions [out, in,
+    H, W], linear weights [out, in]; `num_batches_tracked` is int64 0.
+
+  Raises:
+    ValueError: for a network whose names in PyTorch are not known.
+  """
+  naming = _namings(module)[0]
+  tensors = {}
+  for path, value in _leaves(params, batch_stats).items():
+    name = naming.translate(path[1:])
+    array = np.asarray(value)
+    axes = (3, 2, 0, 1) if array.ndim == 4 else None
+    tensors[name] = np.ascontiguousarray(array.transpose(axes))
+    if counter := _counter(name):
+      tensors[counter] = np.zeros((), np.int64)
+  return tensors
+
+
+def from_torch(
+  module: nn.Module,
+  image_shape: tuple[int, int, int],
+  tensors: Mapping[str, np.ndarray],
+) -> tuple[Any, Any]:
+  """Takes a network's variables from a PyTorch state_dict, strictly.
+
+  Args:
+    module: the network.
+    image_shape: (H, W, C) of its images.
+    tensors: arrays by PyTorch's names, without a wrapper's prefix. Counters
+      `num_batches_tracked` may be absent.
+
+  Returns:
+    Parameters and running statistics, numpy arrays in the default float type:
+    float32 keeps its bits.
+
+  Raises:
+    ValueError: if a name is missing or unexpected, or a shape is another; the
+      message lists them, and says which network the names look like.
+  """
+  images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+  init = functools.partial(module.init, train=False)
+  made = jax.eval_shape(init, jax.random.key(0), images)
+  wanted = _leaves(made["params"], made["batch_stats"])
+  tables = [
+    {naming.translate(path[1:]): path for path in wanted}
+    for naming in _namings(module)
+  ]
+  paths = max(tables, key=lambda names: len(names.keys() & tensors.keys()))
+  naming = _namings(module)[tables.index(paths)]
+  shapes = {name: _shape(wanted[path].shape) for name, path in paths.items()}
+  _check(module, naming, shapes, tensors)
+  leaves = {}
+  for name, path in paths.items():
+    array = np.asarray(tensors[name])
+    axes = (2, 3, 1, 0) if array.ndim == 4 else None
+    leaves[path] = np.ascontiguousarray(
+      array.transpose(axes), dtype=wanted[path].dtype
+    )
+  variables = traverse_util.unflatten_dict(leaves)
+  return variables["params"], variables["batch_stats"]
+
+
+def describe(tensors: Mapping[str, np.ndarray]) -> str | None:
+  """Says which network a state_dict looks like.
+
+  Args:
+    tensors: arrays by PyTorch's names, without a wrapper's prefix.
+
+  Returns:
+    Words such as 'WRN-40-2 for 10 classes', None if nothing is recognised.
+  """
+  shapes = {name: np.shape(array) for name, array in tensors.items()}
+  blocks = collections.Counter(
+    found[1] for name in shapes if (found := _FIRST_CONV.fullmatch(name))
+  )
+  stem = shapes.get("conv1.weight", ())
+  first = shapes.get("block1.layer.0.conv1.weight")
+  if first:
+    text = f"WRN-{6 * blocks['block1'] + 4}-{first[0] // 16}"
+  elif first := shapes.get("layer1.0.conv1.weight"):
+    text = _describe_residual(shapes, sum(blocks.values()), first)
+  else:
+    return None
+  head = shapes.get("fc.weight") or shapes.get("linear.weight")
+  text += f" for {head[0]} classes" if head else ""
+  if len(stem) == 4 and stem[-1] > 3:
+    text += f" with a {stem[-1]}x{stem[-1]} stem for larger images"
+  if "bn.weight" in shapes:
+    text += (
+      " with final_norm=True and, where the code is RobustBench's, "
+      "activated_shortcut=True"
+    )
+  return text
+
+
+_FIRST_CONV = re.compile(r"(layer\d|block\d)\.(?:layer\.)?\d+\.conv1\.weight")
+
+
+def _describe_residual(
+  shapes: Mapping[str, tuple[int, ...]], blocks: int, first: tuple[int, ...]
+) -> str:
+  if "bn1.weight" not in shapes:
+    return f"PreActResNet-{2 * blocks + 2}"
+  if "layer1.0.conv3.weight" not in shapes:
+    return f"ResNet-{2 * blocks + 2}"
+  depth, width = 3 * blocks + 2, first[0] // 64
+  return f"WRN-{depth}-{width}" if width > 1 else f"ResNet-{depth}"
+
+
+def _namings(module: nn.Module) -> tuple[Naming, ...]:
+  if type(module) not in NAMINGS:
+    known = ", ".join(cls.__module__ for cls in NAMINGS)
+    raise ValueError(
+      f"PyTorch's names for {type(module).__module__} are not known, only for "
+      f"{known}: add them to NAMINGS in ram_jax/interop/names.py"
+    )
+  return NAMINGS[type(module)]
+
+
+def _leaves(params: Any, batch_stats: Any) -> dict[tuple[str, ...], Any]:
+  variables = {"params": params, "batch_stats": batch_stats}
+  return traverse_util.flatten_dict(variables)
+
+
+def _counter(name: str) -> str | None:
+  """The counter beside a running variance."""
+  prefix, _, leaf = name.rpartition(".")
+  return f"{prefix}.{_COUNTER}" if leaf == _LEAVES["var"] else None
+
+
+def _shape(ours: tuple[int, ...]) -> tuple[int, ...]:
+  """PyTorch's order of our axes' sizes."""
+  return (*ours[:-3:-1], *ours[:-2]) if len(ours) == 4 else ours[::-1]
+
+
+def _check(
+  module: nn.Module,
+  naming: Naming,
+  wanted: Mapping[str, tuple[int, ...]],
+  tensors: Mapping[str, np.ndarray],
+) -> None:
+  known = {*wanted, *map(_counter, wanted)}
+  missing = [f"{n} {list(wanted[n])}" for n in wanted if n not in tensors]
+  unexpected = [
+    f"{name} {list(np.shape(array))}"
+    for name, array in tensors.items()
+    if name not in known and not name.startswith(naming.unused)
+  ]
+  reshaped = [
+    f"{name} {list(np.shape(tensors[name]))} for {list(shape)}"
+    for name, shape in wanted.items()
+    if name in tensors and np.shape(tensors[name]) != shape
+  ]
+  kinds = {"missing": missing, "unexpected": unexpected}
+  kinds |= {"of another shape": reshaped}
+  parts = [_list(kind, names) for kind, names in kinds.items() if names]
+  if parts:
+    raise ValueError(
+      f"the weights do not fit {module.label} for {module.num_classes} "
+      f"classes: {'; '.join(parts)}; they look like "
+      f"{describe(tensors) or 'no network that is known here'}: choose the "
+      "file's network (config.model, config.dataset), or another file"
+    )
+
+
+def _list(kind: str, names: Iterable[str]) -> str:
+  names = sorted(names)
+  more = len(names) - SHOWN
+  shown = ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+  return f"{len(names)} {kind}: {shown}"

@@ -1,0 +1,91 @@
+"""What a training run writes on its way: means of metrics, NaNs refused."""
+
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from ram_jax import parallel
+from ram_jax.metrics import MetricWriter, Progress
+
+
+class Log:
+  """Collects metrics per dispatch, checks them and writes their means."""
+
+  def __init__(
+    self, training: Any, batch_size: int, folder: pathlib.Path, now: int
+  ) -> None:
+    """Opens the files; rows after `now` are dropped from them.
+
+    Args:
+      training: a `train.Training`.
+      batch_size: images in a step.
+      folder: the run's.
+      now: updates made so far.
+    """
+    self._training, self._batch_size = training, batch_size
+    self._pending, self._since, self._clock = [], now, time.monotonic()
+    first = parallel.is_first_process()
+    self._writer = MetricWriter(folder, now) if first else None
+    self._progress = Progress(training.total_steps) if first else None
+    self._block = jax.default_backend() == "cpu"
+
+  def add(self, metrics: dict[str, jax.Array]) -> None:
+    """Takes the metrics [K] of a dispatch."""
+    if self._block:
+      # XLA aborts the process when dispatches with collectives pile up on
+      # simulated devices; on a CPU waiting costs nothing.
+      jax.block_until_ready(metrics)
+    self._pending.append(metrics)
+
+  def write(self, now: int) -> None:
+    """Writes the means since the last line; stops the run on NaN."""
+    if not self._pending:
+      return
+    rows = {
+      name: np.concatenate([np.asarray(m[name]) for m in self._pending])
+      for name in self._pending[0]
+    }
+    check_finite(rows, self._since)
+    clock = time.monotonic()
+    seconds, steps = clock - self._clock, now - self._since
+    row = {"step": now, "epoch": now / self._training.steps_per_epoch}
+    row |= {name: float(values.mean()) for name, values in rows.items()}
+    row["learning_rate"] = float(self._training.schedule(now - 1))
+    row["timing"] = {
+      "seconds": seconds,
+      "images_per_second": steps * self._batch_size / seconds,
+    }
+    if self._writer:
+      self._writer.write(row)
+      self._progress.show(row)
+    self._pending, self._since, self._clock = [], now, clock
+
+  def close(self) -> None:
+    """Closes the files."""
+    if self._writer:
+      self._writer.close()
+
+
+def check_finite(rows: dict[str, np.ndarray], since: int) -> None:
+  """Refuses metrics with a NaN or an infinity.
+
+  Args:
+    rows: [steps] by name.
+    since: updates made before the first of them.
+
+  Raises:
+    FloatingPointError: naming the first such step and its parts.
+  """
+  bad = {name: ~np.isfinite(values) for name, values in rows.items()}
+  steps = np.flatnonzero(np.any(list(bad.values()), axis=0))
+  if len(steps):
+    first = steps[0]
+    parts = [f"{n} is {rows[n][first]}" for n in rows if bad[n][first]]
+    raise FloatingPointError(
+      f"step {since + first + 1}: {', '.join(parts)}. The last checkpoint "
+      "before it is kept; a lower config.optimizer.learning_rate (in a new "
+      "--workdir) is the usual cure"
+    )

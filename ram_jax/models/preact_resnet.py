@@ -1,0 +1,138 @@
+"""Pre-activation residual networks for small images, PreActResNet-18."""
+
+import functools
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from ram_jax.models import layers
+from ram_jax.models.batch_norm import BatchNorm
+
+WIDTHS = (64, 128, 256, 512)
+BLOCKS = 2  # in each stage
+
+
+class Block(nn.Module):
+  """Two 3x3 convolutions, each after normalisation and ReLU.
+
+  Attributes:
+    features: output channels.
+    stride: step of the first convolution.
+    activated_shortcut: whether the shortcut's convolution starts from the
+      first activation, not from the block's input.
+    axis_name: device axis of batch normalisation.
+    dtype: type of the arithmetic.
+  """
+
+  features: int
+  stride: int = 1
+  activated_shortcut: bool = False
+  axis_name: str | None = None
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps [B, H, W, C] to [B, H / stride, W / stride, features]."""
+    conv = functools.partial(
+      layers.conv,
+      self.features,
+      dtype=self.dtype,
+      kernel_init=layers.TORCH_DEFAULT,
+    )
+    norm = functools.partial(BatchNorm, self.axis_name, self.dtype)
+    y = nn.relu(norm(name="norm_0")(x, train))
+    if x.shape[-1] != self.features:
+      start = y if self.activated_shortcut else x
+      x = conv(1, self.stride, name="shortcut")(start)
+    y = conv(3, self.stride, name="conv_0")(y)
+    y = nn.relu(norm(name="norm_1")(y, train))
+    return x + conv(3, name="conv_1")(y)
+
+
+class Model(nn.Module):
+  """PreActResNet-18 as in RobustBench (architectures/resnet.py).
+
+  The network of arXiv 1603.05027 for CIFAR: a 3x3 stem, four stages of two
+  blocks with 64 to 512 channels. Its checkpoints come in kinds, which the two
+  fields below name. The default is that of Wong2020Fast and
+  Andriushchenko2020Understanding; both fields True is Rice2020Overfitting's,
+  Kireev2021Effectiveness's and Addepalli2021Towards'. A file shows whether it
+  has the last normalisation, but not where its shortcuts start.
+
+  Attributes:
+    num_classes: outputs.
+    mean: mean of the data per channel, in [0, 1].
+    std: standard deviation of the data per channel, in [0, 1].
+    final_norm: normalisation and ReLU after the last block; RobustBench's
+      `bn_before_fc`.
+    activated_shortcut: shortcuts start from the first activation of their
+      block, not from its input; RobustBench's `out_shortcut` and PreActBlockV2.
+    axis_name: device axis over which batch normalisation shares statistics.
+    dtype: type of the convolutions; parameters and logits keep the default.
+  """
+
+  num_classes: int
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  final_norm: bool = False
+  activated_shortcut: bool = False
+  axis_name: str | None = None
+  dtype: Any = None
+
+  @property
+  def label(self) -> str:
+    """The network's name in tables."""
+    return "PreActResNet-18"
+
+  def setup(self) -> None:
+    """Builds the layers."""
+    # All initial values are PyTorch's own: RobustBench's code sets none.
+    self.stem = layers.conv(
+      WIDTHS[0], 3, dtype=self.dtype, kernel_init=layers.TORCH_DEFAULT
+    )
+    self.stages = [
+      [
+        Block(
+          width,
+          stride=2 if stage > 0 and index == 0 else 1,
+          activated_shortcut=self.activated_shortcut,
+          axis_name=self.axis_name,
+          dtype=self.dtype,
+        )
+        for index in range(BLOCKS)
+      ]
+      for stage, width in enumerate(WIDTHS)
+    ]
+    # In full precision: features and logits are not rounded to bfloat16.
+    self.norm = BatchNorm(self.axis_name) if self.final_norm else None
+    bound = 1 / math.sqrt(WIDTHS[-1])
+    self.head = layers.linear(
+      self.num_classes,
+      lambda key, shape, dtype: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+      ),
+    )
+
+  def features(self, images: jax.Array, train: bool) -> jax.Array:
+    """Features before the head.
+
+    Args:
+      images: pixels [B, H, W, C] in [0, 1], H and W at least 8.
+      train: whether batch normalisation uses the batch's statistics.
+
+    Returns:
+      Features [B, 512].
+    """
+    x = self.stem(layers.normalize(images, self.mean, self.std))
+    for stage in self.stages:
+      for block in stage:
+        x = block(x, train)
+    if self.norm is not None:
+      x = nn.relu(self.norm(x, train))
+    return layers.pool(x)
+
+  def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+    """Logits [B, num_classes]; arguments as for `features`."""
+    return self.head(self.features(images, train))
