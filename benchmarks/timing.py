@@ -1,0 +1,115 @@
+"""What every benchmark shares: pairs of runs, medians, one JSON a question."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+FOLDER = pathlib.Path(__file__).resolve().parents[1] / "docs/results/speed"
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow", "torch")
+
+
+def compare(
+  sides: dict[str, Callable[[], Any]], repeats: int
+) -> dict[str, dict[str, float]]:
+  """Times functions in turn, so that all see the same moods of the machine.
+
+  Args:
+    sides: functions by name; each is called once before, to compile and to
+      fill caches. What one returns is waited for.
+    repeats: rounds, of one call of each.
+
+  Returns:
+    By name `seconds`, the median over rounds, and `ratio`, the median over
+    rounds of the first side's seconds divided by this one's.
+  """
+  for function in sides.values():
+    jax.block_until_ready(function())
+  taken = {name: [] for name in sides}
+  for _ in range(repeats):
+    for name, function in sides.items():
+      taken[name].append(seconds(function))
+  first = next(iter(taken.values()))
+  return {
+    name: {
+      "seconds": statistics.median(times),
+      "ratio": statistics.median(
+        a / b for a, b in zip(first, times, strict=True)
+      ),
+    }
+    for name, times in taken.items()
+  }
+
+
+def seconds(function: Callable[[], Any]) -> float:
+  """Wall time of one call, until its result is there.
+
+  Args:
+    function: what is called.
+
+  Returns:
+    Seconds.
+  """
+  start = time.perf_counter()
+  jax.block_until_ready(function())
+  return time.perf_counter() - start
+
+
+def pictures(count: int) -> np.ndarray:
+  """Smooth random images, uint8 [count,32,32,3], all values in use.
+
+  Args:
+    count: how many.
+
+  Returns:
+    The images.
+  """
+  small = jax.random.uniform(jax.random.key(0), (count, 6, 6, 3))
+  large = jax.image.resize(small, (count, 32, 32, 3), "cubic")
+  return np.asarray(np.clip(256 * large, 0, 255), np.uint8)
+
+
+def machine() -> dict[str, Any]:
+  """Where a number was measured.
+
+  Returns:
+    Device, processor cores that this process may use, and versions.
+  """
+  versions = {"python": platform.python_version()}
+  for name in PACKAGES:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  device = jax.devices()[0]
+  return {
+    "platform": device.platform,
+    "device": device.device_kind,
+    "count": jax.device_count(),
+    "processor": platform.machine(),
+    "cores": len(os.sched_getaffinity(0)),
+    "versions": versions,
+  }
+
+
+def write(name: str, result: dict[str, Any], folder: str | os.PathLike) -> None:
+  """Prints a benchmark's result and writes it as NAME.json.
+
+  Args:
+    name: of the benchmark.
+    result: its numbers.
+    folder: where the file goes; made if missing.
+  """
+  text = json.dumps({"machine": machine()} | result, indent=2)
+  print(text)
+  path = pathlib.Path(folder) / f"{name}.json"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(text + "\n")
