@@ -26,6 +26,7 @@ def train_step(
   optimizer: optax.GradientTransformation,
   separate_views: bool,
   attack_batch_norm: str,
+  unroll: bool,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """Updates the state on one batch; runs inside the device axis.
 
@@ -44,6 +45,7 @@ def train_step(
     separate_views: each view with BatchNorm statistics of its own (the
       author's three forwards), or all views together (AugMix's own code).
     attack_batch_norm: `running` or `batch` statistics while attacking.
+    unroll: for CPUs, see `forward_views`.
 
   Returns:
     The new state and scalar metrics, equal on every device.
@@ -66,7 +68,12 @@ def train_step(
 
   def objective(params: Any) -> tuple[jax.Array, Any]:
     logits, batch_stats = forward_views(
-      module, params, state.batch_stats, view_images, separate=separate_views
+      module,
+      params,
+      state.batch_stats,
+      view_images,
+      separate=separate_views,
+      unroll=unroll,
     )
     loss, metrics = method.loss(logits, targets)
     metrics = {"loss": loss} | metrics
@@ -107,7 +114,7 @@ def train_steps(
     key: see `train_step`.
     indices: int32 [K, b], this device's part of K batches.
     unroll: repeat the step's program K times instead of looping over it (a
-      loop with convolutions is slow on CPUs).
+      loop with convolutions is slow on CPUs), and see `forward_views`.
     **static: see `train_step`.
 
   Returns:
@@ -118,7 +125,7 @@ def train_steps(
     # float32 means float32, where an accelerator would take shorter passes;
     # products of bfloat16 numbers are exact anyway.
     with jax.default_matmul_precision("highest"):
-      return train_step(state, data, key, row, **static)
+      return train_step(state, data, key, row, unroll=unroll, **static)
 
   if not unroll:
     return jax.lax.scan(body, state, indices)

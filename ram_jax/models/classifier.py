@@ -1,5 +1,7 @@
 """A network with its variables, and its forward over several views."""
 
+import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -7,6 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from ram_jax.models import layers
 from ram_jax.models.batch_norm import MOMENTUM
 
 BATCH_NORM = ("running", "batch")
@@ -63,8 +66,9 @@ def forward_views(
   batch_stats: Any,
   views: tuple[jax.Array, ...],
   separate: bool,
+  unroll: bool = False,
 ) -> tuple[tuple[jax.Array, ...], Any]:
-  """Training forward over several views of a batch, in one pass.
+  """Training forward over several views of a batch.
 
   Args:
     module: the network, `(images, train) -> logits`.
@@ -75,6 +79,8 @@ def forward_views(
       running ones view after view, as successive forwards do (the paper's
       author); False normalises all by common ones, as one forward of the
       concatenation does (AugMix's code).
+    unroll: separate views one after another and weight gradients in parts, for
+      CPUs, in place of all views in one pass. It changes rounding alone.
 
   Returns:
     Logits [B, K] of each view, and the new running statistics.
@@ -82,17 +88,24 @@ def forward_views(
 
   def forward(images: jax.Array) -> tuple[jax.Array, Any]:
     variables = {"params": params, "batch_stats": batch_stats}
-    logits, update = module.apply(
-      variables, images, True, mutable=["batch_stats"]
-    )
+    with contextlib.ExitStack() as stack:
+      if unroll:
+        stack.enter_context(nn.intercept_methods(layers.in_parts))
+      logits, update = module.apply(
+        variables, images, True, mutable=["batch_stats"]
+      )
     return logits, update["batch_stats"]
 
   if not separate or len(views) == 1:
     logits, new_stats = forward(jnp.concatenate(views))
     return tuple(jnp.split(logits, len(views))), new_stats
-  logits, updates = jax.vmap(forward)(jnp.stack(views))
+  if unroll:
+    logits, updates = zip(*map(forward, views), strict=True)
+    updates = jax.tree.map(lambda *x: x, *updates)
+  else:
+    logits, updates = jax.vmap(forward)(jnp.stack(views))
 
-  def chain(old: jax.Array, update: jax.Array) -> jax.Array:
+  def chain(old: jax.Array, update: Iterable[jax.Array]) -> jax.Array:
     # Each update started from `old`; what it added to it is its own share.
     new = old
     for view in update:

@@ -1,5 +1,6 @@
 """Layers that every network here is built of."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+PART = 8192  # pixels of activations in a part of a weight gradient
 MIN_SIZE = 8  # three halvings leave one pixel
 HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # Uniform within 1 / sqrt(fan-in): PyTorch's for layers that nobody initialises.
@@ -78,6 +80,83 @@ def conv(
     kernel_init=kernel_init,
     name=name,
   )
+
+
+def in_parts(
+  call: Callable,
+  args: tuple,
+  kwargs: dict,
+  context: nn.module.InterceptorContext,
+) -> Any:
+  """Makes convolutions take their weight gradient over parts of the batch.
+
+  XLA's weight gradient on CPUs is a convolution whose kernel is the batch of
+  activations, and its time grows faster than that kernel (`docs/performance.md`
+  has the measurement). A sum of gradients of parts is the same up to rounding.
+
+  Args:
+    call: the layer's method.
+    args: its arguments.
+    kwargs: its keyword arguments.
+    context: which method of which layer it is.
+
+  Returns:
+    What the method returns. For `nn.intercept_methods`.
+  """
+  layer = context.module
+  if not isinstance(layer, nn.Conv) or context.method_name != "__call__":
+    return call(*args, **kwargs)
+  kernel = layer.get_variable("params", "kernel")
+  images, kernel = nn.dtypes.promote_dtype(*args, kernel, dtype=layer.dtype)
+  return _in_parts(images, kernel, layer.strides, layer.padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _in_parts(
+  images: jax.Array, kernel: jax.Array, stride: int, padding: int
+) -> jax.Array:
+  return _convolve(images, kernel, stride, padding)
+
+
+def _convolve(
+  images: jax.Array, kernel: jax.Array, stride: int, padding: int
+) -> jax.Array:
+  return jax.lax.conv_general_dilated(
+    images,
+    kernel,
+    (stride, stride),
+    [(padding, padding)] * 2,
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+
+
+def _forward(images: jax.Array, kernel: jax.Array, *window: int) -> tuple:
+  return _convolve(images, kernel, *window), (images, kernel)
+
+
+def _backward(
+  stride: int, padding: int, saved: tuple, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  images, kernel = saved
+
+  def to_images(x: jax.Array) -> jax.Array:
+    return _convolve(x, kernel, stride, padding)
+
+  def to_kernel(part: slice) -> jax.Array:
+    def linear(k: jax.Array) -> jax.Array:
+      return _convolve(images[part], k, stride, padding)
+
+    return jax.linear_transpose(linear, kernel)(gradient[part])[0]
+
+  count = max(1, PART // (gradient.shape[1] * gradient.shape[2]))
+  parts = [slice(i, i + count) for i in range(0, len(images), count)]
+  return (
+    jax.linear_transpose(to_images, images)(gradient)[0],
+    sum(map(to_kernel, parts)),
+  )
+
+
+_in_parts.defvjp(_forward, _backward)
 
 
 def linear(num_classes: int, bias_init: Callable) -> nn.Dense:

@@ -190,3 +190,47 @@ def test_new_variables_do_not_recompile():
 def test_unknown_batch_norm_is_explained():
   with pytest.raises(ValueError, match=r"'eval'.*\['running', 'batch'\]"):
     Classifier({}, {}, MODULE, "eval")
+
+
+@pytest.mark.parametrize("separate", [True, False])
+@pytest.mark.parametrize("part", [100, 10**6])
+def test_unrolled_forward_is_the_same(x64, monkeypatch, separate, part):
+  # 8x8 pixels: parts of one, and of three examples where the stride is 2,
+  # which leaves a smaller last one.
+  monkeypatch.setattr(layers, "PART", part)
+  params, stats = variables()
+  views = pictures(3, 5)
+
+  def loss(params, views, unroll):
+    logits, new = forward_views(
+      MODULE, params, stats, views, separate, unroll=unroll
+    )
+    return sum(jnp.sum(x**2) * (i + 1) for i, x in enumerate(logits)), new
+
+  found = [
+    jax.jit(jax.grad(loss, (0, 1), has_aux=True), static_argnums=2)(
+      params, views, unroll
+    )
+    for unroll in (True, False)
+  ]
+  assert_close(*found, rtol=1e-11)
+
+
+def test_parts_of_weight_gradients_are_small(monkeypatch):
+  monkeypatch.setattr(layers, "PART", 128)
+  params, stats = variables()
+  views = pictures(1)
+
+  def loss(params, unroll):
+    logits, _ = forward_views(MODULE, params, stats, views, True, unroll)
+    return jnp.sum(logits[0])
+
+  count = [
+    str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(params, unroll)).count(
+      "conv_general_dilated["
+    )
+    for unroll in (False, True)
+  ]
+  # The first layer's gradient in 8 / 2 parts, the second's in 8 / 8; and the
+  # one to the pixels, which nobody asked for and the compiler drops.
+  assert count[1] == count[0] + 3 + 1
