@@ -1,25 +1,22 @@
 """Random corruptions are distributed as the original's, rerun 20 times.
 
-`python tests/corruptions/reruns_test.py` prints, as markdown, how far apart
-they are; the statistics of the reruns are committed in `golden/reruns.json`,
-which says how they were made.
+The statistics of the reruns are committed in `golden/reruns.json`, which says
+how they were made; `parity_table.py` prints how far apart the two are.
 """
 
 import json
 import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # for running it as a script
+from ram_jax import corruptions
+from ram_jax.data import frost
+from tests.corruptions import change_statistics
 
-from ram_jax import corruptions  # noqa: E402
-from ram_jax.data import frost  # noqa: E402
-from tests.corruptions import change_statistics  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 GOLDEN = json.loads(
   (pathlib.Path(__file__).parent / "golden" / "reruns.json").read_text()
@@ -112,7 +109,3 @@ def main():
     theirs = GOLDEN["corruptions"][name][4]["mean"][0]
     cells.append(f"{ours:.2f}, {theirs:.2f} dB")
     print(f"| {name} | {' | '.join(cells)} |", flush=True)
-
-
-if __name__ == "__main__":
-  main()
