@@ -7,7 +7,8 @@ import pathlib
 import platform
 import statistics
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +19,9 @@ PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow", "torch")
 
 
 def compare(
-  sides: dict[str, Callable[[], Any]], repeats: int
+  sides: dict[str, Callable[[], Any]],
+  repeats: int,
+  units: Mapping[str, int] = types.MappingProxyType({}),
 ) -> dict[str, dict[str, float]]:
   """Times functions in turn, so that all see the same moods of the machine.
 
@@ -26,17 +29,18 @@ def compare(
     sides: functions by name; each is called once before, to compile and to
       fill caches. What one returns is waited for.
     repeats: rounds, of one call of each.
+    units: how many units of work a call of a side does, where not 1.
 
   Returns:
-    By name `seconds`, the median over rounds, and `ratio`, the median over
-    rounds of the first side's seconds divided by this one's.
+    By name `seconds` of a unit, the median over rounds, and `ratio`, the
+    median over rounds of the first side's seconds divided by this one's.
   """
   for function in sides.values():
     jax.block_until_ready(function())
   taken = {name: [] for name in sides}
   for _ in range(repeats):
     for name, function in sides.items():
-      taken[name].append(seconds(function))
+      taken[name].append(seconds(function) / units.get(name, 1))
   first = next(iter(taken.values()))
   return {
     name: {

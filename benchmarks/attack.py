@@ -1,0 +1,88 @@
+r"""The training attack, PGD-7, in a loop and written out, beside PyTorch.
+
+python -m benchmarks.attack --models=resnet18:32,wrn_16_2:64
+"""
+
+import argparse
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import our_step, timing, torch_step
+from ram_jax import losses
+from ram_jax.attacks.pgd import Attack
+from ram_jax.image.color import dequantise
+from ram_jax.models.classifier import Classifier
+
+STEPS = 7
+
+
+def main() -> None:
+  """Times every network."""
+  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+  parser.add_argument("--models", default="resnet18:32,wrn_16_2:64,wrn_50_2:8")
+  parser.add_argument("--repeats", type=int, default=5)
+  parser.add_argument("--out", default=timing.FOLDER)
+  flags = parser.parse_args()
+  rows = []
+  for pair in flags.models.split(","):
+    model, batch = pair.split(":")
+    rows.append(measure(model, int(batch), flags.repeats))
+    print(rows[-1], flush=True)
+  timing.write(f"attack_{jax.default_backend()}", {"rows": rows}, flags.out)
+
+
+def measure(model: str, batch: int, repeats: int) -> dict[str, Any]:
+  """One network.
+
+  Args:
+    model: its short name.
+    batch: images at once.
+    repeats: rounds.
+
+  Returns:
+    Seconds and ratios to PyTorch by side: of `gradient`, of the pixels alone;
+    of `all_gradients`, with the weights', which the attack leaves out; and of
+    the `attack`, written out and in a `loop`.
+  """
+  step = our_step.build("adversarial", model, batch)
+  pictures = timing.pictures(batch)
+  theirs = torch_step.evaluation(step, pictures, STEPS)
+  state = step.training.create()
+  network = Classifier(state.params, state.batch_stats, step.module)
+  images = dequantise(jax.numpy.asarray(pictures))
+  labels = np.arange(batch, dtype=np.int32) % 10
+  keys = jax.random.split(jax.random.key(0), batch)
+
+  def loss(network: Classifier, x: jax.Array) -> jax.Array:
+    return losses.cross_entropy(network(x), labels).sum()
+
+  @jax.jit
+  def run(attack: Attack, network: Classifier) -> jax.Array:
+    return attack(keys, images, labels, network)
+
+  pixels = jax.jit(jax.grad(loss, 1))
+  everything = jax.jit(jax.grad(loss, (0, 1)))
+  unrolled = Attack(1.0, 2.5 / 7, STEPS, start="sphere", unroll=True)
+  loop = unrolled.replace(unroll=False)
+  gradient = {
+    "pytorch": theirs["gradient"],
+    "ours": lambda: pixels(network, images),
+    "all_gradients": lambda: everything(network, images),
+  }
+  attack = {
+    "pytorch": theirs["attack"],
+    "ours": lambda: run(unrolled, network),
+    "loop": lambda: run(loop, network),
+  }
+  return {
+    "model": model,
+    "batch": batch,
+    "gradient": timing.compare(gradient, repeats),
+    "attack": timing.compare(attack, repeats),
+  }
+
+
+if __name__ == "__main__":
+  main()

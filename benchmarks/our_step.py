@@ -1,0 +1,146 @@
+"""Our training step, and its parts alone, as functions to be timed."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks import setting, timing
+from ram_jax import losses, optim, parallel, plugins, settings, train
+from ram_jax.image.color import dequantise
+from ram_jax.models.classifier import Classifier, forward_views
+
+DATA_SIZE = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """A method's step on one network and batch.
+
+  Attributes:
+    config: resolved.
+    module: the network, outside of any device axis.
+    training: what `train.py` would run.
+    run: takes the steps of one dispatch; its result is waited for.
+    per_dispatch: how many these are.
+    compiled_text: the compiled program, in HLO.
+  """
+
+  config: ConfigDict
+  module: Any
+  training: train.Training
+  run: Callable[[], Any]
+  per_dispatch: int
+  compiled_text: Callable[[], str]
+
+
+def build(method: str, model: str, batch_size: int, **overrides: Any) -> Step:
+  """Builds the program that a training runs, on random images.
+
+  Args:
+    method: a key of `setting.CONFIGS`.
+    model: its short name, such as `resnet18`.
+    batch_size: images in a step, over all devices.
+    **overrides: further fields of the config, by their dotted names.
+
+  Returns:
+    The step. Every call of `run` trains on.
+  """
+  config = setting.CONFIGS[method].get_config(f"model={model}")
+  # A small rate: whatever is timed stays finite.
+  fixed = {"train.batch_size": batch_size, "optimizer.learning_rate": 1e-3}
+  config.update_from_flattened_dict(fixed | overrides)
+  config = settings.resolve(config)
+  source = setting.Source()
+  images = timing.pictures(DATA_SIZE)
+  built = train.build(config, source, images.shape)
+  labels = np.arange(DATA_SIZE, dtype=np.int32) % source.num_classes
+  data = {"images": images, "labels": labels}
+  state = [built.create()]
+  key = jax.random.key(1)
+  state[0], data, key = parallel.replicate((state[0], data, key))
+  shape = built.per_dispatch, batch_size
+  rows = np.random.default_rng(0).integers(0, DATA_SIZE, shape, np.int32)
+
+  def run() -> Any:
+    indices = parallel.shard(rows, axis=1)
+    state[0], metrics = built.dispatch(state[0], data, key, indices)
+    return metrics
+
+  def compiled_text() -> str:
+    indices = parallel.shard(rows, axis=1)
+    lowered = built.dispatch.lower(state[0], data, key, indices)
+    return lowered.compile().as_text()
+
+  module = settings.build_model(config, source, config.train.dtype, None)
+  return Step(config, module, built, run, built.per_dispatch, compiled_text)
+
+
+def parts(step: Step) -> dict[str, Callable[[], Any]]:
+  """The parts of a RobustAugMix step, each a program of its own.
+
+  Args:
+    step: of RobustAugMix.
+
+  Returns:
+    By name a function whose result is waited for: `attack` is all of the
+    attack's gradients, written out or in a loop as in the step.
+  """
+  config, module, batch = step.config, step.module, step.config.train.batch_size
+  state = step.training.create()
+  images = dequantise(jax.numpy.asarray(timing.pictures(batch)))
+  labels = np.arange(batch, dtype=np.int32) % 10
+  model = Classifier(state.params, state.batch_stats, module)
+  spec = settings.attack_spec(config.method, config.train.unroll)
+  method = plugins.build("method", spec)
+  keys = jax.random.split(jax.random.key(0), batch)
+
+  @jax.jit
+  def gradient(model: Classifier, x: jax.Array, labels: jax.Array) -> jax.Array:
+    return jax.grad(lambda x: losses.cross_entropy(model(x), labels).sum())(x)
+
+  def gradients() -> jax.Array:
+    x = images
+    for _ in range(config.method.attack.steps):
+      x = gradient(model, x, labels)
+    return x
+
+  @jax.jit
+  def learn(params: Any, batch_stats: Any, views: tuple, labels: Any) -> Any:
+    def objective(params: Any) -> tuple[jax.Array, Any]:
+      logits, statistics = forward_views(
+        module, params, batch_stats, views, separate=True
+      )
+      return method.loss(logits, labels)[0].mean(), statistics
+
+    return jax.grad(objective, has_aux=True)(params)
+
+  rate = optim.learning_rate("constant", 1e-3, 1, 1)
+  optimizer = optim.sgd(rate, 0.9, True, 5e-4)
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def update(carry: tuple, gradient: Any) -> tuple:
+    params, opt_state = carry
+    updates, opt_state = optimizer.update(gradient, opt_state, params)
+    return jax.tree.map(jax.numpy.add, params, updates), opt_state
+
+  carry = [jax.tree.map(jax.numpy.copy, (state.params, state.opt_state))]
+
+  def updates() -> Any:
+    carry[0] = update(carry[0], state.params)
+    return carry[0]
+
+  augment = jax.jit(method.augment)
+  views = (images, images, images)
+  return {
+    "attack": gradients,
+    "forward_backward": lambda: learn(
+      state.params, state.batch_stats, views, labels
+    ),
+    "update": updates,
+    "augmix": lambda: augment(keys, images),
+  }

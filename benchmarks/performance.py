@@ -1,0 +1,177 @@
+"""The measured part of docs/performance.md, of the benchmarks' JSON files."""
+
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+MARK = "## Measured\n"
+SIDES = {
+  "pytorch": "PyTorch",
+  "pytorch_and_pillow": "PyTorch and Pillow",
+  "pytorch_compiled": "PyTorch compiled",
+  "ours": "ours",
+}
+
+
+def page(before: str, folder: pathlib.Path) -> str:
+  """Replaces the measured part of a page.
+
+  Args:
+    before: the page; what stands before `MARK` is kept.
+    folder: of the JSON files; those that are absent have no table.
+
+  Returns:
+    The page.
+  """
+  parts = [before.partition(MARK)[0] + MARK]
+  for path in sorted(folder.glob("*.json")):
+    result = json.loads(path.read_text())
+    kind = path.stem.partition("_")[0]
+    parts.append(f"### {path.stem.replace('_', ' ')}\n")
+    parts.append(_machine(result["machine"]) + "\n")
+    parts += [*TABLES[kind](result), ""]
+  return "\n".join(parts).rstrip() + "\n"
+
+
+def _machine(found: dict[str, Any]) -> str:
+  versions = found["versions"]
+  shown = ", ".join(
+    f"{name} {versions[name]}"
+    for name in ("python", "jax", "torch", "pillow")
+    if name in versions
+  )
+  return (
+    f"{found['count']} x {found['device']}, {found['cores']} cores of "
+    f"{found['processor']}; {shown}."
+  )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
+  yield f"| {' | '.join(head)} |"
+  yield f"|{'---|' * len(head)}"
+  for row in rows:
+    yield f"| {' | '.join(map(_cell, row))} |"
+
+
+def _cell(value: Any) -> str:
+  if value is None:
+    return ""
+  if isinstance(value, float):
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+  return str(value)
+
+
+def _rates(result: dict[str, Any], head: str) -> Iterator[str]:
+  rates = result["images_per_second"]
+  columns = [head, "original, images/s", "ours, images/s", "ratio"]
+  names = ("original", "ours", "ratio")
+  rows = [[name, *map(row.get, names)] for name, row in rates.items()]
+  if "mixed" in result:
+    rows.append(["all mixed", *map(result["mixed"].get, names)])
+  yield from _table(columns, rows)
+
+
+def _step(result: dict[str, Any]) -> Iterator[str]:
+  rows = []
+  for row in result["steps"]:
+    name = f"{row['model']}, {row['batch']}", row["method"]
+    seconds, ratio = row["seconds"], row["ratio"]
+    times = [seconds.get(side) for side in SIDES]
+    share = f"{100 * row['peak_share']:.0f} %"
+    rows.append(
+      [*name, *times, ratio["ours"], share, row.get("step_over_parts")]
+    )
+  yield from _table(
+    [
+      "network, batch",
+      "method",
+      *(f"{title}, s" for title in SIDES.values()),
+      "PyTorch / ours",
+      "of the matmul peak",
+      "step / its parts",
+    ],
+    rows,
+  )
+  peak = result["matmul_flops_per_second"] / 1e9
+  yield f"\nPeak: {peak:.0f} GFLOP/s in a large product of matrices."
+
+
+def _evaluate(result: dict[str, Any]) -> Iterator[str]:
+  rows = [
+    [f"{row['model']}, {row['batch']}", name, *row[name].values()]
+    for row in result["rows"]
+    for name in ("clean", "pgd")
+  ]
+  columns = ["network, batch", "", "PyTorch, images/s", "ours, images/s"]
+  yield from _table([*columns, "ratio"], rows)
+
+
+def _attack(result: dict[str, Any]) -> Iterator[str]:
+  rows = []
+  for row in result["rows"]:
+    gradient, attack = row["gradient"], row["attack"]
+    times = [
+      found[side]["seconds"]
+      for found, side in (
+        (gradient, "pytorch"),
+        (gradient, "ours"),
+        (gradient, "all_gradients"),
+        (attack, "pytorch"),
+        (attack, "ours"),
+        (attack, "loop"),
+      )
+    ]
+    rows.append(
+      [f"{row['model']}, {row['batch']}", *times, attack["ours"]["ratio"]]
+    )
+  yield from _table(
+    [
+      "network, batch",
+      "gradient, PyTorch, s",
+      "gradient, ours, s",
+      "with the weights', s",
+      "PGD-7, PyTorch, s",
+      "PGD-7, ours, s",
+      "in a loop, s",
+      "ratio",
+    ],
+    rows,
+  )
+
+
+def _startup(result: dict[str, Any]) -> Iterator[str]:
+  seconds = result["seconds"]
+  yield from _table(
+    ["network", "cold, s", "warm, s", "warm / cold"],
+    [
+      [
+        result["model"],
+        seconds["cold"],
+        seconds["warm"],
+        result["warm_over_cold"],
+      ]
+    ],
+  )
+
+
+def _scaling(result: dict[str, Any]) -> Iterator[str]:
+  yield f"{result['model']}, batch {result['batch']}.\n"
+  rows = [
+    [count, *(row[name] for name in ("seconds", "over_one_device"))]
+    + [row["bytes_a_step"] / 1e6]
+    for count, row in result["devices"].items()
+  ]
+  columns = ["simulated devices", "step, s", "over one device"]
+  yield from _table([*columns, "reduced in a step, MB"], rows)
+
+
+TABLES = {
+  "augmix": lambda result: _rates(result, "batch"),
+  "corruptions": lambda result: _rates(result, "corruption"),
+  "step": _step,
+  "evaluate": _evaluate,
+  "attack": _attack,
+  "startup": _startup,
+  "scaling": _scaling,
+}
