@@ -40,12 +40,34 @@ def evaluate_weights(
   params, batch_stats = names.from_torch(
     evaluation.module, evaluation.images.shape[1:], file.tensors
   )
-  state = types.SimpleNamespace(step=0, params=params, batch_stats=batch_stats)
+  about = describe(file, pathlib.Path(path).stem)
+  state = types.SimpleNamespace(
+    step=about.pop("step"), params=params, batch_stats=batch_stats
+  )
   if parallel.is_first_process():
     run_folder.write_json(config.to_dict(), folder / "config.json")
-  stem = pathlib.Path(path).stem
-  about = {"name": stem, "label": stem, "method": "weights", "epochs": 0}
   return evaluate.run(config, evaluation, state, folder, about=about)
+
+
+def describe(file: weights.Weights, name: str) -> dict[str, Any]:
+  """Who the weights of a file are, for results.json.
+
+  Args:
+    file: with `--mode=export`'s metadata, or without.
+    name: of the file, without its ending.
+
+  Returns:
+    `name`, `label`, `method`, `epochs` and `step`: those of the exported run,
+    or of weights of which nothing is known.
+  """
+  method = file.metadata.get("method")
+  if method not in plugins.available("method"):
+    about = {"label": name, "method": "weights", "step": 0}
+  else:
+    label = plugins.load("method", method).label
+    step = int(file.metadata.get("step", 0))
+    about = {"label": label, "method": method, "step": step}
+  return {"name": name, "epochs": 0} | about
 
 
 def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:

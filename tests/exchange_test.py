@@ -1,5 +1,6 @@
 """Weights that cross to PyTorch and back: the same predictions everywhere."""
 
+import dataclasses
 import json
 
 import jax
@@ -64,7 +65,9 @@ def test_weights_are_measured_as_the_run_was(run, tmp_path):
   again = exchange.evaluate_weights(config, tmp_path / "run")
   assert again["clean"] == results["clean"]
   assert again["data"] == {"test": results["data"]["test"]}
-  assert again["run"]["label"] == "run" and again["run"]["step"] == 0
+  for name in ("label", "method", "step"):  # as the file's metadata say
+    assert again["run"][name] == results["run"][name]
+  assert again["run"]["name"] == "run" and again["run"]["epochs"] == 0
   (note,) = again["notes"]
   assert note.startswith("weights of run.safetensors (sha256:")
   written = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -185,3 +188,9 @@ def test_commands(run, tmp_path, capsys):
   assert "WRN-10-1" in said and "step: 4" in said
   assert program.main(["--mode=export", f"--workdir={tmp_path}", argv[2]]) == 2
   assert "must name the folder of a run" in capsys.readouterr().err
+
+
+def test_weights_of_others_have_no_method(run):
+  file = dataclasses.replace(weights.read(run[1]), metadata={})
+  about = {"name": "x", "label": "x", "method": "weights"}
+  assert exchange.describe(file, "x") == about | {"epochs": 0, "step": 0}

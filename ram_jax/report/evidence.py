@@ -236,7 +236,8 @@ def _differing(first: Run, run: Run) -> list[str]:
   found = [name for (name, ours), theirs in pairs if ours != theirs]
   sides = [seeds.flat(r.results.get("config", {})) for r in (first, run)]
   for name in sorted(sides[0].keys() | sides[1].keys()):
-    own = name.startswith("method.") or name in seeds.ALONE
+    # Of two networks the weights are never the same.
+    own = name.startswith(("method.", "weights.")) or name in seeds.ALONE
     place = name.split(".")[-1] in seeds.PLACES
     values = [side.get(name) for side in sides]
     if values[0] != values[1] and not (own or place):
