@@ -160,7 +160,7 @@ def _scaling(result: dict[str, Any]) -> Iterator[str]:
   rows = [
     [count, *(row[name] for name in ("seconds", "over_one_device"))]
     + [row["bytes_a_step"] / 1e6]
-    for count, row in result["devices"].items()
+    for count, row in result["by_count"].items()
   ]
   columns = ["simulated devices", "step, s", "over one device"]
   yield from _table([*columns, "reduced in a step, MB"], rows)

@@ -42,7 +42,7 @@ def main() -> None:
     rows[count] = {"seconds": seconds, "bytes_a_step": sent}
     rows[count]["over_one_device"] = seconds / rows[1]["seconds"]
     print(count, rows[count], flush=True)
-  result = {"model": flags.model, "batch": flags.batch, "devices": rows}
+  result = {"model": flags.model, "batch": flags.batch, "by_count": rows}
   timing.write("scaling", result, flags.out)
 
 

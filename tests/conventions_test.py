@@ -50,6 +50,7 @@ PURE = 3  # layers below this one see arrays, keys and dataclasses only
 # What a pure layer may import beside ram_jax.
 PURE_IMPORTS = {
   "collections",
+  "contextlib",
   "dataclasses",
   "flax",
   "functools",

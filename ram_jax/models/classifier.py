@@ -88,9 +88,8 @@ def forward_views(
 
   def forward(images: jax.Array) -> tuple[jax.Array, Any]:
     variables = {"params": params, "batch_stats": batch_stats}
-    with contextlib.ExitStack() as stack:
-      if unroll:
-        stack.enter_context(nn.intercept_methods(layers.in_parts))
+    in_parts = nn.intercept_methods(layers.in_parts)
+    with in_parts if unroll else contextlib.nullcontext():
       logits, update = module.apply(
         variables, images, True, mutable=["batch_stats"]
       )
