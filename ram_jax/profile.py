@@ -154,8 +154,8 @@ def _found(
   """What profile.json holds."""
   paths = folder.glob("plugins/profile/*/*.xplane.pb")
   path = max(paths, key=lambda path: path.stat().st_mtime)
-  planes = jax.profiler.ProfileData.from_file(str(path)).planes
-  total = trace.by_part(program.as_text(), planes)
+  profile_data = jax.profiler.ProfileData.from_file(str(path))
+  total = trace.by_part(program.as_text(), profile_data)
   if not (busy := sum(total.values())):
     raise ValueError(
       f"{path} names no instruction of the program: on this device the parts "

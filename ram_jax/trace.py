@@ -147,7 +147,7 @@ def parts(program: dict[str, Instruction]) -> dict[str, str]:
   return {name: part(name, row) for name, row in program.items()}
 
 
-def events(planes: Iterable[Any]) -> Iterator[Event]:
+def events(profile: Any) -> Iterator[Event]:
   """Finds the runs of instructions in a trace: what differs by platform.
 
   TPUs have a plane for each device, whose line `XLA Ops` names them; GPUs one
@@ -155,12 +155,13 @@ def events(planes: Iterable[Any]) -> Iterator[Event]:
   CPUs have one plane for all devices, with a line for each thread.
 
   Args:
-    planes: of a `jax.profiler.ProfileData`.
+    profile: a `jax.profiler.ProfileData`. It is held until the end: what its
+      planes show dies with it.
 
   Yields:
     The events, in no order.
   """
-  for plane in planes:
+  for plane in profile.planes:
     if plane.name.startswith("/device:TPU"):
       for line in plane.lines:
         if line.name == "XLA Ops":
@@ -240,12 +241,12 @@ def _shares(
   return total
 
 
-def by_part(text: str, planes: Iterable[Any]) -> dict[str, float]:
+def by_part(text: str, profile: Any) -> dict[str, float]:
   """The time that devices spend in each part of a traced program.
 
   Args:
     text: from `compiled.as_text()`.
-    planes: of a `jax.profiler.ProfileData`, of that program alone.
+    profile: a `jax.profiler.ProfileData`, of that program alone.
 
   Returns:
     Seconds by value of `PARTS` and `OTHER`, summed over devices.
@@ -254,6 +255,6 @@ def by_part(text: str, planes: Iterable[Any]) -> dict[str, float]:
   part = parts(program)
   containers = {n for n, row in program.items() if row.opcode in _CONTAINERS}
   total = dict.fromkeys((*PARTS.values(), OTHER), 0.0)
-  for name, time in shares(events(planes), containers).items():
+  for name, time in shares(events(profile), containers).items():
     total[part.get(name, OTHER)] += time / 1e9
   return total

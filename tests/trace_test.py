@@ -130,12 +130,13 @@ CPU = [
 
 @pytest.mark.parametrize("planes", [TPU, GPU, CPU], ids=["TPU", "GPU", "CPU"])
 def test_each_platforms_layout(planes):
-  total = trace.by_part(PROGRAM, planes)
+  profile = types.SimpleNamespace(planes=planes)
+  total = trace.by_part(PROGRAM, profile)
   assert {name: time for name, time in total.items() if time} == {
     "attack": pytest.approx(2),
     "augmentation": pytest.approx(3),
   }
-  found = trace.shares(trace.events(planes), {"w1"})
+  found = trace.shares(trace.events(profile), {"w1"})
   assert found == {"f1": 2 * S, "w1": 2 * S, "c1": S}
 
 
@@ -170,8 +171,8 @@ def test_scopes_of_known_cost(tmp_path):
   with jax.profiler.trace(tmp_path):
     program(x).block_until_ready()
   (path,) = tmp_path.rglob("*.xplane.pb")
-  planes = jax.profiler.ProfileData.from_file(str(path)).planes
-  total = trace.by_part(program.as_text(), planes)
+  profile = jax.profiler.ProfileData.from_file(str(path))
+  total = trace.by_part(program.as_text(), profile)
   # Three times the products; other processes disturb.
   assert 2 < total["attack"] / total["update"] < 4.5
   named = total["attack"] + total["update"]
