@@ -131,9 +131,10 @@ def _dispatches(
       config.seed, now, training.per_dispatch, size, batch_size
     )
     batch = (state, data, key, parallel.place(parallel.shard(indices, axis=1)))
-    # What runs is what is read: its instructions have the names of the trace's.
+    # The cache has it for the call, too, which on several hosts can not be made
+    # on the program itself.
     program = program or training.dispatch.lower(*batch).compile()
-    state, metrics = program(*batch)
+    state, metrics = training.dispatch(*batch)
     yield program, metrics
 
 
