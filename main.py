@@ -18,6 +18,7 @@ from ram_jax import (
   exchange,
   metrics,
   parallel,
+  profile,
   train,
 )
 from ram_jax import flags as flags_lib
@@ -86,7 +87,7 @@ def run(flags: argparse.Namespace) -> None:
 
 
 def compute(flags: argparse.Namespace) -> None:
-  """Trains or measures, and shows the result.
+  """Trains, measures or profiles, and shows the result.
 
   Args:
     flags: from `flags.parse`.
@@ -107,6 +108,12 @@ def compute(flags: argparse.Namespace) -> None:
     name = f"weights-{pathlib.Path(config.weights.measured).stem}"
   folder = pathlib.Path(flags.workdir or pathlib.Path("runs") / name)
   find_devices(f"{folder}: {flags.mode}")
+  if flags.mode == "profile":
+    found = profile.profile(config, folder)
+    if parallel.is_first_process():
+      Console().print(profile.table(found))
+      print(f"Trace: {folder / profile.FOLDER}")
+    return
   if flags.mode == "train":
     train.train_and_evaluate(config, folder)
   elif config.weights.measured:

@@ -14,6 +14,7 @@ DESCRIPTION = (
 MODES = {
   "train": ("config", "workdir", "init_from"),
   "evaluate": ("config", "workdir", "init_from", "weights"),
+  "profile": ("config", "workdir", "init_from"),
   "corrupt": ("config", "out"),
   "export": ("workdir", "out"),
   "compare": ("workdir", "reference"),
@@ -53,7 +54,8 @@ def parser() -> Parser:
     "--mode",
     default="train",
     help="train: train (or go on) and measure; evaluate: measure a trained "
-    "run again, or --weights; corrupt: write the corrupted test set, as "
+    "run again, or --weights; profile: show which part of a training step "
+    "takes how long; corrupt: write the corrupted test set, as "
     "CIFAR-10-C is of CIFAR-10; export: write a run's weights for PyTorch; "
     "compare: a run beside a reference; report: several runs on one page",
   )

@@ -108,10 +108,25 @@ def replicate(tree: Any) -> Any:
   Returns:
     The same values, replicated over the local devices.
   """
+  return jax.device_put(tree, _sharding())
+
+
+def place(tree: Any) -> Any:
+  """Places rows on the local devices that they are for.
+
+  Args:
+    tree: arrays [local devices, ...] on the host.
+
+  Returns:
+    The same values, row i on local device i alone.
+  """
+  return jax.device_put(tree, _sharding(AXIS))
+
+
+def _sharding(*axes: str) -> jax.sharding.NamedSharding:
   # The mesh has pmap's own axis name: equal shardings, so no copy on entry.
   mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
-  spec = jax.sharding.PartitionSpec()
-  return jax.device_put(tree, jax.sharding.NamedSharding(mesh, spec))
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
 
 def shard(array: np.ndarray, axis: int = 0) -> np.ndarray:
@@ -135,6 +150,7 @@ def positions(local_batch: int) -> jax.Array:
   return jax.lax.axis_index(AXIS) * local_batch + jax.numpy.arange(local_batch)
 
 
+@jax.named_scope("communication")
 def mean(tree: Any) -> Any:
   """Inside a mapped function: the mean over all devices."""
   return jax.lax.pmean(tree, AXIS)

@@ -53,7 +53,8 @@ def train_step(
   positions = parallel.positions(len(indices))
   keys = keys_lib.per_example(jax.random.fold_in(key, state.step), positions)
   crop_keys, view_keys = keys_lib.split(keys)
-  images = crop_flip(crop_keys, dequantise(data["images"][indices]))
+  with jax.named_scope("crop_flip"):
+    images = crop_flip(crop_keys, dequantise(data["images"][indices]))
   batch = {"images": images, "labels": data["labels"][indices]}
 
   model = Classifier(
@@ -66,6 +67,7 @@ def train_step(
   # Only the names' order matters from here on; a dict would sort it.
   view_images = jax.lax.stop_gradient(tuple(images for _, images in views))
 
+  @jax.named_scope("forward")
   def objective(params: Any) -> tuple[jax.Array, Any]:
     logits, batch_stats = forward_views(
       module,
@@ -86,14 +88,17 @@ def train_step(
   gradient, batch_stats, metrics = parallel.mean(
     (gradient, batch_stats, metrics)
   )
-  updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-  metrics["gradient_norm"] = optax.tree.norm(gradient)
-  state = TrainState(
-    step=state.step + 1,
-    params=optax.apply_updates(state.params, updates),
-    batch_stats=batch_stats,
-    opt_state=opt_state,
-  )
+  with jax.named_scope("update"):
+    updates, opt_state = optimizer.update(
+      gradient, state.opt_state, state.params
+    )
+    metrics["gradient_norm"] = optax.tree.norm(gradient)
+    state = TrainState(
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, updates),
+      batch_stats=batch_stats,
+      opt_state=opt_state,
+    )
   return state, metrics
 
 

@@ -209,9 +209,9 @@ def fit(
       indices = pipeline.batch_indices(
         config.seed, now, training.per_dispatch, size, batch_size
       )
-      state, metrics = training.dispatch(
-        state, data, key, parallel.shard(indices, axis=1)
-      )
+      # Placed by hand: what a dispatch would copy unasked is a mistake.
+      indices = parallel.place(parallel.shard(indices, axis=1))
+      state, metrics = training.dispatch(state, data, key, indices)
       before, now = now, now + training.per_dispatch
       log.add(metrics)
       save = crosses(before, now, save_every) or now == total

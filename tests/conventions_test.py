@@ -30,6 +30,7 @@ LAYERS = (
     "checkpoint",
     "metrics",
     "plugins",
+    "trace",
   ),
   ("step", "evaluators", "report", "interop"),
   (
@@ -43,6 +44,7 @@ LAYERS = (
     "figures",
     "flags",
     "log",
+    "profile",
   ),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
@@ -225,6 +227,24 @@ def test_only_parallel_names_the_devices(path):
       strings.add(node.value)
   assert not names & {"pmap", "shard_map", "axis_index", "Mesh"}
   assert "devices" not in strings
+
+
+@pytest.mark.parametrize(
+  ("kind", "scope"), [("Augment", "augment"), ("Attack", "attack")]
+)
+def test_profile_sees_every_plug_in(kind, scope):
+  found = [
+    (path, part)
+    for path in PACKAGE
+    for node in tree(path).body
+    if isinstance(node, ast.ClassDef) and node.name == kind
+    for part in node.body
+    if getattr(part, "name", "") == "__call__"
+  ]
+  assert found
+  for path, part in found:
+    around = [ast.unparse(row) for row in part.decorator_list]
+    assert around == [f"jax.named_scope('{scope}')"], path
 
 
 @pytest.mark.parametrize("path", FLOAT_MATH, ids=str)

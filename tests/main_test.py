@@ -118,13 +118,13 @@ def nothing_runs(monkeypatch):
     (["--config=CONFIGS/standard.py:dataset=foo"], "unknown dataset 'foo'"),
     (["--confg=configs/digits.py"], "'--confg=configs/digits.py', did you mea"),
     (["digits"], "cannot use 'digits': the flags are --config, --workdir"),
-    (["--mode=tain", "--config=x"], "choose train, evaluate, corrupt, e"),
+    (["--mode=tain", "--config=x"], "choose train, evaluate, profile, c"),
     (["--runs=a,b", "--config=x"], "--runs is for --mode=report, not --mode=t"),
     (["--mode=report"], "--mode=report needs --runs=FOLDER,FOLDER"),
     (["--mode=report", "--runs=a", "--config=x"], "for --mode=train or evalu"),
     (["--mode=corrupt"], "--mode=corrupt needs --config=FILE.py and --out=FO"),
     (["--mode=corrupt", "--out=a"], "--config is missing: for example"),
-    (["--mode=corrupt", "--workdir=a"], "evaluate or export or compare or re"),
+    (["--mode=corrupt", "--workdir=a"], "evaluate or profile or export or co"),
     (["--mode=export", "--config.seed=1"], "--config is for --mode=train or"),
     (["--mode=export", "--out=a.safetensors"], "needs --workdir=FOLDER and -"),
     (
@@ -395,7 +395,14 @@ def test_help_names_every_flag_and_config():
   text = flags.parser().format_help()
   names = [f"--{name}" for name in vars(flags.parse([])) if name != "overrides"]
   assert len(names) == 10
-  for name in (*names, "train:", "evaluate:", "report:", "robust_augmix"):
+  for name in (
+    *names,
+    "train:",
+    "evaluate:",
+    "profile:",
+    "report:",
+    "robust_augmix",
+  ):
     assert name in text
 
 

@@ -15,6 +15,8 @@ METHODS = {
   "robust_augmix": robust_augmix,
 }
 STEPS = 10
+# What makes an accelerator wait for the host in the middle of a program.
+HOST = ("callback", "infeed", "outfeed", "stablehlo.send", "stablehlo.recv")
 
 
 def lowered(name, attack_steps=None):
@@ -51,6 +53,16 @@ def test_lowers_for_tpu(name):
   if "augmix" not in name:
     assert loops == least[name]
   assert "xbf16>" in module
+  assert not [word for word in HOST if word in module]
+
+
+def test_a_callback_would_be_seen():
+  def step(x):
+    jax.debug.print("{}", x)
+    return x
+
+  module = jax.jit(step).lower(1.0).as_text()
+  assert [word for word in HOST if word in module]
 
 
 def test_attack_is_a_loop_in_it():

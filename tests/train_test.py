@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from configs import robust_augmix, standard
-from ram_jax import log, settings, train
+from ram_jax import log, parallel, settings, train
 from ram_jax.checkpoint import Checkpoints
 from ram_jax.data import digits
 
 IMAGES, BATCH = 32, 8
+KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,34 @@ def test_resumed_run_equals_uninterrupted(robust, data, tmp_path, after):
     np.testing.assert_array_equal(a, b)
   assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
   assert [row["step"] for row in lines(tmp_path / "cut")] == [3, 4, 6, 8]
+
+
+def test_loop_compiles_once_and_copies_nothing_unasked(
+  robust, data, tmp_path, caplog
+):
+  config, training = robust
+  logged = []
+
+  def dispatch(*args):
+    with (
+      jax.transfer_guard_host_to_device("disallow"),
+      jax.log_compiles(),
+    ):
+      caplog.clear()
+      result = training.dispatch(*args)
+      logged.append([row for row in caplog.messages if "ompil" in row])
+    return result
+
+  watched = dataclasses.replace(training, dispatch=dispatch)
+  assert fit(config, watched, data, tmp_path).step == 8
+  assert logged[1:] == [[]] * 7
+  # Both would have been seen.
+  with jax.log_compiles():
+    jax.jit(lambda x: 3 * x)(np.ones(7))
+  assert "Compiling" in caplog.text
+  unplaced = np.zeros((jax.device_count(), 1, 2), np.int32)
+  with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to"):
+    dispatch(*parallel.replicate((training.create(), data, KEY)), unplaced)
 
 
 def test_seed_changes_the_run(robust, data, tmp_path):

@@ -38,7 +38,7 @@ state, data, key = parallel.replicate(
 for step in range(2):
   indices = 8 * step + np.arange(8, dtype=np.int32)[None]
   state, metrics = training.dispatch(
-    state, data, key, parallel.shard(indices, axis=1)
+    state, data, key, parallel.place(parallel.shard(indices, axis=1))
   )
   jax.block_until_ready(metrics)
 assert jax.device_count() == 4

@@ -62,6 +62,7 @@ class Attack:
           "0 or more and finite"
         )
 
+  @jax.named_scope("attack")
   def __call__(
     self,
     keys: jax.Array,

@@ -65,6 +65,7 @@ class Augment:
       raise ValueError(f"alpha is {self.alpha!r}; give a number above 0")
     object.__setattr__(self, "depth", _depth_range(self.depth))
 
+  @jax.named_scope("augment")
   def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
     """Augments a batch; example i depends on keys[i] and images[i] alone.
 

@@ -33,6 +33,7 @@ class Augment:
     if not whole or isinstance(padding, bool) or padding < 0:
       raise ValueError(f"padding is {padding!r}; give a whole number from 0")
 
+  @jax.named_scope("augment")
   def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
     """Augments a batch; example i depends on keys[i] and images[i] alone.
 

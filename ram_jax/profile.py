@@ -1,0 +1,181 @@
+"""Where the time of a training goes, by part of the step."""
+
+import contextlib
+import itertools
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from ram_jax import parallel, plugins, run_folder, settings, trace, train
+from ram_jax.data import pipeline
+from ram_jax.interop import weights
+from ram_jax.metrics import announce
+from ram_jax.report.rendering import Table
+
+SCHEMA = 1
+FOLDER = "profile"
+HOST = "host"
+WARM_UP, DISPATCHES = 2, 3
+
+
+def profile(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+  """Traces some dispatches of a training, from its start.
+
+  Nothing is read from or written to the folder but `profile/`, so a run that
+  it holds is as it was.
+
+  Args:
+    config: complete, as from `configs/`.
+    workdir: the folder in which `profile/` is made.
+
+  Returns:
+    What profile.json holds.
+
+  Raises:
+    ValueError: for what no run can be made from.
+  """
+  path = config.weights.initial
+  file = weights.read(path) if path else None
+  config = settings.resolve(config, weights=file)
+  source = plugins.build("dataset", config.dataset)
+  images, labels = pipeline.load(source, "train", config.train.images)
+  training = train.build(config, source, images.shape, file)
+  data = {"images": images, "labels": labels}
+  folder = pathlib.Path(workdir) / FOLDER
+  with _scopes_in_cache():
+    found = _measure(config, training, data, folder)
+  if parallel.is_first_process():
+    run_folder.write_json(found, folder / "profile.json")
+  return found
+
+
+def table(found: dict[str, Any]) -> Table:
+  """Shows a profile.
+
+  Args:
+    found: what profile.json holds.
+
+  Returns:
+    A row for each part, the largest first but for the last two.
+  """
+  parts, seconds, steps = found["parts"], found["seconds"], found["steps"]
+  named = sorted(trace.PARTS.values(), key=parts.get, reverse=True)
+  rows = [
+    (name, f"{1000 * parts[name] / steps:.2f}", f"{parts[name] / seconds:.1%}")
+    for name in (*named, trace.OTHER, HOST)
+  ]
+  rows.append(("all", f"{1000 * seconds / steps:.2f}", "100.0%"))
+  device = found["device"]
+  notes = (
+    f"{steps} steps in {found['dispatches']} dispatches on "
+    f"{device['count']} x {device['kind']}",
+    f"attributed to a part: {found['attributed']:.1%} of the devices' time",
+    f"{HOST}: the devices wait",
+    f"without tracing a step takes "
+    f"{1000 * found['untraced_seconds'] / steps:.2f} ms",
+  )
+  return Table(("part", "ms per step", "share"), tuple(rows), notes)
+
+
+@contextlib.contextmanager
+def _scopes_in_cache() -> Iterator[None]:
+  """Keeps compiled programs apart that differ in their scopes alone."""
+  name = "jax_compilation_cache_include_metadata_in_key"
+  before = getattr(jax.config, name)
+  jax.config.update(name, True)
+  try:
+    yield
+  finally:
+    jax.config.update(name, before)
+
+
+def _measure(
+  config: ConfigDict,
+  training: train.Training,
+  data: dict[str, Any],
+  folder: pathlib.Path,
+) -> dict[str, Any]:
+  announce("compiling, then tracing")
+  dispatches = _dispatches(config, training, data)
+  _run(dispatches, WARM_UP)
+  _, untraced = _run(dispatches, DISPATCHES)
+  tracing = contextlib.nullcontext()
+  if first := parallel.is_first_process():
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # it would slow the host down
+    tracing = jax.profiler.trace(
+      folder, create_perfetto_trace=True, profiler_options=options
+    )
+  with tracing:
+    program, seconds = _run(dispatches, DISPATCHES)
+  steps = DISPATCHES * training.per_dispatch
+  timing = {"seconds": seconds, "untraced_seconds": untraced, "steps": steps}
+  return _found(config, program, folder, timing) if first else {}
+
+
+def _dispatches(
+  config: ConfigDict, training: train.Training, data: dict[str, Any]
+) -> Iterator[tuple[Any, Any]]:
+  """The compiled program and the metrics of one dispatch after another."""
+  # As in train.fit.
+  key = jax.random.fold_in(jax.random.key(config.seed), 1)
+  state, data, key = parallel.replicate((training.create(), data, key))
+  size, batch_size = len(data["labels"]), config.train.batch_size
+  program = None
+  for now in itertools.count(0, training.per_dispatch):
+    indices = pipeline.batch_indices(
+      config.seed, now, training.per_dispatch, size, batch_size
+    )
+    batch = (state, data, key, parallel.place(parallel.shard(indices, axis=1)))
+    # The cache has it for the call, too, which on several hosts can not be made
+    # on the program itself.
+    program = program or training.dispatch.lower(*batch).compile()
+    state, metrics = training.dispatch(*batch)
+    yield program, metrics
+
+
+def _run(dispatches: Iterator, count: int) -> tuple[Any, float]:
+  """The program, and the seconds that some dispatches take."""
+  start = time.monotonic()
+  for row in itertools.islice(dispatches, count):
+    if jax.default_backend() == "cpu":  # as while training, see log.py
+      jax.block_until_ready(row[1])
+  program, metrics = row
+  jax.block_until_ready(metrics)
+  return program, time.monotonic() - start
+
+
+def _found(
+  config: ConfigDict, program: Any, folder: pathlib.Path, timing: dict[str, Any]
+) -> dict[str, Any]:
+  """What profile.json holds."""
+  paths = folder.glob("plugins/profile/*/*.xplane.pb")
+  path = max(paths, key=lambda path: path.stat().st_mtime)
+  profile_data = jax.profiler.ProfileData.from_file(str(path))
+  total = trace.by_part(program.as_text(), profile_data)
+  if not (busy := sum(total.values())):
+    raise ValueError(
+      f"{path} names no instruction of the program: on this device the parts "
+      "cannot be told, but XProf or Perfetto can show the trace"
+    )
+  devices = jax.local_device_count()
+  parts = {name: seconds / devices for name, seconds in total.items()}
+  device = jax.devices()[0]
+  return {
+    "schema": SCHEMA,
+    "config": config.to_dict(),
+    "device": {
+      "platform": device.platform,
+      "kind": device.device_kind,
+      "count": jax.device_count(),
+    },
+    "dispatches": DISPATCHES,
+    **timing,
+    "parts": parts | {HOST: timing["seconds"] - busy / devices},
+    "attributed": 1 - total[trace.OTHER] / busy,
+    "trace": str(path.relative_to(folder).parent),
+  }

@@ -1,0 +1,260 @@
+"""From a trace and a compiled program to the time that each part takes.
+
+A part is what a `jax.named_scope` of the step is called; XLA keeps the scopes
+as the `op_name` of every instruction, through fusions and gradients.
+"""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, NamedTuple
+
+# By scope. Where scopes nest, the outermost counts.
+PARTS = {
+  "crop_flip": "crop and flip",
+  "augment": "augmentation",
+  "attack": "attack",
+  "forward": "forward and backward",
+  "update": "update",
+  "communication": "communication",
+}
+OTHER = "other"
+_COLLECTIVES = (
+  "all-reduce",
+  "all-gather",
+  "all-to-all",
+  "reduce-scatter",
+  "collective-",
+)
+# Their time is that of the instructions which they run.
+_CONTAINERS = ("while", "call", "conditional")
+_COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) .*\{$")
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)")
+_OPCODE = re.compile(r" ([a-z][\w\-]*)\(")
+_SCOPES = re.compile(r'op_name="([^"]*)"')
+_NAME = re.compile(r"%([\w.\-]+)")
+_ORDER = re.compile(r"control-predecessors=\{[^}]*\}")
+_CALLED = re.compile(
+  r"(?:calls|to_apply|body|condition|computations?)="
+  r"\{?(%[\w.\-]+(?:, %[\w.\-]+)*)"
+)
+# `end: NAME` closes on any thread what began under the same flow number.
+_END = "end: "
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+  """One instruction of a compiled program.
+
+  Attributes:
+    opcode: such as `fusion`.
+    scope: the key of `PARTS` that its own metadata name, if any.
+    inside: name of the computation in which it stands.
+    calls: names of the computations that it runs.
+    operands: names of the instructions whose results it takes.
+  """
+
+  opcode: str
+  scope: str | None
+  inside: str
+  calls: tuple[str, ...]
+  operands: tuple[str, ...]
+
+
+class Event(NamedTuple):
+  """An instruction's run on a device; times in ns on the device's clock."""
+
+  device: str
+  name: str
+  start: float
+  end: float
+
+
+def read_program(text: str) -> dict[str, Instruction]:
+  """Reads the instructions of a compiled program.
+
+  Args:
+    text: from `compiled.as_text()`.
+
+  Returns:
+    The instructions by name, those of all computations.
+  """
+  found, inside = {}, ""
+  for line in text.splitlines():
+    if match := _COMPUTATION.match(line):
+      inside = match[1]
+    elif match := _INSTRUCTION.match(line):
+      found[match[1]] = _instruction(match[2], inside)
+  return found
+
+
+def _instruction(text: str, inside: str) -> Instruction:
+  opcode, scopes = _OPCODE.search(text), _SCOPES.search(text)
+  calls = [x for row in _CALLED.findall(text) for x in _NAME.findall(row)]
+  names = _NAME.findall(_ORDER.sub("", text.split("metadata=")[0]))
+  return Instruction(
+    opcode=opcode[1] if opcode else "",
+    scope=_outermost(scopes[1]) if scopes else None,
+    inside=inside,
+    calls=tuple(calls),
+    operands=tuple(name for name in names if name not in calls),
+  )
+
+
+def _outermost(op_name: str) -> str | None:
+  """The first of `PARTS` in jit(f)/transpose(jvp(forward))/vmap(g)/add."""
+  words = re.split(r"[/()]", op_name)
+  return next((word for word in words if word in PARTS), None)
+
+
+def parts(program: dict[str, Instruction]) -> dict[str, str]:
+  """Says to which part every instruction belongs.
+
+  A collective is communication, wherever it stands. What has no scope, as
+  many copies that the compiler adds, has that of most instructions which it
+  fuses, else that of the loop in which it stands, else the one that all which
+  give to it and take from it agree on.
+
+  Args:
+    program: from `read_program`.
+
+  Returns:
+    A value of `PARTS`, or `OTHER`, by instruction.
+  """
+  inner = collections.defaultdict(collections.Counter)
+  callers, near = {}, collections.defaultdict(set)
+  for name, row in program.items():
+    inner[row.inside][row.scope] += row.scope is not None
+    callers |= dict.fromkeys(row.calls, row)
+    for other in row.operands:
+      near[name].add(program[other].scope if other in program else None)
+      near[other].add(row.scope)
+
+  def outside(row: Instruction) -> str | None:
+    fused = sum((inner[name] for name in row.calls), collections.Counter())
+    if found := row.scope or max(fused, key=fused.get, default=None):
+      return found
+    return outside(callers[row.inside]) if row.inside in callers else None
+
+  def part(name: str, row: Instruction) -> str:
+    if row.opcode.startswith(_COLLECTIVES):
+      return PARTS["communication"]
+    agreed = near[name] - {None}
+    scope = outside(row) or (agreed.pop() if len(agreed) == 1 else None)
+    return PARTS.get(scope, OTHER)
+
+  return {name: part(name, row) for name, row in program.items()}
+
+
+def events(profile: Any) -> Iterator[Event]:
+  """Finds the runs of instructions in a trace: what differs by platform.
+
+  TPUs have a plane for each device, whose line `XLA Ops` names them; GPUs one
+  with a line for each stream, whose kernels say of which instruction they are.
+  CPUs have one plane for all devices, with a line for each thread.
+
+  Args:
+    profile: a `jax.profiler.ProfileData`. It is held until the end: what its
+      planes show dies with it.
+
+  Yields:
+    The events, in no order.
+  """
+  for plane in profile.planes:
+    if plane.name.startswith("/device:TPU"):
+      for line in plane.lines:
+        if line.name == "XLA Ops":
+          for event in line.events:
+            # Some versions give the whole instruction: %add.1 = f32[8] add(…
+            name = event.name.split(" = ")[0].lstrip("%")
+            yield Event(plane.name, name, event.start_ns, event.end_ns)
+    elif plane.name.startswith("/device:GPU"):
+      for line in plane.lines:
+        for event in line.events:
+          if name := dict(event.stats).get("hlo_op"):
+            yield Event(plane.name, name, event.start_ns, event.end_ns)
+    elif plane.name == "/host:CPU":
+      yield from _cpu_events(plane)
+
+
+def _cpu_events(plane: Any) -> Iterator[Event]:
+  """An instruction may end on another thread than it began on."""
+  ends, begun = {}, []
+  for line in plane.lines:
+    for event in line.events:
+      if event.name.startswith(_END):
+        ends[dict(event.stats).get("_c")] = event.end_ns
+      elif "hlo_op" in (stats := dict(event.stats)):
+        begun.append((event, stats))
+  for event, stats in begun:
+    end = max(event.end_ns, ends.get(stats.get("_p"), 0))
+    device = str(stats.get("device_ordinal"))
+    yield Event(device, stats["hlo_op"], event.start_ns, end)
+
+
+def shares(
+  found: Iterable[Event], containers: Collection[str]
+) -> collections.Counter[str]:
+  """Divides the time in which devices are busy among instructions.
+
+  Every moment counts once for each device: what runs at the same time, on
+  other threads or streams, shares it equally, and a loop counts only while
+  nothing in it runs. So the shares add up to the busy time.
+
+  Args:
+    found: from `events`.
+    containers: names of loops, calls and branches.
+
+  Returns:
+    ns by instruction, summed over devices.
+  """
+  by_device = collections.defaultdict(list)
+  for event in found:
+    by_device[event.device].append(event)
+  total = collections.Counter()
+  for rows in by_device.values():
+    total += _shares(rows, containers)
+  return total
+
+
+def _shares(
+  found: list[Event], containers: Collection[str]
+) -> collections.Counter[str]:
+  """The shares of one device."""
+  # At equal times what ends goes before what starts.
+  turns = [(event.end, False, i) for i, event in enumerate(found)]
+  turns += [(event.start, True, i) for i, event in enumerate(found)]
+  total, now = collections.Counter(), 0.0
+  running, around = {}, {}  # as ordered sets
+  for time, starts, i in sorted(turns):
+    # Of nested containers the one that started last.
+    active = list(running) or list(around)[-1:]
+    for j in active:
+      total[found[j].name] += (time - now) / len(active)
+    now = time
+    chosen = around if found[i].name in containers else running
+    if starts:
+      chosen[i] = None
+    else:
+      chosen.pop(i, None)
+  return total
+
+
+def by_part(text: str, profile: Any) -> dict[str, float]:
+  """The time that devices spend in each part of a traced program.
+
+  Args:
+    text: from `compiled.as_text()`.
+    profile: a `jax.profiler.ProfileData`, of that program alone.
+
+  Returns:
+    Seconds by value of `PARTS` and `OTHER`, summed over devices.
+  """
+  program = read_program(text)
+  part = parts(program)
+  containers = {n for n, row in program.items() if row.opcode in _CONTAINERS}
+  total = dict.fromkeys((*PARTS.values(), OTHER), 0.0)
+  for name, time in shares(events(profile), containers).items():
+    total[part.get(name, OTHER)] += time / 1e9
+  return total

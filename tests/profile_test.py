@@ -1,0 +1,58 @@
+"""A profile of RobustAugMix, as the program writes and shows it."""
+
+import json
+
+import numpy as np
+import pytest
+
+import main as program
+from ram_jax import trace
+
+# Flip and crop in place of AugMix, whose compilation takes long.
+CONFIG = """
+from configs import robust_augmix
+
+def get_config(argument=""):
+  config = robust_augmix.get_config("smoke,dataset=arrays")
+  config.dataset.path = {path!r}
+  config.method.attack.steps = 1
+  with config.unlocked():
+    config.method.augment = {{"name": "basic", "padding": 1, "flip": True}}
+  return config
+"""
+
+
+def test_profile_beside_a_run(tmp_path, capsys):
+  rng, data = np.random.default_rng(0), {}
+  for split in ("train", "test"):
+    data[f"{split}_images"] = rng.integers(0, 256, (64, 8, 8, 3), np.uint8)
+    data[f"{split}_labels"] = np.arange(64) % 4
+  np.savez(tmp_path / "data.npz", **data)
+  config, folder = tmp_path / "mine.py", tmp_path / "run"
+  config.write_text(CONFIG.format(path=str(tmp_path / "data.npz")))
+  # Of another run: nothing of it is looked at.
+  (folder / "checkpoints" / "8").mkdir(parents=True)
+  kept = {"config.json": "{}", "metrics.jsonl": "x", "checkpoints/8/state": "y"}
+  for name, text in kept.items():
+    (folder / name).write_text(text)
+
+  flags = [f"--config={config}", f"--workdir={folder}", "--mode=profile"]
+  assert program.main(flags) == 0
+  shown = capsys.readouterr().out
+
+  files = [path for path in folder.rglob("*") if path.is_file()]
+  beside = [path for path in files if folder / "profile" not in path.parents]
+  assert {str(p.relative_to(folder)): p.read_text() for p in beside} == kept
+  found = json.loads((folder / "profile" / "profile.json").read_text())
+  names = {path.name.partition(".")[2] for path in files}
+  assert {"xplane.pb", "trace.json.gz"} <= names
+  assert len(list((folder / "profile" / found["trace"]).iterdir())) == 3
+
+  parts = found["parts"]
+  assert set(parts) == {*trace.PARTS.values(), "other", "host"}
+  assert all(parts[name] > 0 for name in parts), parts
+  assert sum(parts.values()) == pytest.approx(found["seconds"])
+  assert found["attributed"] > 0.8
+  for name in parts:
+    assert f"{parts[name] / found['seconds']:.1%}" in shown, name
+  assert found["steps"] == 3 and found["config"]["train"]["unroll"]
