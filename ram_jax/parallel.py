@@ -108,10 +108,25 @@ def replicate(tree: Any) -> Any:
   Returns:
     The same values, replicated over the local devices.
   """
+  return jax.device_put(tree, _sharding())
+
+
+def place(tree: Any) -> Any:
+  """Places rows on the local devices that they are for.
+
+  Args:
+    tree: arrays [local devices, ...] on the host.
+
+  Returns:
+    The same values, row i on local device i alone.
+  """
+  return jax.device_put(tree, _sharding(AXIS))
+
+
+def _sharding(*axes: str) -> jax.sharding.NamedSharding:
   # The mesh has pmap's own axis name: equal shardings, so no copy on entry.
   mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
-  spec = jax.sharding.PartitionSpec()
-  return jax.device_put(tree, jax.sharding.NamedSharding(mesh, spec))
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
 
 def shard(array: np.ndarray, axis: int = 0) -> np.ndarray:
@@ -140,20 +155,22 @@ def mean(tree: Any) -> Any:
   return jax.lax.pmean(tree, AXIS)
 
 
-def training_dispatch(function: Callable) -> Callable:
+def training_dispatch(function: Callable, streamed: bool) -> Callable:
   """Maps a training function over the devices; its state is donated.
 
   Args:
-    function: (state, data, key, indices) -> (state, metrics), where state,
-      data and key are the same on all devices and so are both results.
+    function: (state, data, key, indices) -> (state, metrics), where state and
+      key are the same on all devices and so are both results.
+    streamed: every device has data of its own, not all the same.
 
   Returns:
-    The same function; its `indices` have a leading axis of local devices.
+    The same function; its `indices` have a leading axis of local devices, and
+    its data too if they are streamed.
   """
   return jax.pmap(
     function,
     axis_name=AXIS,
-    in_axes=(None, None, None, 0),
+    in_axes=(None, 0 if streamed else None, None, 0),
     out_axes=None,
     donate_argnums=0,
   )

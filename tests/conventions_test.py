@@ -31,7 +31,7 @@ LAYERS = (
     "metrics",
     "plugins",
   ),
-  ("step", "evaluators", "report", "interop"),
+  ("step", "feed", "evaluators", "report", "interop"),
   (
     "train",
     "evaluate",
