@@ -5,9 +5,12 @@ local devices, and pmapped functions take and return them whole (`in_axes` and
 `out_axes` None). What leaves so was reduced or gathered over the axis first.
 """
 
+import contextlib
 import glob
 import importlib.util
 import os
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +19,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 AXIS = "devices"
+# Where Kubernetes names the hosts of a slice.
+SLICE = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
 
 
 def initialize() -> None:
@@ -49,14 +54,41 @@ def initialize() -> None:
     jax.distributed.initialize()
 
 
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+  """Around a program: where one process of several fails, none waits long.
+
+  At exit JAX waits for the other processes, for minutes, while they wait in a
+  collective for the one that failed. So a failure ends the process at once, and
+  the others by the connection that it closes, or by its missing heartbeats.
+  """
+  try:
+    yield
+  except BaseException as error:
+    leaving = isinstance(error, SystemExit)
+    if jax.distributed.is_initialized() and not (leaving and not error.code):
+      if not leaving:
+        traceback.print_exc()
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(error.code if leaving else 1)
+    raise
+
+
 def on_cloud_tpu() -> bool:
-  """Whether this machine has TPU chips, and JAX is to use them."""
+  """Whether this machine has TPU chips of a slice that JAX can ask about."""
   platforms = os.environ.get("JAX_PLATFORMS", "")
   if platforms and "tpu" not in platforms.split(","):
     return False
   # Where the chips of one kind or another show themselves to Linux.
   chips = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
-  return bool(chips) and importlib.util.find_spec("libtpu") is not None
+  # As jax/_src/clusters/cloud_tpu_cluster.py; a notebook's TPU, which may not
+  # be asked about, is alone.
+  slice_known = "TPU_SKIP_MDS_QUERY" not in os.environ or any(
+    name in os.environ for name in SLICE
+  )
+  installed = importlib.util.find_spec("libtpu") is not None
+  return bool(chips) and installed and slice_known
 
 
 def is_first_process() -> bool:
