@@ -41,14 +41,14 @@ def main() -> None:
 
 
 def measure(dispatches: int, streamed: bool) -> list[tuple[float, float]]:
-  """Trains and looks at the memory after every dispatch.
+  """Trains and looks at the memory before every dispatch.
 
   Args:
     dispatches: how many, a multiple of 8 (an epoch).
     streamed: data from the host, or on the devices.
 
   Returns:
-    After each of them, in MiB: resident memory of this process, and arrays on
+    Before each of them, in MiB: resident memory of this process, and arrays on
     its devices (which are a part of it, on a CPU).
   """
   config = standard.get_config("model=wrn_10_1")
@@ -75,7 +75,7 @@ def measure(dispatches: int, streamed: bool) -> list[tuple[float, float]]:
     with contextlib.closing(Checkpoints(folder / "checkpoints")) as saved:
       watched = dataclasses.replace(training, dispatch=dispatch)
       train.fit(config, watched, data, folder, saved)
-  return [*found[1:], (resident(), on_devices())]
+  return found
 
 
 def resident() -> float:
