@@ -20,7 +20,11 @@ from jax.experimental import multihost_utils
 
 AXIS = "devices"
 # Where Kubernetes names the hosts of a slice.
-SLICE = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
+SLICE = (
+  "TPU_PROCESS_ADDRESSES_PATH",  # since jax 0.12
+  "TPU_PROCESS_ADDRESSES",
+  "TPU_WORKER_HOSTNAMES",
+)
 
 
 def initialize() -> None:
