@@ -263,4 +263,5 @@ if __name__ == "__main__":
   jax.config.update(
     "jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"]
   )
-  sys.exit(main(sys.argv[1:]))
+  with parallel.ending_together():
+    sys.exit(main(sys.argv[1:]))

@@ -17,7 +17,7 @@ DATASETS = {
   # Of the user's own.
   "arrays": {
     "name": "arrays",  # ram_jax/data/<name>.py, whose fields follow
-    "path": "",  # .npz file of images and labels (ram_jax/data/arrays.py)
+    "path": "",  # .npz file, or folder of .npy (ram_jax/data/arrays.py)
     "num_classes": 0,  # 0: one more than the largest label
     "label": "",  # name in tables; empty: the file's name
   },

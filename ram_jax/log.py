@@ -34,10 +34,10 @@ class Log:
 
   def add(self, metrics: dict[str, jax.Array]) -> None:
     """Takes the metrics [K] of a dispatch."""
-    if self._block:
-      # XLA aborts the process when dispatches with collectives pile up on
-      # simulated devices; on a CPU waiting costs nothing.
-      jax.block_until_ready(metrics)
+    # XLA aborts the process when dispatches with collectives pile up on
+    # simulated devices; on a CPU waiting costs nothing. Elsewhere one waits
+    # behind the one that runs: more would hold their rows on the devices.
+    jax.block_until_ready(metrics if self._block else self._pending[-1:])
     self._pending.append(metrics)
 
   def write(self, now: int) -> None:

@@ -5,9 +5,12 @@ local devices, and pmapped functions take and return them whole (`in_axes` and
 `out_axes` None). What leaves so was reduced or gathered over the axis first.
 """
 
+import contextlib
 import glob
 import importlib.util
 import os
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +19,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 AXIS = "devices"
+# Where Kubernetes names the hosts of a slice.
+SLICE = (
+  "TPU_PROCESS_ADDRESSES_PATH",  # since jax 0.12
+  "TPU_PROCESS_ADDRESSES",
+  "TPU_WORKER_HOSTNAMES",
+)
 
 
 def initialize() -> None:
@@ -49,14 +58,41 @@ def initialize() -> None:
     jax.distributed.initialize()
 
 
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+  """Around a program: where one process of several fails, none waits long.
+
+  At exit JAX waits for the other processes, for minutes, while they wait in a
+  collective for the one that failed. So a failure ends the process at once, and
+  the others by the connection that it closes, or by its missing heartbeats.
+  """
+  try:
+    yield
+  except BaseException as error:
+    leaving = isinstance(error, SystemExit)
+    if jax.distributed.is_initialized() and not (leaving and not error.code):
+      if not leaving:
+        traceback.print_exc()
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(error.code if leaving else 1)
+    raise
+
+
 def on_cloud_tpu() -> bool:
-  """Whether this machine has TPU chips, and JAX is to use them."""
+  """Whether this machine has TPU chips of a slice that JAX can ask about."""
   platforms = os.environ.get("JAX_PLATFORMS", "")
   if platforms and "tpu" not in platforms.split(","):
     return False
   # Where the chips of one kind or another show themselves to Linux.
   chips = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
-  return bool(chips) and importlib.util.find_spec("libtpu") is not None
+  # As jax/_src/clusters/cloud_tpu_cluster.py; a notebook's TPU, which may not
+  # be asked about, is alone.
+  slice_known = "TPU_SKIP_MDS_QUERY" not in os.environ or any(
+    name in os.environ for name in SLICE
+  )
+  installed = importlib.util.find_spec("libtpu") is not None
+  return bool(chips) and installed and slice_known
 
 
 def is_first_process() -> bool:
@@ -156,20 +192,22 @@ def mean(tree: Any) -> Any:
   return jax.lax.pmean(tree, AXIS)
 
 
-def training_dispatch(function: Callable) -> Callable:
+def training_dispatch(function: Callable, streamed: bool) -> Callable:
   """Maps a training function over the devices; its state is donated.
 
   Args:
-    function: (state, data, key, indices) -> (state, metrics), where state,
-      data and key are the same on all devices and so are both results.
+    function: (state, data, key, indices) -> (state, metrics), where state and
+      key are the same on all devices and so are both results.
+    streamed: every device has data of its own, not all the same.
 
   Returns:
-    The same function; its `indices` have a leading axis of local devices.
+    The same function; its `indices` have a leading axis of local devices, and
+    its data too if they are streamed.
   """
   return jax.pmap(
     function,
     axis_name=AXIS,
-    in_axes=(None, None, None, 0),
+    in_axes=(None, 0 if streamed else None, None, 0),
     out_axes=None,
     donate_argnums=0,
   )

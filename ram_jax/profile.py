@@ -1,6 +1,7 @@
 """Where the time of a training goes, by part of the step."""
 
 import contextlib
+import dataclasses
 import itertools
 import pathlib
 import time
@@ -10,7 +11,15 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from ram_jax import parallel, plugins, run_folder, settings, trace, train
+from ram_jax import (
+  feed,
+  parallel,
+  plugins,
+  run_folder,
+  settings,
+  trace,
+  train,
+)
 from ram_jax.data import pipeline
 from ram_jax.interop import weights
 from ram_jax.metrics import announce
@@ -121,16 +130,17 @@ def _dispatches(
   config: ConfigDict, training: train.Training, data: dict[str, Any]
 ) -> Iterator[tuple[Any, Any]]:
   """The compiled program and the metrics of one dispatch after another."""
-  # As in train.fit.
+  # As in train.fit, but for the number of steps.
   key = jax.random.fold_in(jax.random.key(config.seed), 1)
-  state, data, key = parallel.replicate((training.create(), data, key))
-  size, batch_size = len(data["labels"]), config.train.batch_size
-  program = None
-  for now in itertools.count(0, training.per_dispatch):
-    indices = pipeline.batch_indices(
-      config.seed, now, training.per_dispatch, size, batch_size
-    )
-    batch = (state, data, key, parallel.place(parallel.shard(indices, axis=1)))
+  state, key = parallel.replicate((training.create(), key))
+  count = WARM_UP + 2 * DISPATCHES
+  training = dataclasses.replace(
+    training, total_steps=count * training.per_dispatch
+  )
+  program, batch_size = None, config.train.batch_size
+  fed = feed.dispatches(training, data, config.seed, batch_size, now=0)
+  for rows, indices in fed:
+    batch = (state, rows, key, indices)
     # The cache has it for the call, too, which on several hosts can not be made
     # on the program itself.
     program = program or training.dispatch.lower(*batch).compile()

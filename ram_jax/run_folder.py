@@ -15,13 +15,14 @@ from ram_jax.report import runs
 # What may differ between a training run and a later evaluation of it.
 EVALUATION_FIELDS = ("name", "evaluate", "evaluators", "floors")
 
-# Where data and weights lie and what they are called. What they are is said by
-# data.json and by config.weights.fingerprint.
+# Where data and weights lie (on the devices or not, too) and what they are
+# called. What they are is said by data.json and config.weights.fingerprint.
 PLACES = (
   "dataset.folder",
   "dataset.tfds_dir",
   "dataset.path",
   "dataset.label",
+  "train.device_data_gib",
   "weights.initial",
   "weights.measured",
 )

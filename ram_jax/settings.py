@@ -32,6 +32,7 @@ _RULES = {
   "train.log_every": _COUNT,
   "train.checkpoint_every": _COUNT,
   "train.steps_per_dispatch": _COUNT,
+  "train.device_data_gib": _SIZE,
   "train.dtype": _one_of("float32", "bfloat16"),
   "optimizer.learning_rate": _POSITIVE,
   "optimizer.momentum": ("a number from 0 to below 1", lambda v: 0 <= v < 1),

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 
 from ram_jax import (
   evaluate,
+  feed,
   optim,
   parallel,
   plugins,
@@ -40,6 +42,7 @@ class Training:
     total_steps: steps of the whole run.
     per_dispatch: steps in one dispatch; it divides `total_steps`, so that one
       compiled program serves the whole run.
+    streamed: the data come from the host, each dispatch's rows alone.
   """
 
   create: Callable[[], TrainState]
@@ -48,6 +51,7 @@ class Training:
   steps_per_epoch: int
   total_steps: int
   per_dispatch: int
+  streamed: bool
 
 
 def train_and_evaluate(
@@ -151,6 +155,7 @@ def build(
     attack_batch_norm=batch_norm.attack,
     unroll=train.unroll,
   )
+  streamed = math.prod(images_shape) > train.device_data_gib * 2**30
   if file:
     start = (
       optimizer,
@@ -164,11 +169,12 @@ def build(
     )
   return Training(
     create=first,
-    dispatch=parallel.training_dispatch(function),
+    dispatch=parallel.training_dispatch(function, streamed),
     schedule=schedule,
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,
     per_dispatch=largest_divisor(total_steps, train.steps_per_dispatch),
+    streamed=streamed,
   )
 
 
@@ -199,19 +205,18 @@ def fit(
   parallel.check_agreement(
     now, f"the step to go on from (is {folder} shared by all hosts?)"
   )
-  size, batch_size = len(data["labels"]), config.train.batch_size
+  batch_size = config.train.batch_size
   # Weights come from stream 0, steps from stream 1.
   key = jax.random.fold_in(jax.random.key(config.seed), 1)
-  state, data, key = parallel.replicate((state, data, key))
+  state, key = parallel.replicate((state, key))
+  fed = feed.dispatches(training, data, config.seed, batch_size, now)
   save_every = config.train.checkpoint_every * training.steps_per_epoch
-  with contextlib.closing(Log(training, batch_size, folder, now)) as log:
-    while now < total:
-      indices = pipeline.batch_indices(
-        config.seed, now, training.per_dispatch, size, batch_size
-      )
-      # Placed by hand: what a dispatch would copy unasked is a mistake.
-      indices = parallel.place(parallel.shard(indices, axis=1))
-      state, metrics = training.dispatch(state, data, key, indices)
+  with (
+    contextlib.closing(fed),
+    contextlib.closing(Log(training, batch_size, folder, now)) as log,
+  ):
+    for rows, indices in fed:
+      state, metrics = training.dispatch(state, rows, key, indices)
       before, now = now, now + training.per_dispatch
       log.add(metrics)
       save = crosses(before, now, save_every) or now == total

@@ -32,7 +32,7 @@ LAYERS = (
     "plugins",
     "trace",
   ),
-  ("step", "evaluators", "report", "interop"),
+  ("step", "feed", "evaluators", "report", "interop"),
   (
     "train",
     "evaluate",

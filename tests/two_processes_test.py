@@ -1,116 +1,155 @@
-"""Two processes with two devices each take the step that one process takes."""
+"""Two processes with two devices each do what one with four does.
+
+They stream their data, one of them is killed on the way, and both go on.
+"""
 
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# Run by every process; rows of the same global batch on all of them.
+# Run by every process: a whole run, with what ends it early.
 PROGRAM = """
-import sys
+import itertools, os, pathlib, signal, sys, time
 import jax, numpy as np
+from configs import standard
+from ram_jax import evaluate, parallel, train
+
+folder, data, out = map(pathlib.Path, sys.argv[1:4])
+victim = int(sys.argv[4])  # the process that is killed, if any
 jax.config.update("jax_enable_x64", True)
-from configs import adversarial
-from ram_jax import parallel, settings, train
-from ram_jax.checkpoint import Checkpoints
-from ram_jax.data import digits
-from ram_jax.evaluators import clean
-from ram_jax.models.classifier import Classifier
 parallel.initialize()
-config = adversarial.get_config("model=wrn_10_1")
-config.method.attack.steps = 2
-config.train.batch_size = 8
-config = settings.resolve(config)
-rng = np.random.default_rng(0)
-data = {
-  "images": rng.integers(0, 256, (16, 16, 16, 3), np.uint8),
-  "labels": rng.integers(0, 10, 16, np.int32),
-}
-training = train.build(config, digits.Source(), data["images"].shape)
-state, data, key = parallel.replicate(
-  (training.create(), data, jax.random.key(0))
-)
-for step in range(2):
-  indices = 8 * step + np.arange(8, dtype=np.int32)[None]
-  state, metrics = training.dispatch(
-    state, data, key, parallel.place(parallel.shard(indices, axis=1))
-  )
-  jax.block_until_ready(metrics)
+alone = jax.process_count() == 1
 assert jax.device_count() == 4
-parallel.check_agreement(2, "nothing")
-# The checkpoint is common to all processes, and so is what comes back.
-checkpoints = Checkpoints(sys.argv[1])
-checkpoints.save(2, state)
-checkpoints.close()
-checkpoints = Checkpoints(sys.argv[1])
-state = parallel.replicate(checkpoints.restore(training.create()))
-checkpoints.close()
-module = settings.build_model(config, digits.Source(), "float32", None)
-model = Classifier(state.params, state.batch_stats, module)
-host = {name: np.asarray(array)[:13] for name, array in data.items()}
-correct = clean.per_example(model, host, 8)["correct"].sum()
-leaves = jax.tree.leaves((state, metrics, correct))
-np.savez(sys.argv[2], *[np.asarray(x) for x in leaves])
-try:
-  parallel.check_agreement(jax.process_index(), "the step")
-  assert jax.process_count() == 1
-except ValueError as error:
-  assert "the step differs between the processes: [0, 1]" in str(error)
+
+written = []
+def notice(event, arguments):
+  name = os.fspath(arguments[0]) if event in WRITES else ""
+  if str(name).startswith(f"{folder}/"):
+    if event != "open" or arguments[2] & (os.O_WRONLY | os.O_RDWR):
+      written.append(name)
+WRITES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
+sys.addaudithook(notice)
+
+def mortal(function, streamed, real=parallel.training_dispatch):
+  dispatch, calls = real(function, streamed), itertools.count()
+  def run(*arguments):
+    if next(calls) == 3 and jax.process_index() == victim:
+      while not (folder / "checkpoints" / "2").exists():
+        time.sleep(0.01)
+      time.sleep(1)  # the processes agree that it is whole
+      os.kill(os.getpid(), signal.SIGKILL)
+    return dispatch(*arguments)
+  return run
+parallel.training_dispatch = mortal
+
+def spy(config, evaluation, state, *rest, real=evaluate.run):
+  results = real(config, evaluation, state, *rest)
+  leaves = [*jax.tree.leaves(state), results["clean"]["correct"]]
+  np.savez(out, *map(np.asarray, leaves))
+  return results
+evaluate.run = spy
+
+config = standard.get_config("model=wrn_10_1,dataset=arrays")
+config.dataset.path = str(data)
+config.train.batch_size = config.evaluate.batch_size = 8
+config.train.epochs = 2
+config.train.device_data_gib = float(alone)  # streamed by two processes
+config.evaluators = {"clean": {"name": "clean"}}
+with parallel.ending_together():
+  train.train_and_evaluate(config, folder)
+  assert bool(written) == parallel.is_first_process(), written
+  parallel.check_agreement(2, "nothing")
+  try:
+    parallel.check_agreement(jax.process_index(), "the step")
+    assert alone
+  except ValueError as error:
+    assert "the step differs between the processes: [0, 1]" in str(error)
 """
 
 
-def start(devices, folder, out, **environment):
+def start(devices, folder, data, out, victim=-1, **environment):
   flags = f"--xla_force_host_platform_device_count={devices}"
   environment = os.environ | {
     "XLA_FLAGS": flags,
     "JAX_PLATFORMS": "cpu",
+    # Without it all are ready at the same time: gloo waits for 30 seconds.
+    "JAX_ENABLE_COMPILATION_CACHE": "0",
     "PYTHONPATH": str(ROOT),
     **environment,
   }
-  command = [sys.executable, "-c", PROGRAM, str(folder), str(out)]
+  command = [sys.executable, "-c", PROGRAM, folder, data, out, victim]
   return subprocess.Popen(
-    command, env=environment, stderr=subprocess.PIPE, text=True
+    list(map(str, command)),
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
   )
 
 
-def finish(processes):
-  for process in processes:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors[-3000:]
-
-
-def free_port():
+def start_two(folder, data, victim=-1):
   with socket.socket() as probe:
     probe.bind(("localhost", 0))
-    return probe.getsockname()[1]
+    port = probe.getsockname()[1]
+  return [
+    start(
+      2,
+      folder,
+      data,
+      folder.parent / f"two{index}.npz",
+      victim,
+      JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
+      JAX_NUM_PROCESSES="2",
+      JAX_PROCESS_ID=str(index),
+    )
+    for index in range(2)
+  ]
 
 
-def test_two_processes_equal_one(tmp_path):
+def finish(process):
+  said, _ = process.communicate(timeout=300)
+  return process.returncode, said[-3000:]
+
+
+@pytest.fixture
+def data(tmp_path):
+  """16 training images, 13 for testing: no multiple of the batch."""
+  rng = np.random.default_rng(0)
+  arrays = {}
+  for split, size in (("train", 16), ("test", 13)):
+    images = rng.integers(0, 256, (size, 8, 8, 3), np.uint8)
+    arrays[f"{split}_images"] = images
+    arrays[f"{split}_labels"] = np.arange(size) % 4
+  np.savez(tmp_path / "data.npz", **arrays)
+  return tmp_path / "data.npz"
+
+
+def test_two_processes_equal_one_even_if_one_was_killed(data, tmp_path):
   one = tmp_path / "one.npz"
-  finish([start(4, tmp_path / "one", one)])
-  address = f"localhost:{free_port()}"
-  outs = [tmp_path / f"two{index}.npz" for index in range(2)]
-  finish(
-    [
-      start(
-        2,
-        tmp_path / "two",
-        out,
-        JAX_COORDINATOR_ADDRESS=address,
-        JAX_NUM_PROCESSES="2",
-        JAX_PROCESS_ID=str(index),
-      )
-      for index, out in enumerate(outs)
-    ]
-  )
+  code, said = finish(start(4, tmp_path / "one", data, one))
+  assert code == 0, said
+  folder = tmp_path / "two"
+  ends = [finish(process) for process in start_two(folder, data, victim=1)]
+  assert ends[1][0] == -9, ends
+  # 1: its connection is lost; -6: JAX misses the other's heartbeats.
+  assert ends[0][0] in (1, -6), ends
+  assert not (tmp_path / "two0.npz").exists()
+  ends = [finish(process) for process in start_two(folder, data)]
+  for code, said in ends:
+    assert code == 0, said
+  assert re.search("going on from step 2 of 4", ends[0][1])
   wanted = np.load(one)
   assert len(wanted.files) > 20
-  for found in map(np.load, outs):
+  for index in range(2):
+    found = np.load(tmp_path / f"two{index}.npz")
     assert found.files == wanted.files
     for name in wanted.files:
       scale = max(np.linalg.norm(wanted[name]), 1e-300)

@@ -1,4 +1,4 @@
-"""A data set of one's own: four arrays in an .npz file."""
+"""A data set of one's own: four arrays in an .npz file or in a folder."""
 
 import dataclasses
 import functools
@@ -14,14 +14,15 @@ _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Images and labels from `numpy.savez`.
+  """Images and labels from `numpy.savez`, or from `numpy.save` in a folder.
 
-  The file holds train_images, train_labels, test_images and test_labels:
-  images uint8 [N, H, W, 3], or grey [N, H, W] or [N, H, W, 1], and integer
-  labels [N].
+  The file holds train_images, train_labels, test_images and test_labels, the
+  folder train_images.npy and so on: images uint8 [N, H, W, 3], or grey
+  [N, H, W] or [N, H, W, 1], and integer labels [N]. Images in a folder are
+  mapped: they are read where they are used, and need not fit in memory.
 
   Attributes:
-    path: the file ('~' is expanded).
+    path: the file or folder ('~' is expanded).
     num_classes: number of classes; 0: one more than the largest label.
     label: name for tables; empty: the file's name.
   """
@@ -80,7 +81,7 @@ class Source:
         f"{self.path}: {key} is {images.dtype} {list(images.shape)}, expected"
         " uint8 [N, H, W, 3] or [N, H, W]"
       )
-    return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
+    return np.broadcast_to(images, (*images.shape[:3], 3))  # not copied
 
   def _labels(self, split: str) -> np.ndarray:
     key = f"{split}_labels"
@@ -92,12 +93,16 @@ class Source:
   @functools.cached_property
   def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Exact, from counts of each value: no copy of the images as floats."""
+    images = self._images("train")
+    counts = np.zeros((3, 256), np.int64)
+    for start in range(0, len(images), pipeline.CHUNK):
+      part = np.moveaxis(images[start : start + pipeline.CHUNK], -1, 0)
+      counts += [np.bincount(c.ravel(), minlength=256) for c in part]
     values = np.arange(256) / 255
     mean, std = [], []
-    for channel in np.moveaxis(self._images("train"), -1, 0):
-      counts = np.bincount(channel.ravel(), minlength=256) / channel.size
-      mean.append(float(counts @ values))
-      std.append(float(np.sqrt(counts @ (values - mean[-1]) ** 2)))
+    for share in counts / counts[0].sum():
+      mean.append(float(share @ values))
+      std.append(float(np.sqrt(share @ (values - mean[-1]) ** 2)))
     if not all(std):
       raise ValueError(
         f"{self.path}: a channel of train_images is constant (std {std}), so"
@@ -107,25 +112,35 @@ class Source:
 
 
 def _read(name: str, key: str) -> np.ndarray:
-  """One array of the file; never a pickled one, which could run code."""
+  """One array; never a pickled one, which could run code."""
   path = pathlib.Path(name).expanduser()
-  if not path.is_file():
+  if not path.exists():
     raise FileNotFoundError(
       f"{path} is missing: dataset.path must name an .npz file with"
-      f" {', '.join(_KEYS)}"
+      f" {', '.join(_KEYS)}, or a folder with these as .npy files"
     )
   try:
-    with zipfile.ZipFile(path) as archive:
-      found = sorted(n.removesuffix(".npy") for n in archive.namelist())
+    found = _found(path)
     if key in found:
+      if path.is_dir():
+        mapped = np.load(path / f"{key}.npy", "r", allow_pickle=False)
+        return np.atleast_1d(mapped).view(np.ndarray)
       with np.load(path, allow_pickle=False) as arrays:
         return np.atleast_1d(arrays[key])
   # A damaged archive fails in any of several ways, an object array in another.
   except Exception as error:
     raise ValueError(
       f"{path}: {key} cannot be read ({error!r}): write plain arrays with"
-      " numpy.savez"
+      " numpy.savez, or with numpy.save into a folder"
     ) from error
   raise ValueError(
     f"{path} lacks {key}: it must hold {', '.join(_KEYS)} and holds {found}"
   )
+
+
+def _found(path: pathlib.Path) -> list[str]:
+  """The arrays of a file or folder by name."""
+  if path.is_dir():
+    return sorted(file.stem for file in path.glob("*.npy"))
+  with zipfile.ZipFile(path) as archive:
+    return sorted(n.removesuffix(".npy") for n in archive.namelist())

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 SPLITS = ("train", "test")
+# Rows at once, where data on a disk must not become a copy in memory.
+CHUNK = 256
 _LIMITS = {"train": "config.train.images", "test": "config.evaluate.images"}
 
 
@@ -114,7 +116,9 @@ def fingerprint(images: np.ndarray, labels: np.ndarray) -> str:
   digest = hashlib.sha256()
   for array in (images, labels):
     digest.update(f"{array.dtype.str} {array.shape};".encode())
-    digest.update(np.ascontiguousarray(array).data)
+    for start in range(0, len(array), CHUNK):  # mapped, or not contiguous
+      part = array[start : start + CHUNK]
+      digest.update(np.ascontiguousarray(part).data)
   return f"sha256:{digest.hexdigest()}"
 
 

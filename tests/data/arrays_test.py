@@ -1,3 +1,5 @@
+import mmap
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,44 @@ def test_content_and_what_follows_from_it(tmp_path):
   np.testing.assert_allclose(source.std, scaled.std((0, 1, 2)), rtol=1e-12)
   assert arrays.Source(source.path, label="Birds").label == "Birds"
   assert arrays.Source(source.path, num_classes=9).num_classes == 9
+
+
+def write_folder(folder, **changes):
+  folder.mkdir(exist_ok=True)
+  for name, array in (GOOD | changes).items():
+    np.save(folder / f"{name}.npy", array)
+  return str(folder)
+
+
+def test_a_folder_is_mapped_and_is_the_same_data(tmp_path, monkeypatch):
+  file = arrays.Source(write(tmp_path / "birds.npz"))
+  folder = arrays.Source(write_folder(tmp_path / "birds"))
+  assert folder.label == "birds"
+  monkeypatch.setattr(pipeline, "CHUNK", 4)  # 6 images in two parts
+  assert (folder.mean, folder.std) == (file.mean, file.std)
+  for split in ("train", "test"):
+    loaded = pipeline.load(folder, split)
+    base = loaded[0]
+    while isinstance(base, np.ndarray):
+      base = base.base
+    assert isinstance(base, mmap.mmap)  # and no copy in memory
+    wanted = pipeline.describe(*pipeline.load(file, split))
+    assert pipeline.describe(*loaded) == wanted
+
+
+def test_a_bad_folder_is_named(tmp_path):
+  folder = tmp_path / "birds"
+  path = write_folder(folder, train_images=np.array([None]))
+  with pytest.raises(ValueError, match="train_images cannot be read"):
+    arrays.Source(path).load("train")  # a pickle
+  write_folder(folder)
+  raw = (folder / "train_images.npy").read_bytes()
+  (folder / "train_images.npy").write_bytes(raw[:-1])
+  with pytest.raises(ValueError, match="train_images cannot be read"):
+    arrays.Source(path).load("train")
+  (folder / "test_labels.npy").unlink()
+  with pytest.raises(ValueError, match="lacks test_labels: .*'test_images'"):
+    arrays.Source(path, num_classes=5).load("test")
 
 
 def test_real_images(shared_data):

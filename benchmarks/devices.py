@@ -1,0 +1,107 @@
+r"""The same training on 1, 2, 4 and 8 devices, in float64.
+
+    python -m benchmarks.devices
+
+Devices are simulated on the CPU. Views are compared bit for bit, as every
+device draws them; the state after three steps of RobustAugMix by its distance
+to that of one device, relative to its norm.
+"""
+
+import json
+import os
+
+COUNTS = (1, 2, 4, 8)
+os.environ["XLA_FLAGS"] = (
+  os.environ.get("XLA_FLAGS", "")
+  + f" --xla_force_host_platform_device_count={max(COUNTS)}"
+)
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+from typing import Any  # noqa: E402
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+
+from configs import robust_augmix  # noqa: E402
+from ram_jax import keys as keys_lib  # noqa: E402
+from ram_jax import parallel, plugins, settings, train  # noqa: E402
+from ram_jax.data import digits  # noqa: E402
+from ram_jax.image.color import dequantise  # noqa: E402
+
+BATCH, STEPS = 8, 3
+KEY = jax.random.key(7)
+
+
+def main() -> None:
+  """Prints how far apart the results are, by number of devices."""
+  jax.config.update("jax_enable_x64", True)
+  rng = np.random.default_rng(0)
+  data = {
+    "images": rng.integers(0, 256, (STEPS * BATCH, 16, 16, 3), np.uint8),
+    "labels": rng.integers(0, 10, STEPS * BATCH, np.int32),
+  }
+  config = robust_augmix.get_config("model=wrn_10_1")
+  config.train.batch_size = BATCH
+  config.method.attack.steps = 2
+  config = settings.resolve(config)
+  first = None
+  for count in COUNTS:
+    found = augmented(config, data["images"][:BATCH], count)
+    found = (found, trained(config, data, count))
+    first = first or found
+    same = np.array_equal(found[0], first[0])
+    apart = np.linalg.norm(found[1] - first[1]) / np.linalg.norm(first[1])
+    print(json.dumps({"on": count, "same": same, "distance": apart}))
+
+
+def augmented(config: Any, images: np.ndarray, count: int) -> np.ndarray:
+  """Crop, flip and AugMix of a batch, shared by devices as a step does.
+
+  Args:
+    config: resolved.
+    images: uint8 [B,H,W,C].
+    count: devices.
+
+  Returns:
+    Images [B,H,W,C].
+  """
+  crop_flip = plugins.build("augment", config.augment)
+  augmix = plugins.build("augment", config.method.augment)
+
+  def draw(
+    state: jax.Array, data: np.ndarray, key: jax.Array, indices: jax.Array
+  ) -> tuple[Any, Any]:
+    positions = parallel.positions(len(indices))
+    crop_keys, view_keys = keys_lib.split(keys_lib.per_example(key, positions))
+    mine = crop_flip(crop_keys, dequantise(data[indices]))
+    mixed = augmix(view_keys, mine)
+    return state, jax.lax.all_gather(mixed, parallel.AXIS, tiled=True)
+
+  shards = np.arange(len(images)).reshape(count, -1)
+  dispatch = parallel.training_dispatch(draw, streamed=False)
+  return np.asarray(dispatch(np.zeros(()), images, KEY, shards)[1])
+
+
+def trained(config: Any, data: dict[str, np.ndarray], count: int) -> np.ndarray:
+  """The state after some steps.
+
+  Args:
+    config: resolved.
+    data: see `step.train_step`.
+    count: devices.
+
+  Returns:
+    All its numbers, [parameters + statistics + momentum].
+  """
+  training = train.build(config, digits.Source(), data["images"].shape)
+  state = jax.tree.map(np.asarray, training.create())
+  for step in range(STEPS):
+    shards = step * BATCH + np.arange(BATCH).reshape(count, 1, -1)
+    state, metrics = training.dispatch(state, data, KEY, shards)
+    jax.block_until_ready(metrics)
+    state = jax.tree.map(np.asarray, state)
+  return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state)])
+
+
+if __name__ == "__main__":
+  main()

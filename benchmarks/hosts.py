@@ -1,0 +1,126 @@
+r"""How long a process trains on, or hangs, after another one is gone.
+
+    python -m benchmarks.hosts
+
+Two processes of `main.py` with two simulated devices each train on this
+machine; then one is killed, or frozen as a host that hangs. The first process
+also coordinates the others, so both are tried.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PATIENCE = 600  # seconds
+
+
+def main() -> None:
+  """Tries every way and prints one line of JSON for each."""
+  for name in ("SIGKILL", "SIGSTOP"):
+    for victim in (1, 0):
+      print(json.dumps(attempt(victim, name)), flush=True)
+
+
+def attempt(victim: int, name: str) -> dict[str, Any]:
+  """Starts two processes, ends one and waits for the other.
+
+  Args:
+    victim: which one.
+    name: of the signal that it gets.
+
+  Returns:
+    The other's exit code, how many seconds it lived on, and its last words.
+  """
+  with tempfile.TemporaryDirectory() as place:
+    folder = pathlib.Path(place) / "run"
+    processes = start(folder)
+    try:
+      wait_for_training(folder, processes)
+      processes[victim].send_signal(getattr(signal, name))
+      began = time.monotonic()
+      said = processes[1 - victim].communicate(timeout=PATIENCE)[0]
+      seconds = round(time.monotonic() - began, 1)
+    finally:
+      for process in processes:
+        process.kill()
+  errors = [line for line in said.splitlines() if "rror" in line]
+  return {
+    "victim": victim,
+    "signal": name,
+    "seconds": seconds,
+    "code": processes[1 - victim].returncode,
+    "first error": errors[0][:300] if errors else None,
+  }
+
+
+def start(folder: pathlib.Path) -> list[subprocess.Popen]:
+  """Starts two processes of one long run.
+
+  Args:
+    folder: the run's.
+
+  Returns:
+    The processes.
+  """
+  with socket.socket() as probe:
+    probe.bind(("localhost", 0))
+    port = probe.getsockname()[1]
+  shared = os.environ | {
+    "JAX_PLATFORMS": "cpu",
+    # So that both compile: gloo waits no longer than 30 seconds for one.
+    "JAX_ENABLE_COMPILATION_CACHE": "0",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+    "JAX_NUM_PROCESSES": "2",
+  }
+  command = [
+    sys.executable,
+    str(ROOT / "main.py"),
+    "--config=configs/standard.py:dataset=digits,smoke",
+    "--config.train.epochs=100000",
+    "--config.train.checkpoint_every=100000",
+    f"--workdir={folder}",
+  ]
+  return [
+    subprocess.Popen(
+      command,
+      cwd=ROOT,
+      env=shared | {"JAX_PROCESS_ID": str(index)},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for index in range(2)
+  ]
+
+
+def wait_for_training(
+  folder: pathlib.Path, processes: list[subprocess.Popen]
+) -> None:
+  """Returns when steps have been logged.
+
+  Args:
+    folder: the run's.
+    processes: its processes.
+
+  Raises:
+    RuntimeError: if one ends before, with what it said.
+  """
+  log = folder / "metrics.jsonl"
+  while not log.exists() or not log.stat().st_size:
+    for process in processes:
+      if process.poll() is not None:
+        raise RuntimeError(process.communicate()[0])
+    time.sleep(0.1)
+
+
+if __name__ == "__main__":
+  main()

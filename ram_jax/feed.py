@@ -1,0 +1,108 @@
+"""What the dispatches of a training are fed with: the whole set, or its rows.
+
+A set that the devices can hold is placed on them once, and a dispatch is given
+indices into it. Of a larger one a dispatch is given its own rows, and indices
+into those: the step is the same function and takes the same bits.
+"""
+
+import collections
+import concurrent.futures
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ram_jax import parallel
+from ram_jax.data import pipeline
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+# Dispatches whose rows wait on the devices, beside the one that runs.
+AHEAD = 2
+
+
+def dispatches(
+  training: Any,
+  data: dict[str, np.ndarray],
+  seed: int,
+  batch_size: int,
+  now: int,
+) -> Iterator[tuple[Any, Any]]:
+  """Data and indices of one dispatch after another, to the end of the run.
+
+  Rows that are streamed are gathered in a thread and put on the devices before
+  they are asked for. Closing the iterator ends the thread.
+
+  Args:
+    training: a `train.Training`.
+    data: `images` uint8 [N,H,W,C] and `labels` int32 [N]; on the host, perhaps
+      mapped from a file.
+    seed: the run's.
+    batch_size: images in a step.
+    now: updates made so far.
+
+  Yields:
+    `data` and `indices` for `training.dispatch`.
+  """
+  order = functools.partial(
+    pipeline.batch_indices,
+    seed,
+    count=training.per_dispatch,
+    size=len(data["labels"]),
+    batch_size=batch_size,
+  )
+  starts = range(now, training.total_steps, training.per_dispatch)
+  if training.streamed:
+    yield from ahead(functools.partial(_rows, data, order), starts, AHEAD)
+    return
+  data = parallel.replicate(data)
+  for start in starts:
+    # Placed by hand: what a dispatch would copy unasked is a mistake.
+    yield data, parallel.place(parallel.shard(order(start), axis=1))
+
+
+def _rows(
+  data: dict[str, np.ndarray],
+  order: Callable[[int], np.ndarray],
+  start: int,
+) -> tuple[Any, Any]:
+  """A dispatch's rows for the local devices; no process reads another's."""
+  shards = parallel.shard(order(start), axis=1)
+  devices, steps, size = shards.shape
+  chosen = shards.reshape(devices, steps * size)
+  rows = {name: array[chosen] for name, array in data.items()}
+  indices = np.arange(steps * size, dtype=np.int32).reshape(1, steps, size)
+  return parallel.place((rows, np.repeat(indices, devices, axis=0)))
+
+
+def ahead(
+  make: Callable[[Item], Result], items: Iterable[Item], depth: int
+) -> Iterator[Result]:
+  """Maps over items in one thread, a bounded number of results ahead.
+
+  Args:
+    make: called in the thread, item after item; what it raises is raised here,
+      in its turn.
+    items: what to call it with.
+    depth: results that are made or being made before they are asked for, at
+      least 1.
+
+  Yields:
+    The results in order. Closing the iterator ends the thread.
+  """
+  items = iter(items)
+  pool = concurrent.futures.ThreadPoolExecutor(1, "feed")
+  try:
+    waiting = collections.deque(
+      pool.submit(make, item) for item in itertools.islice(items, depth)
+    )
+    while waiting:
+      result = waiting.popleft().result()
+      waiting.extend(
+        pool.submit(make, item) for item in itertools.islice(items, 1)
+      )
+      yield result
+  finally:
+    pool.shutdown(cancel_futures=True)

@@ -1,0 +1,83 @@
+"""Which processes a run is of, as far as one process can tell."""
+
+import glob
+import importlib.util
+import os
+
+import jax
+import pytest
+
+from ram_jax import parallel
+
+
+@pytest.fixture
+def joined(monkeypatch):
+  """On a machine with a TPU; what is given to jax.distributed.initialize."""
+  calls = []
+  monkeypatch.setattr(glob, "glob", lambda p: [p] if "accel" in p else [])
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+  monkeypatch.setattr(
+    jax.distributed, "initialize", lambda **given: calls.append(given)
+  )
+  for name in os.environ:
+    if name.startswith(("JAX_", "TPU_")):
+      monkeypatch.delenv(name)
+  return calls
+
+
+@pytest.mark.parametrize(
+  ("environment", "wanted"),
+  [
+    ({}, [{}]),  # JAX asks the machine itself
+    ({"JAX_PLATFORMS": "tpu,cpu"}, [{}]),
+    ({"JAX_PLATFORMS": "cpu"}, []),
+    ({"TPU_SKIP_MDS_QUERY": "1"}, []),
+    ({"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "a,b"}, [{}]),
+    (
+      {
+        "JAX_COORDINATOR_ADDRESS": "a:1",
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PROCESS_ID": "0",
+      },
+      [{"coordinator_address": "a:1", "num_processes": 2, "process_id": 0}],
+    ),
+  ],
+  ids=str,
+)
+def test_processes_find_each_other(joined, monkeypatch, environment, wanted):
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  parallel.initialize()
+  assert joined == wanted
+
+
+@pytest.mark.parametrize("gone", ["glob", "find_spec"])
+def test_a_machine_without_tpu_is_alone(joined, monkeypatch, gone):
+  module = glob if gone == "glob" else importlib.util
+  monkeypatch.setattr(module, gone, lambda name: None)
+  parallel.initialize()
+  assert joined == []
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+  ("error", "code"),
+  [
+    (RuntimeError("lost"), 1),
+    (KeyboardInterrupt(), 1),
+    (SystemExit(2), 2),
+    (SystemExit(0), None),
+  ],
+  ids=repr,
+)
+def test_who_fails_does_not_wait_for_others(
+  monkeypatch, capsys, several, error, code
+):
+  codes = []
+  monkeypatch.setattr(jax.distributed, "is_initialized", lambda: several)
+  monkeypatch.setattr(os, "_exit", codes.append)
+  with pytest.raises(type(error)), parallel.ending_together():
+    raise error
+  assert codes == ([code] if several and code else [])
+  said = capsys.readouterr().err
+  assert ("RuntimeError: lost" in said) == (several and "lost" in str(error))
