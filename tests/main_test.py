@@ -197,6 +197,7 @@ def test_config_mistakes(nothing_runs, config, tmp_path, override, words):
     ("evaluators.adversarial.epsilons=1e999", "epsilons are (inf,)"),
     ("evaluators.adversarial.epsilons='a','b'", "give numbers"),
     ("evaluators.adversarial.relative_step_size=0", "number above 0"),
+    ("evaluators.adversarial.check_images=-1", "check_images is -1: give how"),
     ("evaluators.adversarial.attack.epsilon=-1", "adversarial.attack (attack"),
   ],
 )
