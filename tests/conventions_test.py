@@ -43,6 +43,7 @@ LAYERS = (
     "figures",
     "flags",
     "log",
+    "post_mortem",
   ),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
