@@ -9,6 +9,9 @@ import numpy as np
 
 from ram_jax.data import pipeline
 
+# What unpacks to more than this, and to more than so many times its size in the
+# file, is no photograph: a few kilobytes can claim terabytes.
+_LARGE, _RATIO = 2**30, 200
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -31,6 +34,11 @@ class Source:
   label: str = ""
 
   def __post_init__(self) -> None:
+    if self.num_classes < 0:
+      raise ValueError(
+        f"num_classes is {self.num_classes}: give how many classes there are, "
+        "or 0 for one more than the largest label"
+      )
     path = pathlib.Path(self.path).expanduser()
     object.__setattr__(self, "label", self.label or path.stem)
     if not self.num_classes:
@@ -117,6 +125,13 @@ def _read(name: str, key: str) -> np.ndarray:
   try:
     with zipfile.ZipFile(path) as archive:
       found = sorted(n.removesuffix(".npy") for n in archive.namelist())
+      for info in archive.infolist():
+        packed = max(info.compress_size, 1)
+        if info.file_size > max(_LARGE, _RATIO * packed):
+          raise ValueError(
+            f"{info.filename} would unpack from {packed} to {info.file_size} "
+            "bytes"
+          )
     if key in found:
       with np.load(path, allow_pickle=False) as arrays:
         return np.atleast_1d(arrays[key])
