@@ -19,6 +19,7 @@ import main as program
 from configs import robust_augmix
 from ram_jax import command_line, evaluate, settings, train
 from ram_jax.data import arrays as arrays_source
+from ram_jax.data import cifar_c, manifest
 from ram_jax.report import (
   configurations,
   corruption_tables,
@@ -500,3 +501,35 @@ def test_config_json(data, tmp_path, place, mode):
   for tree in changed(saved, (place,)):
     (folder / "config.json").write_text(json.dumps(tree))
     refuses("config.json is damaged", *argv)
+
+
+@pytest.mark.parametrize("harm", ["classes", "image", "missing", "labels"])
+def test_manifest_is_refused_or_used(tmp_path, harm):
+  np.save(tmp_path / "fog.npy", np.zeros((15, 8, 8, 3), np.uint8))
+  np.save(tmp_path / "labels.npy", np.zeros(15, np.uint8))
+  names = ("fog.npy", "labels.npy")
+  tree = {
+    "schema": 1,
+    "made_with": {
+      "seed": 0,
+      "data": {"label": "D", "classes": 4, "image": [8, 8, 3], "size": 3}
+      | {"fingerprint": "sha256:0"},
+    },
+    "files": {name: manifest.digest(tmp_path / name) for name in names},
+    "missing": {"frost": "why"},
+  }
+  path = tmp_path / "manifest.json"
+  path.write_text(json.dumps(tree))
+  cifar_c.CorruptedSource(folder=str(tmp_path)).check()  # good as it is
+  refused = 0
+  for place in (p for p in places(tree) if harm in "/".join(map(str, p))):
+    for other in changed(tree, place):
+      path.write_text(json.dumps(other))
+      try:
+        source = cifar_c.CorruptedSource(folder=str(tmp_path))
+        source.check()
+        source.load("fog", 1)
+        assert isinstance(source.missing(), dict)
+      except (ValueError, OSError):
+        refused += 1
+  assert refused > 3
