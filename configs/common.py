@@ -142,6 +142,7 @@ def _smoke(config: ConfigDict) -> None:
   config.evaluate.images = 32
   config.evaluate.batch_size = 32
   config.evaluators.adversarial.epsilons = (1.0,)
+  config.evaluators.adversarial.check_images = 0
   config.evaluators.corruption.generate = False
   config.evaluators.fourier.images = 0
   config.floors = ()

@@ -123,6 +123,10 @@ def get_config() -> ConfigDict:
       "name": "adversarial",  # its fields follow
       "epsilons": (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0),  # L2, pixels in [0,1]
       "relative_step_size": RELATIVE_STEP_SIZE,  # in units of epsilon
+      # First N test images on which it is checked that the attack works: by
+      # twice the steps, noise and gradients, about 2 * steps + 1 gradients an
+      # image. 0: not checked.
+      "check_images": 200,
       "attack": attack(steps=10),  # its epsilon draws the picture of views
     }
   )

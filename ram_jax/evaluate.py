@@ -226,6 +226,10 @@ def notes(config: ConfigDict, results: dict[str, Any]) -> list[str]:
   if "adversarial" in results:
     name = results["adversarial"]["attack"]["name"]
     found.append(f"adversarial accuracy: {name}, not AutoAttack")
+  for name, part in results.items():
+    checks = part.get("checks", {}) if isinstance(part, dict) else {}
+    warned = checks.get("warnings", ())
+    found += [f"the attack may fail ({name}): {text}" for text in warned]
   augment = config.method.to_dict().get("augment", {})
   if augment.get("operations") == 13:
     found.append("trained with 13 operations, which overlap the corruptions")

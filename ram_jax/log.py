@@ -10,6 +10,20 @@ import numpy as np
 from ram_jax import parallel
 from ram_jax.metrics import MetricWriter, Progress
 
+ADVICE = (
+  "The last checkpoint before it is kept; a lower "
+  "config.optimizer.learning_rate (in a new --workdir) is the usual cure"
+)
+
+
+class NotFiniteError(FloatingPointError):
+  """A NaN or an infinity in a step, whose number is `step`."""
+
+  def __init__(self, message: str, step: int) -> None:
+    """Takes the message and the step, counted from 1."""
+    super().__init__(message)
+    self.step = step
+
 
 class Log:
   """Collects metrics per dispatch, checks them and writes their means."""
@@ -77,15 +91,14 @@ def check_finite(rows: dict[str, np.ndarray], since: int) -> None:
     since: updates made before the first of them.
 
   Raises:
-    FloatingPointError: naming the first such step and its parts.
+    NotFiniteError: naming the first such step and its parts.
   """
   bad = {name: ~np.isfinite(values) for name, values in rows.items()}
   steps = np.flatnonzero(np.any(list(bad.values()), axis=0))
   if len(steps):
     first = steps[0]
     parts = [f"{n} is {rows[n][first]}" for n in rows if bad[n][first]]
-    raise FloatingPointError(
-      f"step {since + first + 1}: {', '.join(parts)}. The last checkpoint "
-      "before it is kept; a lower config.optimizer.learning_rate (in a new "
-      "--workdir) is the usual cure"
+    raise NotFiniteError(
+      f"step {since + first + 1}: {', '.join(parts)}. {ADVICE}",
+      since + int(first) + 1,
     )

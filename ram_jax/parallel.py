@@ -192,13 +192,21 @@ def mean(tree: Any) -> Any:
   return jax.lax.pmean(tree, AXIS)
 
 
-def training_dispatch(function: Callable, streamed: bool) -> Callable:
-  """Maps a training function over the devices; its state is donated.
+def gather(tree: Any) -> Any:
+  """Inside a mapped function: the rows of all devices, in order."""
+  return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True), tree)
+
+
+def training_dispatch(
+  function: Callable, streamed: bool, donate: bool = True
+) -> Callable:
+  """Maps a training function over the devices.
 
   Args:
     function: (state, data, key, indices) -> (state, metrics), where state and
       key are the same on all devices and so are both results.
     streamed: every device has data of its own, not all the same.
+    donate: the state's memory is used for the new one.
 
   Returns:
     The same function; its `indices` have a leading axis of local devices, and
@@ -209,7 +217,7 @@ def training_dispatch(function: Callable, streamed: bool) -> Callable:
     axis_name=AXIS,
     in_axes=(None, 0 if streamed else None, None, 0),
     out_axes=None,
-    donate_argnums=0,
+    donate_argnums=0 if donate else (),
   )
 
 
@@ -228,10 +236,7 @@ def per_example(function: Callable) -> Callable:
   """
 
   def gathered(shared: Any, index: jax.Array, batch: dict) -> Any:
-    result = function(shared, index, batch)
-    return jax.tree.map(
-      lambda x: jax.lax.all_gather(x, AXIS, tiled=True), result
-    )
+    return gather(function(shared, index, batch))
 
   mapped = jax.pmap(
     gathered, axis_name=AXIS, in_axes=(None, 0, 0), out_axes=None

@@ -28,6 +28,17 @@ PLACES = (
 )
 
 
+# What is used of config.json before anything else looks at it.
+_READ = {
+  "train": {"steps_per_dispatch", "unroll", "dtype"},
+  "weights": {"fingerprint"},
+  "normalization": {"mean", "std"},
+  "dataset": {"name"},
+  "model": {"name"},
+  "method": {"name"},
+}
+
+
 def check(config: ConfigDict, folder: pathlib.Path) -> None:
   """Refuses a folder that cannot be written or holds another training run.
 
@@ -133,6 +144,9 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     found = json.loads(path.read_text())
     if not isinstance(found, dict) or "train" not in found:
       raise ValueError("it holds no configuration")
+    for name, parts in _READ.items():
+      if not isinstance(found.get(name), dict) or parts - found[name].keys():
+        raise ValueError(f"{name} lacks one of {', '.join(sorted(parts))}")
   except ValueError as error:
     raise ValueError(
       f"{path} is damaged ({error}): restore it, or start in a new --workdir"

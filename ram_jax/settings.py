@@ -1,6 +1,7 @@
 """A config made definite for this machine."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +24,11 @@ _LIMIT = ("how many, or 0 for all", lambda v: v >= 0)
 _SIZE = ("a finite number, at least 0", lambda v: 0 <= v < math.inf)
 _POSITIVE = ("a finite number above 0", lambda v: 0 < v < math.inf)
 _RULES = {
-  "name": ("a name, it names the folder of the run", bool),
+  # It is part of a path: runs/<name>-<seed>.
+  "name": (
+    "a name of letters, digits and . _ + -, it names the folder of the run",
+    lambda v: re.fullmatch(r"\w[\w.+-]*", v),
+  ),
   # numpy's and JAX's seeds differ beyond 32 bits.
   "seed": ("a whole number from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32),
   "train.epochs": _COUNT,
@@ -149,6 +154,8 @@ def _check(config: ConfigDict) -> None:
     if group.endswith("attack"):
       if field == "steps":
         rules[name] = _COUNT
+      elif field == "epsilon":
+        rules[name] = _SIZE
       # Without an epsilon there is nothing to step through.
       elif field == "step_size" and values[f"{group}.epsilon"] > 0:
         rules[name] = _POSITIVE
@@ -160,7 +167,10 @@ def _check(config: ConfigDict) -> None:
   if not config.evaluators:
     raise ValueError("config.evaluators is empty: nothing would be measured")
   # Fails now where a row is malformed, and not after the training.
-  tables.floors({}, config.floors)
+  try:
+    tables.floors({}, config.floors)
+  except ValueError as error:
+    raise ValueError(f"config.floors: {error}") from error
 
 
 def _check_weights(config: ConfigDict) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,7 +15,28 @@ from ram_jax.models.classifier import Classifier, forward_views
 from ram_jax.state import TrainState
 
 
-def train_step(
+@flax.struct.dataclass
+class Pass:
+  """What one forward and backward pass over a batch gives on one device.
+
+  Attributes:
+    images: [b,H,W,C] of each view, in the views' order.
+    logits: [b,K] of each view.
+    targets: what the method's loss compares them with.
+    metrics: the loss and the method's metrics, [b] by name.
+    gradient: of the mean loss.
+    batch_stats: the new running statistics.
+  """
+
+  images: tuple[jax.Array, ...]
+  logits: tuple[jax.Array, ...]
+  targets: Any
+  metrics: dict[str, jax.Array]
+  gradient: Any
+  batch_stats: Any
+
+
+def differentiate(
   state: TrainState,
   data: dict[str, jax.Array],
   key: jax.Array,
@@ -23,12 +45,11 @@ def train_step(
   method: Any,
   module: nn.Module,
   crop_flip: Any,
-  optimizer: optax.GradientTransformation,
   separate_views: bool,
   attack_batch_norm: str,
   unroll: bool,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-  """Updates the state on one batch; runs inside the device axis.
+) -> tuple[Pass, tuple[str, ...]]:
+  """Makes a batch's views, and the gradient of the loss; all but the update.
 
   Every random number is a function of (key, state.step, position in the global
   batch, purpose).
@@ -41,14 +62,13 @@ def train_step(
     method: a `Method` of `ram_jax.methods`.
     module: the model.
     crop_flip: an `Augment` applied before everything (flip and crop).
-    optimizer: the run's optimizer.
     separate_views: each view with BatchNorm statistics of its own (the
       author's three forwards), or all views together (AugMix's own code).
     attack_batch_norm: `running` or `batch` statistics while attacking.
     unroll: for CPUs, see `forward_views`.
 
   Returns:
-    The new state and scalar metrics, equal on every device.
+    This device's results, and the views' names.
   """
   positions = parallel.positions(len(indices))
   keys = keys_lib.per_example(jax.random.fold_in(key, state.step), positions)
@@ -65,7 +85,8 @@ def train_step(
   )
   views, targets = method.views(view_keys, batch, model)
   # Only the names' order matters from here on; a dict would sort it.
-  view_images = jax.lax.stop_gradient(tuple(images for _, images in views))
+  names, view_images = zip(*views, strict=True)
+  view_images = jax.lax.stop_gradient(view_images)
 
   @jax.named_scope("forward")
   def objective(params: Any) -> tuple[jax.Array, Any]:
@@ -78,27 +99,60 @@ def train_step(
       unroll=unroll,
     )
     loss, metrics = method.loss(logits, targets)
-    metrics = {"loss": loss} | metrics
-    return loss.mean(), (batch_stats, jax.tree.map(jnp.mean, metrics))
+    return loss.mean(), (logits, {"loss": loss} | metrics, batch_stats)
 
-  gradient, (batch_stats, metrics) = jax.grad(objective, has_aux=True)(
+  gradient, (logits, metrics, batch_stats) = jax.grad(objective, has_aux=True)(
     state.params
   )
+  parts = (view_images, logits, targets, metrics, gradient, batch_stats)
+  return Pass(*parts), names
+
+
+def train_step(
+  state: TrainState,
+  data: dict[str, jax.Array],
+  key: jax.Array,
+  indices: jax.Array,
+  *,
+  optimizer: optax.GradientTransformation,
+  **static: Any,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """Updates the state on one batch; runs inside the device axis.
+
+  Args:
+    state: see `differentiate`.
+    data: see `differentiate`.
+    key: see `differentiate`.
+    indices: see `differentiate`.
+    optimizer: the run's optimizer.
+    **static: see `differentiate`.
+
+  Returns:
+    The new state and scalar metrics, equal on every device. The norms among
+    them are finite only where every number of the new state is.
+  """
+  found, _ = differentiate(state, data, key, indices, **static)
   # The statistics differ between devices where BatchNorm is not synchronised.
   gradient, batch_stats, metrics = parallel.mean(
-    (gradient, batch_stats, metrics)
+    (
+      found.gradient,
+      found.batch_stats,
+      jax.tree.map(jnp.mean, found.metrics),
+    )
   )
   with jax.named_scope("update"):
     updates, opt_state = optimizer.update(
       gradient, state.opt_state, state.params
     )
-    metrics["gradient_norm"] = optax.tree.norm(gradient)
     state = TrainState(
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),
       batch_stats=batch_stats,
       opt_state=opt_state,
     )
+    metrics["gradient_norm"] = optax.tree.norm(gradient)
+    metrics["parameter_norm"] = optax.tree.norm(state.params)
+    metrics["statistics_norm"] = optax.tree.norm(batch_stats)
   return state, metrics
 
 
@@ -114,9 +168,9 @@ def train_steps(
   """Several steps in one dispatch.
 
   Args:
-    state: see `train_step`.
-    data: see `train_step`.
-    key: see `train_step`.
+    state: see `differentiate`.
+    data: see `differentiate`.
+    key: see `differentiate`.
     indices: int32 [K, b], this device's part of K batches.
     unroll: repeat the step's program K times instead of looping over it (a
       loop with convolutions is slow on CPUs), and see `forward_views`.

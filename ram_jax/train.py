@@ -18,6 +18,7 @@ from ram_jax import (
   optim,
   parallel,
   plugins,
+  post_mortem,
   run_folder,
   settings,
   step,
@@ -25,7 +26,7 @@ from ram_jax import (
 from ram_jax.checkpoint import Checkpoints
 from ram_jax.data import pipeline
 from ram_jax.interop import names, weights
-from ram_jax.log import Log
+from ram_jax.log import Log, NotFiniteError
 from ram_jax.metrics import announce
 from ram_jax.state import TrainState, begin, create
 
@@ -37,6 +38,7 @@ class Training:
   Attributes:
     create: () -> the state before the first step.
     dispatch: (state, data, key, indices) -> (state, metrics), pmapped.
+    diagnose: `post_mortem.diagnose`, pmapped; the same arguments, of one step.
     schedule: learning rate by step.
     steps_per_epoch: the last partial batch is dropped.
     total_steps: steps of the whole run.
@@ -47,6 +49,7 @@ class Training:
 
   create: Callable[[], TrainState]
   dispatch: Callable
+  diagnose: Callable
   schedule: Callable
   steps_per_epoch: int
   total_steps: int
@@ -73,8 +76,8 @@ def train_and_evaluate(
 
   Raises:
     ValueError: for what no run can be made from, before any step.
-    FloatingPointError: when a loss is NaN or infinite; the last checkpoint
-      before that is kept.
+    FloatingPointError: when a step is NaN or infinite in any part; the last
+      checkpoint before that is kept, and `post_mortem/` has the step.
   """
   if config.weights.measured:
     raise ValueError(
@@ -130,6 +133,11 @@ def build(
   parallel.check_batch_size(train.batch_size, "config.train.batch_size")
   steps_per_epoch = pipeline.steps_per_epoch(images_shape[0], train.batch_size)
   total_steps = steps_per_epoch * train.epochs
+  if total_steps >= 2**31:
+    raise ValueError(
+      f"config.train.epochs is {train.epochs}: that makes {total_steps} steps, "
+      "which 32 bits do not count"
+    )
   schedule = optim.learning_rate(
     config.optimizer.schedule,
     config.optimizer.learning_rate,
@@ -145,17 +153,20 @@ def build(
   axis_name = parallel.AXIS if batch_norm.sync else None
   module = settings.build_model(config, source, train.dtype, axis_name)
   method = settings.attack_spec(config.method, train.unroll)
+  static = {
+    "method": plugins.build("method", method),
+    "module": module,
+    "crop_flip": plugins.build("augment", config.augment),
+    "separate_views": batch_norm.views == "separate",
+    "attack_batch_norm": batch_norm.attack,
+  }
   function = functools.partial(
-    step.train_steps,
-    method=plugins.build("method", method),
-    module=module,
-    crop_flip=plugins.build("augment", config.augment),
-    optimizer=optimizer,
-    separate_views=batch_norm.views == "separate",
-    attack_batch_norm=batch_norm.attack,
-    unroll=train.unroll,
+    step.train_steps, optimizer=optimizer, unroll=train.unroll, **static
   )
   streamed = math.prod(images_shape) > train.device_data_gib * 2**30
+  diagnose = functools.partial(
+    post_mortem.diagnose, unroll=train.unroll, **static
+  )
   if file:
     start = (
       optimizer,
@@ -170,6 +181,7 @@ def build(
   return Training(
     create=first,
     dispatch=parallel.training_dispatch(function, streamed),
+    diagnose=parallel.training_dispatch(diagnose, streamed, donate=False),
     schedule=schedule,
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,
@@ -210,6 +222,8 @@ def fit(
   key = jax.random.fold_in(jax.random.key(config.seed), 1)
   state, key = parallel.replicate((state, key))
   fed = feed.dispatches(training, data, config.seed, batch_size, now)
+  watch = post_mortem.Watch(config, training, data, key, folder)
+  watch.keep(state)
   save_every = config.train.checkpoint_every * training.steps_per_epoch
   with (
     contextlib.closing(fed),
@@ -221,7 +235,11 @@ def fit(
       log.add(metrics)
       save = crosses(before, now, save_every) or now == total
       if save or crosses(before, now, config.train.log_every):
-        log.write(now)
+        try:
+          log.write(now)
+        except NotFiniteError as error:
+          raise watch.explain(error) from error
+        watch.keep(state)
       if save:
         checkpoints.save(now, state)
   return state

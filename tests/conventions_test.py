@@ -45,6 +45,7 @@ LAYERS = (
     "flags",
     "log",
     "profile",
+    "post_mortem",
   ),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}

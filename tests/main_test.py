@@ -184,7 +184,10 @@ def test_config_mistakes(nothing_runs, config, tmp_path, override, words):
   [
     ("method.attack.steps=0", "config.method.attack.steps is 0"),
     ("method.attack.step_size=-1", "config.method.attack.step_size is -1.0"),
-    ("method.attack.epsilon=nan", "config.method.attack (attack 'pgd'): eps"),
+    (
+      "method.attack.epsilon=nan",
+      "config.method.attack.epsilon is nan: give a",
+    ),
     ("method.attack.norm=l1", "'l1' does not exist: choose one of"),
     ("method.attack.start=here", "none"),
     ("method.attack.restarts=0", "restarts 0"),
@@ -197,7 +200,11 @@ def test_config_mistakes(nothing_runs, config, tmp_path, override, words):
     ("evaluators.adversarial.epsilons=1e999", "epsilons are (inf,)"),
     ("evaluators.adversarial.epsilons='a','b'", "give numbers"),
     ("evaluators.adversarial.relative_step_size=0", "number above 0"),
-    ("evaluators.adversarial.attack.epsilon=-1", "adversarial.attack (attack"),
+    ("evaluators.adversarial.check_images=-1", "check_images is -1: give how"),
+    (
+      "evaluators.adversarial.attack.epsilon=-1",
+      "adversarial.attack.epsilon is -1.0: give a",
+    ),
   ],
 )
 def test_attack_and_augmentation_mistakes(

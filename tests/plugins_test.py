@@ -70,6 +70,7 @@ def test_given_fields_and_lists():
       "attack": PGD,
       "epsilons": [0.5, 1],
       "relative_step_size": 0.25,
+      "check_images": 0,
     },
     batch_size=8,
   )

@@ -234,6 +234,8 @@ def test_step_counts_and_learns(data):
     "accuracy",
     "adversarial_accuracy",
     "gradient_norm",
+    "parameter_norm",
+    "statistics_norm",
   }
   np.testing.assert_allclose(
     metrics["loss"],

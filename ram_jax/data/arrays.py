@@ -9,6 +9,9 @@ import numpy as np
 
 from ram_jax.data import pipeline
 
+# What unpacks to more than this, and to more than so many times its size in the
+# file, is no photograph: a few kilobytes can claim terabytes.
+_LARGE, _RATIO = 2**30, 200
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -32,6 +35,11 @@ class Source:
   label: str = ""
 
   def __post_init__(self) -> None:
+    if self.num_classes < 0:
+      raise ValueError(
+        f"num_classes is {self.num_classes}: give how many classes there are, "
+        "or 0 for one more than the largest label"
+      )
     path = pathlib.Path(self.path).expanduser()
     object.__setattr__(self, "label", self.label or path.stem)
     if not self.num_classes:
@@ -143,4 +151,11 @@ def _found(path: pathlib.Path) -> list[str]:
   if path.is_dir():
     return sorted(file.stem for file in path.glob("*.npy"))
   with zipfile.ZipFile(path) as archive:
+    for info in archive.infolist():
+      packed = max(info.compress_size, 1)
+      if info.file_size > max(_LARGE, _RATIO * packed):
+        raise ValueError(
+          f"{info.filename} would unpack from {packed} to {info.file_size} "
+          "bytes"
+        )
     return sorted(n.removesuffix(".npy") for n in archive.namelist())

@@ -9,7 +9,7 @@ import importlib.util
 import pathlib
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 # The original draws one of the first five: frost6.jpg is never used.
 _NAMES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
@@ -73,5 +73,6 @@ def _read(path: pathlib.Path) -> np.ndarray:
     raise ValueError(
       f"frost needs {', '.join(_NAMES)}: {path} does not exist"
     ) from None
-  except (UnidentifiedImageError, OSError) as error:
+  # Pillow refuses to unpack more pixels than any photograph has.
+  except (OSError, SyntaxError, Image.DecompressionBombError) as error:
     raise ValueError(f"frost cannot read {path}: {error}") from error

@@ -9,6 +9,15 @@ NAME = "manifest.json"
 SCHEMA = 1
 AGAIN = "make it again with --mode=corrupt --out=FOLDER"
 
+# Kinds of what is said of the clean test set.
+_DATA = {
+  "label": str,
+  "classes": int,
+  "image": list,
+  "size": int,
+  "fingerprint": str,
+}
+
 
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
   """Reads the manifest of a folder.
@@ -33,9 +42,14 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
     if found["schema"] != SCHEMA:
       raise ValueError(f"its schema is {found['schema']!r}, not {SCHEMA}")
     made = found["made_with"]
-    for name in ("label", "classes", "image", "size", "fingerprint"):
-      made["data"][name]
-    int(made["seed"]), dict(found["files"]), dict(found["missing"])
+    for part, kinds in (
+      (found, {"files": dict, "missing": dict}),
+      (made, {"seed": int, "data": dict}),
+      (made["data"], _DATA),
+    ):
+      for name, kind in kinds.items():
+        if not isinstance(part[name], kind):
+          raise ValueError(f"{name} is {part[name]!r:.60}")
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(
       f"{path} is damaged or no manifest of ram_jax ({error!r}): delete the "
@@ -50,7 +64,7 @@ def check(folder: pathlib.Path, files: dict[str, str], name: str) -> None:
   Args:
     folder: of the file.
     files: the manifest's.
-    name: of the file, one of `files`.
+    name: of the file.
 
   Raises:
     FileNotFoundError: if it is gone.
@@ -59,7 +73,7 @@ def check(folder: pathlib.Path, files: dict[str, str], name: str) -> None:
   path = folder / name
   if not path.is_file():
     raise FileNotFoundError(f"{path} is gone: {AGAIN}")
-  if digest(path) != files[name]:
+  if digest(path) != files.get(name):
     raise ValueError(
       f"{path} is not the file that {NAME} beside it describes (another "
       f"SHA-256): it was damaged or exchanged, delete it and {AGAIN}"

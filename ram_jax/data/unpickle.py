@@ -134,13 +134,20 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _convert(value: Any) -> Any:
-  """Stand-ins to arrays, inside lists and dictionaries too."""
+  """Stand-ins to arrays, in a dictionary and in its lists too."""
+  if isinstance(value, dict):
+    return {key: _entry(entry) for key, entry in value.items()}
+  return _entry(value)
+
+
+def _entry(value: Any) -> Any:
   if isinstance(value, _Array):
     return value.numpy()
-  if isinstance(value, dict):
-    return {key: _convert(entry) for key, entry in value.items()}
   if isinstance(value, list):
-    return [_convert(entry) for entry in value]
+    # Lists of lists of lists, each named twice, would unfold without end.
+    if any(isinstance(part, list | dict | tuple) for part in value):
+      raise ValueError("a list holds lists")
+    return [_entry(part) for part in value]
   return value
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from ram_jax import keys as keys_lib
 from ram_jax import losses, parallel
 from ram_jax.attacks.pgd import Attack
+from ram_jax.evaluators import attack_checks, clean
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 
@@ -21,12 +22,15 @@ class Evaluator:
     attack: its epsilon and step size are replaced by those of the sweep.
     epsilons: radii of the attack's ball, in pixel units of [0,1].
     relative_step_size: step size in units of epsilon.
+    check_images: first N images on which it is checked that the attack works,
+      all where there are fewer; 0: no check.
     batch_size: examples at once over all devices; it changes no result.
   """
 
   attack: Attack
   epsilons: tuple[float, ...]
   relative_step_size: float
+  check_images: int
   batch_size: int
 
   def __post_init__(self) -> None:
@@ -42,6 +46,10 @@ class Evaluator:
       raise ValueError(
         f"relative_step_size is {self.relative_step_size}: give a finite "
         "number above 0"
+      )
+    if self.check_images < 0:
+      raise ValueError(
+        f"check_images is {self.check_images}: give how many, or 0 for none"
       )
 
   def run(
@@ -61,8 +69,9 @@ class Evaluator:
         alone.
 
     Returns:
-      `attack` (how the numbers were got) and `by_epsilon`, a list of
-      `epsilon`, `correct` (bool [N]), `total`.
+      `attack` (how the numbers were got); `by_epsilon`, a list of `epsilon`,
+      `correct` (bool [N]), `total`; and `checks`: `images`, numbers of
+      `attack_checks`, and `warnings`, sentences.
     """
     batch = {"images": images, "labels": labels}
     rows = []
@@ -74,7 +83,43 @@ class Evaluator:
       correct = _robust(shared, batch, self.batch_size)
       row = {"epsilon": epsilon, "correct": correct, "total": len(labels)}
       rows.append(row)
-    return {"attack": self.describe(), "by_epsilon": rows}
+    results = {"attack": self.describe(), "by_epsilon": rows}
+    if self.check_images:
+      results["checks"] = self._check(model, batch, key, rows)
+    return results
+
+  def _check(
+    self,
+    model: Classifier,
+    batch: dict[str, np.ndarray],
+    key: jax.Array,
+    rows: list[dict[str, Any]],
+  ) -> dict[str, Any]:
+    """Signs that the attack fails, in numbers and sentences."""
+    by_epsilon = {row["epsilon"]: row["correct"] for row in rows}
+    right = clean.per_example(model, batch, self.batch_size)["correct"]
+    some = {name: part[: self.check_images] for name, part in batch.items()}
+    count, devices = len(some["labels"]), jax.device_count()
+    # No more than is needed, and a multiple of the devices.
+    size = min(self.batch_size, -(-count // devices) * devices)
+
+    def measure(attack: Attack, epsilon: float) -> np.ndarray:
+      attack = attack.replace(
+        epsilon=epsilon, step_size=epsilon * self.relative_step_size
+      )
+      return _robust((*parallel.replicate((attack, key)), model), some, size)
+
+    first = {epsilon: row[:count] for epsilon, row in by_epsilon.items()}
+    checks, found = {"images": count}, []
+    for numbers, sentences in (
+      attack_checks.probe_model(model, some, size),
+      attack_checks.probe(self.attack, first, right[:count], measure),
+    ):
+      checks |= numbers
+      found += sentences
+    norm = self.attack.norm
+    found += attack_checks.sweep_warnings(right, by_epsilon, norm)
+    return checks | {"warnings": found}
 
   def describe(self) -> dict[str, Any]:
     """How the numbers are got, for tables and titles."""

@@ -44,6 +44,10 @@ class Evaluator:
   batch_size: int
 
   def __post_init__(self) -> None:
+    if self.classes not in (10, 100):
+      raise ValueError(
+        f"classes {self.classes} is unknown: CIFAR-C has 10 or 100"
+      )
     generated.check_choice(self.names, self.severities)
     if not self.severities:
       raise ValueError("severities is empty: give some of 1..5")

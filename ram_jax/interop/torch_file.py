@@ -5,6 +5,7 @@ import pickle
 import re
 import types
 import warnings
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,6 +48,14 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
       for a function or class.
   """
   torch = _torch(path)
+  if zipfile.is_zipfile(path):
+    with zipfile.ZipFile(path) as archive:
+      packed = {i.filename for i in archive.infolist() if i.compress_type}
+    if packed:
+      raise ValueError(
+        f"{path} is compressed ({min(packed)}), which torch.save never does: "
+        "get the file from its authors, or save it again"
+      )
   allowed = [(_Ignored, name) for name in _HARMLESS]
   try:
     with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):

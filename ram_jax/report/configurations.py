@@ -110,5 +110,5 @@ def _data(results: Mapping[str, Any], split: str) -> str | None:
   found = results.get("data", {}).get(split)
   if not found:
     return None
-  fingerprint = found["fingerprint"].removeprefix("sha256:")
-  return f"{found['size']}: {fingerprint[:DIGITS]}"
+  fingerprint = found.get("fingerprint", "").removeprefix("sha256:")
+  return f"{found.get('size')}: {fingerprint[:DIGITS]}"

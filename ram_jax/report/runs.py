@@ -12,6 +12,33 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 SCHEMA = 1
+_NUMBER = (int, float)
+# Kinds of the parts that tables use and nothing else checks.
+_KINDS = {
+  "run.name": str,
+  "run.label": str,
+  "run.method": str,
+  "run.model": str,
+  "run.data_label": str,
+  "config": dict,
+  "versions": dict,
+  "device": dict,
+  "timing": dict,
+  "timing.train_seconds": _NUMBER,
+  "data": dict,
+  "data.train": dict,
+  "data.train.size": int,
+  "data.train.fingerprint": str,
+  "data.test": dict,
+  "data.test.size": int,
+  "data.test.fingerprint": str,
+  "adversarial.attack.name": str,
+  "adversarial.attack.norm": str,
+  "corruption.label": str,
+  "corruption.missing": dict,
+  "fourier.norm": _NUMBER,
+  "notes": list,
+}
 Counts = tuple[int, int]
 
 
@@ -118,8 +145,24 @@ def _problems(results: dict[str, Any]) -> Iterator[str]:
       yield f"adversarial.attack has no {name!r}"
   for part, row in rows:
     yield from _row_problems(part, row)
+  yield from _kind_problems(results)
   if "fourier" in results and not _is_map(**results["fourier"]):
     yield "fourier needs rows of as many counts from 0 to total in 'wrong'"
+
+
+def _kind_problems(results: dict[str, Any]) -> Iterator[str]:
+  for name, kind in _KINDS.items():
+    *groups, key = name.split(".")
+    holder = results
+    for group in groups:
+      holder = holder.get(group, {})
+    if key in holder and not isinstance(holder[key], kind):
+      yield f"{name} is of the wrong kind: {holder[key]!r:.60}"
+  if "label" not in results.get("corruption", {"label": ""}):
+    yield "corruption has no 'label'"
+  for note in results.get("notes", ()):
+    if not isinstance(note, str):
+      yield f"notes hold what is no text: {note!r:.60}"
 
 
 def _row_problems(part: str, row: dict[str, Any]) -> Iterator[str]:

@@ -1,4 +1,5 @@
 import mmap
+import zipfile
 
 import numpy as np
 import pytest
@@ -142,6 +143,18 @@ def test_a_flipped_byte_is_noticed(tmp_path):
   raw[raw.index(GOOD["train_images"].tobytes()) + 7] ^= 1
   path.write_bytes(raw)
   with pytest.raises(ValueError, match="train_images cannot be read.*CRC"):
+    arrays.Source(str(path)).load("train")
+
+
+@pytest.mark.parametrize("member", [b"MZ", b""])
+def test_a_member_that_is_no_array(tmp_path, member):
+  path = tmp_path / "raw.npz"
+  write(path, train_images=None)
+  with zipfile.ZipFile(path, "a") as archive:
+    archive.writestr("train_images.npy", member)
+  with pytest.raises(
+    ValueError, match=r"train_images is \|S\d \[1\], expected u"
+  ):
     arrays.Source(str(path)).load("train")
 
 

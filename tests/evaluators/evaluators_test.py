@@ -46,7 +46,7 @@ def test_clean_counts_every_example_once(model, data, batch_size):
 
 def evaluator(batch_size, epsilons=(0.0, 0.05, 8.0)):
   attack = Attack(1.0, 1.0, steps=3, start="sphere")
-  return adversarial.Evaluator(attack, epsilons, 2.5 / 7, batch_size)
+  return adversarial.Evaluator(attack, epsilons, 2.5 / 7, 0, batch_size)
 
 
 def test_adversarial_counts_are_those_of_the_attack_by_hand(model, data):

@@ -1,0 +1,535 @@
+"""Whatever a user gives that cannot be used: one line, soon, and nothing runs.
+
+Fields are found by introspection: a new one fails here until it is listed.
+"""
+
+import contextlib
+import io
+import json
+import pickle
+import time
+import zipfile
+import zlib
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import main as program
+from configs import robust_augmix
+from ram_jax import command_line, evaluate, settings, train
+from ram_jax.data import arrays as arrays_source
+from ram_jax.data import cifar_c, manifest
+from ram_jax.report import (
+  configurations,
+  corruption_tables,
+  entries,
+  runs,
+  tables,
+)
+
+SECONDS = 5  # of work, and much less without a busy machine
+
+
+def refuses(words, *argv):
+  """Asserts exit code 2 and the one line of an error, without a traceback."""
+  out, err = io.StringIO(), io.StringIO()
+  clock = time.process_time()
+  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    code = program.main([str(argument) for argument in argv])
+  used = time.process_time() - clock
+  *before, line = err.getvalue().splitlines() or [""]
+  assert (code, out.getvalue()) == (2, ""), err.getvalue()
+  assert line.startswith("error: ") and words in line, line
+  assert "Traceback" not in err.getvalue() and len(before) <= 2
+  assert used < SECONDS
+  return line
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs(monkeypatch, tmp_path):
+  """No weights are drawn, nothing is trained, nothing measured."""
+
+  def forbidden(*args, **kwargs):
+    raise AssertionError("something was computed")
+
+  monkeypatch.setattr(train, "create", forbidden)
+  monkeypatch.setattr(train, "fit", forbidden)
+  monkeypatch.setattr(evaluate, "run", forbidden)
+  monkeypatch.chdir(tmp_path)
+
+
+def write_data(path, **changes):
+  """64 training and 32 test images of 8x8 pixels in four classes."""
+  rng = np.random.default_rng(0)
+  arrays = {}
+  for split, size in (("train", 64), ("test", 32)):
+    arrays[f"{split}_images"] = rng.integers(0, 256, (size, 8, 8, 3), np.uint8)
+    arrays[f"{split}_labels"] = np.arange(size) % 4
+  np.savez(path, **arrays | changes)
+  return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  return write_data(tmp_path_factory.mktemp("data") / "tiny.npz")
+
+
+# Together they have every field: of one's own arrays, and of the paper's run.
+CHOICES = ("", "dataset=arrays", "smoke,dataset=arrays")
+CONFIGS = {text: robust_augmix.get_config(text) for text in CHOICES}
+FIELDS = {
+  name: text
+  for text in CHOICES  # of those in several, the smallest config's
+  for name in command_line.fields(CONFIGS[text])
+}
+FILE = command_line.CONFIGS / "robust_augmix.py"
+
+
+def kind(name):
+  *groups, key = name.split(".")
+  holder = CONFIGS[FIELDS[name]]
+  for group in groups:
+    holder = holder[group]
+  return holder.get_type(key)
+
+
+def overridden(data, name, text):
+  """The command that trains with a field overridden."""
+  argument = FIELDS[name]
+  argv = [f"--config={FILE}{':' * bool(argument)}{argument}", "--workdir=run"]
+  if argument and name != "dataset.path":
+    argv.append(f"--config.dataset.path={data}")
+  return [*argv, f"--config.{name}={text}"]
+
+
+# What text cannot be, by the type of the field. Any text is a str.
+WRONG = {
+  bool: ("maybe", "true or false"),
+  int: ("2.5", "a whole number"),
+  float: ("fast", "a number"),
+  tuple: ("(1", "values with commas between"),
+}
+
+
+@pytest.mark.parametrize("name", [n for n in FIELDS if kind(n) is not str])
+def test_wrong_type(data, name):
+  text, wanted = WRONG[kind(name)]
+  line = refuses(
+    f"config.{name} cannot be {text!r}", *overridden(data, name, text)
+  )
+  assert wanted in line
+
+
+# What is of the right type and cannot be: field -> (text, words of the error).
+RANGE = {
+  "augment.name": [("none", "config.augment.name is 'none', an unknown aug")],
+  "augment.padding": [("-1", "padding is -1")],
+  "batch_norm.attack": [("none", "give running or batch")],
+  "batch_norm.views": [("all", "give separate or joint")],
+  "dataset.classes": [("20", "classes 20 is unknown: CIFAR has 10 or 100")],
+  "dataset.folder": [("/no/such", "data_batch_1 is missing: dataset.folder")],
+  "dataset.name": [("imagenet", "unknown dataset: choose one of arrays, ci")],
+  "dataset.num_classes": [
+    ("3", "label 3 at index 3 is outside 0..2"),
+    ("-1", "num_classes is -1"),
+  ],
+  "dataset.path": [("", "dataset.path must name"), (".", "must name an .npz")],
+  "dataset.tfds_dir": [("/dev/null/x", "cifar10 is not in /dev/null/x")],
+  "evaluate.batch_size": [("0", "is 0"), ("30", "multiple of the 4 devices")],
+  "evaluate.images": [("-1", "how many, or 0 for all"), ("33", "0..32")],
+  "evaluators.adversarial.attack.epsilon": [
+    ("nan", "epsilon is nan"),
+    ("-1", ""),
+  ],
+  "evaluators.adversarial.attack.name": [("apgd", "unknown attack: choose")],
+  "evaluators.adversarial.attack.norm": [("l0", "choose one of")],
+  "evaluators.adversarial.attack.restarts": [("0", "restarts 0")],
+  "evaluators.adversarial.attack.start": [("x", "choose one of")],
+  "evaluators.adversarial.attack.step_size": [
+    ("-1", "a finite number above 0")
+  ],
+  "evaluators.adversarial.attack.steps": [("0", "a whole number, at least 1")],
+  "evaluators.adversarial.check_images": [("-1", "check_images is -1")],
+  "evaluators.adversarial.epsilons": [("1,-1", "give numbers"), ("a,b", "gi")],
+  "evaluators.adversarial.name": [("none", "unknown evaluator: choose one")],
+  "evaluators.adversarial.relative_step_size": [("inf", "a finite number")],
+  "evaluators.clean.name": [("none", "unknown evaluator: choose one of")],
+  "evaluators.corruption.classes": [("20", "classes 20 is unknown")],
+  "evaluators.corruption.folder": [("/no/such", "no corruption is in /no/su")],
+  "evaluators.corruption.frost_folder": [("/no/such", "/no/such")],
+  "evaluators.corruption.name": [("none", "unknown evaluator: choose one")],
+  "evaluators.corruption.names": [
+    ("rain,hail", "'rain' is unknown"),
+    ("1,2", ""),
+  ],
+  "evaluators.corruption.seed": [("-1", "seed is -1"), (str(2**32), "seed")],
+  "evaluators.corruption.severities": [("0,1", "severity 0"), ("a,b", "sever")],
+  "evaluators.corruption.tfds_dir": [("/no/such", "measures CIFAR-10-C, but")],
+  "evaluators.fourier.images": [("-1", "images is -1")],
+  "evaluators.fourier.name": [("none", "unknown evaluator: choose one of")],
+  "evaluators.fourier.norm": [("0", "a finite number above 0"), ("nan", "")],
+  "floors": [("1,2", "is not (measure, epsilon, bound, value)")],
+  "method.attack.epsilon": [("inf", "epsilon is inf"), ("-1", "epsilon is")],
+  "method.attack.name": [("apgd", "config.method.attack.name is 'apgd'")],
+  "method.attack.norm": [("l1", "choose one of")],
+  "method.attack.restarts": [("-1", "restarts -1")],
+  "method.attack.start": [("", "choose one of")],
+  "method.attack.step_size": [("nan", "a finite number above 0")],
+  "method.attack.steps": [("-7", "a whole number, at least 1")],
+  "method.augment.alpha": [("0", "alpha"), ("nan", "alpha")],
+  "method.augment.depth": [("0", "depth"), ("-2", "depth")],
+  "method.augment.name": [("cutout", "unknown augment: choose one of")],
+  "method.augment.operations": [("11", "9 or 13")],
+  "method.augment.resampling": [("area", "'bilinear' or 'author'")],
+  "method.augment.severity": [("0", "severity"), ("11", "severity")],
+  "method.augment.width": [("0", "width")],
+  "method.jensen_shannon": [("", "choose one of exact, clamped")],
+  "method.name": [("trades", "unknown method: choose one of")],
+  "method.weight": [("-1", "at least 0"), ("inf", "finite")],
+  "model.depth": [("9", "depth"), ("-2", "depth")],
+  "model.name": [("vit", "unknown model: choose one of")],
+  "model.widen_factor": [("0", "widen_factor is 0")],
+  "model.width_factor": [("0", "width_factor")],
+  "name": [
+    ("", "a name"),
+    ("../../x", "a name"),
+    ("a/b", "a name"),
+    ("..", "a"),
+  ],
+  "normalization.mean": [("1,2", "three numbers each"), ("a,b,c", "three num")],
+  "normalization.std": [("0,1,1", "three numbers each")],
+  "optimizer.learning_rate": [("0", "a finite number above 0"), ("nan", "")],
+  "optimizer.momentum": [("1", "from 0 to below 1")],
+  "optimizer.schedule": [("linear", "cosine_epoch, cosine_step, constant")],
+  "optimizer.weight_decay": [("-1", "a finite number"), ("inf", "a finite")],
+  "seed": [("-1", "from 0 to 2^32 - 1"), (str(2**32), "from 0 to 2^32 - 1")],
+  "train.batch_size": [("0", "at least 1"), ("6", "multiple of the 4 devices")],
+  "train.checkpoint_every": [("0", "a whole number, at least 1")],
+  "train.dtype": [("float16", "give float32 or bfloat16")],
+  "train.epochs": [("0", "at least 1"), (str(10**20), "steps")],
+  "train.images": [("-1", "or 0 for all"), ("65", "limit 65 is outside 0..64")],
+  "train.log_every": [("0", "a whole number, at least 1")],
+  "train.steps_per_dispatch": [("0", "a whole number, at least 1")],
+  "weights.initial": [("/no/such.pt", "there is no file of weights /no/such")],
+  "weights.measured": [("x.pt", "is for --mode=evaluate")],
+}
+# Fields of which everything of the right type is possible.
+ANYTHING = {
+  "dataset.label": "a name for tables, any text",
+  "weights.fingerprint": "what the file has, whatever was given",
+}
+
+
+def test_every_field_has_a_bad_value_or_a_reason_for_none():
+  free = {name for name in FIELDS if kind(name) is bool}  # true and false
+  assert set(RANGE) | set(ANYTHING) | free == set(FIELDS)
+  assert not set(RANGE) & (set(ANYTHING) | free)
+
+
+@pytest.mark.parametrize(
+  ("name", "text", "words"),
+  [(n, *row) for n, rows in RANGE.items() for row in rows],
+)
+def test_wrong_value(data, name, text, words):
+  argv = overridden(data, name, text)
+  if name == "evaluators.corruption.frost_folder":
+    argv += ["--config.evaluators.corruption.names=frost,fog"]
+    argv += ["--config.evaluators.corruption.generate=true"]
+  line = refuses(words, *argv)
+  if text in ("nan", "inf", "0", "-1"):  # which say nothing by themselves
+    assert name.split(".")[-1] in line
+
+
+def arrays(path):
+  """The command that trains on one's own arrays, as far as it can get."""
+  return [
+    f"--config={FILE}:smoke,dataset=arrays",
+    f"--config.dataset.path={path}",
+    "--workdir=run",
+  ]
+
+
+def test_array_that_unpacks_without_end(data, tmp_path):
+  path = tmp_path / "bomb.npz"
+  with np.load(data) as good:
+    np.savez_compressed(
+      path, **dict(good) | {"extra": np.zeros(2**22, np.uint8)}
+    )
+  command = arrays(path)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(arrays_source, "_LARGE", 2**20)
+    line = refuses("extra.npy would unpack from ", *command)
+    assert "4194432 bytes" in line or "41943" in line
+
+
+def npy(shape, dtype="|u1", body=b"0123456789"):
+  """Bytes of an .npy file whose header says what it likes."""
+  header = repr({"descr": dtype, "fortran_order": False, "shape": shape})
+  header = header.ljust(117) + "\n"
+  return (
+    b"\x93NUMPY\x01\x00"
+    + len(header).to_bytes(2, "little")
+    + header.encode()
+    + body
+  )
+
+
+@pytest.mark.parametrize(
+  "member",
+  [
+    npy((10**13, 32, 32, 3)),
+    npy((-1, 8, 8, 3)),
+    npy((10**5, 8, 8, 3)),
+    npy((2,), "|O"),
+    npy((2,), "no type"),
+    npy("2"),
+    b"\x93NUMPY\x01\x00\xff\xff",
+  ],
+)
+def test_header_that_lies(data, tmp_path, member):
+  path = tmp_path / "lies.npz"
+  with np.load(data) as good, zipfile.ZipFile(path, "w") as archive:
+    for name, array in good.items():
+      body = io.BytesIO()
+      np.save(body, array)
+      archive.writestr(f"{name}.npy", body.getvalue())
+  with zipfile.ZipFile(path) as old:
+    parts = {n: old.read(n) for n in old.namelist()}
+  with zipfile.ZipFile(path, "w") as archive:
+    for name, body in (parts | {"train_images.npy": member}).items():
+      archive.writestr(name, body)
+  refuses("train_images cannot be read", *arrays(path))
+
+
+@pytest.mark.parametrize(
+  "name", ["../../evil.npy", "/etc/evil.npy", "a\nb.npy"]
+)
+def test_member_outside_of_the_folder(tmp_path, name):
+  path = tmp_path / "outside.npz"
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr(name, npy((2, 8, 8, 3)))
+  refuses("lacks ", *arrays(path))
+  assert [p.name for p in tmp_path.iterdir()] == ["outside.npz"]
+
+
+def nested(depth=60):
+  """A list of two times a list of two times ... that unfolds to 2^60."""
+  value = [0]
+  for _ in range(depth):
+    value = [value, value]
+  return value
+
+
+@pytest.mark.parametrize(
+  ("batch", "words"),
+  [
+    ({"data": nested(), "labels": [0]}, "a list holds lists"),
+    (
+      {"data": np.zeros((1, 3072), np.uint8), "labels": nested()},
+      "holds lists",
+    ),
+    (nested(), "a list holds lists"),
+    ({"data": Fraction(1, 2), "labels": [0]}, "asks for fractions.Fraction"),
+    ({"data": b"x", "labels": [0]}, "data is bytes"),
+    ({}, "lacks ['data', 'labels']"),
+  ],
+)
+def test_pickles(tmp_path, batch, words):
+  folder = tmp_path / "cifar-10-batches-py"
+  folder.mkdir()
+  names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+  for name in names:
+    (folder / name).write_bytes(pickle.dumps(batch))
+  refuses(
+    words,
+    f"--config={FILE}",
+    f"--config.dataset.folder={tmp_path}",
+    "--workdir=run",
+  )
+
+
+@pytest.mark.parametrize(
+  ("name", "content", "words"),
+  [
+    ("a.safetensors", b"", "is truncated, damaged, no safetensors"),
+    ("a.safetensors", b"\xff" * 8 + b"{}", "no safetensors file"),
+    ("a.safetensors", (2**40).to_bytes(8, "little") + b"{}", "no safetensors"),
+    ("a.safetensors", b"\2" + bytes(7) + b"[]", "no safetensors file"),
+    ("a.safetensors", b"\2" + bytes(7) + b"{}", "holds no weights"),
+    ("a.pkl", b"", "give one that ends in"),
+    (".safetensors", b"", "give one that ends in"),
+  ],
+)
+def test_weights(data, tmp_path, name, content, words):
+  (tmp_path / name).write_bytes(content)
+  refuses(words, *arrays(data), f"--init_from={tmp_path / name}")
+
+
+def test_tensor_larger_than_its_file(data, tmp_path):
+  tensor = {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}
+  head = json.dumps({"conv1.weight": tensor}).encode()
+  path = tmp_path / "a.safetensors"
+  path.write_bytes(len(head).to_bytes(8, "little") + head + b"0" * 64)
+  refuses("is truncated, damaged", *arrays(data), f"--init_from={path}")
+
+
+def test_compressed_weights_of_torch(data, tmp_path):
+  pytest.importorskip("torch")
+  path = tmp_path / "a.pt"
+  with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr("archive/data/0", bytes(2**20))
+  refuses(
+    "is compressed (archive/data/0)", *arrays(data), f"--init_from={path}"
+  )
+
+
+def test_photograph_without_end(data, tmp_path):
+  def chunk(name, body):
+    sum_ = zlib.crc32(name + body).to_bytes(4, "big")
+    return len(body).to_bytes(4, "big") + name + body + sum_
+
+  size = (60_000).to_bytes(4, "big")
+  head = chunk(b"IHDR", size + size + b"\x08\x02\0\0\0")
+  picture = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"0"))
+  for name in (
+    "frost1.png",
+    "frost2.png",
+    "frost3.png",
+    "frost4.jpg",
+    "frost5.jpg",
+  ):
+    (tmp_path / name).write_bytes(picture)
+  fields = "--config.evaluators.corruption"
+  line = refuses(
+    "frost cannot read",
+    *arrays(data),
+    f"{fields}.generate=true",
+    f"{fields}.names=frost,fog",
+    f"{fields}.frost_folder={tmp_path}",
+  )
+  assert "frost1.png" in line
+
+
+# A results.json with every part; one part after another is made wrong.
+RESULTS = {
+  "schema": 1,
+  "run": {"name": "x-0", "method": "augmix", "label": "X", "model": "M"}
+  | {"data_label": "D", "seed": 0, "step": 4, "epochs": 1},
+  "config": {"seed": 0, "train": {"epochs": 1}},
+  "versions": {"python": "3"},
+  "device": {"platform": "cpu", "kind": "cpu", "count": 1},
+  "data": {
+    "train": {"size": 4, "fingerprint": "sha256:1"},
+    "test": {"size": 2, "fingerprint": "sha256:0"},
+  },
+  "clean": {"correct": 1, "total": 2, "calibration": {"rms": 0.1}},
+  "adversarial": {
+    "attack": {"name": "PGD-1", "norm": "l2", "steps": 1},
+    "by_epsilon": [{"epsilon": 1.0, "correct": 1, "total": 2}],
+  },
+  "corruption": {
+    "label": "c",
+    "by_corruption": [
+      {"corruption": "fog", "severity": 1, "correct": 1, "total": 2}
+    ],
+    "missing": {"frost": "why"},
+  },
+  "fourier": {"norm": 4.0, "total": 2, "wrong": [[1, 0], [0, 1]]},
+  "notes": ["n"],
+  "timing": {"train_seconds": 1.0, "evaluate_seconds": 1.0},
+}
+OTHERS = (None, "x", -1, [], {}, [1], {"a": 1})
+
+
+def places(tree, before=()):
+  """The places of all parts of a tree of JSON."""
+  rows = enumerate(tree) if isinstance(tree, list) else tree.items()
+  for key, part in rows:
+    yield (*before, key)
+    if isinstance(part, dict | list):
+      yield from places(part, (*before, key))
+
+
+def changed(tree, place):
+  """Copies of a tree with another part at a place, or without it."""
+  for other in (*OTHERS, "gone"):
+    copy = json.loads(json.dumps(tree))
+    holder = copy
+    for key in place[:-1]:
+      holder = holder[key]
+    if other == "gone":
+      del holder[place[-1]]
+    else:
+      holder[place[-1]] = other
+    yield copy
+
+
+@pytest.mark.parametrize("place", list(places(RESULTS)), ids=str)
+def test_results_are_refused_or_shown(tmp_path, place):
+  for tree in changed(RESULTS, place):
+    (tmp_path / "results.json").write_text(json.dumps(tree))
+    try:
+      run = runs.load(tmp_path)
+    except ValueError as error:
+      assert "results.json" in str(error) and "\n" not in str(error)
+      continue
+    tables.summary([run]).markdown()
+    configurations.origins([run]).markdown()
+    configurations.complete(run)
+    corruption_tables.by_corruption([run])
+    entries.of_run(run)
+
+
+def test_results_through_the_command(tmp_path):
+  (tmp_path / "results.json").write_text(json.dumps(RESULTS | {"notes": [3]}))
+  words = "notes hold what is no text: 3"
+  refuses(words, "--mode=report", f"--runs={tmp_path}")
+  refuses(words, "--mode=compare", f"--workdir={tmp_path}", "--reference=x")
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate", "export"])
+@pytest.mark.parametrize(
+  "place", ["train", "weights", "normalization", "dataset", "model", "method"]
+)
+def test_config_json(data, tmp_path, place, mode):
+  saved = settings.resolve(CONFIGS[CHOICES[-1]]).to_dict()
+  folder = tmp_path / "run"
+  folder.mkdir()
+  argv = [f"--mode={mode}", f"--workdir={folder}"]
+  argv += ["--out=a.safetensors"] if mode == "export" else arrays(data)[:2]
+  for tree in changed(saved, (place,)):
+    (folder / "config.json").write_text(json.dumps(tree))
+    refuses("config.json is damaged", *argv)
+
+
+@pytest.mark.parametrize("harm", ["classes", "image", "missing", "labels"])
+def test_manifest_is_refused_or_used(tmp_path, harm):
+  np.save(tmp_path / "fog.npy", np.zeros((15, 8, 8, 3), np.uint8))
+  np.save(tmp_path / "labels.npy", np.zeros(15, np.uint8))
+  names = ("fog.npy", "labels.npy")
+  tree = {
+    "schema": 1,
+    "made_with": {
+      "seed": 0,
+      "data": {"label": "D", "classes": 4, "image": [8, 8, 3], "size": 3}
+      | {"fingerprint": "sha256:0"},
+    },
+    "files": {name: manifest.digest(tmp_path / name) for name in names},
+    "missing": {"frost": "why"},
+  }
+  path = tmp_path / "manifest.json"
+  path.write_text(json.dumps(tree))
+  cifar_c.CorruptedSource(folder=str(tmp_path)).check()  # good as it is
+  refused = 0
+  for place in (p for p in places(tree) if harm in "/".join(map(str, p))):
+    for other in changed(tree, place):
+      path.write_text(json.dumps(other))
+      try:
+        source = cifar_c.CorruptedSource(folder=str(tmp_path))
+        source.check()
+        source.load("fog", 1)
+        assert isinstance(source.missing(), dict)
+      except (ValueError, OSError):
+        refused += 1
+  assert refused > 3
