@@ -7,7 +7,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ram_jax import evaluate, parallel, plugins, run_folder, settings
+from ram_jax import (
+  evaluate,
+  plugins,
+  run_folder,
+  settings,
+  stopping,
+)
 from ram_jax.checkpoint import Checkpoints
 from ram_jax.interop import names, weights
 
@@ -41,11 +47,11 @@ def evaluate_weights(
     evaluation.module, evaluation.images.shape[1:], file.tensors
   )
   state = types.SimpleNamespace(step=0, params=params, batch_stats=batch_stats)
-  if parallel.is_first_process():
-    run_folder.write_json(config.to_dict(), folder / "config.json")
   stem = pathlib.Path(path).stem
   about = {"name": stem, "label": stem, "method": "weights", "epochs": 0}
-  return evaluate.run(config, evaluation, state, folder, about=about)
+  with run_folder.lock(folder), stopping.listen() as stop:
+    run_folder.claim(config, None, folder)
+    return evaluate.run(config, evaluation, state, folder, stop, about=about)
 
 
 def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:

@@ -30,6 +30,8 @@ LAYERS = (
     "checkpoint",
     "metrics",
     "plugins",
+    "parts",
+    "stopping",
   ),
   ("step", "evaluators", "report", "interop"),
   (

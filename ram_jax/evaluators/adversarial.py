@@ -1,6 +1,7 @@
 """Accuracy under attack, at several epsilon."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from ram_jax import losses, parallel
 from ram_jax.attacks.pgd import Attack
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
+from ram_jax.parts import Part, fresh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Evaluator:
     images: np.ndarray,
     labels: np.ndarray,
     key: jax.Array,
+    part: Part = fresh,
   ) -> dict[str, Any]:
     """Finds the examples that stay correct, for every epsilon.
 
@@ -59,6 +62,7 @@ class Evaluator:
       labels: int32 [N].
       key: the attack's random starts come from it and the example's position
         alone.
+      part: keeps what was measured for each epsilon (`parts.Parts.of`).
 
     Returns:
       `attack` (how the numbers were got) and `by_epsilon`, a list of
@@ -71,7 +75,8 @@ class Evaluator:
         epsilon=epsilon, step_size=epsilon * self.relative_step_size
       )
       shared = parallel.replicate((attack, key)) + (model,)
-      correct = _robust(shared, batch, self.batch_size)
+      measure = functools.partial(_robust, shared, batch, self.batch_size)
+      correct = part(str(epsilon), measure)
       row = {"epsilon": epsilon, "correct": correct, "total": len(labels)}
       rows.append(row)
     return {"attack": self.describe(), "by_epsilon": rows}
