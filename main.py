@@ -1,6 +1,7 @@
 """Trains, measures and reports: python main.py --config=configs/digits.py."""
 
 import argparse
+import errno
 import os
 import pathlib
 import sys
@@ -19,6 +20,7 @@ from ram_jax import (
   metrics,
   parallel,
   profile,
+  stopping,
   train,
 )
 from ram_jax import flags as flags_lib
@@ -28,7 +30,10 @@ OUT_OF_MEMORY = (
   "the device has too little memory: lower config.evaluate.batch_size, or "
   "config.train.batch_size (in a new --workdir), or take a smaller model"
 )
-GOES_ON = "the same command goes on from what was saved last"
+# What a full or worn-out disk answers.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+ROOM = ": make room or mend the disk, and the same command goes on"
+INTERRUPTED = "interrupted: the same command goes on from what was saved last"
 # What a user's mistake, or a user's data, raises. Anything else is a bug.
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
 
@@ -40,7 +45,8 @@ def main(argv: Sequence[str]) -> int:
     argv: the command line without the program's name.
 
   Returns:
-    The exit code: 0, 2 for an error of the user's, 130 after Ctrl-C.
+    The exit code: 0, 2 for an error of the user's, 143 after SIGTERM, 130
+    after Ctrl-C.
   """
   debug = "--debug" in argv
   # Libraries tell every detail at INFO.
@@ -50,17 +56,18 @@ def main(argv: Sequence[str]) -> int:
   except USER_ERRORS as error:
     if debug:
       raise
-    print("error:", " ".join(str(error).split()), file=sys.stderr)
+    hint = ROOM if getattr(error, "errno", None) in FULL else ""
+    print(f"error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
     return 2
   except jax.errors.JaxRuntimeError as error:
     if debug or "RESOURCE_EXHAUSTED" not in str(error):
       raise
     print(f"error: {OUT_OF_MEMORY}", file=sys.stderr)
     return 2
-  except KeyboardInterrupt:
+  except (stopping.Stopped, KeyboardInterrupt) as error:
     line = "\n" if sys.stderr.isatty() else ""  # below the progress line
-    print(f"{line}interrupted: {GOES_ON}", file=sys.stderr)
-    return 130
+    print(f"{line}{str(error) or INTERRUPTED}", file=sys.stderr)
+    return getattr(error, "code", 130)
   return 0
 
 

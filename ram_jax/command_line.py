@@ -11,7 +11,9 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
+
+from ram_jax import run_folder
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 NOT_CONFIGS = ("__init__", "common", "default")
@@ -21,10 +23,11 @@ def load(text: str) -> ConfigDict:
   """Loads a config.
 
   Args:
-    text: `FILE.py`, or `FILE.py:ARGUMENT` with what `get_config` takes.
+    text: `FILE.py`, or `FILE.py:ARGUMENT` with what `get_config` takes, or the
+      `config.json` of a run.
 
   Returns:
-    What the file's `get_config` returns.
+    What the file's `get_config` returns, or what the run was started with.
 
   Raises:
     FileNotFoundError: for a missing file; the message lists what exists.
@@ -32,13 +35,16 @@ def load(text: str) -> ConfigDict:
   """
   name, _, argument = text.partition(":")
   path = pathlib.Path(name).expanduser()
+  if path.name == "config.json" and path.is_file():
+    return _recorded(path, argument)
   if not path.is_file() or path.suffix != ".py":
     near = difflib.get_close_matches(path.stem, available(), 1)
     known = [f"configs/{name}.py" for name in available()]
     raise FileNotFoundError(
       f"--config={name} is not a config file"
       f"{_suggestion([f'configs/{stem}.py' for stem in near])}: choose "
-      f"{', '.join(known)}, or a .py file of your own"
+      f"{', '.join(known)}, or a .py file of your own, or a "
+      "run's config.json"
     )
   try:
     spec = importlib.util.spec_from_file_location("config", path)
@@ -58,6 +64,24 @@ def load(text: str) -> ConfigDict:
       "return a ConfigDict"
     )
   return config
+
+
+def _recorded(path: pathlib.Path, argument: str) -> ConfigDict:
+  """A run's config: JSON's lists were tuples, None is to be chosen."""
+  if argument:
+    raise ValueError(
+      f"cannot use {argument!r}: {path} has all choices in it, "
+      "--config.FIELD=VALUE changes single ones"
+    )
+
+  def restored(value: Any) -> Any:
+    if isinstance(value, dict):
+      return {key: restored(part) for key, part in value.items()}
+    if isinstance(value, list):
+      return tuple(map(restored, value))
+    return config_dict.placeholder(str) if value is None else value
+
+  return ConfigDict(restored(run_folder.read(path.parent))).lock()
 
 
 def available() -> tuple[str, ...]:

@@ -18,11 +18,13 @@ from ram_jax import (
   plugins,
   run_folder,
   settings,
+  stopping,
 )
-from ram_jax.checkpoint import Checkpoints
+from ram_jax.checkpoint import Checkpoints, fingerprint
 from ram_jax.data import pipeline
 from ram_jax.evaluators import correctness
 from ram_jax.models.classifier import Classifier
+from ram_jax.parts import Parts, surroundings
 from ram_jax.report import runs
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")
@@ -61,7 +63,8 @@ def evaluate_run(
 
   Raises:
     FileNotFoundError: if the folder holds no run or no checkpoint.
-    ValueError: if it holds another run, or is damaged.
+    ValueError: if it holds another run, is damaged, or in use.
+    stopping.Stopped: after SIGTERM or Ctrl-C.
   """
   folder = pathlib.Path(workdir)
   config = settings.resolve(config, run_folder.read(folder))
@@ -72,11 +75,12 @@ def evaluate_run(
     *pipeline.load(source, "train", config.train.images)
   )
   run_folder.check_data(train_data, folder)
-  checkpoints = Checkpoints(folder / "checkpoints")
   shape = evaluation.images.shape[1:]
-  state = checkpoints.restore_variables(evaluation.module, shape)
-  checkpoints.close()
-  return run(config, evaluation, state, folder, train_data)
+  with run_folder.lock(folder), stopping.listen() as stop:
+    checkpoints = Checkpoints(folder / "checkpoints")
+    state = checkpoints.restore_variables(evaluation.module, shape)
+    checkpoints.close()
+    return run(config, evaluation, state, folder, stop, train_data)
 
 
 def build(config: ConfigDict, source: Any) -> Evaluation:
@@ -119,23 +123,32 @@ def run(
   evaluation: Evaluation,
   state: Any,
   folder: pathlib.Path,
+  stop: stopping.Stop,
   train_data: dict[str, Any] | None = None,
   about: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Runs every evaluator, writes the results and draws the figures.
 
+  What is measured is kept in the folder, part by part, until the results are
+  written: a run that was stopped goes on where it was.
+
   Args:
     config: resolved.
     evaluation: from `build`.
     state: has `step`, `params` and `batch_stats`.
-    folder: the run's folder.
+    folder: the run's folder, locked.
+    stop: asked between the parts whether to leave.
     train_data: size and fingerprint of the training data, None where it is
       unknown.
     about: entries of results.json's `run` that are not as the config has them.
 
   Returns:
     What results.json holds.
+
+  Raises:
+    stopping.Stopped: if it was asked to leave.
   """
+  stop.at_once("what is measured is kept")
   started = time.monotonic()
   # A damaged file must stop this now, not after hours of measuring.
   rows = metrics.read(folder / "metrics.jsonl")
@@ -149,19 +162,21 @@ def run(
   results["data"] = {"test": pipeline.describe(images, labels)}
   if train_data:
     results["data"]["train"] = train_data
-  bits, pictures = {}, {}
+  depends = {"weights": fingerprint((params, batch_stats)), **surroundings()}
+  parts, bits, pictures = Parts(folder / run_folder.PARTS, stop), {}, {}
   # bfloat16 passes of a float32 product would change attacks' decisions.
   with jax.default_matmul_precision("highest"):
     for name, evaluator in evaluation.evaluators.items():
       metrics.announce(f"measuring: {name}")
-      measured = evaluator.run(model, images, labels, key)
+      of = parts.of([depends, narrowed(results, name)])
+      measured = evaluator.run(model, images, labels, key, of)
       if measured is not None:
         pictures |= measured.pop("pictures", {})
         results[name] = correctness.counted(measured, name, bits)
   results["notes"] = notes(config, results)
   results["timing"] = {
     "train_seconds": sum(row["timing"]["seconds"] for row in rows),
-    "evaluate_seconds": time.monotonic() - started,
+    "evaluate_seconds": time.monotonic() - started + parts.seconds,
   }
   if parallel.is_first_process():
     correctness.write(bits, folder / "correct.npz")
@@ -171,7 +186,24 @@ def run(
       attack = evaluation.evaluators["adversarial"].attack
       batch = {"images": images, "labels": labels}
       figures.draw_views(config, attack, model, batch, key, folder)
+    parts.remove()
   return results
+
+
+def narrowed(results: dict[str, Any], name: str) -> dict[str, Any]:
+  """What one evaluator's numbers depend on, of the head of results.json.
+
+  Args:
+    results: with `run`, `config`, `versions`, `device` and `data`.
+    name: of the evaluator.
+
+  Returns:
+    The same without the other evaluators and what judges the numbers.
+  """
+  config = results["config"]
+  own = {"evaluators": {name: config["evaluators"][name]}, "floors": ()}
+  fields = ("run", "versions", "device", "data")
+  return {f: results[f] for f in fields} | {"config": config | own}
 
 
 def describe(

@@ -7,7 +7,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ram_jax import evaluate, parallel, plugins, run_folder, settings
+from ram_jax import (
+  evaluate,
+  plugins,
+  run_folder,
+  settings,
+  stopping,
+)
 from ram_jax.checkpoint import Checkpoints
 from ram_jax.interop import names, weights
 
@@ -44,9 +50,9 @@ def evaluate_weights(
   state = types.SimpleNamespace(
     step=about.pop("step"), params=params, batch_stats=batch_stats
   )
-  if parallel.is_first_process():
-    run_folder.write_json(config.to_dict(), folder / "config.json")
-  return evaluate.run(config, evaluation, state, folder, about=about)
+  with run_folder.lock(folder), stopping.listen() as stop:
+    run_folder.claim(config, None, folder)
+    return evaluate.run(config, evaluation, state, folder, stop, about=about)
 
 
 def describe(file: weights.Weights, name: str) -> dict[str, Any]:

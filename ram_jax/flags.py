@@ -40,7 +40,7 @@ def parser() -> Parser:
   )
   flags.add_argument(
     "--config",
-    metavar="FILE.py[:model=NAME,dataset=NAME,smoke]",
+    metavar="FILE.py[:model=NAME,dataset=NAME,smoke]|FOLDER/config.json",
     help="what to run; --config.FIELD=VALUE overrides a field of "
     "configs/default.py",
   )

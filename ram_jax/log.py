@@ -29,7 +29,12 @@ class Log:
   """Collects metrics per dispatch, checks them and writes their means."""
 
   def __init__(
-    self, training: Any, batch_size: int, folder: pathlib.Path, now: int
+    self,
+    training: Any,
+    batch_size: int,
+    folder: pathlib.Path,
+    now: int,
+    open_line: dict[str, Any] | None = None,
   ) -> None:
     """Opens the files; rows after `now` are dropped from them.
 
@@ -38,9 +43,14 @@ class Log:
       batch_size: images in a step.
       folder: the run's.
       now: updates made so far.
+      open_line: from `open_line` at that step.
     """
     self._training, self._batch_size = training, batch_size
     self._pending, self._since, self._clock = [], now, time.monotonic()
+    if open_line:
+      self._pending = [open_line["rows"]]
+      self._since = open_line["since"]
+      self._clock -= open_line["seconds"]
     first = parallel.is_first_process()
     self._writer = MetricWriter(folder, now) if first else None
     self._progress = Progress(training.total_steps) if first else None
@@ -58,11 +68,7 @@ class Log:
     """Writes the means since the last line; stops the run on NaN."""
     if not self._pending:
       return
-    rows = {
-      name: np.concatenate([np.asarray(m[name]) for m in self._pending])
-      for name in self._pending[0]
-    }
-    check_finite(rows, self._since)
+    rows = self._rows()
     clock = time.monotonic()
     seconds, steps = clock - self._clock, now - self._since
     row = {"step": now, "epoch": now / self._training.steps_per_epoch}
@@ -76,6 +82,30 @@ class Log:
       self._writer.write(row)
       self._progress.show(row)
     self._pending, self._since, self._clock = [], now, clock
+
+  def open_line(self) -> dict[str, Any] | None:
+    """What the next line will be made of; a checkpoint keeps it.
+
+    Returns:
+      Values of each step since the last line, as JSON keeps them exactly, None
+      where there are none.
+    """
+    if not self._pending:
+      return None
+    return {
+      "since": self._since,
+      "seconds": time.monotonic() - self._clock,
+      "rows": {name: row.tolist() for name, row in self._rows().items()},
+    }
+
+  def _rows(self) -> dict[str, np.ndarray]:
+    """Values [steps] by name since the last line; stops the run on NaN."""
+    rows = {
+      name: np.concatenate([np.asarray(m[name], "f8") for m in self._pending])
+      for name in self._pending[0]
+    }
+    check_finite(rows, self._since)
+    return rows
 
   def close(self) -> None:
     """Closes the files."""

@@ -1,12 +1,15 @@
 """Where a run's numbers go: metrics.jsonl, TensorBoard, the progress line."""
 
 import json
+import os
 import pathlib
 import sys
 import time
 from typing import Any, TextIO
 
-import tensorboardX
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from ram_jax import parallel
 
@@ -34,9 +37,13 @@ class MetricWriter:
     part.write_text(text)
     part.replace(self._path)
     self._file = self._path.open("a")
-    self._board = tensorboardX.SummaryWriter(
-      str(folder / "tensorboard"), purge_step=step + 1
-    )
+    # Not its SummaryWriter, whose thread dies of a full disk, and then
+    # whoever calls it waits for ever.
+    (folder / "tensorboard").mkdir(exist_ok=True)
+    prefix = str(folder / "tensorboard" / "events")
+    self._board = EventsWriter(prefix, f".{os.getpid()}")
+    begins = SessionLog(status=SessionLog.START)
+    self._board.write_event(Event(step=step + 1, session_log=begins))
 
   def write(self, row: dict[str, Any]) -> None:
     """Appends one line.
@@ -47,10 +54,15 @@ class MetricWriter:
     """
     self._file.write(json.dumps(row) + "\n")
     self._file.flush()
+    # A checkpoint that survives a power failure finds its lines.
+    os.fsync(self._file.fileno())
+    when = {"step": row["step"], "wall_time": time.time()}
     scalars = row | row["timing"]
     for name, value in scalars.items():
       if name not in ("step", "timing"):
-        self._board.add_scalar(name, value, row["step"])
+        point = summary.scalar(name, value)
+        self._board.write_event(Event(summary=point, **when))
+    self._board.flush()
 
   def close(self) -> None:
     """Closes both files."""

@@ -6,6 +6,7 @@ local devices, and pmapped functions take and return them whole (`in_axes` and
 """
 
 import contextlib
+import functools
 import glob
 import importlib.util
 import os
@@ -37,8 +38,9 @@ def initialize() -> None:
   Raises:
     ValueError: if only some of the three are set.
   """
-  # JAX would catch SIGTERM for a loop that asks for it; ours does not, and a
-  # run that goes on from its last checkpoint may just as well be killed.
+  # JAX would catch SIGTERM and name a step at which all processes save. But its
+  # steps count by one, where ours come several in a dispatch, and orbax asks it
+  # too, with numbers of its own: `stopping.py` does it.
   jax.config.update("jax_enable_preemption_service", False)
   if jax.distributed.is_initialized():
     return
@@ -135,6 +137,49 @@ def check_agreement(number: int, what: str) -> None:
       raise ValueError(f"{what} differs between the processes: {numbers}")
 
 
+def largest(number: int) -> jax.Array:
+  """Starts to find the largest of the processes' numbers.
+
+  Args:
+    number: this process's own, int32.
+
+  Returns:
+    It, the same in every process; reading it waits for the devices.
+  """
+  found = _largest(np.full(jax.local_device_count(), number, np.int32))
+  if jax.default_backend() == "cpu":
+    found.block_until_ready()  # collectives must not pile up there
+  return found
+
+
+def any_process(flag: bool) -> bool:
+  """Whether a flag is raised in any process; they wait for each other."""
+  return bool(largest(flag)) if jax.process_count() > 1 else flag
+
+
+def first_process(function: Callable[[], None]) -> None:
+  """Calls a function in the first process; if it fails, all do.
+
+  Args:
+    function: takes and returns nothing.
+
+  Raises:
+    ValueError: in the first process what the function raises, in the others
+      that it failed there.
+    OSError: the same.
+  """
+  error = None
+  if is_first_process():
+    try:
+      function()
+    except (ValueError, OSError) as caught:
+      error = caught
+  if any_process(error is not None) and not error:
+    error = ValueError("the first process failed: its own output says why")
+  if error:
+    raise error
+
+
 def replicate(tree: Any) -> Any:
   """Places a pytree on every local device, once.
 
@@ -190,6 +235,11 @@ def positions(local_batch: int) -> jax.Array:
 def mean(tree: Any) -> Any:
   """Inside a mapped function: the mean over all devices."""
   return jax.lax.pmean(tree, AXIS)
+
+
+@functools.partial(jax.pmap, axis_name=AXIS, out_axes=None)
+def _largest(number: jax.Array) -> jax.Array:
+  return jax.lax.pmax(number, AXIS)
 
 
 def gather(tree: Any) -> Any:

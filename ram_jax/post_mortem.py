@@ -5,8 +5,10 @@ on from the state that was kept at the last line of metrics.jsonl, one step at a
 time, and the bad step is looked at in every part.
 """
 
+import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -100,6 +102,14 @@ class Watch:
     """Copies a state on the devices, before it is donated to the next step."""
     self._state = _copy(state)
 
+  @contextlib.contextmanager
+  def explaining(self) -> Iterator[None]:
+    """Turns the word of a bad step into what is known of it."""
+    try:
+      yield
+    except NotFiniteError as error:
+      raise self.explain(error) from error
+
   def explain(self, error: NotFiniteError) -> FloatingPointError:
     """Repeats the steps since the kept state, and writes what is found.
 
@@ -173,7 +183,7 @@ class Watch:
       run_folder.write_json(found, self._folder / "report.json")
       np.savez(self._folder / "batch.npz", **batch)
     checkpoints = Checkpoints(self._folder / "checkpoints")
-    checkpoints.save(int(state.step), state)
+    checkpoints.save(int(state.step), state, None)
     checkpoints.close()
 
 

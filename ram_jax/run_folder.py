@@ -1,19 +1,26 @@
 """The folder of a run: whose it is, and what of the run it holds."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from ram_jax import metrics, parallel
 from ram_jax.checkpoint import Checkpoints
 from ram_jax.data import pipeline
 from ram_jax.report import runs
 
 # What may differ between a training run and a later evaluation of it.
 EVALUATION_FIELDS = ("name", "evaluate", "evaluators", "floors")
+
+LOCK = "lock"
+PARTS = "parts.jsonl"  # of an evaluation that is not complete
 
 # Where data and weights lie (on the devices or not, too) and what they are
 # called. What they are is said by data.json and config.weights.fingerprint.
@@ -47,7 +54,7 @@ def check(config: ConfigDict, folder: pathlib.Path) -> None:
     folder: the run's folder; it may be missing.
 
   Raises:
-    ValueError: naming the fields that differ.
+    ValueError: naming the fields that differ, or who works in it.
   """
   place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
   if not place.is_dir():
@@ -56,6 +63,22 @@ def check(config: ConfigDict, folder: pathlib.Path) -> None:
     raise ValueError(
       f"--workdir={folder}: you may not write in {place}, name another folder"
     )
+  if parallel.any_process((folder / LOCK).exists()):
+    with lock(folder):
+      pass  # refused now, and not after the data are read
+  check_owner(config, folder)
+
+
+def check_owner(config: ConfigDict, folder: pathlib.Path) -> None:
+  """Refuses a folder that holds another training run.
+
+  Args:
+    config: resolved.
+    folder: the run's folder; it may be missing.
+
+  Raises:
+    ValueError: naming the fields that differ.
+  """
   if not (folder / "config.json").exists():
     if (folder / "checkpoints").exists():
       raise ValueError(
@@ -71,6 +94,51 @@ def check(config: ConfigDict, folder: pathlib.Path) -> None:
       f"--workdir={folder} holds another run: {shown}{more}. Choose "
       "another --workdir, or give the same configuration to go on"
     )
+
+
+@contextlib.contextmanager
+def lock(folder: pathlib.Path) -> Iterator[None]:
+  """Keeps other programs out of a folder; it ends with the process.
+
+  The lock is the kernel's (flock), not the file's being there: neither a kill
+  nor a reboot leaves one behind. docs/reliability.md says what holds on file
+  systems over a network.
+
+  Args:
+    folder: the run's folder; made if missing.
+
+  Yields:
+    Nothing.
+
+  Raises:
+    ValueError: if another program works in the folder.
+  """
+  with contextlib.ExitStack() as stack:
+    parallel.first_process(lambda: stack.enter_context(_flock(folder)))
+    yield
+
+
+@contextlib.contextmanager
+def _flock(folder: pathlib.Path) -> Iterator[None]:
+  folder.mkdir(parents=True, exist_ok=True)
+  with open(folder / LOCK, "a+") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      file.seek(0)
+      raise ValueError(
+        f"--workdir={folder} is in use by {file.read().strip() or 'a program'}"
+        ": wait for it or stop it, or choose another --workdir"
+      ) from None
+    except OSError as error:
+      metrics.announce(
+        f"{folder} cannot be locked ({error.strerror}): let no other program "
+        "work in it"
+      )
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    yield
 
 
 def differences(
@@ -104,8 +172,11 @@ def finished(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
     folder: the run's folder; it may be missing.
 
   Returns:
-    What results.json holds, if it measures the last step as `config` asks.
+    What results.json holds, if it measures the last step as `config` asks,
+    and the figures were drawn, too.
   """
+  if (folder / PARTS).exists():
+    return None
   try:
     results = runs.load(folder).results
     size, step = results["data"]["train"]["size"], results["run"]["step"]
@@ -180,18 +251,30 @@ def check_data(data: dict[str, Any], folder: pathlib.Path) -> None:
     )
 
 
-def write(
-  config: ConfigDict, data: dict[str, Any], folder: pathlib.Path
+def claim(
+  config: ConfigDict, data: dict[str, Any] | None, folder: pathlib.Path
 ) -> None:
   """Writes config.json and data.json: now the folder belongs to this run.
 
   Args:
     config: resolved.
-    data: size and fingerprint of the training data.
-    folder: the run's folder; made if missing.
+    data: size and fingerprint of the training data; None: it has none.
+    folder: the run's folder, locked.
+
+  Raises:
+    ValueError: if it has become another run's.
+    OSError: if it cannot be written.
   """
-  write_json(data, folder / "data.json")
-  write_json(config.to_dict(), folder / "config.json")
+  check_owner(config, folder)
+  if data:
+    check_data(data, folder)
+
+  def write() -> None:
+    if data:
+      write_json(data, folder / "data.json")
+    write_json(config.to_dict(), folder / "config.json")
+
+  parallel.first_process(write)
 
 
 def write_json(tree: Any, path: pathlib.Path) -> None:
@@ -203,7 +286,10 @@ def write_json(tree: Any, path: pathlib.Path) -> None:
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_suffix(".part")
-  part.write_text(json.dumps(tree, indent=2) + "\n")
+  with open(part, "w") as file:
+    file.write(json.dumps(tree, indent=2) + "\n")
+    file.flush()
+    os.fsync(file.fileno())  # a power failure, too, leaves the old or the new
   part.replace(path)
 
 

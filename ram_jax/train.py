@@ -22,11 +22,12 @@ from ram_jax import (
   run_folder,
   settings,
   step,
+  stopping,
 )
 from ram_jax.checkpoint import Checkpoints
 from ram_jax.data import pipeline
 from ram_jax.interop import names, weights
-from ram_jax.log import Log, NotFiniteError
+from ram_jax.log import Log
 from ram_jax.metrics import announce
 from ram_jax.state import TrainState, begin, create
 
@@ -78,6 +79,8 @@ def train_and_evaluate(
     ValueError: for what no run can be made from, before any step.
     FloatingPointError: when a step is NaN or infinite in any part; the last
       checkpoint before that is kept, and `post_mortem/` has the step.
+    OSError: when the folder cannot be written, as when the disk is full.
+    stopping.Stopped: after SIGTERM or Ctrl-C, with everything saved.
   """
   if config.weights.measured:
     raise ValueError(
@@ -98,15 +101,12 @@ def train_and_evaluate(
   run_folder.check_data(described, folder)
   evaluation = evaluate.build(config, source)
   training = build(config, source, images.shape, file)
-  if parallel.is_first_process():
-    run_folder.write(config, described, folder)
-  checkpoints = Checkpoints(folder / "checkpoints")
   data = {"images": images, "labels": labels}
-  try:
-    state = fit(config, training, data, folder, checkpoints)
-  finally:
-    checkpoints.close()  # what is being saved arrives, whatever happens
-  return evaluate.run(config, evaluation, state, folder, described)
+  with run_folder.lock(folder), stopping.listen() as stop:
+    run_folder.claim(config, described, folder)
+    with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+      state = fit(config, training, data, folder, checkpoints, stop)
+    return evaluate.run(config, evaluation, state, folder, stop, described)
 
 
 def build(
@@ -196,8 +196,9 @@ def fit(
   data: dict[str, np.ndarray],
   folder: pathlib.Path,
   checkpoints: Checkpoints,
+  stop: stopping.Stop,
 ) -> TrainState:
-  """Trains from the newest checkpoint, or from the start, to the end.
+  """Trains from the newest whole checkpoint, or from the start, to the end.
 
   Args:
     config: resolved.
@@ -205,13 +206,18 @@ def fit(
     data: `images` uint8 [N,H,W,C] and `labels` int32 [N].
     folder: the run's folder.
     checkpoints: the run's.
+    stop: asked after every dispatch whether to leave.
 
   Returns:
     The last state, on the devices.
+
+  Raises:
+    stopping.Stopped: if it was asked to leave.
   """
   state, total = training.create(), training.total_steps
+  open_line = None
   if checkpoints.latest_step() is not None:
-    state = checkpoints.restore(state)
+    state, open_line = checkpoints.restore(state)
     announce(f"going on from step {int(state.step)} of {total}")
   now = int(state.step)
   parallel.check_agreement(
@@ -225,23 +231,24 @@ def fit(
   watch = post_mortem.Watch(config, training, data, key, folder)
   watch.keep(state)
   save_every = config.train.checkpoint_every * training.steps_per_epoch
-  with (
-    contextlib.closing(fed),
-    contextlib.closing(Log(training, batch_size, folder, now)) as log,
-  ):
+  log = Log(training, batch_size, folder, now, open_line)
+  with contextlib.closing(fed), contextlib.closing(log):
     for rows, indices in fed:
       state, metrics = training.dispatch(state, rows, key, indices)
       before, now = now, now + training.per_dispatch
       log.add(metrics)
       save = crosses(before, now, save_every) or now == total
       if save or crosses(before, now, config.train.log_every):
-        try:
+        with watch.explaining():
           log.write(now)
-        except NotFiniteError as error:
-          raise watch.explain(error) from error
         watch.keep(state)
-      if save:
-        checkpoints.save(now, state)
+      leave = stop.asked()
+      if save or leave:
+        with watch.explaining():
+          open_line = log.open_line()
+        checkpoints.save(now, state, open_line)
+      if leave:
+        raise stopping.Stopped(stop.number, f"step {now} of {total} is saved")
   return state
 
 

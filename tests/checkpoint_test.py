@@ -1,5 +1,6 @@
 """Checkpoints: exact, the newest two, and damage that is told, not hidden."""
 
+import resource
 import shutil
 import sys
 
@@ -50,7 +51,7 @@ def copy(saved, tmp_path):
 def restore(folder, template=None):
   checkpoints = Checkpoints(folder)
   try:
-    return checkpoints.restore(template or state(0))
+    return checkpoints.restore(template or state(0))[0]
   finally:
     checkpoints.close()
 
@@ -80,58 +81,132 @@ def test_nothing_saved_yet(tmp_path):
 
 def test_another_shape_is_named(saved):
   with pytest.raises(
-    ValueError, match=r"kernel'\] of shape \(3, 5\), this .*4"
+    ValueError, match=r"params/kernel of shape \(3, 5\), this .*4"
   ):
     restore(saved, state(0, width=4))
 
 
 def damage(path, how):
-  """Deletes a folder, or deletes or halves a file."""
+  """Deletes a file or folder, or leaves a file of other bytes."""
   if path.is_dir():
     shutil.rmtree(path)
-  elif how == "delete":
+    return
+  data = bytearray(path.read_bytes())
+  if how == "flip":
+    data[len(data) // 2] ^= 16
+  kept = {"delete": 0, "empty": 0, "truncate": len(data) // 2}.get(how)
+  path.write_bytes(data[:kept])
+  if how == "delete":
     path.unlink()
-  else:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("how", ["delete", "truncate"])
-def test_damage_is_told_and_the_one_before_serves(saved, tmp_path, how):
+@pytest.mark.parametrize("how", ["delete", "empty", "truncate", "flip"])
+def test_damage_is_told_and_the_one_before_serves(saved, tmp_path, how, capsys):
   parts = [p.relative_to(saved) for p in (saved / "6").rglob("*")]
-  refused = 0
+  refused = set()
   for number, part in enumerate(sorted(parts)):
     copy = shutil.copytree(saved, tmp_path / str(number))
-    if how == "truncate" and (copy / part).is_dir():
+    if how != "delete" and (copy / part).is_dir():
       continue
     damage(copy / part, how)
-    try:
-      # What is not refused must be right: some files are only logs.
-      assert_equal(restore(copy), state(6))
-    except ValueError as error:
-      refused += 1
-      message = str(error)
-      assert f"the checkpoint {copy / '6'} cannot be read (" in message
-      assert "move it out of the --workdir" in message and "\n" not in message
-      shutil.rmtree(copy / "6")
-      assert_equal(restore(copy), state(4))
-  assert refused >= 3
+    found = restore(copy)
+    # What is not refused must be right: some files are only logs.
+    if found.step == 6:
+      assert_equal(found, state(6))
+      continue
+    refused.add(part.parts[1])
+    assert_equal(found, state(4))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"the checkpoint {copy / '6'} is damaged (")
+    assert line.endswith("; kept as 6.damaged): step 4 is used")
+    assert {p.name for p in copy.iterdir()} == {"4", "6.damaged"}
+  assert refused >= {"state", "beside"}
+
+
+def test_step_of_a_damaged_checkpoint_is_saved_again(copy, capsys):
+  damage(copy / "6" / "state", "delete")
+  (copy / "6.damaged").mkdir()  # of another time
+  checkpoints = Checkpoints(copy)
+  assert checkpoints.restore(state(0))[0].step == 4
+  checkpoints.save(5, state(5), open_line={"since": 4})
+  checkpoints.save(6, state(7))
+  checkpoints.close()
+  names = {p.name for p in copy.iterdir()}
+  assert names == {"5", "6", "6.damaged"} and any(
+    (copy / "6.damaged").iterdir()
+  )
+  assert_equal(restore(copy), state(7))
+  shutil.rmtree(copy / "6")
+  checkpoints = Checkpoints(copy)
+  assert checkpoints.restore(state(0))[1] == {"since": 4}
+  checkpoints.close()
+
+
+def test_all_damaged_is_an_error_and_nothing_is_moved(copy):
+  for step in "46":
+    damage(copy / step / "beside", "delete")
+  with pytest.raises(
+    ValueError, match=r"every checkpoint.*\(6: .*; 4: .*\): put"
+  ):
+    restore(copy)
+  assert {p.name for p in copy.iterdir()} == {"4", "6"}
+
+
+def test_other_arrays_are_not_taken_for_the_saved_ones(copy, monkeypatch):
+  """What orbax reads without complaint is compared, too."""
+  real = checkpoint.ocp.CheckpointManager.restore
+
+  def changed(manager, step, args):
+    found = real(manager, step, args=args)
+    if step == 6:
+      found.state["params"]["kernel"][1, 2] += 1e-6
+    return found
+
+  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "restore", changed)
+  assert restore(copy).step == 4
+
+
+def test_what_a_killed_run_left_is_removed(copy):
+  left = copy / "5.orbax-checkpoint-tmp"
+  (left / "state").mkdir(parents=True)
+  assert restore(copy).step == 6
+  checkpoints = Checkpoints(copy)
+  checkpoints.save(8, state(8))
+  checkpoints.close()
+  assert {p.name for p in copy.iterdir()} == {"6", "8"}
+
+
+def test_full_disk_is_told_and_the_others_stay(copy):
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  checkpoints = Checkpoints(copy)
+  try:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+    checkpoints.save(8, state(8))
+    with pytest.raises(
+      OSError, match=r"cannot be written in .*: make room.* 6"
+    ):
+      checkpoints.close()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  for step in (6, 4):
+    assert_equal(restore(copy), state(step))
+    shutil.rmtree(copy / str(step))
 
 
 def test_complaints_of_other_readers_are_dropped(monkeypatch):
   heard = []
-  monkeypatch.setattr(sys, "unraisablehook", heard.append)
 
   class Args:
     def __init__(self, error):
       self.exc_value = error
 
-  def complain():
-    sys.unraisablehook(Args(RuntimeError("Event loop is closed")))
-    sys.unraisablehook(Args(RuntimeError("a real one")))
-
-  with pytest.raises(OSError), checkpoint._without_echoes():
-    raise OSError
-  complain()  # after the error, from threads
+  monkeypatch.setattr(sys, "unraisablehook", lambda args: heard.append(args))
+  checkpoint._drop_echoes()
+  hook = sys.unraisablehook
+  checkpoint._drop_echoes()
+  assert sys.unraisablehook is hook
+  hook(Args(RuntimeError("Event loop is closed")))
+  hook(Args(RuntimeError("a real one")))
   assert [str(args.exc_value) for args in heard] == ["a real one"]
 
 

@@ -30,6 +30,8 @@ LAYERS = (
     "checkpoint",
     "metrics",
     "plugins",
+    "parts",
+    "stopping",
     "trace",
   ),
   ("step", "feed", "evaluators", "report", "interop"),

@@ -92,7 +92,7 @@ def test_training_starts_from_the_file(run, tmp_path):
   source = plugins.build("dataset", config.dataset)
   state = train.build(config, source, (64, 32, 32, 3), file).create()
   checkpoints = Checkpoints(folder / "checkpoints")
-  saved = checkpoints.restore(state)
+  saved, _ = checkpoints.restore(state)
   checkpoints.close()
   jax.tree.map(np.testing.assert_array_equal, state.params, saved.params)
   jax.tree.map(

@@ -234,7 +234,7 @@ def test_damaged_data(nothing_runs, config, data, tmp_path):
   [
     ("config.json", "config.json is damaged"),
     ("metrics.jsonl", "metrics.jsonl is damaged in line 1"),
-    ("checkpoints/4/default/manifest.ocdbt", "checkpoints/4 cannot be read"),
+    ("checkpoints/4/state/manifest.ocdbt", "every checkpoint in"),
   ],
 )
 def test_damaged_run(monkeypatch, config, copy, mode, part, words):
@@ -473,5 +473,10 @@ def test_real_interruption(config, trained, tmp_path):
   finally:
     process.kill()
   assert (process.returncode, out) == (130, "")
-  assert err.splitlines()[-1].startswith("interrupted: ")
+  steps = [p.name for p in (folder / "checkpoints").iterdir()]
+  newest = max(map(int, steps))
+  assert err.splitlines()[-1] == (
+    f"interrupted: step {newest} of 400000 is saved, the same command goes on "
+    "from there"
+  )
   assert "Traceback" not in err

@@ -39,7 +39,7 @@ def test_differences_ignore_tuples_and_what_is_told_to():
 def owned(folder, given):
   """A folder as a started run leaves it."""
   resolved = settings.resolve(given)
-  run_folder.write(resolved, DATA, folder)
+  run_folder.claim(resolved, DATA, folder)
   return resolved
 
 

@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+import shutil
+import signal
 
 import jax
 import numpy as np
 import pytest
 
 from configs import robust_augmix, standard
-from ram_jax import log, parallel, settings, train
+from ram_jax import log, parallel, settings, stopping, train
 from ram_jax.checkpoint import Checkpoints
 from ram_jax.data import digits
 
@@ -39,10 +41,12 @@ def robust():
   return config, train.build(config, digits.Source(), (IMAGES, 16, 16, 3))
 
 
-def fit(config, training, data, folder):
+def fit(config, training, data, folder, stop=None):
   checkpoints = Checkpoints(folder / "checkpoints")
   try:
-    state = train.fit(config, training, data, folder, checkpoints)
+    state = train.fit(
+      config, training, data, folder, checkpoints, stop or stopping.Stop()
+    )
   finally:
     checkpoints.close()
   return jax.tree.map(np.asarray, state)
@@ -60,9 +64,13 @@ def interrupted(training, after):
   return dataclasses.replace(training, dispatch=dispatch)
 
 
-def lines(folder):
+def timed(folder):
   rows = (folder / "metrics.jsonl").read_text().splitlines()
-  rows = [json.loads(row) for row in rows]
+  return [json.loads(row) for row in rows]
+
+
+def lines(folder):
+  rows = timed(folder)
   return [{k: v for k, v in row.items() if k != "timing"} for row in rows]
 
 
@@ -76,10 +84,7 @@ def test_resumed_run_equals_uninterrupted(robust, data, tmp_path, after):
     fit(config, interrupted(training, after), data, tmp_path / "cut")
   resumed = fit(config, training, data, tmp_path / "cut")
   assert resumed.step == 8
-  for a, b in zip(
-    jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True
-  ):
-    np.testing.assert_array_equal(a, b)
+  assert_equal(whole, resumed)
   assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
   assert [row["step"] for row in lines(tmp_path / "cut")] == [3, 4, 6, 8]
 
@@ -110,6 +115,69 @@ def test_loop_compiles_once_and_copies_nothing_unasked(
   unplaced = np.zeros((jax.device_count(), 1, 2), np.int32)
   with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to"):
     dispatch(*parallel.replicate((training.create(), data, KEY)), unplaced)
+
+
+def assert_equal(a, b):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+def signalled(training, stop, after, number):
+  """The training in whose dispatch a signal arrives."""
+  steps = iter(range(1, after + 1))
+
+  def dispatch(*args):
+    if next(steps, None) == after:
+      stop.signalled(number)
+    return training.dispatch(*args)
+
+  return dataclasses.replace(training, dispatch=dispatch)
+
+
+def test_signal_saves_at_any_step_and_nothing_shows(robust, data, tmp_path):
+  """After 2 and 5 of 8: between the lines, which are at 3, 4, 6 and 8."""
+  config, training = robust
+  whole = fit(config, training, data, tmp_path / "whole")
+  for after, number, code in (
+    (2, signal.SIGTERM, 143),
+    (3, signal.SIGINT, 130),
+  ):
+    stop = stopping.Stop()
+    stopped = signalled(training, stop, after, number)
+    with pytest.raises(stopping.Stopped) as caught:
+      fit(config, stopped, data, tmp_path / "cut", stop)
+    assert caught.value.code == code
+  assert "interrupted: step 5 of 8 is saved, the same comm" in str(caught.value)
+  resumed = fit(config, training, data, tmp_path / "cut")
+  assert_equal(whole, resumed)
+  assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
+  seconds = [row["timing"]["seconds"] for row in timed(tmp_path / "cut")]
+  assert all(np.array(seconds) > 0)
+
+
+def test_damaged_checkpoint_costs_its_steps_only(robust, data, tmp_path):
+  """Back to a step between two lines: those behind it are cut off."""
+  config, training = robust
+  whole = fit(config, training, data, tmp_path / "whole")
+  for after in (5, 2):
+    stop = stopping.Stop()
+    stopped = signalled(training, stop, after, signal.SIGTERM)
+    with pytest.raises(stopping.Stopped):
+      fit(config, stopped, data, tmp_path / "cut", stop)
+  assert [row["step"] for row in lines(tmp_path / "cut")] == [3, 4, 6]
+  shutil.rmtree(tmp_path / "cut" / "checkpoints" / "7" / "state")
+  resumed = fit(config, training, data, tmp_path / "cut")
+  assert_equal(whole, resumed)
+  assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
+
+
+def test_signal_while_the_last_step_runs(robust, data, tmp_path):
+  config, training = robust
+  stop = stopping.Stop()
+  stopped = signalled(training, stop, 8, signal.SIGTERM)
+  with pytest.raises(stopping.Stopped, match="step 8 of 8 is saved"):
+    fit(config, stopped, data, tmp_path, stop)
+  assert fit(config, training, data, tmp_path).step == 8
 
 
 def test_seed_changes_the_run(robust, data, tmp_path):
@@ -151,7 +219,7 @@ def test_diverging_run_stops_and_keeps_its_checkpoint(data, tmp_path):
     fit(config, broken, data, tmp_path)
   checkpoints = Checkpoints(tmp_path / "checkpoints")
   assert checkpoints.latest_step() == 8
-  kept = checkpoints.restore(training.create())
+  kept, _ = checkpoints.restore(training.create())
   checkpoints.close()
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept))
 

@@ -13,6 +13,8 @@ import sys
 import numpy as np
 import pytest
 
+from ram_jax import metrics
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # Run by every process: a whole run, with what ends it early.
@@ -22,8 +24,8 @@ import jax, numpy as np
 from configs import standard
 from ram_jax import evaluate, parallel, train
 
-folder, data, out = map(pathlib.Path, sys.argv[1:4])
-victim = int(sys.argv[4])  # the process that is killed, if any
+victim = int(sys.argv[1])  # the process that is killed, if any
+folder, data, out = map(pathlib.Path, sys.argv[2:5])
 jax.config.update("jax_enable_x64", True)
 parallel.initialize()
 alone = jax.process_count() == 1
@@ -75,7 +77,7 @@ with parallel.ending_together():
 """
 
 
-def start(devices, folder, data, out, victim=-1, **environment):
+def start(devices, program, *arguments, **environment):
   flags = f"--xla_force_host_platform_device_count={devices}"
   environment = os.environ | {
     "XLA_FLAGS": flags,
@@ -85,7 +87,7 @@ def start(devices, folder, data, out, victim=-1, **environment):
     "PYTHONPATH": str(ROOT),
     **environment,
   }
-  command = [sys.executable, "-c", PROGRAM, folder, data, out, victim]
+  command = [sys.executable, "-c", program, *arguments]
   return subprocess.Popen(
     list(map(str, command)),
     env=environment,
@@ -95,22 +97,21 @@ def start(devices, folder, data, out, victim=-1, **environment):
   )
 
 
-def start_two(folder, data, victim=-1):
+def start_two(devices, program, *arguments, outs=("", "")):
   with socket.socket() as probe:
     probe.bind(("localhost", 0))
     port = probe.getsockname()[1]
   return [
     start(
-      2,
-      folder,
-      data,
-      folder.parent / f"two{index}.npz",
-      victim,
+      devices,
+      program,
+      *arguments,
+      out,
       JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
       JAX_NUM_PROCESSES="2",
       JAX_PROCESS_ID=str(index),
     )
-    for index in range(2)
+    for index, out in enumerate(outs)
   ]
 
 
@@ -134,24 +135,111 @@ def data(tmp_path):
 
 def test_two_processes_equal_one_even_if_one_was_killed(data, tmp_path):
   one = tmp_path / "one.npz"
-  code, said = finish(start(4, tmp_path / "one", data, one))
+  code, said = finish(start(4, PROGRAM, -1, tmp_path / "one", data, one))
   assert code == 0, said
   folder = tmp_path / "two"
-  ends = [finish(process) for process in start_two(folder, data, victim=1)]
+  outs = [tmp_path / f"two{index}.npz" for index in range(2)]
+  ends = [
+    finish(process)
+    for process in start_two(2, PROGRAM, 1, folder, data, outs=outs)
+  ]
   assert ends[1][0] == -9, ends
   # 1: its connection is lost; -6: JAX misses the other's heartbeats.
   assert ends[0][0] in (1, -6), ends
-  assert not (tmp_path / "two0.npz").exists()
-  ends = [finish(process) for process in start_two(folder, data)]
+  assert not outs[0].exists()
+  ends = [
+    finish(process)
+    for process in start_two(2, PROGRAM, -1, folder, data, outs=outs)
+  ]
   for code, said in ends:
     assert code == 0, said
   assert re.search("going on from step 2 of 4", ends[0][1])
   wanted = np.load(one)
   assert len(wanted.files) > 20
-  for index in range(2):
-    found = np.load(tmp_path / f"two{index}.npz")
+  for found in map(np.load, outs):
     assert found.files == wanted.files
     for name in wanted.files:
       scale = max(np.linalg.norm(wanted[name]), 1e-300)
       error = np.linalg.norm(found[name] - wanted[name])
       assert error <= 1e-9 * scale, name
+
+
+# The one that is asked to leave tells the other; both save the same step.
+STOPPED = """
+import os, pathlib, signal, sys
+import jax, numpy as np
+from jax.experimental import multihost_utils
+from configs import standard
+from ram_jax import parallel, settings, stopping, train
+from ram_jax.checkpoint import Checkpoints
+from ram_jax.data import digits
+parallel.initialize()
+config = standard.get_config("model=wrn_10_1")
+config.train.batch_size = 8
+config.train.epochs = 4
+config.train.log_every = 3
+config = settings.resolve(config)
+rng = np.random.default_rng(0)
+data = {
+  "images": rng.integers(0, 256, (16, 8, 8, 3), np.uint8),
+  "labels": rng.integers(0, 10, 16, np.int32),
+}
+training = train.build(config, digits.Source(), data["images"].shape)
+created = jax.tree.map(np.asarray, training.create())
+folder = pathlib.Path(sys.argv[1])
+first = jax.process_index() == 0
+
+def fit(name, signal_at=None):
+  class Training:
+    def __getattr__(self, name):
+      return getattr(training, name)
+    def create(self):
+      return created
+    def dispatch(self, state, *rest):
+      if int(state.step) == signal_at and not first:
+        os.kill(os.getpid(), signal.SIGTERM)
+      return training.dispatch(state, *rest)
+  (folder / name).mkdir(exist_ok=True)
+  checkpoints = Checkpoints(folder / name / "checkpoints")
+  try:
+    with stopping.listen() as stop:
+      state = train.fit(
+        config, Training(), data, folder / name, checkpoints, stop
+      )
+      return jax.tree.map(np.asarray, state)
+  except stopping.Stopped as error:
+    return str(error)
+  finally:
+    checkpoints.close()
+
+folder.mkdir(exist_ok=True)
+whole = fit("whole")
+for at, saved in ((0, 2), (3, 5)):  # the answer comes a dispatch later
+  said = fit("cut", at)
+  wanted = f"stopped by SIGTERM: step {saved} of 8 is saved, the same command"
+  assert said.startswith(wanted), said
+# The newest is damaged: both go back to the one before.
+if first:
+  (folder / "cut" / "checkpoints" / "5" / "beside" / "metadata").unlink()
+multihost_utils.sync_global_devices("damaged")
+resumed = fit("cut")
+jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+assert (folder / "cut" / "checkpoints" / "5.damaged").exists()
+try:
+  parallel.first_process(lambda: pathlib.Path(os.devnull, "x").mkdir())
+  raise AssertionError
+except OSError:
+  assert first
+except ValueError as error:
+  assert "the first process failed" in str(error) and not first
+"""
+
+
+def test_two_processes_leave_together(tmp_path):
+  for process in start_two(1, STOPPED, tmp_path / "run"):
+    code, said = finish(process)
+    assert code == 0, said
+  steps = [
+    row["step"] for row in metrics.read(tmp_path / "run/cut/metrics.jsonl")
+  ]
+  assert steps == [2, 3, 4, 6, 8]

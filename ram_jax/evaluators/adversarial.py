@@ -1,6 +1,7 @@
 """Accuracy under attack, at several epsilon."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from ram_jax.attacks.pgd import Attack
 from ram_jax.evaluators import attack_checks, clean
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
+from ram_jax.parts import Part, fresh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Evaluator:
     images: np.ndarray,
     labels: np.ndarray,
     key: jax.Array,
+    part: Part = fresh,
   ) -> dict[str, Any]:
     """Finds the examples that stay correct, for every epsilon.
 
@@ -67,6 +70,7 @@ class Evaluator:
       labels: int32 [N].
       key: the attack's random starts come from it and the example's position
         alone.
+      part: keeps what was measured for each epsilon (`parts.Parts.of`).
 
     Returns:
       `attack` (how the numbers were got); `by_epsilon`, a list of `epsilon`,
@@ -80,7 +84,8 @@ class Evaluator:
         epsilon=epsilon, step_size=epsilon * self.relative_step_size
       )
       shared = parallel.replicate((attack, key)) + (model,)
-      correct = _robust(shared, batch, self.batch_size)
+      measure = functools.partial(_robust, shared, batch, self.batch_size)
+      correct = part(str(epsilon), measure)
       row = {"epsilon": epsilon, "correct": correct, "total": len(labels)}
       rows.append(row)
     results = {"attack": self.describe(), "by_epsilon": rows}

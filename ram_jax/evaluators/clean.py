@@ -1,6 +1,7 @@
 """Accuracy and calibration on unchanged images."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from ram_jax import losses, parallel
 from ram_jax.evaluators import calibration
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
+from ram_jax.parts import Part, fresh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Evaluator:
     images: np.ndarray,
     labels: np.ndarray,
     key: jax.Array,
+    part: Part = fresh,
   ) -> dict[str, Any]:
     """Finds the correct predictions.
 
@@ -37,12 +40,14 @@ class Evaluator:
       images: uint8 [N,H,W,C].
       labels: int32 [N].
       key: unused; nothing here is random.
+      part: keeps what was measured (`parts.Parts.of`).
 
     Returns:
       `correct` (bool [N]), `total` and `calibration`.
     """
     del key
-    return measure(model, images, labels, self.batch_size)
+    batch = images, labels, self.batch_size
+    return part("all", functools.partial(measure, model, *batch))
 
 
 def measure(

@@ -4,6 +4,7 @@ Evaluators return a bool array [N] under `correct`; results.json takes its sum,
 correct.npz its bits, for paired tests.
 """
 
+import os
 import pathlib
 from typing import Any
 
@@ -47,4 +48,6 @@ def write(bits: dict[str, np.ndarray], path: pathlib.Path) -> None:
   part = path.with_suffix(".part")
   with open(part, "wb") as file:
     np.savez(file, **bits)
+    file.flush()
+    os.fsync(file.fileno())  # as `run_folder.write_json`
   part.replace(path)

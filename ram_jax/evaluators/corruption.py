@@ -1,17 +1,19 @@
 """Accuracy on corrupted copies of the test set (CIFAR-10-C and the like)."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import numpy as np
 
-from ram_jax import metrics
+from ram_jax import metrics, parts
 from ram_jax.data import generated
 from ram_jax.data.cifar_c import CorruptedSource
 from ram_jax.data.generated import Generator
 from ram_jax.evaluators import clean
 from ram_jax.models.classifier import Classifier
+from ram_jax.parts import Part, fresh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Evaluator:
     images: np.ndarray,
     labels: np.ndarray,
     key: jax.Array,
+    part: Part = fresh,
   ) -> dict[str, Any] | None:
     """Finds the correct predictions per corruption and severity.
 
@@ -87,6 +90,8 @@ class Evaluator:
       images: uint8 [N,H,W,C], the clean test set.
       labels: int32 [N].
       key: unused: what is generated depends on `seed`.
+      part: keeps what was measured for each corruption and severity
+        (`parts.Parts.of`).
 
     Returns:
       `label`, `generated` (by this program; then also `seed`),
@@ -106,7 +111,8 @@ class Evaluator:
     results = {"label": source.label, "generated": source.seed is not None}
     if source.seed is not None:
       results["seed"] = source.seed
-    results["by_corruption"], pictures = self._rows(model, source, len(labels))
+    rows, pictures = self._rows(model, source, len(labels), part)
+    results["by_corruption"] = rows
     if self.severities == generated.SEVERITIES:
       results["pictures"] = pictures
     if missing := source.missing():
@@ -131,17 +137,30 @@ class Evaluator:
     return CorruptedSource(self.classes, *place, self.names)
 
   def _rows(
-    self, model: Classifier, source: CorruptedSource | Generator, size: int
+    self,
+    model: Classifier,
+    source: CorruptedSource | Generator,
+    size: int,
+    part: Part,
   ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    def measure(corruption: str, severity: int) -> dict[str, Any]:
+      corrupted, truth = source.load(corruption, severity)
+      batch = corrupted[:size], truth[:size], self.batch_size
+      row = {"corruption": corruption, "severity": severity}
+      row |= clean.measure(model, *batch)
+      return {"row": row, "first": np.asarray(corrupted[0])}
+
     rows, pictures, names = [], {}, source.names()
+    files = parts.stamp(self.folder, self.tfds_dir, self.frost_folder)
     for number, corruption in enumerate(names, start=1):
       metrics.announce(f"  {corruption} ({number} of {len(names)})")
-      first = []
-      for severity in self.severities:
-        corrupted, truth = source.load(corruption, severity)
-        batch = corrupted[:size], truth[:size], self.batch_size
-        row = {"corruption": corruption, "severity": severity}
-        rows.append(row | clean.measure(model, *batch))
-        first.append(corrupted[0])
-      pictures[corruption] = np.stack(first)
+      found = [
+        part(
+          f"{corruption} {severity} {files}",
+          functools.partial(measure, corruption, severity),
+        )
+        for severity in self.severities
+      ]
+      rows += [one["row"] for one in found]
+      pictures[corruption] = np.stack([one["first"] for one in found])
     return rows, pictures

@@ -6,6 +6,7 @@ that fail at high ones.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from ram_jax import keys as keys_lib
 from ram_jax import losses, parallel
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
+from ram_jax.parts import Part, fresh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Evaluator:
     images: np.ndarray,
     labels: np.ndarray,
     key: jax.Array,
+    part: Part = fresh,
   ) -> dict[str, Any] | None:
     """Counts the images that each frequency brings to a wrong class.
 
@@ -56,6 +59,7 @@ class Evaluator:
       labels: int32 [N].
       key: the waves' signs come from it, the frequency and the example's
         position alone.
+      part: keeps the count of each frequency (`parts.Parts.of`).
 
     Returns:
       `norm`, `total` (images) and `wrong`, H lists of W counts, the lowest
@@ -68,8 +72,10 @@ class Evaluator:
     size = images.shape[1:3]
     wrong = np.zeros(size, int)
     for frequency in half_plane(*size):
-      shared = parallel.replicate((key, np.array(frequency), self.norm))
-      found = _wrong((*shared, model), batch, self.batch_size).sum()
+      count = functools.partial(
+        self._count, model, batch, key, np.array(frequency)
+      )
+      found = part(str(frequency), count)
       # A real image has both or none: frequency (-y, -x) is the same wave.
       for sign in (1, -1):
         place = [
@@ -78,6 +84,12 @@ class Evaluator:
         wrong[tuple(place)] = found
     total = len(batch["labels"])
     return {"norm": self.norm, "total": total, "wrong": wrong.tolist()}
+
+  def _count(
+    self, model: Classifier, batch: Any, key: jax.Array, frequency: np.ndarray
+  ) -> int:
+    shared = parallel.replicate((key, frequency, self.norm))
+    return int(_wrong((*shared, model), batch, self.batch_size).sum())
 
 
 def half_plane(height: int, width: int) -> Iterator[tuple[int, int]]:
