@@ -11,9 +11,11 @@ differs.
 
 import collections
 import json
+import math
 import os
 import pathlib
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -35,7 +37,7 @@ COMMAND = (
 )
 # What is waited for, in the life of one run; then a random time.
 PLAN = ("anything", "step", "save", "step", "save", "evaluation", "evaluation")
-KINDS = ("start", "before the first step", "step", "save", "evaluation")
+KINDS = ("start", "before the first line", "step", "save", "evaluation")
 
 
 def main() -> None:
@@ -43,9 +45,8 @@ def main() -> None:
   rng, found, runs = random.Random(0), collections.Counter(), 0
   with tempfile.TemporaryDirectory() as name:
     base = pathlib.Path(name)
-    started = time.monotonic()
     start(base / "whole").wait()
-    seconds = time.monotonic() - started
+    seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     wanted = outcome(base / "whole")
     while found.total() < KILLS:
       folder, runs = base / str(runs), runs + 1
@@ -92,7 +93,7 @@ def killed(
   Args:
     folder: of the run.
     what: of `PLAN`, to be waited for.
-    seconds: that a whole run takes.
+    seconds: of processors that a whole run takes.
     rng: of the time after that.
 
   Returns:
@@ -110,11 +111,12 @@ def killed(
     if len(read(folder / "metrics.jsonl").splitlines()) > lines:
       return "step"
     fresh = stamp(folder / "config.json") != config
-    return "before the first step" if fresh else "start"
+    return "before the first line" if fresh else "start"
 
-  after = {"anything": seconds, "save": 0.03}.get(what, seconds / 8)
+  after = {"anything": seconds / 2, "save": 0.03}.get(what, seconds / 8)
   wait_for(lambda: what in ("anything", now()), process)
-  time.sleep(rng.uniform(0, after))
+  end = used(process) + rng.uniform(0, after)
+  wait_for(lambda: used(process) >= end, process)
   ended = process.poll() is not None
   process.send_signal(signal.SIGKILL)
   process.wait()
@@ -125,6 +127,14 @@ def wait_for(true: Callable[[], bool], process: subprocess.Popen) -> None:
   """Waits until something is true, or a process has ended."""
   while not true() and process.poll() is None:
     time.sleep(0.002)
+
+
+def used(process: subprocess.Popen) -> float:
+  """Seconds of processors that a process has used; other work delays none."""
+  fields = read(pathlib.Path(f"/proc/{process.pid}/stat")).rpartition(")")[2]
+  if not fields:  # it has ended
+    return math.inf
+  return int(fields.split()[11]) / os.sysconf("SC_CLK_TCK")
 
 
 def stamp(path: pathlib.Path) -> int | None:
