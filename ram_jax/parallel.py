@@ -21,11 +21,8 @@ from jax.experimental import multihost_utils
 
 AXIS = "devices"
 # Where Kubernetes names the hosts of a slice.
-SLICE = (
-  "TPU_PROCESS_ADDRESSES_PATH",  # since jax 0.12
-  "TPU_PROCESS_ADDRESSES",
-  "TPU_WORKER_HOSTNAMES",
-)
+SLICE = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
+SLICE += ("TPU_PROCESS_ADDRESSES_PATH",)  # since jax 0.12
 
 
 def initialize() -> None:
@@ -38,9 +35,8 @@ def initialize() -> None:
   Raises:
     ValueError: if only some of the three are set.
   """
-  # JAX would catch SIGTERM and name a step at which all processes save. But its
-  # steps count by one, where ours come several in a dispatch, and orbax asks it
-  # too, with numbers of its own: `stopping.py` does it.
+  # JAX would catch SIGTERM and name a step at which to save, but counts them by
+  # one, where a dispatch has several, as does orbax: `stopping.py` does it.
   jax.config.update("jax_enable_preemption_service", False)
   if jax.distributed.is_initialized():
     return
@@ -164,9 +160,8 @@ def first_process(function: Callable[[], None]) -> None:
     function: takes and returns nothing.
 
   Raises:
-    ValueError: in the first process what the function raises, in the others
-      that it failed there.
-    OSError: the same.
+    ValueError: in the others that it failed; in the first what it raised.
+    OSError: what it raised.
   """
   error = None
   if is_first_process():
@@ -181,14 +176,7 @@ def first_process(function: Callable[[], None]) -> None:
 
 
 def replicate(tree: Any) -> Any:
-  """Places a pytree on every local device, once.
-
-  Args:
-    tree: arrays on the host or on one device.
-
-  Returns:
-    The same values, replicated over the local devices.
-  """
+  """Places arrays of the host, or of one device, on every local device."""
   return jax.device_put(tree, _sharding())
 
 

@@ -34,7 +34,6 @@ PLACES = (
   "weights.measured",
 )
 
-
 # What is used of config.json before anything else looks at it.
 _READ = {
   "train": {"steps_per_dispatch", "unroll", "dtype"},
@@ -101,14 +100,10 @@ def lock(folder: pathlib.Path) -> Iterator[None]:
   """Keeps other programs out of a folder; it ends with the process.
 
   The lock is the kernel's (flock), not the file's being there: neither a kill
-  nor a reboot leaves one behind. docs/reliability.md says what holds on file
-  systems over a network.
+  nor a reboot leaves one behind (docs/reliability.md).
 
   Args:
     folder: the run's folder; made if missing.
-
-  Yields:
-    Nothing.
 
   Raises:
     ValueError: if another program works in the folder.

@@ -196,7 +196,7 @@ def fit(
   data: dict[str, np.ndarray],
   folder: pathlib.Path,
   checkpoints: Checkpoints,
-  stop: stopping.Stop,
+  stop: stopping.Stop | None = None,
 ) -> TrainState:
   """Trains from the newest whole checkpoint, or from the start, to the end.
 
@@ -214,6 +214,7 @@ def fit(
   Raises:
     stopping.Stopped: if it was asked to leave.
   """
+  stop = stop or stopping.Stop()
   state, total = training.create(), training.total_steps
   open_line = None
   if checkpoints.latest_step() is not None:

@@ -40,8 +40,8 @@ def notice(event, arguments):
 WRITES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
 sys.addaudithook(notice)
 
-def mortal(function, streamed, real=parallel.training_dispatch):
-  dispatch, calls = real(function, streamed), itertools.count()
+def mortal(*arguments, real=parallel.training_dispatch, **options):
+  dispatch, calls = real(*arguments, **options), itertools.count()
   def run(*arguments):
     if next(calls) == 3 and jax.process_index() == victim:
       while not (folder / "checkpoints" / "2").exists():

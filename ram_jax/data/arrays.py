@@ -122,10 +122,10 @@ class Source:
 def _read(name: str, key: str) -> np.ndarray:
   """One array; never a pickled one, which could run code."""
   path = pathlib.Path(name).expanduser()
-  if not path.exists():
+  if not name or not path.exists():
     raise FileNotFoundError(
-      f"{path} is missing: dataset.path must name an .npz file with"
-      f" {', '.join(_KEYS)}, or a folder with these as .npy files"
+      f"{name or 'the path'} is missing: dataset.path must name an .npz file "
+      f"with {', '.join(_KEYS)}, or a folder with these as .npy files"
     )
   try:
     found = _found(path)
