@@ -236,7 +236,7 @@ def gather(tree: Any) -> Any:
 
 
 def training_dispatch(
-  function: Callable, streamed: bool, donate: bool = True
+  function: Callable, streamed: bool = False, donate: bool = True
 ) -> Callable:
   """Maps a training function over the devices.
 

@@ -82,6 +82,7 @@ def build(method, rate=0.1, per_dispatch=2):
   return config, train.Training(
     create=functools.partial(create, Net(), optimizer, KEY, (4, 4, 3)),
     dispatch=parallel.training_dispatch(steps),
+    streamed=False,
     diagnose=parallel.training_dispatch(diagnose, donate=False),
     schedule=constant(rate),
     steps_per_epoch=4,
