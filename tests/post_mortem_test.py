@@ -78,7 +78,7 @@ def build(method, rate=0.1, per_dispatch=2):
   steps = functools.partial(
     step.train_steps, optimizer=optimizer, unroll=True, **static
   )
-  diagnose = functools.partial(post_mortem.diagnose, **static)
+  diagnose = functools.partial(post_mortem.diagnose, unroll=True, **static)
   return config, train.Training(
     create=functools.partial(create, Net(), optimizer, KEY, (4, 4, 3)),
     dispatch=parallel.training_dispatch(steps),
