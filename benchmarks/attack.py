@@ -3,7 +3,6 @@ r"""The training attack, PGD-7, in a loop and written out, beside PyTorch.
 python -m benchmarks.attack --models=resnet18:32,wrn_16_2:64
 """
 
-import argparse
 from typing import Any
 
 import jax
@@ -16,21 +15,6 @@ from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 
 STEPS = 7
-
-
-def main() -> None:
-  """Times every network."""
-  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--models", default="resnet18:32,wrn_16_2:64,wrn_50_2:8")
-  parser.add_argument("--repeats", type=int, default=5)
-  parser.add_argument("--out", default=timing.FOLDER)
-  flags = parser.parse_args()
-  rows = []
-  for pair in flags.models.split(","):
-    model, batch = pair.split(":")
-    rows.append(measure(model, int(batch), flags.repeats))
-    print(rows[-1], flush=True)
-  timing.write(f"attack_{jax.default_backend()}", {"rows": rows}, flags.out)
 
 
 def measure(model: str, batch: int, repeats: int) -> dict[str, Any]:
@@ -77,12 +61,12 @@ def measure(model: str, batch: int, repeats: int) -> dict[str, Any]:
     "loop": lambda: run(loop, network),
   }
   return {
-    "model": model,
-    "batch": batch,
     "gradient": timing.compare(gradient, repeats),
     "attack": timing.compare(attack, repeats),
   }
 
 
 if __name__ == "__main__":
-  main()
+  title = __doc__.partition("\n")[0]
+  models = "resnet18:32,wrn_16_2:64,wrn_50_2:8"
+  timing.over_networks("attack", title, models, measure)

@@ -5,7 +5,7 @@ r"""Evaluation, clean and under PGD-10, beside PyTorch in eager mode.
 Ours is what `--mode=evaluate` runs, from uint8 images on the host to bits.
 """
 
-import argparse
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,22 +19,7 @@ from ram_jax.models.classifier import Classifier
 STEPS = 10
 
 
-def main() -> None:
-  """Times every network."""
-  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--models", default="resnet18:64,wrn_16_2:128,wrn_50_2:8")
-  parser.add_argument("--repeats", type=int, default=5)
-  parser.add_argument("--out", default=timing.FOLDER)
-  flags = parser.parse_args()
-  rows = []
-  for pair in flags.models.split(","):
-    model, batch = pair.split(":")
-    rows.append(measure(model, int(batch), flags.repeats))
-    print(rows[-1], flush=True)
-  timing.write(f"evaluate_{jax.default_backend()}", {"rows": rows}, flags.out)
-
-
-def measure(model: str, batch: int, repeats: int) -> dict[str, object]:
+def measure(model: str, batch: int, repeats: int) -> dict[str, Any]:
   """One network.
 
   Args:
@@ -56,9 +41,9 @@ def measure(model: str, batch: int, repeats: int) -> dict[str, object]:
   attack = Attack(
     1.0, 1.0, STEPS, start="sphere", unroll=step.config.train.unroll
   )
-  pgd = adversarial.Evaluator(attack, (1.0,), 2.5 / 7, batch)
+  pgd = adversarial.Evaluator(attack, (1.0,), 2.5 / 7, 0, batch)
   key = jax.random.key(0)
-  row = {"model": model, "batch": batch}
+  row = {}
   for name, their, ours in (
     ("clean", "clean", lambda: clean.measure(network, images, labels, batch)),
     ("pgd", "attack", lambda: pgd.run(network, images, labels, key)),
@@ -74,4 +59,6 @@ def measure(model: str, batch: int, repeats: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-  main()
+  title = __doc__.partition("\n")[0]
+  models = "resnet18:64,wrn_16_2:128,wrn_50_2:8"
+  timing.over_networks("evaluate", title, models, measure)

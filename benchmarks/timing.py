@@ -1,5 +1,6 @@
 """What every benchmark shares: pairs of runs, medians, one JSON a question."""
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -79,6 +80,34 @@ def pictures(count: int) -> np.ndarray:
   small = jax.random.uniform(jax.random.key(0), (count, 6, 6, 3))
   large = jax.image.resize(small, (count, 32, 32, 3), "cubic")
   return np.asarray(np.clip(256 * large, 0, 255), np.uint8)
+
+
+def over_networks(
+  name: str,
+  description: str,
+  models: str,
+  measure: Callable[[str, int, int], dict[str, Any]],
+) -> None:
+  """The command line of a benchmark that has a row for each network.
+
+  Args:
+    name: of the benchmark.
+    description: its first line.
+    models: networks and batch sizes where none are given.
+    measure: (short name, batch size, rounds) -> a row's numbers.
+  """
+  parser = argparse.ArgumentParser(description=description)
+  parser.add_argument("--models", default=models)
+  parser.add_argument("--repeats", type=int, default=5)
+  parser.add_argument("--out", default=FOLDER)
+  flags = parser.parse_args()
+  rows = []
+  for pair in flags.models.split(","):
+    model, batch = pair.split(":")
+    found = measure(model, int(batch), flags.repeats)
+    rows.append({"model": model, "batch": int(batch)} | found)
+    print(rows[-1], flush=True)
+  write(f"{name}_{jax.default_backend()}", {"rows": rows}, flags.out)
 
 
 def machine() -> dict[str, Any]:
