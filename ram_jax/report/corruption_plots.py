@@ -190,6 +190,7 @@ def draw_contact_sheet(
   axes.set_xticks(columns, range(1, levels + 1), fontsize=8)
   axes.set_xlabel("severity", fontsize=8)
   axes.xaxis.set_label_position("top")
+  axes.set_anchor("E")  # what is left of the width goes to the names
   _bare(axes)
   return figure
 

@@ -151,3 +151,12 @@ def test_no_words_overlap_with_seven_long_labels(make_full_run):
   boxes += [x.get_window_extent() for x in axes.get_yticklabels()]
   assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
   assert all(b.x0 >= 0 and b.y1 <= figure.bbox.y1 for b in boxes)
+
+
+def test_names_of_a_contact_sheet_are_not_cut_off():
+  names = list(cifar_c.NAMES)
+  images = np.zeros((len(names), 5, 32, 32, 3))
+  figure = plots.draw_contact_sheet(images, names)
+  figure.draw_without_rendering()
+  for label in figure.axes[0].get_yticklabels():
+    assert label.get_window_extent().x0 >= 0, label.get_text()
