@@ -27,7 +27,7 @@ def main() -> None:
   parser.add_argument("--models", default="resnet18:32,wrn_16_2:64,wrn_50_2:8")
   parser.add_argument("--methods", default=",".join(CONFIGS))
   parser.add_argument("--original", help="FOLDER of AugMix's code")
-  parser.add_argument("--repeats", type=int, default=5)
+  parser.add_argument("--repeats", type=int, default=3)
   parser.add_argument("--out", default=timing.FOLDER)
   flags = parser.parse_args()
   gpu = jax.default_backend() != "cpu"

@@ -98,7 +98,7 @@ def over_networks(
   """
   parser = argparse.ArgumentParser(description=description)
   parser.add_argument("--models", default=models)
-  parser.add_argument("--repeats", type=int, default=5)
+  parser.add_argument("--repeats", type=int, default=3)
   parser.add_argument("--out", default=FOLDER)
   flags = parser.parse_args()
   rows = []
