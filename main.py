@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from ram_jax import (
+  bucket,
   command_line,
   corrupt,
   evaluate,
@@ -105,30 +106,40 @@ def compute(flags: argparse.Namespace) -> None:
   config = configured(flags)
   config.weights.initial = flags.init_from or config.weights.initial
   config.weights.measured = flags.weights or config.weights.measured
-  if "://" in (flags.workdir or ""):
-    raise ValueError(
-      f"--workdir={flags.workdir} is not a path: name a folder, on several "
-      "hosts one of a mounted file system that they share"
-    )
   name = f"{config.name}-{config.seed}"
   if config.weights.measured:
     name = f"weights-{pathlib.Path(config.weights.measured).stem}"
-  folder = pathlib.Path(flags.workdir or pathlib.Path("runs") / name)
-  find_devices(f"{folder}: {flags.mode}")
-  if flags.mode == "profile":
+  workdir = flags.workdir or str(pathlib.Path("runs") / name)
+  find_devices(f"{workdir}: {flags.mode}")
+  with bucket.opened(workdir) as folder:
+    work(config, folder, flags.mode, workdir)
+
+
+def work(
+  config: ConfigDict, folder: pathlib.Path, mode: str, workdir: str
+) -> None:
+  """Trains, measures or profiles in a folder, and shows the result.
+
+  Args:
+    config: complete.
+    folder: of the run.
+    mode: one of the three.
+    workdir: what the user calls the folder.
+  """
+  if mode == "profile":
     found = profile.profile(config, folder)
     if parallel.is_first_process():
       Console().print(profile.table(found))
-      print(f"Trace: {folder / profile.FOLDER}")
+      print(f"Trace: {workdir}/{profile.FOLDER}")
     return
-  if flags.mode == "train":
+  if mode == "train":
     train.train_and_evaluate(config, folder)
   elif config.weights.measured:
     exchange.evaluate_weights(config, folder)
   else:
     evaluate.evaluate_run(config, folder)
   if parallel.is_first_process():
-    show(config, folder)
+    show(config, folder, workdir)
 
 
 def configured(flags: argparse.Namespace) -> ConfigDict:
@@ -205,7 +216,8 @@ def export(flags: argparse.Namespace) -> None:
   """
   if not flags.workdir or not flags.out:
     raise ValueError("--mode=export needs --workdir=FOLDER and --out=FILE")
-  said = exchange.export(pathlib.Path(flags.workdir), pathlib.Path(flags.out))
+  with bucket.opened(flags.workdir) as folder:
+    said = exchange.export(folder, pathlib.Path(flags.out))
   print(f"Written: {flags.out}", *map(": ".join, said.items()), sep="\n  ")
 
 
@@ -222,8 +234,8 @@ def compare(flags: argparse.Namespace) -> None:
     raise ValueError(
       "--mode=compare needs --workdir=FOLDER and --reference=NAME or PATH"
     )
-  folder = pathlib.Path(flags.workdir)
-  table, paths = comparison.compare(folder, flags.reference, folder)
+  with bucket.opened(flags.workdir) as folder:
+    table, paths = comparison.compare(folder, flags.reference, folder)
   Console().print(table)
   print("Written:", *paths, sep="\n  ")
 
@@ -246,12 +258,13 @@ def report(flags: argparse.Namespace) -> None:
   print("Written:", *paths, sep="\n  ")
 
 
-def show(config: ConfigDict, folder: pathlib.Path) -> None:
+def show(config: ConfigDict, folder: pathlib.Path, workdir: str) -> None:
   """Prints a measured run's table, its floors, and where everything lies.
 
   Args:
     config: the run's.
     folder: the run's folder.
+    workdir: what the user calls it.
   """
   measured = runs.load(folder)
   console = Console()
@@ -259,8 +272,8 @@ def show(config: ConfigDict, folder: pathlib.Path) -> None:
   if config.floors:
     checks = tables.floors(measured.results, config.floors)
     console.print(tables.floors_table(checks))
-  print(f"Results: {folder / 'results.json'}")
-  print(f"Figures: {folder / 'figures'}")
+  print(f"Results: {workdir}/results.json")
+  print(f"Figures: {workdir}/figures")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Two processes with two devices each do what one with four does.
 
-They stream their data, one of them is killed on the way, and both go on.
+They stream their data, one of them is killed on the way, and both go on: from
+an object store, as they share no folder.
 """
 
 import os
@@ -22,10 +23,12 @@ PROGRAM = """
 import itertools, os, pathlib, signal, sys, time
 import jax, numpy as np
 from configs import standard
-from ram_jax import evaluate, parallel, train
+from ram_jax import bucket, evaluate, parallel, train
 
 victim = int(sys.argv[1])  # the process that is killed, if any
-folder, data, out = map(pathlib.Path, sys.argv[2:5])
+workdir, data, out = sys.argv[2:5]
+store = pathlib.Path(workdir.removeprefix("file://"))
+bucket.SECONDS = 1
 jax.config.update("jax_enable_x64", True)
 parallel.initialize()
 alone = jax.process_count() == 1
@@ -34,17 +37,16 @@ assert jax.device_count() == 4
 written = []
 def notice(event, arguments):
   name = os.fspath(arguments[0]) if event in WRITES else ""
-  if str(name).startswith(f"{folder}/"):
+  if str(name).startswith((f"{folder}/", f"{store}/")):
     if event != "open" or arguments[2] & (os.O_WRONLY | os.O_RDWR):
       written.append(name)
 WRITES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
-sys.addaudithook(notice)
 
 def mortal(*arguments, real=parallel.training_dispatch, **options):
   dispatch, calls = real(*arguments, **options), itertools.count()
   def run(*arguments):
     if next(calls) == 3 and jax.process_index() == victim:
-      while not (folder / "checkpoints" / "2").exists():
+      while not (store / "checkpoints" / "2").exists():
         time.sleep(0.01)
       time.sleep(1)  # the processes agree that it is whole
       os.kill(os.getpid(), signal.SIGKILL)
@@ -60,14 +62,16 @@ def spy(config, evaluation, state, *rest, real=evaluate.run):
 evaluate.run = spy
 
 config = standard.get_config("model=wrn_10_1,dataset=arrays")
-config.dataset.path = str(data)
+config.dataset.path = data
 config.train.batch_size = config.evaluate.batch_size = 8
 config.train.epochs = 2
 config.train.device_data_gib = float(alone)  # streamed by two processes
 config.evaluators = {"clean": {"name": "clean"}}
 with parallel.ending_together():
-  train.train_and_evaluate(config, folder)
-  assert bool(written) == parallel.is_first_process(), written
+  with bucket.opened(workdir) as folder:
+    sys.addaudithook(notice)
+    train.train_and_evaluate(config, folder)
+    assert bool(written) == parallel.is_first_process(), written
   parallel.check_agreement(2, "nothing")
   try:
     parallel.check_agreement(jax.process_index(), "the step")
@@ -137,7 +141,7 @@ def test_two_processes_equal_one_even_if_one_was_killed(data, tmp_path):
   one = tmp_path / "one.npz"
   code, said = finish(start(4, PROGRAM, -1, tmp_path / "one", data, one))
   assert code == 0, said
-  folder = tmp_path / "two"
+  folder = f"file://{tmp_path}/two"
   outs = [tmp_path / f"two{index}.npz" for index in range(2)]
   ends = [
     finish(process)

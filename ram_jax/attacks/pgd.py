@@ -143,6 +143,7 @@ class Attack:
     """Applies body(i, value) for i from first to last - 1."""
     if not self.unroll:
       return jax.lax.fori_loop(first, last, body, value)
+    body = jax.jit(body)  # Traced once, not once a step.
     for i in range(first, last):
       value = body(i, value)
     return value

@@ -99,7 +99,8 @@ def forward_views(
     logits, new_stats = forward(jnp.concatenate(views))
     return tuple(jnp.split(logits, len(views))), new_stats
   if unroll:
-    logits, updates = zip(*map(forward, views), strict=True)
+    # Under jit it is traced once, not once a view.
+    logits, updates = zip(*map(jax.jit(forward), views), strict=True)
     updates = jax.tree.map(lambda *x: x, *updates)
   else:
     logits, updates = jax.vmap(forward)(jnp.stack(views))
