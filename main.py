@@ -252,8 +252,8 @@ def report(flags: argparse.Namespace) -> None:
   if not flags.runs:
     raise ValueError("--mode=report needs --runs=FOLDER,FOLDER")
   shown = [runs.load(folder) for folder in flags.runs.split(",")]
-  folder = pathlib.Path(flags.workdir or "report")
-  paths = page.write_report(shown, folder, flags.baseline)
+  with bucket.opened(flags.workdir or "report") as folder:
+    paths = page.write_report(shown, folder, flags.baseline)
   Console().print(tables.summary(shown))
   print("Written:", *paths, sep="\n  ")
 

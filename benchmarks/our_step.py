@@ -113,7 +113,7 @@ def parts(step: Step) -> dict[str, Callable[[], Any]]:
   def learn(params: Any, batch_stats: Any, views: tuple, labels: Any) -> Any:
     def objective(params: Any) -> tuple[jax.Array, Any]:
       logits, statistics = forward_views(
-        module, params, batch_stats, views, separate=True
+        module, params, batch_stats, views, True, config.train.unroll
       )
       return method.loss(logits, labels)[0].mean(), statistics
 

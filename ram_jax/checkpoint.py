@@ -180,9 +180,14 @@ class Checkpoints:
       if parallel.is_first_process():
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)
-    if damaged:
-      parallel.any_process(False)  # nobody looks before it is done
-      self._manager.reload()
+    if not damaged:
+      return
+    parallel.any_process(False)  # nobody looks before it is done
+    for bad in damaged:
+      path = self._folder / str(bad)
+      if path.exists():  # in a copy of this process's own (`bucket.py`)
+        shutil.rmtree(path)
+    self._manager.reload()
 
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:

@@ -1,6 +1,5 @@
 """Writes a test set's corruptions to a folder, in CIFAR-10-C's layout."""
 
-import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -10,7 +9,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ram_jax import metrics, parallel, plugins, run_folder, settings
+from ram_jax import (
+  metrics,
+  parallel,
+  plugins,
+  provenance,
+  run_folder,
+  settings,
+)
 from ram_jax.data import generated, manifest, pipeline
 from ram_jax.data.generated import Generator
 
@@ -92,7 +98,7 @@ def _prepare(config: ConfigDict) -> tuple[Generator, dict[str, Any]]:
   )
   source = plugins.build("dataset", config.dataset)
   images, labels = pipeline.load(source, "test", config.evaluate.images)
-  versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+  versions = provenance.versions(PACKAGES)
   described = {
     "seed": evaluator.seed,
     "versions": versions | {"corruptions": generated.VERSION},

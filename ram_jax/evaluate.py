@@ -1,9 +1,7 @@
 """The one evaluation loop: every evaluator, the results, the figures."""
 
 import dataclasses
-import importlib.metadata
 import pathlib
-import platform
 import time
 from typing import Any
 
@@ -16,6 +14,7 @@ from ram_jax import (
   metrics,
   parallel,
   plugins,
+  provenance,
   run_folder,
   settings,
   stopping,
@@ -26,8 +25,6 @@ from ram_jax.evaluators import correctness
 from ram_jax.models.classifier import Classifier
 from ram_jax.parts import Parts, surroundings
 from ram_jax.report import runs
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +159,8 @@ def run(
   results["data"] = {"test": pipeline.describe(images, labels)}
   if train_data:
     results["data"]["train"] = train_data
+  if trained := provenance.trained_with(folder):
+    results["trained_with"] = trained
   depends = {"weights": fingerprint((params, batch_stats)), **surroundings()}
   parts, bits, pictures = Parts(folder / run_folder.PARTS, stop), {}, {}
   # bfloat16 passes of a float32 product would change attacks' decisions.
@@ -219,8 +218,6 @@ def describe(
   Returns:
     The head of results.json.
   """
-  versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-  device = jax.devices()[0]
   return {
     "schema": runs.SCHEMA,
     "run": {
@@ -235,13 +232,7 @@ def describe(
       "epochs": config.train.epochs,
     },
     "config": config.to_dict(),
-    "versions": {"python": platform.python_version()} | versions,
-    "device": {
-      "platform": device.platform,
-      "kind": device.device_kind,
-      "count": jax.device_count(),
-    },
-  }
+  } | provenance.here()
 
 
 def notes(config: ConfigDict, results: dict[str, Any]) -> list[str]:
@@ -273,6 +264,8 @@ def notes(config: ConfigDict, results: dict[str, Any]) -> list[str]:
     found.append(f"weights of {name} ({config.weights.fingerprint[:19]}...)")
   elif config.train.images:
     found.append(f"trained on the first {config.train.images} images only")
+  if changed := provenance.changes(results.get("trained_with", [])):
+    found.append(f"while it was trained, this changed: {'; '.join(changed)}")
   if config.evaluate.images:
     found.append(f"measured on the first {config.evaluate.images} images only")
   return found

@@ -46,9 +46,10 @@ def parser() -> Parser:
   )
   flags.add_argument(
     "--workdir",
-    metavar="FOLDER",
-    help="folder of the run (default: runs/NAME-SEED, with --weights "
-    "runs/weights-FILE), or of the report (default: report)",
+    metavar="FOLDER|URL",
+    help="folder of the run, or one in a bucket: gs://… (default: "
+    "runs/NAME-SEED, with --weights runs/weights-FILE), or of the report "
+    "(default: report)",
   )
   flags.add_argument(
     "--mode",
@@ -140,4 +141,8 @@ def check(flags: argparse.Namespace) -> None:
       takers = [mode for mode, names in MODES.items() if name in names]
       raise ValueError(
         f"--{name} is for --mode={' or '.join(takers)}, not --mode={flags.mode}"
+      )
+    if isinstance(given, str) and "://" in given and name != "workdir":
+      raise ValueError(
+        f"--{name}={given} is a URL, which --workdir alone may be: give a path"
       )

@@ -34,7 +34,10 @@ class MetricWriter:
     kept = [row for row in read(self._path) if row["step"] <= step]
     text = "".join(json.dumps(row) + "\n" for row in kept)
     part = self._path.with_suffix(".part")
-    part.write_text(text)
+    with open(part, "w") as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
     part.replace(self._path)
     self._file = self._path.open("a")
     # Not its SummaryWriter, whose thread dies of a full disk, and then

@@ -19,6 +19,7 @@ from ram_jax import (
   parallel,
   plugins,
   post_mortem,
+  provenance,
   run_folder,
   settings,
   step,
@@ -224,6 +225,8 @@ def fit(
   parallel.check_agreement(
     now, f"the step to go on from (is {folder} shared by all hosts?)"
   )
+  if now < total:
+    provenance.record(folder, now)
   batch_size = config.train.batch_size
   # Weights come from stream 0, steps from stream 1.
   key = jax.random.fold_in(jax.random.key(config.seed), 1)

@@ -64,7 +64,7 @@ def test_figures_are_drawn(run, name):
 
 def test_floors_stand_beside_what_was_reached(run, capsys):
   config, folder, results = run
-  program.show(config, folder)
+  program.show(config, folder, str(folder))
   out = capsys.readouterr().out
   assert "RobustAugMix" in out
   floors = out[out.index("required") :]
