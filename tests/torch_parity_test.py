@@ -66,13 +66,9 @@ def test_one_batch_of_other_networks(model):
       {"batch_norm.views": "separate", "method.jensen_shannon": "clamped"},
     ),
     ("robust_augmix", distances.MODELS["ResNet-18"], options()),
-    (
-      "robust_augmix",
-      distances.MODELS["PreActResNet-18"],
-      options("joint", "clamped", "batch"),
-    ),
+    ("robust_augmix", WRN, options("joint", "clamped", "batch")),
   ],
-  ids=["standard", "adversarial", "augmix", "resnet_18", "preact_resnet_18"],
+  ids=["standard", "adversarial", "augmix", "resnet_18", "joint"],
 )
 def test_three_steps(method, model, chosen):
   count = setting.STEPS
