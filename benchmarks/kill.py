@@ -1,9 +1,9 @@
 """Kills a run 25 times and compares it: `python -m benchmarks.kill`.
 
-A small network is trained by RobustAugMix on digits and measured, once without
-being hindered. Then runs of the same command get SIGKILL at random moments, and
-are started again by the same command, till 25 kills are through and the last
-run has ended. Every run must end as the first one did, bit for bit: parameters,
+A small network on digits is trained and measured once without being
+hindered. Then runs of the same command get SIGKILL at random moments, and are
+started again by the same command, till 25 kills are through and the last run
+has ended. Every run must end as the first one did, bit for bit: parameters,
 statistics and optimizer, metrics.jsonl and results.json (but for `timing`),
 correct.npz. Prints the table of docs/reliability.md; ends with 1 if anything
 differs.
@@ -27,7 +27,7 @@ from typing import Any
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 KILLS = 25
 COMMAND = (
-  "--config=configs/robust_augmix.py:smoke,dataset=digits",
+  "--config=configs/standard.py:smoke,dataset=digits",
   "--config.train.epochs=10",  # 40 steps, a checkpoint every 4
   "--config.train.log_every=3",
   "--config.evaluators.adversarial.epsilons=0.25,0.5,1.0,2.0",
@@ -36,7 +36,7 @@ COMMAND = (
   "--config.evaluators.fourier.images=16",  # 514 frequencies
 )
 # What is waited for, in the life of one run; then a random time.
-PLAN = ("anything", "step", "step", "save", "step", "save", "evaluation")
+PLAN = ("anything", "step", "save", "step", "save", "evaluation", "evaluation")
 KINDS = ("start", "before the first line", "step", "save", "evaluation")
 
 
