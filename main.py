@@ -237,7 +237,8 @@ def compare(flags: argparse.Namespace) -> None:
   with bucket.opened(flags.workdir) as folder:
     table, paths = comparison.compare(folder, flags.reference, folder)
   Console().print(table)
-  print("Written:", *paths, sep="\n  ")
+  names = [f"{flags.workdir}/{path.relative_to(folder)}" for path in paths]
+  print("Written:", *names, sep="\n  ")
 
 
 def report(flags: argparse.Namespace) -> None:
@@ -252,8 +253,8 @@ def report(flags: argparse.Namespace) -> None:
   if not flags.runs:
     raise ValueError("--mode=report needs --runs=FOLDER,FOLDER")
   shown = [runs.load(folder) for folder in flags.runs.split(",")]
-  with bucket.opened(flags.workdir or "report") as folder:
-    paths = page.write_report(shown, folder, flags.baseline)
+  folder = pathlib.Path(flags.workdir or "report")
+  paths = page.write_report(shown, folder, flags.baseline)
   Console().print(tables.summary(shown))
   print("Written:", *paths, sep="\n  ")
 

@@ -80,8 +80,8 @@ def opened(workdir: str) -> Iterator[pathlib.Path]:
 def _place(workdir: str) -> pathlib.Path:
   """An empty place for a run, the same again after a kill."""
   whose = f"{workdir} {os.getuid()} {jax.process_index()}"
-  name = hashlib.sha256(whose.encode()).hexdigest()[:16]
-  base = pathlib.Path(tempfile.gettempdir()) / f"ram_jax-{name}"
+  digest = hashlib.sha256(whose.encode()).hexdigest()[:16]
+  base = pathlib.Path(tempfile.gettempdir()) / f"ram_jax-{digest}"
   shutil.rmtree(base, ignore_errors=True)
   for name in ("run", "copy"):
     (base / name).mkdir(parents=True, mode=0o700)

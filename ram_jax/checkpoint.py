@@ -184,9 +184,8 @@ class Checkpoints:
       return
     parallel.any_process(False)  # nobody looks before it is done
     for bad in damaged:
-      path = self._folder / str(bad)
-      if path.exists():  # in a copy of this process's own (`bucket.py`)
-        shutil.rmtree(path)
+      # Still there in a copy of this process's own (`bucket.py`).
+      shutil.rmtree(self._folder / str(bad), ignore_errors=True)
     self._manager.reload()
 
   @contextlib.contextmanager

@@ -47,7 +47,7 @@ def parser() -> Parser:
   flags.add_argument(
     "--workdir",
     metavar="FOLDER|URL",
-    help="folder of the run, or one in a bucket: gs://… (default: "
+    help="folder of the run, also in a bucket: gs://… (default: "
     "runs/NAME-SEED, with --weights runs/weights-FILE), or of the report "
     "(default: report)",
   )
@@ -142,7 +142,9 @@ def check(flags: argparse.Namespace) -> None:
       raise ValueError(
         f"--{name} is for --mode={' or '.join(takers)}, not --mode={flags.mode}"
       )
-    if isinstance(given, str) and "://" in given and name != "workdir":
+    a_run = name == "workdir" and flags.mode != "report"
+    if isinstance(given, str) and "://" in given and not a_run:
       raise ValueError(
-        f"--{name}={given} is a URL, which --workdir alone may be: give a path"
+        f"--{name}={given} is a URL, as only a run's --workdir may be: give a "
+        "path"
       )

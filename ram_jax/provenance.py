@@ -73,15 +73,15 @@ def trained_with(folder: pathlib.Path) -> list[dict[str, Any]]:
   for line in path.read_text().splitlines() if path.exists() else []:
     try:
       row = json.loads(line)
-      rows.append((int(row["step"]), row["versions"], row["device"]))
+      what = {"versions": row["versions"], "device": row["device"]}
+      rows.append((int(row["step"]), what))
     except (ValueError, KeyError, TypeError):
       continue  # half a line of a killed run
-  for i, (step, versions_then, device) in enumerate(rows):
-    row = {"versions": versions_then, "device": device}
+  for i, (step, what) in enumerate(rows):
     # Of a start from which nothing was saved nothing is left.
-    lasted = all(later > step for later, *_ in rows[i + 1 :])
-    if lasted and row not in found:
-      found.append(row)
+    lasted = all(later > step for later, _ in rows[i + 1 :])
+    if lasted and what not in found:
+      found.append(what)
   return found
 
 

@@ -288,10 +288,19 @@ def test_what_is_gone_here_goes_there(memory, tmp_path):
   assert not [t for t in threading.enumerate() if t.name == "bucket"]
 
 
-def test_report_in_a_store(whole, memory, tmp_path):  # noqa: F811
-  argv = ("--mode=report", f"--runs={whole}", f"--workdir={memory}")
-  code, _, err = run(*argv)
+def test_compared_in_a_store(whole, memory):  # noqa: F811
+  files = fsspec.filesystem("memory")
+  files.put(str(whole), memory, recursive=True)
+  argv = ("--mode=compare", f"--workdir={memory}", f"--reference={whole}")
+  code, out, err = run(*argv)
   assert code == 0, err
-  assert fsspec.filesystem("memory").exists(f"{memory}/report.html")
-  runs = "--runs=gs://bucket/run"
-  refuses("is a URL, which --workdir alone may be", "--mode=report", runs)
+  written = [line.strip() for line in out.partition("Written:")[2].split()]
+  assert written and all(files.exists(name) for name in written)
+  assert all(name.startswith(f"{memory}/comparison-") for name in written)
+
+
+@pytest.mark.parametrize("flag", ["runs", "workdir"])
+def test_reports_are_made_here(flag):
+  given = {"runs": "runs/a", "workdir": "report"} | {flag: "gs://bucket/run"}
+  words = f"--{flag}=gs://bucket/run is a URL, as only a run's --workdir may be"
+  refuses(words, "--mode=report", *(f"--{k}={v}" for k, v in given.items()))

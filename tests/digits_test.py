@@ -32,6 +32,8 @@ def test_results_say_what_was_run(run):
   assert about["data_label"] == "Digits (scikit-learn)"
   assert results["config"] == json.loads((folder / "config.json").read_text())
   assert results["data"]["train"]["size"] == config.train.images
+  (trained,) = results["trained_with"]
+  assert trained == {name: results[name] for name in ("versions", "device")}
   assert results["clean"]["total"] == config.evaluate.images
   (row,) = results["adversarial"]["by_epsilon"]
   assert row["epsilon"] == 1.0

@@ -5,7 +5,8 @@ import json
 import jax
 import pytest
 
-from ram_jax import provenance
+from configs import digits
+from ram_jax import evaluate, provenance
 
 
 def test_each_is_named_once_in_order(monkeypatch, tmp_path):
@@ -29,6 +30,16 @@ def test_each_is_named_once_in_order(monkeypatch, tmp_path):
   assert changed == [f"jax {jax.__version__}, then 9.9"] + [
     f"device count {count}, then 99"
   ]
+
+
+def test_changes_are_noted():
+  found = [provenance.here(), provenance.here()]
+  found[1]["versions"]["jax"] = "9.9"
+  config = digits.get_config("smoke")
+  notes = evaluate.notes(config, {"trained_with": found})
+  changed = f"jax {jax.__version__}, then 9.9"
+  assert f"while it was trained, this changed: {changed}" in notes
+  assert "this changed" not in str(evaluate.notes(config, {}))
 
 
 @pytest.mark.parametrize("found", [[], [provenance.here()]])
