@@ -37,6 +37,7 @@ class Evaluation:
     images: test images, uint8 [N,H,W,C].
     labels: int32 [N].
     data_label: the data set's name for tables.
+    data_notes: what a reader must know of the data set, one sentence each.
   """
 
   evaluators: dict[str, Any]
@@ -44,6 +45,7 @@ class Evaluation:
   images: np.ndarray
   labels: np.ndarray
   data_label: str
+  data_notes: tuple[str, ...]
 
 
 def evaluate_run(
@@ -112,7 +114,11 @@ def build(config: ConfigDict, source: Any) -> Evaluation:
     if hasattr(evaluator, "check"):  # of other images than the test set's
       evaluator.check(images, labels)
   module = settings.build_model(config, source, "float32", axis_name=None)
-  return Evaluation(evaluators, module, images, labels, source.label)
+  data_notes = tuple(getattr(source, "notes", ()))
+  for note in data_notes:
+    metrics.announce(f"note: {note}")
+  about = source.label, data_notes
+  return Evaluation(evaluators, module, images, labels, *about)
 
 
 def run(
@@ -172,7 +178,7 @@ def run(
       if measured is not None:
         pictures |= measured.pop("pictures", {})
         results[name] = correctness.counted(measured, name, bits)
-  results["notes"] = notes(config, results)
+  results["notes"] = [*evaluation.data_notes, *notes(config, results)]
   results["timing"] = {
     "train_seconds": sum(row["timing"]["seconds"] for row in rows),
     "evaluate_seconds": time.monotonic() - started + parts.seconds,
@@ -250,8 +256,10 @@ def notes(config: ConfigDict, results: dict[str, Any]) -> list[str]:
     name = results["adversarial"]["attack"]["name"]
     found.append(f"adversarial accuracy: {name}, not AutoAttack")
   for name, part in results.items():
-    checks = part.get("checks", {}) if isinstance(part, dict) else {}
-    warned = checks.get("warnings", ())
+    if not isinstance(part, dict):
+      continue
+    found += part.get("notes", ())
+    warned = part.get("checks", {}).get("warnings", ())
     found += [f"the attack may fail ({name}): {text}" for text in warned]
   augment = config.method.to_dict().get("augment", {})
   if augment.get("operations") == 13:

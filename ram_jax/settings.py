@@ -197,7 +197,7 @@ def _check_weights(config: ConfigDict) -> None:
 
 
 def _check_corruption(config: ConfigDict) -> None:
-  """A prepared set is of CIFAR-10, shuffled: its labels tell of no other."""
+  """A prepared set is of CIFAR-10."""
   for name, spec in config.evaluators.items():
     if spec.name != "corruption" or spec.folder or not spec.tfds_dir:
       continue

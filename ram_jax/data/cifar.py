@@ -1,5 +1,6 @@
 """CIFAR-10 and CIFAR-100, from their python files or tensorflow-datasets."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -59,6 +60,7 @@ _FILES = {
   ),
 }
 _HOME = "https://www.cs.toronto.edu/~kriz"
+_SIZES = {"train": 50_000, "test": 10_000}  # of both
 
 
 class _Label:
@@ -117,10 +119,18 @@ class Source:
   def derived_label(self) -> str:
     """'CIFAR-10', and a note where a file is not the published one."""
     name = f"CIFAR-{self.classes}"
-    # tensorflow-datasets checks the archive itself.
-    if not self.folder or self._is_original():
-      return name
-    return f"{name} (not the original files)"
+    return name if self._is_original() else f"{name} (not the original files)"
+
+  @functools.cached_property
+  def notes(self) -> tuple[str, ...]:
+    """A sentence where there are not as many images as were published."""
+    sizes = self._sizes()
+    if sizes in ({}, _SIZES):
+      return ()
+    return (
+      "{}: {train:,} training and {test:,} test images, not {:,} and"
+      " {:,}".format(self.label, *_SIZES.values(), **sizes),
+    )
 
   def load(self, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Reads one split, in the order of the published files.
@@ -160,7 +170,22 @@ class Source:
         )
     return paths
 
+  def _sizes(self) -> dict[str, int]:
+    """Images by split; empty where they are still to be prepared."""
+    if not self.folder:
+      found = tfds.sizes(f"cifar{self.classes}", self.tfds_dir)
+      return found and {split: found.get(split, 0) for split in _SIZES}
+    sizes = dict.fromkeys(_SIZES, 0)
+    for split in sizes:
+      # To evaluate a file of weights, the test images are enough.
+      with contextlib.suppress(FileNotFoundError):
+        sizes[split] = len(self.load(split)[1])
+    return sizes
+
   def _is_original(self) -> bool:
+    if not self.folder:
+      # tensorflow-datasets checks the archive itself.
+      return self._sizes() in ({}, _SIZES)
     paths = self._paths("train") + self._paths("test")
     return all(_md5(path) == md5 for path, md5 in paths)
 

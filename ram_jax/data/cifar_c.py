@@ -36,12 +36,14 @@ class CorruptedSource:
     tfds_dir: data folder of tensorflow-datasets, where it is used; empty: its
       default, ~/tensorflow_datasets.
     only: corruptions that are wanted; empty: all that are there.
+    severities: those that are wanted, some of 1 to 5.
   """
 
   classes: int = 10
   folder: str = ""
   tfds_dir: str = ""
   only: tuple[str, ...] = ()
+  severities: tuple[int, ...] = SEVERITIES
 
   def __post_init__(self) -> None:
     if self.classes not in _HOMES:
@@ -88,23 +90,24 @@ class CorruptedSource:
     return name if original else f"{name} (not the original files)"
 
   def names(self) -> tuple[str, ...]:
-    """The corruptions that are there, at all severities, or are wanted.
+    """The corruptions that are there, at the severities that are wanted.
 
     Returns:
-      Some of `NAMES`, in its order.
+      Some of `NAMES`, in its order; those in `only`, there or not.
 
     Raises:
       FileNotFoundError: there is none; the message says where to get them.
     """
     if self.only:
       return tuple(name for name in NAMES if name in self.only)
-    names = tuple(name for name in NAMES if self._has(name))
+    names = tuple(name for name in NAMES if not self._absent(name))
     if names:
       return names
-    place = self._folder() if self.folder else tfds.root(self.tfds_dir)
+    wanted = ", ".join(map(str, self.severities))
+    at = "" if self.folder else f" at severity {wanted} (all of them)"
     raise FileNotFoundError(
-      f"no corruption is in {place}: give the folder of the .npy files, from"
-      f" {_HOMES[self.classes]}, unpacked with tar -xf"
+      f"no corruption is in {self._place()}{at}: give the folder of the .npy"
+      f" files, from {_HOMES[self.classes]}, unpacked with tar -xf"
     )
 
   def missing(self) -> dict[str, str]:
@@ -112,13 +115,12 @@ class CorruptedSource:
     if self.only:
       return {}
     why = self.made_here["missing"] if self.made_here else {}
-    place = self._folder() if self.folder else tfds.root(self.tfds_dir)
-    absent = set(NAMES) - set(self.names())
-    return {
-      name: why.get(name, f"it is not in {place}")
-      for name in NAMES
-      if name in absent
-    }
+    missing = {}
+    for name in NAMES:
+      if absent := self._absent(name):
+        what = "it" if absent == self.severities else f"severity {absent[0]}"
+        missing[name] = why.get(name, f"{what} is not in {self._place()}")
+    return missing
 
   def load(
     self, corruption: str, severity: int
@@ -130,8 +132,8 @@ class CorruptedSource:
       severity: 1 to 5.
 
     Returns:
-      Images uint8 [N, H, W, 3] and labels int32 [N]: in the order of the
-      test set from .npy files, shuffled by tensorflow-datasets.
+      Images uint8 [N, H, W, 3] and labels int32 [N], in the order of the
+      test set, which `check` verifies by the labels.
 
     Raises:
       FileNotFoundError: it is not there.
@@ -147,9 +149,10 @@ class CorruptedSource:
     images: np.ndarray | None = None,
     labels: np.ndarray | None = None,
   ) -> None:
-    """Checks every .npy file, and that it is of this test set.
+    """Checks all that is wanted, and that it is of this test set.
 
-    Reads the images only of folders with a manifest, for their checksums.
+    Reads the images of .npy files only in folders with a manifest, for their
+    checksums.
 
     Args:
       images: uint8 [N, H, W, 3], the clean test set, or its first images; None:
@@ -164,10 +167,10 @@ class CorruptedSource:
       for name in (*self.names(), "labels"):
         manifest.check(self._folder(), self.made_here["files"], f"{name}.npy")
     for name in self.names():
-      for severity in SEVERITIES if self.folder else ():
+      for severity in self.severities:
         there, truth = self._view(name, severity)
         if images is not None:
-          self._compare(there, truth, images, labels)
+          self._compare(there, truth, images, labels, f"{name} {severity}")
     if images is not None and self.made_here:
       self._compare_fingerprint(images, labels)
 
@@ -177,11 +180,12 @@ class CorruptedSource:
     truth: np.ndarray,
     images: np.ndarray,
     labels: np.ndarray,
+    what: str,
   ) -> None:
-    size, folder = len(labels), self._folder()
+    size, what = len(labels), f"{self._place()}, {what}"
     if there.shape[1:] != images.shape[1:] or len(there) < size:
       raise ValueError(
-        f"{folder} holds {len(there)} images of {list(there.shape[1:])}, the"
+        f"{what}, holds {len(there)} images of {list(there.shape[1:])}, the"
         f" test set {size} of {list(images.shape[1:])}: give the folder made"
         f" from this test set, or measure its first {len(there)} images"
         f" (config.evaluate.images)"
@@ -190,7 +194,7 @@ class CorruptedSource:
     if len(wrong):
       i = wrong[0]
       raise ValueError(
-        f"{folder / 'labels.npy'} has not the test set's labels in its order:"
+        f"{what}: the labels are not the test set's in its order:"
         f" {len(wrong)} of {size} differ, the first at index {i} ({truth[i]}"
         f" there, {labels[i]} in the test set): the folder is of another data"
         " set, or its order was changed"
@@ -209,13 +213,18 @@ class CorruptedSource:
         f" ({ours[:19]}...): {manifest.AGAIN}"
       )
 
-  def _has(self, name: str) -> bool:
-    if self.made_here:
-      return f"{name}.npy" in self.made_here["files"]
+  def _absent(self, name: str) -> tuple[int, ...]:
+    """The wanted severities at which a corruption is not there."""
     if self.folder:
-      return (self._folder() / f"{name}.npy").is_file()
-    names = [_tfds_name(name, severity) for severity in SEVERITIES]
-    return all(tfds.find(name, self.tfds_dir) for name in names)
+      there = (self._folder() / f"{name}.npy").is_file()
+      if self.made_here:
+        there = f"{name}.npy" in self.made_here["files"]
+      return () if there else self.severities
+    found = [tfds.find(_tfds_name(name, s), self.tfds_dir) for s in SEVERITIES]
+    return tuple(s for s in self.severities if not found[s - 1])
+
+  def _place(self) -> pathlib.Path:
+    return self._folder() if self.folder else tfds.root(self.tfds_dir)
 
   def _folder(self) -> pathlib.Path:
     folder = pathlib.Path(self.folder).expanduser()
@@ -228,11 +237,9 @@ class CorruptedSource:
     """As `load`, but images of .npy files stay on the disk."""
     if self.folder:
       images, labels = self._open(corruption, severity)
-      place = self._folder()
     else:
       images, labels = self._load_tfds(corruption, severity)
-      place = tfds.root(self.tfds_dir)
-    what = f"{place}, {corruption} {severity}"
+    what = f"{self._place()}, {corruption} {severity}"
     pipeline.check(images, labels, self.num_classes, what)
     return images, labels
 
@@ -285,7 +292,7 @@ class CorruptedSource:
         " tensorflow-datasets, or give the folder of the .npy files, from"
         f" {_HOMES[self.classes]}"
       )
-    return tfds.read(folder, "test")
+    return tfds.read(folder, "test", by="index")
 
 
 def _tfds_name(corruption: str, severity: int) -> str:

@@ -6,6 +6,7 @@ the preparation of CIFAR, where its own code needs TensorFlow to unpack and to
 encode. The package is imported only when data are asked for.
 """
 
+import contextlib
 import functools
 import io
 import os
@@ -23,7 +24,6 @@ from PIL import Image
 # Seconds for the server to answer before a download is given up; the package
 # itself would retry for minutes.
 _PATIENCE = 8
-_CHUNK = 1000
 
 
 def load(
@@ -38,7 +38,7 @@ def load(
 
   Returns:
     Images uint8 [N, 32, 32, 3] and labels int32 [N], in the order of the
-    published files.
+    published files, which the field 'id' counts.
 
   Raises:
     FileNotFoundError: it is not there and cannot be downloaded; the message
@@ -51,7 +51,7 @@ def load(
     with _quiet():
       _prepare(name, root(data_dir))
     folder = find(name, data_dir)
-  return read(folder, split)
+  return read(folder, split, by="id")
 
 
 def root(data_dir: str = "") -> pathlib.Path:
@@ -85,49 +85,86 @@ def _version(folder: pathlib.Path) -> list[int]:
   return [int(part) for part in folder.name.split(".") if part.isdecimal()]
 
 
-def read(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def sizes(name: str, data_dir: str = "") -> dict[str, int]:
+  """How many images a prepared data set should have; `read` verifies it.
+
+  Args:
+    name: as in `find`.
+    data_dir: as in `find`.
+
+  Returns:
+    Numbers by split; empty where `find` finds nothing.
+
+  Raises:
+    ValueError: the metadata are damaged.
+    ModuleNotFoundError: the package, or one that it needs, is not installed.
+  """
+  folder = find(name, data_dir)
+  if folder is None:
+    return {}
+  with _opened(folder, "its metadata") as builder:
+    return {k: info.num_examples for k, info in builder.info.splits.items()}
+
+
+def read(
+  folder: pathlib.Path, split: str, by: str
+) -> tuple[np.ndarray, np.ndarray]:
   """Reads one split of a prepared data set.
 
   Args:
     folder: what `find` returned.
     split: name of the split.
+    by: what restores the published order, as examples are stored sorted by the
+      hash of a key. 'id': the number in that field. 'index': the hash, if the
+      keys count from 0, as in the package's own classes; the caller verifies.
 
   Returns:
-    Images uint8 [N, H, W, C] and labels int32 [N]: by 'id' where there is
-    one (the package stores examples shuffled), else as they are stored.
+    Images uint8 [N, H, W, C] and labels int32 [N], in the published order.
 
   Raises:
-    ValueError: a file is damaged or missing.
+    ValueError: a file is damaged, missing, or shorter than the metadata say.
     ModuleNotFoundError: the package, or one that it needs, is not installed.
   """
-  try:
-    with _quiet():
-      examples = _examples(folder, split)
+  with _opened(folder, f"split {split!r}") as builder:
+    examples = _examples(builder, split)
+    order = np.argsort(_indices(examples, split, by))
     images = [Image.open(io.BytesIO(e["image"])) for e in examples]
     images = np.stack([np.asarray(image) for image in images])
-  except ModuleNotFoundError:
-    raise
-  # Each of the readers has errors of its own.
-  except Exception as error:
-    raise ValueError(
-      f"{folder}: split {split!r} cannot be read ({error!r}): remove this"
-      " folder to have it prepared again"
-    ) from error
   labels = np.array([example["label"] for example in examples], np.int32)
-  if "id" in examples[0]:
+  return images[order], labels[order]
+
+
+def _indices(examples: list[dict[str, Any]], split: str, by: str) -> list[int]:
+  """The index in the published files of each example as it is stored."""
+  if by == "id":
+    if "id" not in examples[0]:
+      raise ValueError("no field 'id' says the published order")
     # b'train_00039' is the fortieth of the published order.
-    order = np.argsort([int(e["id"].rpartition(b"_")[2]) for e in examples])
-    images, labels = images[order], labels[order]
-  return images, labels
+    return [int(e["id"].rpartition(b"_")[2]) for e in examples]
+  from tensorflow_datasets.core import hashing
+
+  return sorted(range(len(examples)), key=hashing.Hasher(split).hash_key)
 
 
-def _examples(folder: pathlib.Path, split: str) -> list[dict[str, Any]]:
-  """The examples of a split as they are stored, images still encoded."""
+@contextlib.contextmanager
+def _opened(folder: pathlib.Path, part: str) -> Iterator[Any]:
+  """The package's builder of a folder; what fails says so in one way."""
   tfds = _import()
-  builder = tfds.builder_from_directory(folder)
+  try:
+    with _quiet():
+      yield tfds.builder_from_directory(folder)
+  except Exception as error:  # each of the readers has errors of its own
+    raise ValueError(
+      f"{folder}: {part} cannot be read ({error!r}): remove this folder to have"
+      " it prepared again"
+    ) from error
+
+
+def _examples(builder: Any, split: str) -> list[dict[str, Any]]:
+  """The examples of a split as they are stored, images still encoded."""
   info = builder.info.splits[split]
   # Pillow decodes them, whichever other library the package would choose.
-  raw = {"image": tfds.decode.SkipDecoding()}
+  raw = {"image": _import().decode.SkipDecoding()}
   if builder.info.file_format.value == "tfrecord":
     decode = functools.partial(
       builder.info.features.deserialize_example_np, decoders=raw
@@ -135,9 +172,7 @@ def _examples(folder: pathlib.Path, split: str) -> list[dict[str, Any]]:
     examples = [decode(r) for path in info.filepaths for r in _records(path)]
   else:
     source = builder.as_data_source(split, decoders=raw)
-    starts = range(0, len(source), _CHUNK)
-    chunks = [range(i, min(i + _CHUNK, len(source))) for i in starts]
-    examples = [e for chunk in chunks for e in source.__getitems__(chunk)]
+    examples = source.__getitems__(range(len(source)))
   if not examples or len(examples) != info.num_examples:
     raise ValueError(f"{len(examples)} examples, expected {info.num_examples}")
   return examples
@@ -211,6 +246,13 @@ class _Archive:
   @property
   def archive(self) -> str:
     return self._cifar_info.url
+
+  def _example_writer(self) -> Any:
+    writer = super()._example_writer()
+    write = writer.write
+    # As parquet, the package (4.9.10) writes only some of an iterator's.
+    writer.write = lambda path, examples: write(path, list(examples))
+    return writer
 
   def _split_generators(self, downloads: Any) -> dict[str, Iterator]:
     info = self._cifar_info

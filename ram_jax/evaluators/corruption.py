@@ -96,8 +96,9 @@ class Evaluator:
     Returns:
       `label`, `generated` (by this program; then also `seed`),
       `by_corruption`, a list of `corruption`, `severity`, `correct` (bool [N]),
-      `total`, `calibration`, and `missing` (reason by name), where a corruption
-      is; for the figures `pictures`: the first image at every severity, uint8
+      `total`, `calibration`, `missing` (reason by name), where a corruption
+      is, and `notes`, where there are more images than in the test set; for
+      the figures `pictures`: the first image at every severity, uint8
       [5,H,W,C] by corruption, where all five are measured. None where nothing
       is asked for.
     """
@@ -111,8 +112,13 @@ class Evaluator:
     results = {"label": source.label, "generated": source.seed is not None}
     if source.seed is not None:
       results["seed"] = source.seed
-    rows, pictures = self._rows(model, source, len(labels), part)
+    rows, pictures, sizes = self._rows(model, source, len(labels), part)
     results["by_corruption"] = rows
+    if (size := max(sizes, default=0)) > len(labels):
+      results["notes"] = [
+        f"{source.label}: the first {len(labels):,} of {size:,} images, those"
+        " of the test set"
+      ]
     if self.severities == generated.SEVERITIES:
       results["pictures"] = pictures
     if missing := source.missing():
@@ -134,7 +140,7 @@ class Evaluator:
 
   def _files(self) -> CorruptedSource:
     place = self.folder, self.tfds_dir
-    return CorruptedSource(self.classes, *place, self.names)
+    return CorruptedSource(self.classes, *place, self.names, self.severities)
 
   def _rows(
     self,
@@ -142,15 +148,16 @@ class Evaluator:
     source: CorruptedSource | Generator,
     size: int,
     part: Part,
-  ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+  ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], set[int]]:
     def measure(corruption: str, severity: int) -> dict[str, Any]:
       corrupted, truth = source.load(corruption, severity)
       batch = corrupted[:size], truth[:size], self.batch_size
       row = {"corruption": corruption, "severity": severity}
       row |= clean.measure(model, *batch)
-      return {"row": row, "first": np.asarray(corrupted[0])}
+      first = np.asarray(corrupted[0])
+      return {"row": row, "first": first, "size": len(corrupted)}
 
-    rows, pictures, names = [], {}, source.names()
+    rows, pictures, sizes, names = [], {}, set(), source.names()
     files = parts.stamp(self.folder, self.tfds_dir, self.frost_folder)
     for number, corruption in enumerate(names, start=1):
       metrics.announce(f"  {corruption} ({number} of {len(names)})")
@@ -162,5 +169,6 @@ class Evaluator:
         for severity in self.severities
       ]
       rows += [one["row"] for one in found]
+      sizes |= {one["size"] for one in found}
       pictures[corruption] = np.stack([one["first"] for one in found])
-    return rows, pictures
+    return rows, pictures, sizes

@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from ram_jax.data import checksums, cifar_c, manifest, pipeline
 
@@ -76,51 +75,6 @@ def test_names_are_those_of_the_package():
   for name in cifar_c.NAMES:
     theirs = cifar_c._tfds_name(name, 1).split("/")[1].removesuffix("_1")
     assert table[theirs] == f"{name}.npy"
-
-
-def prepare_tfds(data_dir, name):
-  """Prepares three images as the package's own class would, shuffled."""
-  import tensorflow_datasets as tfds
-  from tensorflow_datasets.image_classification import cifar10_corrupted
-
-  images = RNG.integers(0, 256, (SIZE, 32, 32, 3), np.uint8)
-
-  class Small(cifar10_corrupted.Cifar10Corrupted, skip_registration=True):
-    name = "cifar10_corrupted"
-
-    def _split_generators(self, downloads):
-      return {"test": self._examples()}
-
-    def _examples(self):
-      for i, (image, label) in enumerate(zip(images, LABELS, strict=True)):
-        yield i, {"image": Image.fromarray(image), "label": int(label)}
-
-  Small(config=name, data_dir=data_dir).download_and_prepare(
-    file_format="array_record",
-    download_config=tfds.download.DownloadConfig(manual_dir=data_dir),
-  )
-  return images
-
-
-def test_what_the_package_has_prepared(tmp_path):
-  images = {
-    severity: prepare_tfds(tmp_path, f"frosted_glass_blur_{severity}")
-    for severity in range(1, 6)
-  }
-  prepare_tfds(tmp_path, "fog_2")
-  source = cifar_c.CorruptedSource(tfds_dir=str(tmp_path))
-  assert source.names() == ("glass_blur",)  # fog lacks four severities
-  assert source.label == "CIFAR-10-C (from tensorflow-datasets)"
-  for severity in (1, 5):
-    ours, labels = source.load("glass_blur", severity)
-    # In any order, but each image with its own label.
-    assert sorted(
-      (x.tobytes(), y) for x, y in zip(ours, labels, strict=True)
-    ) == sorted(
-      (x.tobytes(), y) for x, y in zip(images[severity], LABELS, strict=True)
-    )
-  with pytest.raises(FileNotFoundError, match="cifar10_corrupted/fog_3 is not"):
-    source.load("fog", 3)
 
 
 @pytest.mark.parametrize(

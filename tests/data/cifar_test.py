@@ -125,6 +125,10 @@ def test_label_says_whether_the_files_are_the_published_ones(
   folder, _ = write(tmp_path)
   source = cifar.Source(folder=str(tmp_path))
   assert source.label == "CIFAR-10 (not the original files)"
+  assert source.notes == (
+    "CIFAR-10 (not the original files): 20 training and 4 test images, not"
+    " 50,000 and 10,000",
+  )
   named = cifar.Source(folder="nowhere", label="CIFAR-10 (JPEG copy)")
   assert named.label == "CIFAR-10 (JPEG copy)"
   assert cifar.Source().label == "CIFAR-10"

@@ -1,39 +1,46 @@
+import contextlib
 import hashlib
 import io
 import json
+import pathlib
 import shutil
 import socket
 import sys
 import tarfile
 import time
+import types
 import urllib.request
 
 import numpy as np
 import pytest
 from array_record.python import array_record_module
+from PIL import Image
 
-from ram_jax.data import cifar, pipeline, tfds
+import main as program
+from ram_jax import figures, train
+from ram_jax.data import cifar, cifar_c, pipeline, tfds
+from ram_jax.evaluators import clean
 
 RNG = np.random.default_rng(0)
 SIZES = {"train": 20, "test": 7}
 
 
-def archive(classes):
+def archive(classes, sizes=SIZES):
   """A small archive in the layout of the published one, and its contents."""
   rows = {
     split: RNG.integers(0, 256, (size, 3072), np.uint8)
-    for split, size in SIZES.items()
+    for split, size in sizes.items()
   }
   labels = {
     split: RNG.integers(0, classes, size, np.uint8)
-    for split, size in SIZES.items()
+    for split, size in sizes.items()
   }
-  raw = {split: np.c_[labels[split][:, None], rows[split]] for split in SIZES}
+  raw = {split: np.c_[labels[split][:, None], rows[split]] for split in sizes}
   names = "".join(f"class_{i}\n" for i in range(classes)).encode()
   if classes == 10:
     files = {
-      f"data_batch_{i}.bin": raw["train"][4 * i - 4 : 4 * i].tobytes()
-      for i in range(1, 6)
+      f"data_batch_{i}.bin": part.tobytes()
+      for i, part in enumerate(np.split(raw["train"], 5), start=1)
     }
     files |= {"test_batch.bin": raw["test"].tobytes()}
     files |= {"batches.meta.txt": names}
@@ -109,12 +116,14 @@ def assert_published_order(source, rows, labels):
     np.testing.assert_array_equal(planes, rows[split])
 
 
-def test_prepares_from_the_archive_once_and_reads(prepared):
+def test_prepares_from_the_archive_once_and_reads(prepared, monkeypatch):
   source, first, rows, labels, data_dir = prepared
   np.testing.assert_array_equal(first[1], labels["train"])
   shutil.rmtree(data_dir / "downloads")  # the prepared files are enough
   assert_published_order(source, rows, labels)
-  assert source.label == f"CIFAR-{source.classes}"
+  monkeypatch.setattr(cifar, "_SIZES", SIZES)
+  again = cifar.Source(classes=source.classes, tfds_dir=str(data_dir))
+  assert (again.label, again.notes) == (f"CIFAR-{source.classes}", ())
   assert "tensorflow" not in sys.modules
 
 
@@ -136,14 +145,15 @@ def test_the_package_itself_reads_what_was_prepared(prepared):
   assert stock.info.features["label"].names[9] == "class_9"
 
 
-def test_reads_parquet(tmp_path, monkeypatch):
-  raw, rows, labels = archive(10)
+def test_off_linux_every_image_is_prepared(tmp_path, monkeypatch):
+  # More than are written, and more than are read, at once.
+  raw, rows, labels = archive(10, {"train": 1005, "test": 7})
   publish(monkeypatch, 10, raw)
   place(tmp_path, 10, raw)
   monkeypatch.setattr(tfds.sys, "platform", "darwin")
   source = cifar.Source(tfds_dir=str(tmp_path))
   assert_published_order(source, rows, labels)
-  assert list(tmp_path.glob("cifar10/*/*.parquet*"))
+  assert not list(tmp_path.glob("cifar10/*/*.array_record*"))
 
 
 def to_tfrecord(folder):
@@ -233,3 +243,236 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, name):
   monkeypatch.setitem(sys.modules, name, None)
   with pytest.raises(ModuleNotFoundError, match=f"{name}.*pip install"):
     tfds.load("cifar10", "train", str(tmp_path))
+
+
+IMAGES = RNG.integers(0, 256, (301, 32, 32, 3), np.uint8)
+CLASSES = RNG.integers(0, 10, 301)
+CLASSES[:2] = 3, 8
+
+
+class Records:
+  """What the package calls to write tfrecord, without TensorFlow."""
+
+  def __init__(self, path):
+    self._file = open(path, "wb")  # noqa: SIM115
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error):
+    self._file.close()
+
+  def write(self, record):
+    size = len(record).to_bytes(8, "little")
+    self._file.write(size + b"sum1" + record + b"sum2")
+
+  def flush(self):
+    self._file.flush()
+
+
+def prepare(
+  data_dir, name, images, labels, form="array_record", shards=1, ids=True
+):
+  """Prepares a test set as the package's class does: the same keys and writer.
+
+  Args:
+    data_dir: the package's data folder.
+    name: 'cifar10', or a corruption and its severity.
+    images: uint8 [N, 32, 32, 3].
+    labels: [N].
+    form: the package's name of the file format.
+    shards: number of files.
+    ids: whether examples of 'cifar10' have the field 'id'.
+  """
+  import tensorflow_datasets as package
+  from tensorflow_datasets.core import file_adapters
+  from tensorflow_datasets.image_classification import cifar as stock
+  from tensorflow_datasets.image_classification import cifar10_corrupted
+
+  is_clean = name == "cifar10"
+  base = stock.Cifar10 if is_clean else cifar10_corrupted.Cifar10Corrupted
+  config = {} if is_clean else {"config": name}
+
+  class Builder(base, skip_registration=True):
+    name = base.name
+
+    def _info(self):
+      info = super()._info()
+      if is_clean and not ids:
+        del info.features._feature_dict["id"]
+      return info
+
+    def _split_generators(self, downloads):
+      splits = ("train", "test")[1 - is_clean :]
+      return {split: self._rows() for split in splits}
+
+    def _rows(self):
+      for i, image in enumerate(images):
+        row = {"image": Image.fromarray(image), "label": int(labels[i])}
+        yield i, row | ({"id": f"test_{i:05d}"} if is_clean and ids else {})
+
+  with pytest.MonkeyPatch.context() as patch:
+    writer = types.SimpleNamespace(TFRecordWriter=Records)
+    patch.setattr(file_adapters, "tf", types.SimpleNamespace(io=writer))
+    Builder(data_dir=data_dir, **config).download_and_prepare(
+      file_format=form,
+      download_config=package.download.DownloadConfig(num_shards=shards),
+    )
+
+
+@pytest.mark.parametrize("form", ["array_record", "tfrecord"])
+def test_the_order_of_corrupted_images_is_restored(tmp_path, form):
+  prepare(tmp_path, "frosted_glass_blur_2", IMAGES, CLASSES, form, shards=3)
+  assert len(list(tmp_path.glob(f"*/*/*/*test.{form}*-of-00003"))) == 3
+  source = cifar_c.CorruptedSource(tfds_dir=str(tmp_path), severities=(2,))
+  assert source.names() == ("glass_blur",)
+  images, labels = source.load("glass_blur", 2)
+  np.testing.assert_array_equal(images, IMAGES)
+  np.testing.assert_array_equal(labels, CLASSES)
+  with pytest.raises(FileNotFoundError, match="cifar10_corrupted/fog_3 is not"):
+    source.load("fog", 3)
+
+
+@pytest.fixture
+def evaluate(monkeypatch, tmp_path):
+  """Runs the program on what tmp_path/data holds: its exit code and stderr.
+
+  The network calls an image right if its first byte is even.
+  """
+
+  def measure(model, images, labels, batch_size):
+    del model, batch_size
+    right = images[:, 0, 0, 0] % 2 == 0
+    return {"correct": right, "total": len(labels), "calibration": {}}
+
+  nothing = types.SimpleNamespace(step=0, params={}, batch_stats={})
+  monkeypatch.setattr(train, "build", lambda *args: None)
+  monkeypatch.setattr(train, "fit", lambda *args: nothing)
+  monkeypatch.setattr(clean, "measure", measure)
+  monkeypatch.setattr(figures, "draw", lambda *args: None)
+  root = pathlib.Path(program.__file__).parent
+  config = tmp_path / "mine.py"
+  config.write_text("""
+from configs import standard
+
+def get_config(argument=""):
+  config = standard.get_config("smoke")
+  config.train.images = config.evaluate.images = 0
+  with config.unlocked():
+    del config.evaluators["adversarial"]
+    del config.evaluators["fourier"]
+  return config
+""")
+
+  def call(*overrides):
+    data = tmp_path / "data"
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err), contextlib.chdir(root):
+      code = program.main(
+        [
+          f"--config={config}",
+          f"--workdir={tmp_path / 'run'}",
+          f"--config.dataset.tfds_dir={data}",
+          f"--config.evaluators.corruption.tfds_dir={data}",
+          *(f"--config.{text}" for text in overrides),
+        ]
+      )
+    return code, err.getvalue()
+
+  return call
+
+
+def test_the_first_images_are_the_first_of_the_test_set(evaluate, tmp_path):
+  data = tmp_path / "data"
+  prepare(data, "cifar10", IMAGES[:40], CLASSES)
+  prepare(data, "fog_1", IMAGES[:40], CLASSES)
+  prepare(data, "fog_5", IMAGES[:40] ^ 1, CLASSES)
+  prepare(data, "snow_1", IMAGES[:40], CLASSES)
+  code, err = evaluate(
+    "evaluate.images=8", "evaluators.corruption.severities=5,1"
+  )
+  assert code == 0, err
+  even = IMAGES[:8, 0, 0, 0] % 2 == 0
+  with np.load(tmp_path / "run" / "correct.npz") as bits:
+    found = {name: np.unpackbits(bits[name]).astype(bool) for name in bits}
+  assert found.keys() == {"clean", "corruption/fog/5", "corruption/fog/1"}
+  np.testing.assert_array_equal(found["clean"], even)
+  np.testing.assert_array_equal(found["corruption/fog/1"], even)
+  np.testing.assert_array_equal(found["corruption/fog/5"], ~even)
+  results = json.loads((tmp_path / "run" / "results.json").read_text())
+  missing = results["corruption"]["missing"]
+  assert missing["snow"] == f"severity 5 is not in {data}"
+  assert missing["frost"] == f"it is not in {data}" and "fog" not in missing
+
+
+def test_other_numbers_of_images_are_noted(evaluate, tmp_path):
+  prepare(tmp_path / "data", "cifar10", IMAGES[:40], CLASSES)
+  prepare(tmp_path / "data", "fog_1", IMAGES, CLASSES)
+  code, err = evaluate("evaluators.corruption.severities=1,")
+  assert code == 0, err
+  results = json.loads((tmp_path / "run" / "results.json").read_text())
+  label = "CIFAR-10 (not the original files)"
+  assert results["run"]["data_label"] == label
+  data = f"{label}: 40 training and 40 test images, not 50,000 and 10,000"
+  corrupted = (
+    "CIFAR-10-C (from tensorflow-datasets): the first 40 of 301 images, those"
+    " of the test set"
+  )
+  assert results["notes"] == [data, corrupted]
+  assert f"note: {data}\n" in err
+
+
+def corrupted_with(size=40, labels=CLASSES, form="array_record"):
+  return lambda data: prepare(data, "fog_1", IMAGES[:size], labels, form)
+
+
+@pytest.mark.parametrize(
+  ("harm", "words"),
+  [
+    (
+      corrupted_with(32),
+      "data, fog 1, holds 32 images of [32, 32, 3], the test"
+      " set 40 of [32, 32, 3]: give the folder made from this test set, or"
+      " measure its first 32 images (config.evaluate.images)",
+    ),
+    (
+      corrupted_with(labels=CLASSES[[1, 0, *range(2, 301)]]),
+      "data, fog 1: the labels are not the test set's in its"
+      " order: 2 of 40 differ, the first at index 0 (8 there, 3 in the test",
+    ),
+    # Of parquet the package's own writer skips what is beyond the first 100.
+    (
+      corrupted_with(301, form="parquet"),
+      "fog_1/1.0.0: split 'test' cannot be read (ValueError('200 examples,"
+      " expected 301'))",
+    ),
+    (
+      lambda data: prepare(data, "fog_2", IMAGES[:40], CLASSES),
+      "data at severity 1 (all of them): give the folder of the .npy files",
+    ),
+    (
+      lambda data: prepare(data, "cifar10", IMAGES[:40], CLASSES, ids=False),
+      "split 'train' cannot be read (ValueError(\"no field 'id' says the"
+      ' published order")): remove this folder',
+    ),
+  ],
+  ids=["fewer", "labels", "parquet", "severity", "no id"],
+)
+def test_other_images_are_never_evaluated(evaluate, tmp_path, harm, words):
+  harm(tmp_path / "data")
+  if not (tmp_path / "data" / "cifar10").exists():
+    prepare(tmp_path / "data", "cifar10", IMAGES[:40], CLASSES)
+  code, err = evaluate("evaluators.corruption.severities=1,")
+  *_, line = err.splitlines()
+  assert code == 2 and line.startswith("error: ") and words in line, line
+
+
+@pytest.mark.parametrize("form", ["array_record", "parquet", "tfrecord"])
+def test_fewer_images_than_the_metadata_say(tmp_path, form):
+  prepare(tmp_path, "cifar10", IMAGES[:9], CLASSES, form)
+  folder = tfds.find("cifar10", str(tmp_path))
+  assert len(tfds.read(folder, "test", by="id")[0]) == 9
+  path = folder / "dataset_info.json"
+  path.write_text(path.read_text().replace('"9"', '"10"'))
+  with pytest.raises(ValueError, match="'test' cannot be read"):
+    tfds.read(folder, "test", by="id")
