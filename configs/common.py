@@ -18,7 +18,7 @@ DATASETS = {
   "arrays": {
     "name": "arrays",  # ram_jax/data/<name>.py, whose fields follow
     "path": "",  # .npz file, or folder of .npy (ram_jax/data/arrays.py)
-    "num_classes": 0,  # 0: one more than the largest label
+    "num_classes": 0,  # 0: one more than the largest label, all in training
     "label": "",  # name in tables; empty: the file's name
   },
   # scikit-learn's, without fields.

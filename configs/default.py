@@ -193,7 +193,7 @@ def attack(steps: int) -> ConfigDict:
     {
       "name": "pgd",  # ram_jax/attacks/<name>.py, whose fields follow
       "norm": "l2",  # l2 | linf
-      "epsilon": epsilon,  # radius of the ball, pixels in [0,1]
+      "epsilon": epsilon,  # radius of the ball, pixels in [0,1]; linf: below 1
       "step_size": epsilon * RELATIVE_STEP_SIZE,  # absolute
       "steps": steps,  # gradient steps, one forward and backward pass each
       "restarts": 1,  # the worst of so many random starts is kept

@@ -163,11 +163,28 @@ def _boolean(text: str) -> bool:
   return {"true": True, "false": False}[text.lower()]
 
 
+def _number(text: str) -> float:
+  """A number, or a fraction of two."""
+  over, slash, under = text.partition("/")
+  return float(over) / float(under) if slash else float(text)
+
+
+class _Fractions(ast.NodeTransformer):
+  """Turns 8/255 in a tuple into a number."""
+
+  def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+    """Divides; any other operation stays and is an error later."""
+    if not isinstance(node.op, ast.Div):
+      return node
+    return ast.Constant(_number(ast.unparse(node)))
+
+
 def _tuple(text: str) -> tuple:
   words = [word.strip() for word in text.split(",")]
   if all(word.isidentifier() for word in words):
     return tuple(words)  # shells take quotes away
-  value = ast.literal_eval(text)
+  tree = ast.parse(text.strip(), mode="eval")
+  value = ast.literal_eval(_Fractions().visit(tree))
   return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
@@ -175,9 +192,12 @@ def _tuple(text: str) -> tuple:
 _READERS: dict[type, tuple[Callable[[str], Any], str]] = {
   bool: (_boolean, "true or false"),
   int: (int, "a whole number"),
-  float: (float, "a number"),
+  float: (_number, "a number, or a fraction such as 8/255"),
   str: (str, "text"),
-  tuple: (_tuple, "values with commas between, such as 0.5,1.0 or fog,snow"),
+  tuple: (
+    _tuple,
+    "values with commas between, such as 0.5,1.0 or 4/255,8/255 or fog,snow",
+  ),
 }
 
 
@@ -192,7 +212,7 @@ def _value(name: str, text: str, kind: type, now: Any) -> Any:
   read, wanted = _READERS[kind]
   try:
     return read(text)
-  except (ValueError, KeyError, SyntaxError) as error:
+  except (ArithmeticError, ValueError, KeyError, SyntaxError) as error:
     raise ValueError(
       f"config.{name} cannot be {text!r}: give {wanted} (it is {now!r})"
     ) from error

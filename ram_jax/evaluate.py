@@ -20,7 +20,7 @@ from ram_jax import (
   stopping,
 )
 from ram_jax.checkpoint import Checkpoints, fingerprint
-from ram_jax.data import pipeline
+from ram_jax.data import pipeline, sanity
 from ram_jax.evaluators import correctness
 from ram_jax.models.classifier import Classifier
 from ram_jax.parts import Parts, surroundings
@@ -37,7 +37,7 @@ class Evaluation:
     images: test images, uint8 [N,H,W,C].
     labels: int32 [N].
     data_label: the data set's name for tables.
-    data_notes: what a reader must know of the data set, one sentence each.
+    notes: what a reader must know of data and attacks, one sentence each.
   """
 
   evaluators: dict[str, Any]
@@ -45,7 +45,7 @@ class Evaluation:
   images: np.ndarray
   labels: np.ndarray
   data_label: str
-  data_notes: tuple[str, ...]
+  notes: tuple[str, ...]
 
 
 def evaluate_run(
@@ -69,10 +69,9 @@ def evaluate_run(
   config = settings.resolve(config, run_folder.read(folder))
   run_folder.check(config, folder)
   source = plugins.build("dataset", config.dataset)
-  evaluation = build(config, source)
-  train_data = pipeline.describe(
-    *pipeline.load(source, "train", config.train.images)
-  )
+  train = pipeline.load(source, "train", config.train.images)
+  evaluation = build(config, source, train)
+  train_data = pipeline.describe(*train)
   run_folder.check_data(train_data, folder)
   shape = evaluation.images.shape[1:]
   with run_folder.lock(folder), stopping.listen() as stop:
@@ -82,12 +81,17 @@ def evaluate_run(
     return run(config, evaluation, state, folder, stop, train_data)
 
 
-def build(config: ConfigDict, source: Any) -> Evaluation:
-  """Builds a config's evaluation; refuses what cannot run.
+def build(
+  config: ConfigDict,
+  source: Any,
+  train: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Evaluation:
+  """Builds a config's evaluation; rejects what cannot run, warns of the rest.
 
   Args:
     config: resolved.
     source: the data set.
+    train: training images and labels, None where there are none.
 
   Returns:
     The evaluation.
@@ -98,6 +102,10 @@ def build(config: ConfigDict, source: Any) -> Evaluation:
   batch_size = config.evaluate.batch_size
   parallel.check_batch_size(batch_size, "config.evaluate.batch_size")
   images, labels = pipeline.load(source, "test", config.evaluate.images)
+  warnings = settings.check_attacks(config, images[0].size)
+  warnings += sanity.warnings((images, labels), train)
+  for text in warnings:
+    metrics.announce(f"warning: {text}")
   # A CPU needs it also for a run that was trained without.
   unroll = config.train.unroll or jax.default_backend() == "cpu"
   specs = {
@@ -114,10 +122,10 @@ def build(config: ConfigDict, source: Any) -> Evaluation:
     if hasattr(evaluator, "check"):  # of other images than the test set's
       evaluator.check(images, labels)
   module = settings.build_model(config, source, "float32", axis_name=None)
-  data_notes = tuple(getattr(source, "notes", ()))
-  for note in data_notes:
+  noted = tuple(getattr(source, "notes", ()))
+  for note in noted:
     metrics.announce(f"note: {note}")
-  about = source.label, data_notes
+  about = source.label, (*noted, *warnings)
   return Evaluation(evaluators, module, images, labels, *about)
 
 
@@ -178,7 +186,7 @@ def run(
       if measured is not None:
         pictures |= measured.pop("pictures", {})
         results[name] = correctness.counted(measured, name, bits)
-  results["notes"] = [*evaluation.data_notes, *notes(config, results)]
+  results["notes"] = [*evaluation.notes, *notes(config, results)]
   results["timing"] = {
     "train_seconds": sum(row["timing"]["seconds"] for row in rows),
     "evaluate_seconds": time.monotonic() - started + parts.seconds,

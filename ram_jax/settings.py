@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,8 @@ def _one_of(*allowed: str) -> tuple[str, Callable[[Any], bool]]:
 _COUNT = ("a whole number, at least 1", lambda v: v >= 1)
 _LIMIT = ("how many, or 0 for all", lambda v: v >= 0)
 _SIZE = ("a finite number, at least 0", lambda v: 0 <= v < math.inf)
+# L-infinity epsilon from which on a wrong unit is likely; MNIST's usual is 0.3.
+_LARGE = 0.25
 _POSITIVE = ("a finite number above 0", lambda v: 0 < v < math.inf)
 _RULES = {
   # It is part of a path: runs/<name>-<seed>.
@@ -131,6 +133,59 @@ def build_model(
   )
 
 
+def check_attacks(config: ConfigDict, pixels: float = math.inf) -> list[str]:
+  """Rejects attacks that may change an image into any other.
+
+  Such an epsilon is in another unit, as 8 for 8/255.
+
+  Args:
+    config: any.
+    pixels: values of an image, H * W * C; they limit L2.
+
+  Returns:
+    A sentence for each unusually large L-infinity epsilon.
+
+  Raises:
+    ValueError: naming the fields.
+  """
+  wrong, found = {}, []
+  values = run_folder.flat(config.to_dict())
+  for name, norm, size in _sizes(values):
+    # Of images with pixels in [0, 1]: no two are further apart.
+    limit = {"linf": 1.0, "l2": math.sqrt(pixels)}.get(norm, math.inf)
+    if limit <= size < math.inf:
+      wrong.setdefault((norm, limit), []).append(f"config.{name}")
+    elif norm == "linf" and size > _LARGE and "epsilon" in name:
+      found.append(
+        f"config.{name} reaches {size:.4g} in Linf, {255 * size:.4g} of 255 "
+        "grey levels; 8/255 is usual"
+      )
+  for (norm, limit), names in wrong.items():
+    # The step size follows epsilon.
+    names = [n for n in names if "epsilon" in n] or names
+    given = [f"{n} is {values[n.removeprefix('config.')]!r}" for n in names]
+    raise ValueError(
+      f"{' and '.join(given)}, but pixels are in [0, 1], where no two images "
+      f"are further apart than {limit:.4g} in {tables.norm_name(norm)}: give "
+      f"less, such as {'8/255' if norm == 'linf' else '0.5'}"
+    )
+  return found
+
+
+def _sizes(values: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
+  """The fields with lengths of an attack: name, norm and largest number."""
+  for name, norm in values.items():
+    group = name.removesuffix(".norm")
+    if name == group or not group.endswith("attack"):
+      continue
+    sweep = group.removesuffix("attack") + "epsilons"
+    for field in (f"{group}.epsilon", sweep, f"{group}.step_size"):
+      given = values.get(field, ())
+      given = given if isinstance(given, tuple | list) else (given,)
+      if numbers := [size for size in given if isinstance(size, float | int)]:
+        yield field, norm, max(numbers)
+
+
 def _normalization(weights: Weights) -> dict[str, Sequence[float]]:
   mean, std = weights.normalization or ((), ())
   return {"mean": mean, "std": std}
@@ -162,6 +217,10 @@ def _check(config: ConfigDict) -> None:
   for name, (allowed, rule) in rules.items():
     if not rule(values[name]):
       raise ValueError(f"config.{name} is {values[name]!r}: give {allowed}")
+  for name, value in values.items():
+    if not name.startswith("normalization.") and _repeats(value):
+      raise ValueError(f"config.{name} is {value!r}: give each value once")
+  check_attacks(config)
   _check_corruption(config)
   _check_weights(config)
   if not config.evaluators:
@@ -171,6 +230,14 @@ def _check(config: ConfigDict) -> None:
     tables.floors({}, config.floors)
   except ValueError as error:
     raise ValueError(f"config.floors: {error}") from error
+
+
+def _repeats(value: Any) -> bool:
+  """Whether a tuple has a value twice, numbers as tables write them."""
+  if not isinstance(value, tuple | list):
+    return False
+  shown = [round(v, 5) if isinstance(v, float) else v for v in value]
+  return any(v in shown[:i] for i, v in enumerate(shown))
 
 
 def _check_weights(config: ConfigDict) -> None:

@@ -100,7 +100,7 @@ def train_and_evaluate(
   images, labels = pipeline.load(source, "train", config.train.images)
   described = pipeline.describe(images, labels)
   run_folder.check_data(described, folder)
-  evaluation = evaluate.build(config, source)
+  evaluation = evaluate.build(config, source, (images, labels))
   training = build(config, source, images.shape, file)
   data = {"images": images, "labels": labels}
   with run_folder.lock(folder), stopping.listen() as stop:

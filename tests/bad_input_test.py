@@ -131,6 +131,7 @@ RANGE = {
   "dataset.folder": [("/no/such", "data_batch_1 is missing: dataset.folder")],
   "dataset.name": [("imagenet", "unknown dataset: choose one of arrays, ci")],
   "dataset.num_classes": [
+    ("1", "there is one class: a classifier needs two or more"),
     ("3", "label 3 at index 3 is outside 0..2"),
     ("-1", "num_classes is -1"),
   ],
@@ -144,6 +145,7 @@ RANGE = {
   "evaluators.adversarial.attack.epsilon": [
     ("nan", "epsilon is nan"),
     ("-1", ""),
+    ("128", "attack.epsilon is 128.0, but pixels are in [0, 1], where no two"),
   ],
   "evaluators.adversarial.attack.name": [("apgd", "unknown attack: choose")],
   "evaluators.adversarial.attack.norm": [("l0", "choose one of")],
@@ -154,7 +156,13 @@ RANGE = {
   ],
   "evaluators.adversarial.attack.steps": [("0", "a whole number, at least 1")],
   "evaluators.adversarial.check_images": [("-1", "check_images is -1")],
-  "evaluators.adversarial.epsilons": [("1,-1", "give numbers"), ("a,b", "gi")],
+  "evaluators.adversarial.epsilons": [
+    ("1,-1", "give numbers"),
+    ("a,b", "gi"),
+    ("1,0.5,1.0", "epsilons is (1, 0.5, 1.0): give each value once"),
+    ("8/255,0.031373", "give each value once"),  # the same in tables
+    ("8/255,64", "further apart than 13.86 in L2: give less, such as 0.5"),
+  ],
   "evaluators.adversarial.name": [("none", "unknown evaluator: choose one")],
   "evaluators.adversarial.relative_step_size": [("inf", "a finite number")],
   "evaluators.clean.name": [("none", "unknown evaluator: choose one of")],
@@ -164,21 +172,40 @@ RANGE = {
   "evaluators.corruption.name": [("none", "unknown evaluator: choose one")],
   "evaluators.corruption.names": [
     ("rain,hail", "'rain' is unknown"),
+    ("fog,snow,fog", "is ('fog', 'snow', 'fog'): give each value once"),
     ("1,2", ""),
   ],
   "evaluators.corruption.seed": [("-1", "seed is -1"), (str(2**32), "seed")],
-  "evaluators.corruption.severities": [("0,1", "severity 0"), ("a,b", "sever")],
+  "evaluators.corruption.severities": [
+    ("0,1", "severity 0"),
+    ("a,b", "sever"),
+    ("5,5", "severities is (5, 5): give each value once"),
+  ],
   "evaluators.corruption.tfds_dir": [("/no/such", "measures CIFAR-10-C, but")],
   "evaluators.fourier.images": [("-1", "images is -1")],
   "evaluators.fourier.name": [("none", "unknown evaluator: choose one of")],
   "evaluators.fourier.norm": [("0", "a finite number above 0"), ("nan", "")],
-  "floors": [("1,2", "is not (measure, epsilon, bound, value)")],
-  "method.attack.epsilon": [("inf", "epsilon is inf"), ("-1", "epsilon is")],
+  "floors": [
+    ("1,2", "is not (measure, epsilon, bound, value)"),
+    ("2 * (('clean', None, 'at least', 0.5),)", "cannot be"),
+    (
+      "('clean', None, 'at least', 0.5), ('clean', None, 'at least', 0.5)",
+      "give each value once",
+    ),
+  ],
+  "method.attack.epsilon": [
+    ("inf", "epsilon is inf"),
+    ("-1", "epsilon is"),
+    ("128", "method.attack.epsilon is 128.0, but pixels are in [0, 1]"),
+  ],
   "method.attack.name": [("apgd", "config.method.attack.name is 'apgd'")],
   "method.attack.norm": [("l1", "choose one of")],
   "method.attack.restarts": [("-1", "restarts -1")],
   "method.attack.start": [("", "choose one of")],
-  "method.attack.step_size": [("nan", "a finite number above 0")],
+  "method.attack.step_size": [
+    ("nan", "a finite number above 0"),
+    ("32", "step_size is 32.0, but pixels are in [0, 1]"),
+  ],
   "method.attack.steps": [("-7", "a whole number, at least 1")],
   "method.augment.alpha": [("0", "alpha"), ("nan", "alpha")],
   "method.augment.depth": [("0", "depth"), ("-2", "depth")],
@@ -245,6 +272,41 @@ def test_wrong_value(data, name, text, words):
     assert name.split(".")[-1] in line
 
 
+SWEEP = CONFIGS[""].evaluators.adversarial.epsilons
+
+
+@pytest.mark.parametrize(
+  ("overrides", "given"),
+  [
+    (["method.attack.norm=linf"], "method.attack.epsilon is 1.0"),
+    (
+      ["method.attack.norm=linf", "method.attack.epsilon=8"],
+      "method.attack.epsilon is 8.0",
+    ),
+    (
+      ["method.attack.norm=linf", "method.attack.epsilon=8/255"]
+      + ["method.attack.step_size=2"],
+      "method.attack.step_size is 2.0",
+    ),
+    (
+      ["evaluators.adversarial.attack.norm=linf"],
+      "evaluators.adversarial.attack.epsilon is 1.0 and "
+      f"config.evaluators.adversarial.epsilons is {SWEEP}",
+    ),
+  ],
+)
+def test_linf_in_another_unit(overrides, given):
+  line = refuses(
+    f"config.{given}, but",
+    f"--config={FILE}",
+    *[f"--config.{text}" for text in overrides],
+  )
+  assert line.endswith(
+    ", but pixels are in [0, 1], where no two images are further apart than 1 "
+    "in Linf: give less, such as 8/255"
+  )
+
+
 def arrays(path):
   """The command that trains on one's own arrays, as far as it can get."""
   return [
@@ -265,6 +327,180 @@ def test_array_that_unpacks_without_end(data, tmp_path):
     patch.setattr(arrays_source, "_LARGE", 2**20)
     line = refuses("extra.npy would unpack from ", *command)
     assert "4194432 bytes" in line or "41943" in line
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), np.uint8)
+CAST = "(images * 255).round().astype(numpy.uint8)"
+LABELS = np.arange(64) % 4
+
+
+@pytest.mark.parametrize(
+  ("change", "words"),
+  [
+    (PIXELS / 255, f"store {CAST}"),
+    (PIXELS.astype("f4"), "store images.round().astype(numpy.uint8)"),
+    (
+      PIXELS / 128 - 1,
+      "there are values from -1 to 0.9922, store pixels from 0",
+    ),
+    (PIXELS * np.nan, "there are values from nan to nan"),
+    (PIXELS > 9, "store (images * 255).astype(numpy.uint8)"),
+    (PIXELS.astype(int), "store images.astype(numpy.uint8)"),
+    (PIXELS.astype("u2") * 257, "(images / 257).round().astype(numpy.uint8)"),
+    (PIXELS * 1j, "store pixels from 0 to 255"),
+    (PIXELS.transpose(0, 3, 1, 2), "store images.transpose(0, 2, 3, 1)"),
+    (
+      PIXELS.transpose(0, 3, 1, 2) / 255,
+      "store (images.transpose(0, 2, 3, 1) * 255).round()",
+    ),
+    (PIXELS.transpose(1, 2, 3, 0), "store images.transpose(3, 0, 1, 2)"),
+    (PIXELS[..., [0, 1, 2, 2]], "store images[..., :3]"),
+    (PIXELS[..., :2], "store images[..., :1]"),
+    (PIXELS[..., [0] * 5], "the last axis must have three colours or one"),
+    (PIXELS.reshape(64, -1), "reshape each image to [H, W, 3]"),
+    (
+      PIXELS[:0],
+      "is uint8 [0, 8, 8, 3], expected uint8 [N, H, W, 3] or [N, H, W]: there",
+    ),
+    (LABELS, "are train_images and train_labels swapped?"),
+    (PIXELS[:63], "63 train_images but 64 train_labels: store one label for"),
+    (
+      np.array([None]),
+      "cannot be read, as it is a pickle of Python objects, which could run",
+    ),
+    (
+      PIXELS[:, :7],
+      "training images are 7 x 8 but test images are 8 x 8: bring",
+    ),
+    (
+      PIXELS // 255,
+      "the largest pixel is 1 in the training images, of 255, but not in both "
+      f"splits: probably cast from [0, 1], which needs {CAST}",
+    ),
+  ],
+)
+def test_images_of_ones_own(tmp_path, change, words):
+  path = write_data(tmp_path / "mine.npz", train_images=change)
+  line = refuses(words, *arrays(path), "--config.train.images=0")
+  if "store images" in words:
+    shape = f"{change.dtype} {list(change.shape)}"
+    assert f"mine.npz: train_images is {shape}, expected uint8 [N, H, W" in line
+
+
+@pytest.mark.parametrize(
+  ("change", "words"),
+  [
+    (LABELS[:, None], "store labels.squeeze()"),
+    (LABELS[None], "store labels.squeeze()"),
+    (LABELS[:, None] / 1, "store labels.squeeze().astype(int)"),
+    (LABELS / 1, "store labels.astype(int)"),
+    (LABELS / 3, "store the numbers of the classes, from 0 on"),
+    (LABELS > 1, "store labels.astype(int)"),
+    (np.eye(4)[LABELS], "store labels.argmax(1)"),
+    (np.eye(4, dtype=bool)[LABELS], "store labels.argmax(1)"),
+    (np.ones((64, 4), int), "store the number of one class for each image"),
+    (
+      np.array(list("abcd"))[LABELS],
+      "store each name's position in the sorted list",
+    ),
+    (LABELS + 2**40, "store the numbers of the classes, from 0 on"),
+    (PIXELS, "are train_images and train_labels swapped?"),
+    (LABELS.astype(object), "train_labels cannot be read, as it is a pickle"),
+    (LABELS[:0], "train_labels is empty"),
+    (LABELS[:5], "64 train_images but 5 train_labels: store one label"),
+    (
+      np.array([3, 17, 250, 9999])[LABELS],
+      "train_labels are 3, 17, 250, 9999 and test_labels 0, 1, 2, 3, so not "
+      "each class from 0 to 9999 has a training image: store labels from 0 to "
+      "6, each one's position in numpy.unique of all labels, or give the "
+      "number of classes (config.dataset.num_classes)",
+    ),
+    (LABELS + 1, "train_labels are 1, 2, 3, 4 and test_labels 0, 1, 2, 3, so"),
+    (LABELS - 1, "train_labels are -1, 0, 1, 2 and test_labels 0, 1, 2, 3, so"),
+    (LABELS % 3, "train_labels are 0, 1, 2 and test_labels 0, 1, 2, 3, so not"),
+  ],
+)
+def test_labels_of_ones_own(tmp_path, change, words):
+  path = write_data(tmp_path / "mine.npz", train_labels=change)
+  line = refuses(words, *arrays(path))
+  if "store labels." in words:
+    shape = f"{change.dtype} {list(change.shape)}"
+    assert (
+      f"mine.npz: train_labels are {shape}, expected {len(change)} " in line
+    )
+
+
+@pytest.mark.parametrize(
+  ("classes", "words"),
+  [
+    (4, "split 'train': every label is 0: a classifier needs training images"),
+    (0, "there is one class: a classifier needs two or more"),
+  ],
+)
+def test_one_class(tmp_path, classes, words):
+  labels = {"train_labels": LABELS * 0, "test_labels": LABELS[:32] * 0}
+  path = write_data(tmp_path / "mine.npz", **labels)
+  refuses(words, *arrays(path), f"--config.dataset.num_classes={classes}")
+
+
+def test_arrays_of_other_names(tmp_path):
+  path = tmp_path / "mine.npz"
+  np.savez(path, x_train=PIXELS, y_train=LABELS)
+  line = refuses(
+    "lacks train_labels: it must hold train_images,", *arrays(path)
+  )
+  assert line.endswith(
+    "holds ['x_train', 'y_train']: save the arrays under these names"
+  )
+
+
+@pytest.mark.parametrize(
+  ("changes", "warning"),
+  [
+    (
+      {"train_images": PIXELS // 255, "test_images": PIXELS[:32] // 255},
+      "the largest pixel is 1 in the training images and 1 in the test images,"
+      f" of 255: probably cast from [0, 1], which needs {CAST}",
+    ),
+    (
+      {"train_images": PIXELS // 15},
+      "the largest pixel is 17 in the training images, of 255: if that is "
+      "white, store images scaled to 0..255",
+    ),
+    (
+      {"train_labels": LABELS % 2},
+      "16 of 32 test images are of classes without a training image: 2, 3",
+    ),
+    (
+      {"train_labels": np.sort(LABELS)},  # of which the first 16 are used
+      "all 16 training images in use are of class 0",
+    ),
+    (
+      {"test_labels": LABELS[:32] * 0},
+      "all 32 test images in use are of class 0",
+    ),
+    ({}, None),
+  ],
+)
+def test_odd_data_are_warned_of(tmp_path, monkeypatch, changes, warning):
+  def trained(*args):
+    raise ValueError("trained")
+
+  monkeypatch.setattr(train, "fit", trained)
+  path = write_data(tmp_path / "mine.npz", **changes)
+  err = io.StringIO()
+  with contextlib.redirect_stderr(err):
+    program.main(
+      [
+        *arrays(path),
+        "--config.dataset.num_classes=4",
+        "--config.train.images=16",
+      ]
+    )
+  *before, line = err.getvalue().splitlines()
+  assert line == "error: trained"
+  found = [text for text in before if text.startswith("warning: ")]
+  assert (f"warning: {warning}" in found) if warning else not found, found
 
 
 def npy(shape, dtype="|u1", body=b"0123456789"):

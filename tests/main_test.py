@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -24,6 +25,7 @@ from ram_jax import (
   run_folder,
   train,
 )
+from ram_jax.evaluators import clean
 
 ROOT = pathlib.Path(program.__file__).resolve().parent
 # What errors list: a new file is on the list by itself.
@@ -270,6 +272,53 @@ def test_trained_run_is_shown(trained):
 def results(folder):
   found = json.loads((folder / "results.json").read_text())
   return {k: v for k, v in found.items() if k != "timing"}
+
+
+ATTACKED = """
+from configs import adversarial
+
+def get_config():
+  config = adversarial.get_config("smoke,dataset=arrays")
+  with config.unlocked():
+    del config.evaluators["adversarial"]
+  config.method.attack.norm = "linf"
+  return config
+"""
+
+
+def test_warnings_are_printed_and_noted(data, monkeypatch, tmp_path):
+  state = types.SimpleNamespace(step=4, params={}, batch_stats={})
+  measured = {"correct": np.ones(32, bool), "total": 32}
+  monkeypatch.setattr(train, "fit", lambda *args: state)
+  monkeypatch.setattr(clean.Evaluator, "run", lambda *args: measured)
+  with np.load(data) as good:
+    arrays = dict(good)
+  for split in ("train", "test"):
+    arrays[f"{split}_images"] //= 255
+  np.savez(tmp_path / "dark.npz", **arrays)
+  (tmp_path / "mine.py").write_text(ATTACKED)
+  code, out, err = run(
+    f"--config={tmp_path / 'mine.py'}",
+    f"--config.dataset.path={tmp_path / 'dark.npz'}",
+    "--config.method.attack.epsilon=77/255",
+    f"--workdir={tmp_path / 'run'}",
+  )
+  assert code == 0, err
+  large = (
+    "config.method.attack.epsilon reaches 0.302 in Linf, 77 of 255 grey "
+    "levels; 8/255 is usual"
+  )
+  dark = (
+    "the largest pixel is 1 in the training images and 1 in the test images, "
+    "of 255: probably cast from [0, 1], which needs "
+    "(images * 255).round().astype(numpy.uint8)"
+  )
+  found = results(tmp_path / "run")
+  assert found["notes"][-2:] == [large, dark]
+  assert found["config"]["method"]["attack"]["epsilon"] == 77 / 255
+  shown = " ".join(out.split())
+  for text in (large, dark):
+    assert f"warning: {text}" in err and text in shown
 
 
 def test_finished_run_is_only_shown(nothing_runs, config, trained):

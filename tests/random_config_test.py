@@ -49,7 +49,10 @@ FREE = {
   "evaluate.images": st.integers(0, 32),
   "evaluate.batch_size": st.integers(1, 200).map(lambda n: 4 * n),
   "evaluators.adversarial.epsilons": st.lists(
-    st.floats(0, 100), min_size=1, max_size=5
+    st.floats(0, 0.99).map(lambda value: round(value, 4)),
+    min_size=1,
+    max_size=5,
+    unique=True,
   ).map(lambda values: ",".join(map(repr, values))),
   "evaluators.adversarial.relative_step_size": floats(1e-6, 1e6),
   "evaluators.adversarial.check_images": st.integers(0, 10**6),
@@ -66,7 +69,7 @@ COMPILED = {
   "batch_norm.attack": ONE_OF(["running", "batch"]),
   "batch_norm.views": ONE_OF(["separate", "joint"]),
   "batch_norm.sync": st.booleans(),
-  "method.attack.epsilon": floats(0, 10),
+  "method.attack.epsilon": floats(0, 0.99),
   "method.attack.norm": ONE_OF(["l2", "linf"]),
   "method.attack.start": ONE_OF(["none", "uniform", "sphere"]),
   "method.attack.steps": st.integers(1, 2),
@@ -87,6 +90,7 @@ FEW = (
   {
     "batch_norm.attack": "batch",
     "method.attack.norm": "linf",
+    "method.attack.epsilon": "8/255",
     "optimizer.nesterov": False,
     "train.steps_per_dispatch": 2,
   },
@@ -112,6 +116,9 @@ def argv(tmp_path_factory):
     "--config.train.images=16",
     "--config.train.batch_size=8",
     "--config.method.attack.steps=1",
+    "--config.method.attack.epsilon=0.5",
+    "--config.evaluators.adversarial.epsilons=0.5",
+    "--config.evaluators.adversarial.attack.epsilon=0.5",
   ]
 
 

@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 
-from ram_jax.data import pipeline
+from ram_jax.data import pipeline, sanity
 
 # What unpacks to more than this, and to more than so many times its size in the
 # file, is no photograph: a few kilobytes can claim terabytes.
@@ -21,12 +21,14 @@ class Source:
 
   The file holds train_images, train_labels, test_images and test_labels, the
   folder train_images.npy and so on: images uint8 [N, H, W, 3], or grey
-  [N, H, W] or [N, H, W, 1], and integer labels [N]. Images in a folder are
-  mapped: they are read where they are used, and need not fit in memory.
+  [N, H, W] or [N, H, W, 1], and integer labels [N] from 0 to K - 1. Images in
+  a folder are mapped: they are read where they are used, and need not fit in
+  memory.
 
   Attributes:
     path: the file or folder ('~' is expanded).
-    num_classes: number of classes; 0: one more than the largest label.
+    num_classes: number of classes K; 0: one more than the largest label, and
+      each class must have a training image.
     label: name for tables; empty: the file's name.
   """
 
@@ -43,8 +45,7 @@ class Source:
     path = pathlib.Path(self.path).expanduser()
     object.__setattr__(self, "label", self.label or path.stem)
     if not self.num_classes:
-      largest = max(self._labels(split).max() for split in pipeline.SPLITS)
-      object.__setattr__(self, "num_classes", int(largest) + 1)
+      object.__setattr__(self, "num_classes", self._count_classes())
 
   @property
   def mean(self) -> tuple[float, ...]:
@@ -74,20 +75,37 @@ class Source:
     if len(images) != len(labels):
       raise ValueError(
         f"{self.path}: {len(images)} {split}_images but {len(labels)}"
-        f" {split}_labels"
+        f" {split}_labels: store one label for each image, in the same order"
       )
     return images, labels
+
+  def _count_classes(self) -> int:
+    """One more than the largest label; each has a training image."""
+    train, test = (np.unique(self._labels(split)) for split in pipeline.SPLITS)
+    known = np.union1d(train, test)
+    count = int(known[-1]) + 1
+    if len(train) < count or train[0] < 0:
+      raise ValueError(
+        f"{self.path}: train_labels are {sanity.listed(train)} and "
+        f"test_labels {sanity.listed(test)}, so not each class from 0 to "
+        f"{count - 1} has a training image: store labels from 0 to "
+        f"{len(known) - 1}, each one's position in numpy.unique of all labels, "
+        "or give the number of classes (config.dataset.num_classes) if this is "
+        "right"
+      )
+    return count
 
   def _images(self, split: str) -> np.ndarray:
     key = f"{split}_images"
     images = _read(self.path, key)
+    found = images.shape
     if images.ndim == 3:
       images = images[..., None]
     colour = images.ndim == 4 and images.shape[-1] in (1, 3)
     if images.dtype != np.uint8 or not colour or not images.size:
       raise ValueError(
-        f"{self.path}: {key} is {images.dtype} {list(images.shape)}, expected"
-        " uint8 [N, H, W, 3] or [N, H, W]"
+        f"{self.path}: {key} is {images.dtype} {list(found)}, expected"
+        f" uint8 [N, H, W, 3] or [N, H, W]: {_image_advice(images, split)}"
       )
     return np.broadcast_to(images, (*images.shape[:3], 3))  # not copied
 
@@ -96,7 +114,9 @@ class Source:
     labels = _read(self.path, key)
     if not labels.size:
       raise ValueError(f"{self.path}: {key} is empty")
-    return pipeline.as_labels(labels, len(labels), f"{self.path}: {key}")
+    advice = _label_advice(labels, split)
+    what = f"{self.path}: {key}"
+    return pipeline.as_labels(labels, len(labels), what, advice)
 
   @functools.cached_property
   def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -119,6 +139,74 @@ class Source:
     return tuple(mean), tuple(std)
 
 
+def _image_advice(images: np.ndarray, split: str) -> str:
+  """What to store in place of images that are of no use as they are."""
+  if not images.size:
+    return "there must be an image"
+  if images.ndim == 1:
+    return f"are {split}_images and {split}_labels swapped?"
+  if images.ndim != 4:
+    return "reshape each image to [H, W, 3]"
+  stored = "images"
+  _, second, third, last = images.shape
+  if last in (2, 4):
+    stored += f"[..., :{last - 1}]"  # without transparency
+  elif last not in (1, 3) and second in (1, 3):
+    stored += ".transpose(0, 2, 3, 1)"
+  elif last not in (1, 3) and third in (1, 3):
+    stored += ".transpose(3, 0, 1, 2)"
+  elif last not in (1, 3):
+    return "the last axis must have three colours or one"
+  return _pixel_advice(images[: pipeline.CHUNK], stored)
+
+
+def _pixel_advice(images: np.ndarray, stored: str) -> str:
+  """The same for the pixels, of which the first images tell the scale."""
+  if images.dtype == np.uint8:
+    return f"store {stored}"
+  if images.dtype.kind not in "biuf":
+    return "store pixels from 0 to 255"
+  low, high = images.min(), images.max()
+  wide = images.dtype == np.uint16 and high > 255
+  if not (wide or 0 <= low <= high <= 255):  # NaN, too
+    return (
+      f"there are values from {low:.4g} to {high:.4g}, store pixels from 0 to "
+      "255, as they were before any normalisation"
+    )
+  if high <= 1:
+    stored = f"({stored} * 255)"
+  elif wide:
+    stored = f"({stored} / 257)"
+  if images.dtype.kind == "f" or wide:
+    stored += ".round()"
+  return f"store {stored}.astype(numpy.uint8)"
+
+
+def _label_advice(labels: np.ndarray, split: str) -> str:
+  """What to store in place of labels that are of no use as they are."""
+  stored = "labels"
+  if labels.ndim > 1 and labels.size == max(labels.shape):
+    stored, labels = "labels.squeeze()", labels.ravel()
+  kind = labels.dtype.kind
+  if kind in "US":
+    return (
+      "store each name's position in the sorted list of all names, the same "
+      "list for both splits"
+    )
+  if labels.ndim > 2:
+    return f"are {split}_images and {split}_labels swapped?"
+  if labels.ndim == 2:
+    if kind in "biuf" and labels.min() >= 0 and np.allclose(labels.sum(1), 1):
+      return "store labels.argmax(1)"
+    return "store the number of one class for each image"
+  whole = kind == "f" and np.array_equal(labels, np.round(labels))
+  if kind == "b" or whole:
+    stored += ".astype(int)"
+  elif kind not in "iu" or stored == "labels":
+    return "store the numbers of the classes, from 0 on"
+  return f"store {stored}"
+
+
 def _read(name: str, key: str) -> np.ndarray:
   """One array; never a pickled one, which could run code."""
   path = pathlib.Path(name).expanduser()
@@ -137,12 +225,19 @@ def _read(name: str, key: str) -> np.ndarray:
         return np.atleast_1d(arrays[key])
   # A damaged archive fails in any of several ways, an object array in another.
   except Exception as error:
+    if "allow_pickle" in str(error):
+      raise ValueError(
+        f"{path}: {key} cannot be read, as it is a pickle of Python objects, "
+        "which could run code: store numpy.stack(images), of images of one "
+        "size, and numpy.array(labels, int)"
+      ) from error
     raise ValueError(
       f"{path}: {key} cannot be read ({error!r}): write plain arrays with"
       " numpy.savez, or with numpy.save into a folder"
     ) from error
   raise ValueError(
-    f"{path} lacks {key}: it must hold {', '.join(_KEYS)} and holds {found}"
+    f"{path} lacks {key}: it must hold {', '.join(_KEYS)} and holds {found}: "
+    "save the arrays under these names"
   )
 
 

@@ -27,13 +27,19 @@ def load(
 
   Raises:
     ValueError: the split is unknown, the source's arrays are not what `check`
-      asks for, or `limit` is negative or more than there is.
+      asks for, all training images are of one class, or `limit` is negative or
+      more than there is.
   """
   if split not in SPLITS:
     raise ValueError(f"split {split!r} is unknown: choose from {SPLITS}")
   images, labels = source.load(split)
   what = f"{source.label}, split {split!r}"
   check(images, labels, source.num_classes, what)
+  if split == "train" and (labels == labels[0]).all():
+    raise ValueError(
+      f"{what}: every label is {labels[0]}: a classifier needs training images "
+      "of two classes or more"
+    )
   if not 0 <= limit <= len(images):
     raise ValueError(
       f"{what}: limit {limit} is outside 0..{len(images)};"
@@ -68,6 +74,10 @@ def check(
     )
   if not images.size:
     raise ValueError(f"{what}: there is no image in {list(images.shape)}")
+  if num_classes < 2:
+    raise ValueError(
+      f"{what}: there is one class: a classifier needs two or more"
+    )
   wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
   if len(wrong):
     raise ValueError(
@@ -76,13 +86,16 @@ def check(
     )
 
 
-def as_labels(values: Any, size: int, what: str) -> np.ndarray:
+def as_labels(
+  values: Any, size: int, what: str, advice: str = "get the file again"
+) -> np.ndarray:
   """Turns what a file holds as labels into int32 [N].
 
   Args:
     values: list or array, hopefully of integers.
     size: how many there must be.
     what: name of the labels, for the message.
+    advice: what to do where they are none, for the message.
 
   Returns:
     The labels, int32 [size].
@@ -98,7 +111,7 @@ def as_labels(values: Any, size: int, what: str) -> np.ndarray:
   if labels.shape != (size,) or not np.array_equal(narrow, labels):
     raise ValueError(
       f"{what} are {labels.dtype} {list(labels.shape)}, expected {size}"
-      " integers, one for each image: get the file again"
+      f" integers, one for each image: {advice}"
     )
   return narrow
 

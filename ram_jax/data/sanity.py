@@ -1,0 +1,85 @@
+"""Sanity checks of data: what every part accepts and nobody means."""
+
+import numpy as np
+
+from ram_jax.data import pipeline
+
+# Images in which no pixel is brighter were hardly meant to be in 0..255.
+_DARK = 63
+
+
+def warnings(
+  test: tuple[np.ndarray, np.ndarray],
+  train: tuple[np.ndarray, np.ndarray] | None = None,
+) -> list[str]:
+  """Finds what is unlikely to be meant in the data that a run uses.
+
+  Args:
+    test: images uint8 [N, H, W, 3] and labels int32 [N].
+    train: the same of the training data, None where there are none.
+
+  Returns:
+    One sentence each.
+
+  Raises:
+    ValueError: test images of another size or scale than training images.
+  """
+  splits = {"training": train, "test": test} if train else {"test": test}
+  found = _scale_warnings(
+    {name: images for name, (images, _) in splits.items()}
+  )
+  for name, (_, labels) in splits.items():
+    if (labels == labels[0]).all():
+      found.append(
+        f"all {len(labels)} {name} images in use are of class {labels[0]}"
+      )
+  if train:
+    unseen = np.setdiff1d(test[1], train[1])
+    if count := int(np.isin(test[1], unseen).sum()):
+      found.append(
+        f"{count} of {len(test[1])} test images are of classes without a "
+        f"training image: {listed(unseen)}"
+      )
+  return found
+
+
+def _scale_warnings(splits: dict[str, np.ndarray]) -> list[str]:
+  """Whether pixels use 0..255, and in all splits alike."""
+  sizes = {name: images.shape[1:3] for name, images in splits.items()}
+  if len(set(sizes.values())) > 1:
+    shown = [f"{name} images are {h} x {w}" for name, (h, w) in sizes.items()]
+    raise ValueError(f"{' but '.join(shown)}: bring them to one size")
+  dark = {
+    name: largest
+    for name, images in splits.items()
+    if (largest := _brightest(images)) <= _DARK
+  }
+  if not dark:
+    return []
+  shown = [f"{largest} in the {name} images" for name, largest in dark.items()]
+  found = f"the largest pixel is {' and '.join(shown)}, of 255"
+  scale = ": if that is white, store images scaled to 0..255"
+  if min(dark.values()) <= 1:
+    scale = (
+      ": probably cast from [0, 1], which needs "
+      "(images * 255).round().astype(numpy.uint8)"
+    )
+    if max(dark.values()) > 1 or len(dark) < len(splits):
+      raise ValueError(f"{found}, but not in both splits{scale}")
+  return [found + scale]
+
+
+def _brightest(images: np.ndarray) -> int:
+  """The largest pixel if it is at most `_DARK`, else one that is larger."""
+  largest = 0
+  for start in range(0, len(images), pipeline.CHUNK):
+    largest = max(largest, int(images[start : start + pipeline.CHUNK].max()))
+    if largest > _DARK:
+      break
+  return largest
+
+
+def listed(values: np.ndarray, count: int = 10) -> str:
+  """The first values of an array with commas between."""
+  more = ", ..." if len(values) > count else ""
+  return ", ".join(map(str, values[:count])) + more
