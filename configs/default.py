@@ -41,16 +41,23 @@ def get_config() -> ConfigDict:
     {
       "initial": "",  # training starts from it (--init_from); empty: random
       "measured": "",  # measured in place of a run (--weights)
+      # Which network of the file, such as state_dict_ema: the first names, up
+      # to a dot, of its tensors' names. Empty: the only or the main one.
+      "entry": "",
       # SHA-256 of the file. None: computed at start-up.
       "fingerprint": config_dict.placeholder(str),
+      # What of the file was taken, and the normalization: written at start-up.
+      "notes": (),
     }
   )
   # What the network does to pixels first, per channel: (pixel - mean) / std.
-  # Empty: as the file of weights says, else the data set's statistics.
+  # Empty: as the file of weights states, without one the data set's statistics.
   config.normalization = ConfigDict(
     {
-      "mean": (),  # three numbers, of pixels in [0,1]
-      "std": (),  # three numbers above 0
+      "mean": (),  # three numbers in [0,1], of pixels in [0,1]
+      "std": (),  # three numbers above 0, at most 1
+      # Both by name: augmix | author | common | none (pixels as they are)
+      "preset": "",
     }
   )
   # ram_jax/methods/<name>.py, and its fields.

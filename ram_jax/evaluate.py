@@ -280,6 +280,7 @@ def notes(config: ConfigDict, results: dict[str, Any]) -> list[str]:
     found.append(f"weights of {name} ({config.weights.fingerprint[:19]}...)")
   elif config.train.images:
     found.append(f"trained on the first {config.train.images} images only")
+  found += config.weights.notes
   if changed := provenance.changes(results.get("trained_with", [])):
     found.append(f"while it was trained, this changed: {'; '.join(changed)}")
   if config.evaluate.images:

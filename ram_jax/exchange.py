@@ -38,7 +38,7 @@ def evaluate_weights(
       holds something else.
   """
   path, folder = config.weights.measured, pathlib.Path(workdir)
-  file = weights.read(path)
+  file = weights.read(path, config.weights.entry)
   config = settings.resolve(config, weights=file)
   run_folder.check(config, folder)
   source = plugins.build("dataset", config.dataset)

@@ -48,7 +48,7 @@ def profile(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
     ValueError: for what no run can be made from.
   """
   path = config.weights.initial
-  file = weights.read(path) if path else None
+  file = weights.read(path, config.weights.entry) if path else None
   config = settings.resolve(config, weights=file)
   source = plugins.build("dataset", config.dataset)
   images, labels = pipeline.load(source, "train", config.train.images)

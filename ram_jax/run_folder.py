@@ -22,8 +22,8 @@ EVALUATION_FIELDS = ("name", "evaluate", "evaluators", "floors")
 LOCK = "lock"
 PARTS = "parts.jsonl"  # of an evaluation that is not complete
 
-# Where data and weights lie (on the devices or not, too) and what they are
-# called. What they are is said by data.json and config.weights.fingerprint.
+# Where data and weights are and what they are called; what they are is said by
+# data.json, config.weights.fingerprint and the numbers of the normalization.
 PLACES = (
   "dataset.folder",
   "dataset.tfds_dir",
@@ -32,17 +32,16 @@ PLACES = (
   "train.device_data_gib",
   "weights.initial",
   "weights.measured",
+  "weights.notes",
+  "normalization.preset",
 )
 
-# What is used of config.json before anything else looks at it.
+# Used of config.json before anything else looks at it.
 _READ = {
   "train": {"steps_per_dispatch", "unroll", "dtype"},
-  "weights": {"fingerprint"},
-  "normalization": {"mean", "std"},
-  "dataset": {"name"},
-  "model": {"name"},
-  "method": {"name"},
-}
+  "weights": {"entry", "fingerprint", "notes"},
+  "normalization": {"mean", "std", "preset"},
+} | dict.fromkeys(("dataset", "model", "method"), {"name"})
 
 
 def check(config: ConfigDict, folder: pathlib.Path) -> None:

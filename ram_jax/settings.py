@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from ram_jax import plugins, run_folder
+from ram_jax.interop import normalization
 from ram_jax.interop.weights import Weights
 from ram_jax.report import tables
 
@@ -83,9 +84,10 @@ def resolve(
     if config.train[name] is None:
       config.train[name] = value
   if trained:
-    _fill(config, trained["weights"]["fingerprint"], trained["normalization"])
-  elif weights:
-    _fill(config, weights.fingerprint, _normalization(weights))
+    _inherit(config, trained)
+  _check_weights(config, trained is not None)
+  if not trained:
+    _take(config, weights)
   _check(config)
   return config
 
@@ -186,19 +188,37 @@ def _sizes(values: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
         yield field, norm, max(numbers)
 
 
-def _normalization(weights: Weights) -> dict[str, Sequence[float]]:
-  mean, std = weights.normalization or ((), ())
-  return {"mean": mean, "std": std}
+def _inherit(config: ConfigDict, trained: dict[str, Any]) -> None:
+  """Takes what a run says of its weights, where nothing else was asked for."""
+  weights, constants = config.weights, config.normalization
+  weights.fingerprint = trained["weights"]["fingerprint"]
+  weights.notes = tuple(trained["weights"]["notes"])
+  weights.entry = weights.entry or trained["weights"]["entry"]
+  if not (constants.mean or constants.std or constants.preset):
+    for name in ("mean", "std"):
+      constants[name] = tuple(trained["normalization"][name])
+    constants.preset = trained["normalization"]["preset"]
 
 
-def _fill(
-  config: ConfigDict, fingerprint: str, normalization: dict[str, Any]
-) -> None:
-  """Takes what a file or a run says, where nothing else was asked for."""
-  config.weights.fingerprint = fingerprint
-  if not config.normalization.mean and not config.normalization.std:
-    for name, values in normalization.items():
-      config.normalization[name] = tuple(values)
+def _take(config: ConfigDict, weights: Weights | None) -> None:
+  """Takes what a file states, where nothing else was asked for."""
+  config.weights.notes = ()
+  if not weights:
+    return
+  config.weights.fingerprint = weights.fingerprint
+  constants, stated = config.normalization, weights.normalization
+  if not constants.mean:
+    if not stated:
+      path = config.weights.initial or config.weights.measured
+      raise ValueError(f"{path} {weights.stated}: {normalization.choices()}")
+    constants.mean, constants.std = stated
+  given = (tuple(constants.mean), tuple(constants.std))
+  said = f"the file {weights.stated}"
+  if constants.preset or given != stated:
+    preset = constants.preset and f".preset={constants.preset}"
+    who = f"given by config.normalization{preset}"
+    said = f"{normalization.shown(*given)}, {who}; {said}"
+  config.weights.notes = (*weights.notes, f"normalization: {said}")
 
 
 def _check(config: ConfigDict) -> None:
@@ -222,7 +242,6 @@ def _check(config: ConfigDict) -> None:
       raise ValueError(f"config.{name} is {value!r}: give each value once")
   check_attacks(config)
   _check_corruption(config)
-  _check_weights(config)
   if not config.evaluators:
     raise ValueError("config.evaluators is empty: nothing would be measured")
   # Fails now where a row is malformed, and not after the training.
@@ -240,26 +259,36 @@ def _repeats(value: Any) -> bool:
   return any(v in shown[:i] for i, v in enumerate(shown))
 
 
-def _check_weights(config: ConfigDict) -> None:
-  weights, normalization = config.weights, config.normalization
+def _check_weights(config: ConfigDict, is_run: bool) -> None:
+  """Checks what was given, and fills in the normalization of a name."""
+  weights = config.weights
   if weights.initial and weights.measured:
     raise ValueError(
       f"config.weights names two files, initial {weights.initial!r} to train "
       f"from and measured {weights.measured!r} to measure: give one of them"
     )
-  mean, std = normalization.mean, normalization.std
-  numbers = all(isinstance(x, int | float) for x in (*mean, *std))
-  if mean or std:
-    if not (numbers and len(mean) == len(std) == 3 and min(std) > 0):
-      raise ValueError(
-        f"config.normalization has mean {mean!r} and std {std!r}: give both, "
-        "three numbers each, those of std above 0"
-      )
-  elif path := weights.initial or weights.measured:
+  if weights.entry and not (weights.initial or weights.measured or is_run):
     raise ValueError(
-      f"{path} does not say how its network normalises pixels: give "
-      "--config.normalization.mean and --config.normalization.std, such as "
-      "0,0,0 and 1,1,1 for a network that takes pixels in [0, 1] as they are"
+      f"config.weights.entry is {weights.entry!r}, but there is no file of "
+      "weights: give --weights or --init_from, or leave it empty"
+    )
+  constants, presets = config.normalization, normalization.PRESETS
+  given = (tuple(constants.mean), tuple(constants.std))
+  if name := constants.preset:
+    if name not in presets:
+      raise ValueError(
+        f"config.normalization.preset is {name!r}: {normalization.choices()}"
+      )
+    if given not in (((), ()), presets[name]):
+      raise ValueError(
+        f"config.normalization has both preset {name!r} and mean {given[0]!r} "
+        f"with std {given[1]!r}: leave one of them empty"
+      )
+    constants.mean, constants.std = presets[name]
+  elif any(given) and not normalization.allowed(*given):
+    raise ValueError(
+      f"config.normalization has mean {given[0]!r} and std {given[1]!r}: give "
+      f"both, three numbers each, {normalization.ALLOWED}"
     )
 
 

@@ -89,7 +89,7 @@ def train_and_evaluate(
       "config.weights.initial (--init_from)"
     )
   path = config.weights.initial
-  file = weights.read(path) if path else None
+  file = weights.read(path, config.weights.entry) if path else None
   config = settings.resolve(config, weights=file)
   folder = pathlib.Path(workdir)
   run_folder.check(config, folder)

@@ -227,7 +227,16 @@ RANGE = {
     ("a/b", "a name"),
     ("..", "a"),
   ],
-  "normalization.mean": [("1,2", "three numbers each"), ("a,b,c", "three num")],
+  "normalization.mean": [
+    ("1,2", "three numbers each"),
+    ("a,b,c", "three numbers each"),
+    ("125.3,123,113.9", "divide numbers of the 0-255 scale by 255"),
+    ("0.5,0.5,0.5", "and std (): give both"),
+    ("0.5,1e999,0.5", "mean in [0, 1]"),
+  ],
+  "normalization.preset": [
+    ("imagenet", "'imagenet': give --config.normalization.preset=NAME (augmix")
+  ],
   "normalization.std": [("0,1,1", "three numbers each")],
   "optimizer.learning_rate": [("0", "a finite number above 0"), ("nan", "")],
   "optimizer.momentum": [("1", "from 0 to below 1")],
@@ -242,6 +251,9 @@ RANGE = {
   "train.images": [("-1", "or 0 for all"), ("65", "limit 65 is outside 0..64")],
   "train.log_every": [("0", "a whole number, at least 1")],
   "train.steps_per_dispatch": [("0", "a whole number, at least 1")],
+  "weights.entry": [
+    ("ema", "config.weights.entry is 'ema', but there is no f")
+  ],
   "weights.initial": [("/no/such.pt", "there is no file of weights /no/such")],
   "weights.measured": [("x.pt", "is for --mode=evaluate")],
 }
@@ -249,6 +261,7 @@ RANGE = {
 ANYTHING = {
   "dataset.label": "a name for tables, any text",
   "weights.fingerprint": "what the file has, whatever was given",
+  "weights.notes": "what the file has, whatever was given",
 }
 
 

@@ -68,12 +68,18 @@ def test_weights_are_measured_as_the_run_was(run, tmp_path):
   for name in ("label", "method", "step"):  # as the file's metadata say
     assert again["run"][name] == results["run"][name]
   assert again["run"]["name"] == "run" and again["run"]["epochs"] == 0
-  (note,) = again["notes"]
-  assert note.startswith("weights of run.safetensors (sha256:")
+  whose, normalization = again["notes"]
+  assert whose.startswith("weights of run.safetensors (sha256:")
+  assert normalization.startswith("normalization: the file states mean 0.")
+  assert normalization.endswith("(metadata)")
   written = json.loads((tmp_path / "run" / "config.json").read_text())
   assert written["weights"]["fingerprint"] == weights.read(out).fingerprint
   mean, std = digits_data.Source().mean, digits_data.Source().std
-  assert written["normalization"] == {"mean": list(mean), "std": list(std)}
+  assert written["normalization"] == {
+    "mean": list(mean),
+    "std": list(std),
+    "preset": "",
+  }
   # The folder is the file's now, wherever that moves, and nobody else's.
   moved = out.rename(out.parent / "moved.safetensors")
   try:
@@ -118,6 +124,9 @@ def test_started_run_is_recorded_and_goes_on_with_its_own_weights(
   config.weights.initial = ""
   again = evaluate.evaluate_run(config, tmp_path / "run")
   assert again["clean"] == started["clean"]
+  for results in (started, again):
+    (note,) = (n for n in results["notes"] if n.startswith("normalization"))
+    assert note.startswith("normalization: the file states mean 0.")
 
 
 @pytest.mark.parametrize(
@@ -136,34 +145,6 @@ def test_fields_that_make_no_sense(tmp_path, fields, words):
       settings.resolve(config)
     else:
       train.train_and_evaluate(config, tmp_path)
-
-
-def test_a_file_that_says_no_normalisation_needs_one(run):
-  _, out, _ = run
-  file = weights.read(out)
-  silent = type(file)(**(vars(file) | {"normalization": None}))
-  config = tiny()
-  config.weights.initial = str(out)
-  with pytest.raises(ValueError, match="does not say how its network normal"):
-    settings.resolve(config, weights=silent)
-  config.normalization.update({"mean": (0, 0, 0), "std": (1, 1, 1)})
-  assert settings.resolve(config, weights=silent).normalization.std == (1, 1, 1)
-
-
-@pytest.mark.parametrize(
-  ("mean", "std"),
-  [
-    ((0.5,), (0.5,)),
-    ((0.5,) * 3, ()),
-    ((0.5,) * 3, (0.5, 0.5, 0.0)),
-    (("a",) * 3, (1, 1, 1)),
-  ],
-)
-def test_normalisation_out_of_range(mean, std):
-  config = tiny()
-  config.normalization.update({"mean": mean, "std": std})
-  with pytest.raises(ValueError, match="config.normalization has mean"):
-    settings.resolve(config)
 
 
 def test_normalisation_reaches_the_network():

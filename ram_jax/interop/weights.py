@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,19 +13,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ram_jax.interop import names, torch_file
+from ram_jax.interop import names, networks, normalization, torch_file
 
-Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 FORMAT = ".safetensors"
 PRODUCER = "ram_jax"
-# What wraps a network; `1.` is one after a normalisation in a Sequential.
-PREFIXES = ("net.", "module.", "model.", "1.")
-# Last parts of the names of a network's own constants: RobustBench's, and
-# MadryLab's.
-MEANS, STDS = ("mean", "mu", "new_mean"), ("std", "sigma", "new_std")
-# robustaugmix/attacks/pgd.py of the paper's author.
-AUTHOR = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-AUGMIX = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # google-research/augmix, cifar.py
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,25 +28,29 @@ class Weights:
       without constants of normalisation. Half precision and bfloat16 have
       become float32, which changes no value.
     normalization: mean and standard deviation that the network subtracts and
-      divides by, of pixels in [0, 1]; None if the file does not tell.
-    origin: whose file it is, in words.
+      divides by, of pixels in [0, 1]; None if the file does not state them.
+    stated: what states them, or what there is instead: words to follow the
+      file's name.
+    notes: what of the file was not taken, one sentence each.
     fingerprint: 'sha256:' and 64 hexadecimal digits, of the file's bytes.
     metadata: what a safetensors file says about itself.
   """
 
   tensors: dict[str, np.ndarray]
-  normalization: Normalization | None
-  origin: str
+  normalization: normalization.Normalization | None
+  stated: str
+  notes: tuple[str, ...]
   fingerprint: str
   metadata: dict[str, str]
 
 
-def read(path: str | os.PathLike) -> Weights:
+def read(path: str | os.PathLike, entry: str = "") -> Weights:
   """Reads a file of weights without running anything in it.
 
   Args:
     path: `.safetensors`; or `.pt`, `.pth`, `.tar`, `.ckpt` of torch.save, for
       which PyTorch must be installed.
+    entry: which of the file's networks, as `config.weights.entry`.
 
   Returns:
     The content.
@@ -63,8 +58,8 @@ def read(path: str | os.PathLike) -> Weights:
   Raises:
     FileNotFoundError: if there is no such file.
     ModuleNotFoundError: if PyTorch is needed and absent.
-    ValueError: if the file is damaged, of another kind, or holds code, or the
-      PyTorch that it needs is too old to be safe.
+    ValueError: if the file is damaged, of another kind, or holds code, or no
+      network or several, or the PyTorch that it needs is too old to be safe.
   """
   path = pathlib.Path(path).expanduser()
   if path.is_dir():
@@ -72,33 +67,25 @@ def read(path: str | os.PathLike) -> Weights:
   if not path.exists():
     raise FileNotFoundError(f"there is no file of weights {path}")
   if path.suffix == FORMAT:
-    (tensors, metadata), entries = _read_safetensors(path), ()
+    tensors, metadata = _read_safetensors(path)
+    tables, entries = {"": tensors} if tensors else {}, ()
   elif path.suffix in torch_file.FORMATS:
-    (tensors, entries), metadata = torch_file.read(path), {}
+    (tables, entries), metadata = torch_file.read(path), {}
   else:
     raise ValueError(
       f"{path} is no file of weights: give one that ends in "
       f"{', '.join((FORMAT, *torch_file.FORMATS))}"
     )
-  tensors, constants = _split(tensors)
-  if not tensors:
-    raise ValueError(f"{path} holds no weights: give a network's state_dict")
-  tensors, removed = _strip(tensors)
-  origin, normalization = _origin(tensors, removed, entries)
-  if constants:
-    origin += ", with its own normalisation"
+  network, notes, constants = _network(path, tables, entries, entry)
   if metadata.get("producer") == PRODUCER:
-    origin = f"an export of {PRODUCER}, {metadata.get('network')}"
-    constants = _constants(path, metadata)
+    values = _constants(path, metadata)
+    stated = f"states {normalization.shown(*values)} (metadata)"
+  else:
+    values, stated = normalization.stated(constants)
   with open(path, "rb") as file:
     digest = hashlib.file_digest(file, "sha256").hexdigest()
-  return Weights(
-    tensors,
-    constants or normalization,
-    origin,
-    f"sha256:{digest}",
-    metadata,
-  )
+  fingerprint = f"sha256:{digest}"
+  return Weights(network, values, stated, notes, fingerprint, metadata)
 
 
 def write(
@@ -156,75 +143,77 @@ def _read_safetensors(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   try:
     with safe_open(path, framework="numpy") as file:
-      tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+      tensors = {name: _array(file, name) for name in file.keys()}  # noqa: SIM118
       metadata = file.metadata() or {}
-  # Types that numpy lacks end in AttributeError or TypeError.
-  except (SafetensorError, OSError, AttributeError, TypeError) as error:
+  except (SafetensorError, OSError) as error:
     raise ValueError(
       f"{path} is truncated, damaged, no safetensors file, or of a type that "
       f"is not read ({path.stat().st_size} bytes; {_first_line(error)}): get "
       "the file again"
     ) from error
-  for name, array in tensors.items():
-    if array.dtype.name in ("float16", "bfloat16"):
-      tensors[name] = array.astype(np.float32)
   return tensors, metadata
 
 
-def _split(
-  tensors: dict[str, np.ndarray],
-) -> tuple[dict[str, np.ndarray], Normalization | None]:
-  """Weights, and the normalisation's constants if there is one of each."""
-  weights, means, stds = {}, [], []
-  for name, array in tensors.items():
-    *owners, last = name.split(".")
-    if "attacker" in owners:  # MadryLab's wrapper saves the network twice
-      continue
-    if last in MEANS + STDS:
-      values = tuple(float(x) for x in array.ravel())
-      (means if last in MEANS else stds).append(values)
-    else:
-      weights[name] = array
-  one = len(means) == len(stds) == 1
-  return weights, (means[0], stds[0]) if one else None
+def _array(file: Any, name: str) -> np.ndarray | networks.Unread:
+  try:
+    array = file.get_tensor(name)
+  except (AttributeError, TypeError):  # numpy has no such type
+    return networks.unread(file.get_slice(name).get_dtype())
+  half = array.dtype.name in ("float16", "bfloat16")
+  return array.astype(np.float32) if half else array
 
 
-def _strip(
-  tensors: dict[str, np.ndarray],
-) -> tuple[dict[str, np.ndarray], set[str]]:
-  """Removes, again and again, a wrapper's prefix that every name has."""
-  removed = set()
-  while shared := [
-    p for p in PREFIXES if all(n.startswith(p) for n in tensors)
-  ]:
-    tensors = {n.removeprefix(shared[0]): x for n, x in tensors.items()}
-    removed.add(shared[0])
-  return tensors, removed
-
-
-def _origin(
-  tensors: Mapping[str, np.ndarray], removed: set[str], entries: tuple[str, ...]
-) -> tuple[str, Normalization | None]:
-  """Whose file it is, and how its author's code normalises, if known."""
-  if "net." in removed and {"layer1.0.conv1.weight", "fc.weight"} <= set(
-    tensors
-  ):
-    return "a checkpoint of the paper's author's code", AUTHOR
-  # Other code that trains this network on other constants, or on pixels as they
-  # are, (xternalz's, TRADES', Carmon's) has neither that name nor that entry.
-  wide = "block1.layer.0.conv1.weight" in tensors
-  renamed = any(".conv_shortcut." in name for name in tensors)
-  saved = "module." in removed and {"state_dict", "best_acc"} <= set(entries)
-  if wide and (renamed or saved):
-    return "a checkpoint of AugMix's code", AUGMIX
-  return "a state_dict of unknown origin", None
+def _network(
+  path: pathlib.Path,
+  tables: networks.Tables,
+  entries: Sequence[str],
+  entry: str,
+) -> tuple[dict[str, np.ndarray], tuple[str, ...], dict[str, Any]]:
+  """The chosen network's tensors, what was left out, and its constants."""
+  found = networks.find(tables)
+  if not found:
+    has = f"; its entries are {networks.listed(entries)}" if entries else ""
+    has += f"; {networks.describe(tables)}" if tables else ""
+    raise ValueError(
+      f"{path} holds no weights of a network known here{has}: give a "
+      "state_dict with names of ram_jax/interop/names.py"
+    )
+  network, different = networks.choose(found, entry.rstrip("."), path)
+  table = tables[network.table]
+  prefixes = [n.prefix for n in found if n.table == network.table]
+  of = {p: normalization.constants(table, p, prefixes) for p in prefixes}
+  own = {name: table[name] for name in of[network.prefix]}
+  tensors = {
+    name: tensor
+    for name, tensor in network.tensors.items()
+    if f"{network.prefix}{name}" not in own
+  }
+  networks.check(tensors, network.prefix, path)
+  notes = []
+  if different:
+    notes.append(
+      f"of the networks in the file, {network.place or 'the outermost'} was "
+      f"taken and not {networks.listed(different)} (config.weights.entry "
+      "chooses)"
+    )
+  used = {name for names_ in of.values() for name in names_}
+  unused = [
+    name
+    for name in table
+    if name not in used and not name.startswith(tuple(prefixes))
+  ]
+  if unused:
+    notes.append(f"left out of the file: {networks.listed(unused)}")
+  return tensors, tuple(notes), own
 
 
 def _constants(
   path: pathlib.Path, metadata: Mapping[str, str]
-) -> Normalization:
+) -> normalization.Normalization:
   try:
     mean, std = (json.loads(metadata[name]) for name in ("mean", "std"))
+    if not normalization.allowed(mean, std):
+      raise ValueError(f"they must be {normalization.ALLOWED}")
     return tuple(map(float, mean)), tuple(map(float, std))
   except (KeyError, TypeError, ValueError) as error:
     raise ValueError(

@@ -9,8 +9,8 @@ from ram_jax.report.cells import NOT_MEASURED
 from ram_jax.report.rendering import Table
 from ram_jax.report.runs import Run
 
-# What the table of origins shows already.
-SHOWN_ELSEWHERE = ("name", "seed")
+# What the table of origins or the notes show already.
+SHOWN_ELSEWHERE = ("name", "seed", "weights.notes")
 # Digits that tell fingerprints apart.
 DIGITS = 12
 

@@ -13,7 +13,7 @@ from ram_jax.report.runs import Counts, Run
 # What runs of one configuration may differ in: the seed, the name, and where
 # data and weights lie, which are known by their fingerprints.
 ALONE = ("name", "seed", "weights.initial", "weights.measured")
-PLACES = ("folder", "tfds_dir", "path", "label")
+PLACES = ("folder", "tfds_dir", "path", "label", "preset", "notes")
 
 
 @dataclasses.dataclass(frozen=True)

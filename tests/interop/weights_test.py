@@ -65,7 +65,6 @@ def test_exports_read_back(tmp_path, plain):
   )
   assert all(x.tobytes() == y.tobytes() for x, y in pairs)
   assert read.normalization == (MEAN, STD)
-  assert read.origin == "an export of ram_jax, WRN-10-1"
   digest = hashlib.sha256(path.read_bytes()).hexdigest()
   assert read.fingerprint == f"sha256:{digest}"
   assert read.metadata == about
@@ -135,14 +134,6 @@ def constants(mean, std, shape=RGB):
   }
 
 
-def renamed(tensors):
-  """The names of AugMix's code."""
-  return {
-    name.replace("convShortcut", "conv_shortcut"): array
-    for name, array in tensors.items()
-  }
-
-
 def augmix(state_dict):
   """What AugMix's cifar.py saves."""
   return {
@@ -156,45 +147,12 @@ def augmix(state_dict):
 
 
 OWN = (tuple(map(float, np.float32(MEAN))), tuple(map(float, np.float32(STD))))
-# Of each: the file made of a state_dict, and the constants it stands for.
+# Of each: the file made of a state_dict.
 LAYOUTS = {
-  "plain": (lambda sd: sd, None),
-  "model, epochs": (lambda sd: {"model": sd, "epoch": 3}, None),
-  "module": (lambda sd: {"state_dict": prefixed("module.", sd)}, None),
-  "net": (lambda sd: {"net": prefixed("module.", sd), "acc": 90.0}, None),
-  "last": (lambda sd: {"best": prefixed("x.", sd), "last": sd}, None),
-  "AugMix": (lambda sd: augmix(prefixed("module.", sd)), weights.AUGMIX),
-  "AugMix, renamed": (lambda sd: renamed(sd), weights.AUGMIX),
-  "RobustBench": (lambda sd: sd | constants("mu", "sigma"), OWN),
-  "AugMix, with its own": (
-    lambda sd: augmix(
-      prefixed("module.", sd | constants("mu", "sigma", (3, 1, 1)))
-    ),
-    OWN,
-  ),
-  "normalize": (
-    lambda sd: (
-      prefixed("model.", sd) | constants("normalize.mean", "normalize.std")
-    ),
-    OWN,
-  ),
-  "Sequential": (
-    lambda sd: prefixed("1.", sd) | constants("0.mean", "0.std", (3,)),
-    OWN,
-  ),
-  "MadryLab": (
-    lambda sd: {
-      "model": prefixed(
-        "module.",
-        constants("normalizer.new_mean", "normalizer.new_std", (3, 1, 1))
-        | prefixed("model.", sd)
-        | constants("attacker.normalize.new_mean", "attacker.normalize.new_std")
-        | prefixed("attacker.model.", sd),
-      ),
-      "epoch": 150,
-    },
-    OWN,
-  ),
+  "plain": lambda sd: sd,
+  "model, epochs": lambda sd: {"model": sd, "epoch": 3},
+  "net": lambda sd: {"net": prefixed("module.", sd), "acc": 90.0},
+  "AugMix": lambda sd: augmix(prefixed("module.", sd)),
 }
 
 
@@ -204,20 +162,13 @@ LAYOUTS = {
 )
 def test_layouts_of_pytorch(tmp_path, plain, layout, suffix):
   torch = pytest.importorskip("torch")
-  make, normalization = LAYOUTS[layout]
   state_dict = {name: torch.tensor(array) for name, array in plain.items()}
-  content = jax.tree.map(
-    lambda x: torch.tensor(x) if isinstance(x, np.ndarray) else x,
-    make(state_dict),
-  )
   path = tmp_path / f"theirs{suffix}"
-  torch.save(content, path)
+  torch.save(LAYOUTS[layout](state_dict), path)
   read = weights.read(path)
-  same(read.tensors, renamed(plain) if layout == "AugMix, renamed" else plain)
+  same(read.tensors, plain)
   names.from_torch(MODULE, SHAPE, read.tensors)
-  assert read.normalization == normalization
-  assert ("AugMix" in read.origin) == ("AugMix" in layout)
-  assert ("own normalisation" in read.origin) == (normalization == OWN)
+  assert read.normalization is None
   digest = hashlib.sha256(path.read_bytes()).hexdigest()
   assert read.fingerprint == f"sha256:{digest}" and read.metadata == {}
 
@@ -240,11 +191,7 @@ def test_the_authors_checkpoint(tmp_path, numpy_1):
   read = weights.read(path)
   assert set(torch.serialization.get_safe_globals()) == allowed
   same(read.tensors, tensors)
-  assert read.normalization == (
-    (0.4914, 0.4822, 0.4465),
-    (0.2470, 0.2435, 0.2616),
-  )
-  assert read.origin == "a checkpoint of the paper's author's code"
+  assert read.normalization is None
 
 
 def test_prefixes_and_constants_of_safetensors(tmp_path, plain):
@@ -253,13 +200,6 @@ def test_prefixes_and_constants_of_safetensors(tmp_path, plain):
   read = weights.read(path)
   same(read.tensors, plain)
   assert read.normalization == OWN and read.metadata == {}
-  # A prefix that not all share is none.
-  save_file(plain | prefixed("net.", plain), path)
-  assert weights.read(path).tensors.keys() == {*plain, *prefixed("net.", plain)}
-  # Two means are no answer.
-  two = {"student.mean": np.zeros(3), "teacher.mean": np.ones(3)}
-  save_file(plain | two | {"std": np.ones(3)}, path)
-  assert weights.read(path).normalization is None
 
 
 @pytest.mark.parametrize(
@@ -267,18 +207,19 @@ def test_prefixes_and_constants_of_safetensors(tmp_path, plain):
 )
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_half_becomes_single_and_double_stays(tmp_path, dtype, suffix):
-  values = {"fc.weight": np.float64([[0.1, -3e-5], [1 / 3, 7]]).astype(dtype)}
+  name = "layer1.0.conv1.weight"
+  values = {name: np.float64([[0.1, -3e-5], [1 / 3, 7]]).astype(dtype)}
   path = tmp_path / f"half{suffix}"
   if suffix == ".pt":
     torch = pytest.importorskip("torch")
-    as_double = torch.tensor(values["fc.weight"].astype(np.float64))
+    as_double = torch.tensor(values[name].astype(np.float64))
     half = getattr(torch, np.dtype(dtype).name)
-    torch.save({"fc.weight": as_double.to(half)}, path)
+    torch.save({name: as_double.to(half)}, path)
   else:
     save_file(values, path)
-  array = weights.read(path).tensors["fc.weight"]
+  array = weights.read(path).tensors[name]
   assert array.dtype == (np.float64 if dtype == np.float64 else np.float32)
-  np.testing.assert_array_equal(array, values["fc.weight"].astype(array.dtype))
+  np.testing.assert_array_equal(array, values[name].astype(array.dtype))
 
 
 class Malicious:
@@ -357,14 +298,12 @@ def test_damaged_files_are_explained(tmp_path, plain, name, change, message):
   assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-  "content", [{}, {"epoch": 3}, {"model": {"mean": 3}}, [1], 7]
-)
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, {"model": {"mean": 3}}])
 def test_files_without_weights_are_explained(tmp_path, content):
   torch = pytest.importorskip("torch")
   path = tmp_path / "a.pt"
   torch.save(content, path)
-  with pytest.raises(ValueError, match="no weights|no file of torch.save with"):
+  with pytest.raises(ValueError, match="holds no weights"):
     weights.read(path)
   endless = {}
   endless["model"] = endless
