@@ -56,6 +56,7 @@ def config(tmp_path):
   np.savez(tmp_path / "mine.npz", **arrays)
   config = standard.get_config("dataset=arrays,smoke")
   config.dataset.path = str(tmp_path / "mine.npz")
+  config.dataset.num_classes = 300
   config.evaluate.images = 0
   config.evaluate.batch_size = 4
   return config
