@@ -19,6 +19,7 @@ from ram_jax import (
   settings,
   stopping,
 )
+from ram_jax.attacks import sizes
 from ram_jax.checkpoint import Checkpoints, fingerprint
 from ram_jax.data import pipeline, sanity
 from ram_jax.evaluators import correctness
@@ -102,7 +103,7 @@ def build(
   batch_size = config.evaluate.batch_size
   parallel.check_batch_size(batch_size, "config.evaluate.batch_size")
   images, labels = pipeline.load(source, "test", config.evaluate.images)
-  warnings = settings.check_attacks(config, images[0].size)
+  warnings = sizes.check(run_folder.flat(config.to_dict()), images[0].size)
   warnings += sanity.warnings((images, labels), train)
   for text in warnings:
     metrics.announce(f"warning: {text}")

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from ram_jax import plugins, run_folder
+from ram_jax.attacks import sizes
 from ram_jax.interop import normalization
 from ram_jax.interop.weights import Weights
 from ram_jax.report import tables
@@ -23,8 +24,6 @@ def _one_of(*allowed: str) -> tuple[str, Callable[[Any], bool]]:
 _COUNT = ("a whole number, at least 1", lambda v: v >= 1)
 _LIMIT = ("how many, or 0 for all", lambda v: v >= 0)
 _SIZE = ("a finite number, at least 0", lambda v: 0 <= v < math.inf)
-# L-infinity epsilon from which on a wrong unit is likely; MNIST's usual is 0.3.
-_LARGE = 0.25
 _POSITIVE = ("a finite number above 0", lambda v: 0 < v < math.inf)
 _RULES = {
   # It is part of a path: runs/<name>-<seed>.
@@ -135,59 +134,6 @@ def build_model(
   )
 
 
-def check_attacks(config: ConfigDict, pixels: float = math.inf) -> list[str]:
-  """Rejects attacks that may change an image into any other.
-
-  Such an epsilon is in another unit, as 8 for 8/255.
-
-  Args:
-    config: any.
-    pixels: values of an image, H * W * C; they limit L2.
-
-  Returns:
-    A sentence for each unusually large L-infinity epsilon.
-
-  Raises:
-    ValueError: naming the fields.
-  """
-  wrong, found = {}, []
-  values = run_folder.flat(config.to_dict())
-  for name, norm, size in _sizes(values):
-    # Of images with pixels in [0, 1]: no two are further apart.
-    limit = {"linf": 1.0, "l2": math.sqrt(pixels)}.get(norm, math.inf)
-    if limit <= size < math.inf:
-      wrong.setdefault((norm, limit), []).append(f"config.{name}")
-    elif norm == "linf" and size > _LARGE and "epsilon" in name:
-      found.append(
-        f"config.{name} reaches {size:.4g} in Linf, {255 * size:.4g} of 255 "
-        "grey levels; 8/255 is usual"
-      )
-  for (norm, limit), names in wrong.items():
-    # The step size follows epsilon.
-    names = [n for n in names if "epsilon" in n] or names
-    given = [f"{n} is {values[n.removeprefix('config.')]!r}" for n in names]
-    raise ValueError(
-      f"{' and '.join(given)}, but pixels are in [0, 1], where no two images "
-      f"are further apart than {limit:.4g} in {tables.norm_name(norm)}: give "
-      f"less, such as {'8/255' if norm == 'linf' else '0.5'}"
-    )
-  return found
-
-
-def _sizes(values: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
-  """The fields with lengths of an attack: name, norm and largest number."""
-  for name, norm in values.items():
-    group = name.removesuffix(".norm")
-    if name == group or not group.endswith("attack"):
-      continue
-    sweep = group.removesuffix("attack") + "epsilons"
-    for field in (f"{group}.epsilon", sweep, f"{group}.step_size"):
-      given = values.get(field, ())
-      given = given if isinstance(given, tuple | list) else (given,)
-      if numbers := [size for size in given if isinstance(size, float | int)]:
-        yield field, norm, max(numbers)
-
-
 def _inherit(config: ConfigDict, trained: dict[str, Any]) -> None:
   """Takes what a run says of its weights, where nothing else was asked for."""
   weights, constants = config.weights, config.normalization
@@ -240,7 +186,7 @@ def _check(config: ConfigDict) -> None:
   for name, value in values.items():
     if not name.startswith("normalization.") and _repeats(value):
       raise ValueError(f"config.{name} is {value!r}: give each value once")
-  check_attacks(config)
+  sizes.check(values)
   _check_corruption(config)
   if not config.evaluators:
     raise ValueError("config.evaluators is empty: nothing would be measured")

@@ -1,0 +1,60 @@
+"""Epsilons and step sizes of a config that nobody means."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+# L-infinity epsilon from which on a wrong unit is likely; MNIST's usual is 0.3.
+_LARGE = 0.25
+
+
+def check(values: dict[str, Any], pixels: float = math.inf) -> list[str]:
+  """Rejects attacks that may change an image into any other.
+
+  Such an epsilon is in another unit, as 8 for 8/255.
+
+  Args:
+    values: a config's fields, by names with dots.
+    pixels: values of an image, H * W * C; they limit L2.
+
+  Returns:
+    A sentence for each unusually large L-infinity epsilon.
+
+  Raises:
+    ValueError: naming the fields.
+  """
+  wrong, found = {}, []
+  for name, norm, size in _sizes(values):
+    # Of images with pixels in [0, 1]: no two are further apart.
+    limit = {"linf": 1.0, "l2": math.sqrt(pixels)}.get(norm, math.inf)
+    if limit <= size < math.inf:
+      wrong.setdefault((norm, limit), []).append(f"config.{name}")
+    elif norm == "linf" and size > _LARGE and "epsilon" in name:
+      found.append(
+        f"config.{name} reaches {size:.4g} in Linf, {255 * size:.4g} of 255 "
+        "grey levels; 8/255 is usual"
+      )
+  for (norm, limit), names in wrong.items():
+    # The step size follows epsilon.
+    names = [n for n in names if "epsilon" in n] or names
+    given = [f"{n} is {values[n.removeprefix('config.')]!r}" for n in names]
+    raise ValueError(
+      f"{' and '.join(given)}, but pixels are in [0, 1], where no two images "
+      f"are further apart than {limit:.4g} in {norm.capitalize()}: give "
+      f"less, such as {'8/255' if norm == 'linf' else '0.5'}"
+    )
+  return found
+
+
+def _sizes(values: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
+  """The fields with lengths of an attack: name, norm and largest number."""
+  for name, norm in values.items():
+    group = name.removesuffix(".norm")
+    if name == group or not group.endswith("attack"):
+      continue
+    sweep = group.removesuffix("attack") + "epsilons"
+    for field in (f"{group}.epsilon", sweep, f"{group}.step_size"):
+      given = values.get(field, ())
+      given = given if isinstance(given, tuple | list) else (given,)
+      if numbers := [size for size in given if isinstance(size, float | int)]:
+        yield field, norm, max(numbers)
