@@ -92,8 +92,11 @@ def train_and_evaluate(
   file = weights.read(path) if path else None
   config = settings.resolve(config, weights=file)
   folder = pathlib.Path(workdir)
-  run_folder.check(config, folder)
-  if results := run_folder.finished(config, folder):
+  results = run_folder.finished(config, folder)
+  # A finished run is shown from a folder that cannot be written, too.
+  if not results or run_folder.is_writable(folder):
+    run_folder.check(config, folder)
+  if results:
     announce(f"{folder} is finished (--mode=evaluate measures it again)")
     return results
   source = plugins.build("dataset", config.dataset)
