@@ -31,12 +31,12 @@ OUT_OF_MEMORY = (
   "the device has too little memory: lower config.evaluate.batch_size, or "
   "config.train.batch_size (in a new --workdir), or take a smaller model"
 )
-# What a full or worn-out disk answers.
+# What a full or worn-out disk answers, and a place of somebody else's.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-ROOM = ": make room or mend the disk, and the same command goes on"
-# What a place answers in which this user may not read or write.
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+ROOM = ": make room or mend the disk, and the same command goes on"
 PERMISSION = ": change its permissions, or name another place or a copy"
+HINTS = dict.fromkeys(FULL, ROOM) | dict.fromkeys(FORBIDDEN, PERMISSION)
 INTERRUPTED = "interrupted: the same command goes on from what was saved last"
 # What a user's mistake, or a user's data, raises. Anything else is a bug.
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
@@ -60,9 +60,7 @@ def main(argv: Sequence[str]) -> int:
   except USER_ERRORS as error:
     if debug:
       raise
-    number = getattr(error, "errno", None)
-    hint = ROOM if number in FULL else ""
-    hint = PERMISSION if number in FORBIDDEN else hint
+    hint = HINTS.get(getattr(error, "errno", None), "")
     print(f"error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
     return 2
   except jax.errors.JaxRuntimeError as error:

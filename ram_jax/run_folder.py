@@ -58,7 +58,7 @@ def check(config: ConfigDict, folder: pathlib.Path) -> None:
   place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
   if not place.is_dir():
     raise ValueError(f"--workdir={folder}: {place} is a file, name a folder")
-  if not is_writable(place):
+  if not os.access(place, os.W_OK | os.X_OK):
     raise ValueError(
       f"--workdir={folder}: you may not write in {place}, name another folder"
     )
@@ -66,11 +66,6 @@ def check(config: ConfigDict, folder: pathlib.Path) -> None:
     with lock(folder):
       pass  # refused now, and not after the data are read
   check_owner(config, folder)
-
-
-def is_writable(folder: pathlib.Path) -> bool:
-  """Whether files can be made in a folder that exists."""
-  return os.access(folder, os.W_OK | os.X_OK)
 
 
 def check_owner(config: ConfigDict, folder: pathlib.Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -94,7 +95,7 @@ def train_and_evaluate(
   folder = pathlib.Path(workdir)
   results = run_folder.finished(config, folder)
   # A finished run is shown from a folder that cannot be written, too.
-  if not results or run_folder.is_writable(folder):
+  if not results or os.access(folder, os.W_OK):
     run_folder.check(config, folder)
   if results:
     announce(f"{folder} is finished (--mode=evaluate measures it again)")
