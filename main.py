@@ -25,15 +25,18 @@ from ram_jax import (
   train,
 )
 from ram_jax import flags as flags_lib
-from ram_jax.report import comparison, page, runs, tables
+from ram_jax.report import comparison, page, references, runs, tables
 
 OUT_OF_MEMORY = (
   "the device has too little memory: lower config.evaluate.batch_size, or "
   "config.train.batch_size (in a new --workdir), or take a smaller model"
 )
-# What a full or worn-out disk answers.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# What a full or worn-out disk answers, and a place of somebody else's.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 ROOM = ": make room or mend the disk, and the same command goes on"
+PERMISSION = ": change its permissions, or name another place or a copy"
+HINTS = dict.fromkeys(FULL, ROOM) | dict.fromkeys(FORBIDDEN, PERMISSION)
 INTERRUPTED = "interrupted: the same command goes on from what was saved last"
 # What a user's mistake, or a user's data, raises. Anything else is a bug.
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
@@ -57,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
   except USER_ERRORS as error:
     if debug:
       raise
-    hint = ROOM if getattr(error, "errno", None) in FULL else ""
+    hint = HINTS.get(getattr(error, "errno", None), "")
     print(f"error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
     return 2
   except jax.errors.JaxRuntimeError as error:
@@ -222,7 +225,7 @@ def export(flags: argparse.Namespace) -> None:
 
 
 def compare(flags: argparse.Namespace) -> None:
-  """Writes and prints a run's results beside those of a reference.
+  """Prints and writes a run's results beside those of a reference.
 
   Args:
     flags: from `flags.parse`.
@@ -235,14 +238,16 @@ def compare(flags: argparse.Namespace) -> None:
       "--mode=compare needs --workdir=FOLDER and --reference=NAME or PATH"
     )
   with bucket.opened(flags.workdir) as folder:
-    table, paths = comparison.compare(folder, flags.reference, folder)
-  Console().print(table)
+    run, theirs = runs.load(folder), references.read(flags.reference)
+    # First, as the folder may be one that cannot be written.
+    Console().print(comparison.table(run, theirs))
+    paths = comparison.write(run, theirs, folder)
   names = [f"{flags.workdir}/{path.relative_to(folder)}" for path in paths]
   print("Written:", *names, sep="\n  ")
 
 
 def report(flags: argparse.Namespace) -> None:
-  """Writes the report of several runs and prints its table.
+  """Writes the report of several runs and prints its table, even if not.
 
   Args:
     flags: from `flags.parse`.
@@ -250,11 +255,16 @@ def report(flags: argparse.Namespace) -> None:
   Raises:
     ValueError: without runs, or with flags of the other modes.
   """
-  if not flags.runs:
+  folders = flags_lib.folders(flags.runs or "")
+  if not folders:
     raise ValueError("--mode=report needs --runs=FOLDER,FOLDER")
-  shown = [runs.load(folder) for folder in flags.runs.split(",")]
+  shown = [runs.load(folder) for folder in folders]
   folder = pathlib.Path(flags.workdir or "report")
-  paths = page.write_report(shown, folder, flags.baseline)
+  try:
+    paths = page.write_report(shown, folder, flags.baseline)
+  except OSError:
+    Console().print(tables.summary(shown))
+    raise
   Console().print(tables.summary(shown))
   print("Written:", *paths, sep="\n  ")
 

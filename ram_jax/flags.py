@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -122,6 +123,28 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
   flags.overrides = overrides
   return flags
+
+
+def folders(text: str) -> list[str]:
+  """Splits folders at commas, but for those that are in a folder's name.
+
+  Args:
+    text: of `--runs`; spaces around names and empty names are ignored.
+
+  Returns:
+    The folders. What exists as a path is one, the longest first.
+  """
+  parts, found = text.split(","), []
+  while parts:
+    ends = range(len(parts), 0, -1)
+    names = (",".join(parts[:end]) for end in ends)
+    whole = zip(names, ends, strict=True)
+    # os.path: pathlib raises where a name is too long to exist.
+    whole = (pair for pair in whole if os.path.exists(pair[0]))
+    name, end = next(whole, (parts[0].strip(), 1))
+    found += [name] if name else []
+    del parts[:end]
+  return found
 
 
 def check(flags: argparse.Namespace) -> None:

@@ -85,14 +85,14 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
   Raises:
     ValueError: if another line than the last is damaged.
   """
-  lines = path.read_text().splitlines() if path.exists() else []
+  lines = path.read_bytes().splitlines() if path.exists() else []
   rows = []
   for number, line in enumerate(lines, 1):
     try:
-      row = json.loads(line)
-      if not isinstance(row, dict) or not {"step", "timing"} <= row.keys():
-        raise ValueError("no step or timing")
-    except ValueError as error:
+      row = checked(json.loads(line), "step", "timing")
+      if "seconds" not in row["timing"]:
+        raise ValueError("timing lacks seconds")
+    except (ValueError, RecursionError) as error:
       if number == len(lines):
         break
       raise ValueError(
@@ -101,6 +101,32 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
       ) from error
     rows.append(row)
   return rows
+
+
+def checked(row: Any, *names: str) -> dict[str, Any]:
+  """Checks a row of metrics.jsonl.
+
+  Args:
+    row: as it was read.
+    names: what it must have.
+
+  Returns:
+    The row.
+
+  Raises:
+    ValueError: anything else than numbers by name, those of `timing` by name,
+      too, and `step` a whole one.
+  """
+  if not isinstance(row, dict) or not set(names) <= row.keys():
+    raise ValueError(f"it lacks one of {', '.join(names)}")
+  for name, value in row.items():
+    numbers = value.values() if isinstance(value, dict) else [value]
+    kinds = {int} if name == "step" else {int, float}
+    if isinstance(value, dict) != (name == "timing") or not (
+      set(map(type, numbers)) <= kinds
+    ):
+      raise ValueError(f"{name} is {value!r:.60}")
+  return row
 
 
 class Progress:

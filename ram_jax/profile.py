@@ -55,6 +55,8 @@ def profile(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   training = train.build(config, source, images.shape, file)
   data = {"images": images, "labels": labels}
   folder = pathlib.Path(workdir) / FOLDER
+  if parallel.is_first_process():  # an error now, and not after compiling
+    folder.mkdir(parents=True, exist_ok=True)
   with _scopes_in_cache():
     found = _measure(config, training, data, folder)
   if parallel.is_first_process():

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -92,8 +93,11 @@ def train_and_evaluate(
   file = weights.read(path, config.weights.entry) if path else None
   config = settings.resolve(config, weights=file)
   folder = pathlib.Path(workdir)
-  run_folder.check(config, folder)
-  if results := run_folder.finished(config, folder):
+  results = run_folder.finished(config, folder)
+  # A finished run is shown from a folder that cannot be written, too.
+  if not results or os.access(folder, os.W_OK):
+    run_folder.check(config, folder)
+  if results:
     announce(f"{folder} is finished (--mode=evaluate measures it again)")
     return results
   source = plugins.build("dataset", config.dataset)

@@ -1,6 +1,7 @@
 """The program as a user meets it: mistakes are one line, nothing is lost."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -123,6 +124,8 @@ def nothing_runs(monkeypatch):
     (["--mode=tain", "--config=x"], "choose train, evaluate, profile, c"),
     (["--runs=a,b", "--config=x"], "--runs is for --mode=report, not --mode=t"),
     (["--mode=report"], "--mode=report needs --runs=FOLDER,FOLDER"),
+    (["--mode=report", "--runs=, "], "--mode=report needs --runs=FOLDER,FO"),
+    (["--mode=report", "--runs=/no/such,"], "no run folder '/no/such'"),
     (["--mode=report", "--runs=a", "--config=x"], "for --mode=train or evalu"),
     (["--mode=corrupt"], "--mode=corrupt needs --config=FILE.py and --out=FO"),
     (["--mode=corrupt", "--out=a"], "--config is missing: for example"),
@@ -328,6 +331,26 @@ def test_finished_run_is_only_shown(nothing_runs, config, trained):
   assert f"{folder} is finished (--mode=evaluate measures it again)" in err
 
 
+def test_finished_run_is_shown_where_nothing_can_be_written(
+  nothing_runs, monkeypatch, config, trained
+):
+  folder, out, _ = trained
+  opened = open
+
+  def forbidden(path, mode="r", *args, **kwargs):
+    if set(mode) & set("wax+") and str(path).startswith(str(folder)):
+      raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    return opened(path, mode, *args, **kwargs)
+
+  monkeypatch.setattr("builtins.open", forbidden)
+  monkeypatch.setattr(os, "access", lambda *args: False)
+  code, again, err = run(config, f"--workdir={folder}")
+  assert code == 0 and again == out, err
+  words = f"you may not write in {folder}, name another folder"
+  half = "--config.evaluate.images=16"
+  refuses(words, config, f"--workdir={folder}", half)
+
+
 def test_other_evaluation_measures_again(monkeypatch, config, copy):
   monkeypatch.setattr(train.pipeline, "batch_indices", pytest.fail)  # no step
   half = "--config.evaluate.images=16"
@@ -349,6 +372,32 @@ def test_evaluating_again_gives_the_same(config, trained, copy):
   assert again.pop("config")["train"]["dtype"] == "bfloat16"
   del first["config"]
   assert again == first
+
+
+@pytest.mark.parametrize(
+  ("text", "names"),
+  [
+    ("a,b", ["a", "b"]),
+    ("a,b,", ["a", "b"]),
+    (" a , b ", ["a", "b"]),
+    ("c,d", ["c,d"]),
+    ("c,d,a", ["c,d", "a"]),
+    ("a,c,d,b", ["a", "c,d", "b"]),
+    (" e ,a", [" e ", "a"]),
+    ("a," * 150, ["a"] * 150),  # together too long for a name
+  ],
+)
+def test_commas_and_spaces_of_runs(monkeypatch, trained, tmp_path, text, names):
+  monkeypatch.chdir(tmp_path)
+  for name in ("a", "b", "c,d", " e "):
+    pathlib.Path(name).symlink_to(trained[0])
+  shown = []
+  load = program.runs.load
+  monkeypatch.setattr(
+    program.runs, "load", lambda folder: shown.append(folder) or load(folder)
+  )
+  run("--mode=report", f"--runs={text}", "--baseline=none")
+  assert shown == names
 
 
 def test_report_of_several_runs(trained, copy, tmp_path):

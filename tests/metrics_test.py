@@ -71,7 +71,18 @@ def test_last_line_of_a_killed_run_is_dropped(tmp_path, rest):
   assert metrics.read(path) == [row(3), row(6)]
 
 
-@pytest.mark.parametrize("line", ['{"step": 6, "ti', "3", '{"epoch": 1}'])
+@pytest.mark.parametrize(
+  "line",
+  [
+    '{"step": 6, "ti',
+    "3",
+    '{"epoch": 1}',
+    '{"step": "6", "timing": {"seconds": 1}}',
+    '{"step": 6, "timing": {}}',
+    '{"step": 6, "timing": {"seconds": "1"}}',
+    "[" * 100_000,
+  ],
+)
 def test_damaged_line_is_named(tmp_path, line):
   path = tmp_path / "metrics.jsonl"
   text = "\n".join([json.dumps(row(3)), line, json.dumps(row(8))])

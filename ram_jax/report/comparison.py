@@ -1,6 +1,7 @@
 """A run beside a reference: the table, and its files."""
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -8,10 +9,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ram_jax.report import matching, references, runs
+from ram_jax.report import matching, runs
+from ram_jax.report.cells import NOT_MEASURED
 from ram_jax.report.entries import Entry, Reference
 from ram_jax.report.matching import Comparison, Row
-from ram_jax.report.rendering import Table
+from ram_jax.report.rendering import Table, literal
 
 SCHEMA = 1
 METHOD = "Newcombe 1998, method 10"
@@ -43,7 +45,8 @@ def write(
 
   Args:
     run: the run.
-    theirs: what it is compared with; NAME is its name.
+    theirs: what it is compared with; NAME is its name, with a number behind it
+      where another source of that name has been compared already.
     folder: where to write; made if absent.
 
   Returns:
@@ -55,43 +58,36 @@ def write(
   found = matching.match(run, theirs)
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  name = re.sub(r"[^\w.+-]+", "_", theirs.name)
-  title = f"# {found.label} beside {theirs.name}\n\n"
+  name = _free_name(re.sub(r"[^\w.+-]+", "_", theirs.name), theirs, folder)
+  title = f"# {literal(found.label)} beside {literal(theirs.name)}\n\n"
   texts = {
     ".md": title + _table(found).markdown(),
     ".json": json.dumps(_tree(found), indent=2) + "\n",
   }
   paths = []
   for ending, text in texts.items():
-    path = folder / f"comparison-{name}{ending}"
+    path = folder / f"{name}{ending}"
     part = path.with_name(f"{path.name}.part")
     part.write_text(text, encoding="utf-8")
     paths.append(part.replace(path))
   return paths
 
 
-def compare(
-  folder: str | os.PathLike,
-  reference: str,
-  out: str | os.PathLike | None = None,
-) -> tuple[Table, list[pathlib.Path]]:
-  """Compares a run's results with a reference and writes the comparison.
+def _free_name(name: str, theirs: Reference, folder: pathlib.Path) -> str:
+  """The first of NAME, NAME-2, … that no other reference has."""
+  for number in itertools.count(1):
+    stem = f"comparison-{name}" + f"-{number}" * (number > 1)
+    path = folder / f"{stem}.json"
+    if not path.exists() or _source(path) == theirs.source:
+      return stem
 
-  Args:
-    folder: of the run.
-    reference: name or path, see `references.read`.
-    out: where to write; None: the run's folder.
 
-  Returns:
-    The table and the paths of the written files.
-
-  Raises:
-    ValueError: a reference that cannot be used, or nothing in common.
-    FileNotFoundError: no results in a folder.
-  """
-  run, theirs = runs.load(folder), references.read(reference)
-  paths = write(run, theirs, folder if out is None else out)
-  return table(run, theirs), paths
+def _source(path: pathlib.Path) -> str | None:
+  """Of the reference of a comparison; None where the file is damaged."""
+  try:
+    return json.loads(path.read_bytes())["theirs"]["source"]
+  except (ValueError, LookupError, TypeError, RecursionError):
+    return None
 
 
 def _table(found: Comparison) -> Table:
@@ -106,8 +102,10 @@ def _cells(row: Row) -> tuple[str, ...]:
     _label(row.theirs),
     f"{100 * row.ours.accuracy:.2f}",
     f"{100 * row.theirs.accuracy:.2f}",
-    f"{100 * row.difference:+.2f}",
-    f"{100 * row.low:+.1f} to {100 * row.high:+.1f}",
+    f"{100 * row.difference:+z.2f}",
+    NOT_MEASURED
+    if row.low is None
+    else f"{100 * row.low:+z.1f} to {100 * row.high:+z.1f}",
     "".join(marks),
   )
 
@@ -123,7 +121,8 @@ def _footnotes(found: Comparison) -> Iterator[str]:
   ours, theirs = found.ours, found.theirs
   yield f"ours: {found.label} ({ours.name}), {ours.model}, {ours.data}"
   model = theirs.model or "a network that it does not name"
-  yield f"theirs: {theirs.name}, {model}, {theirs.data}; {theirs.source}"
+  data = theirs.data or "unknown data"
+  yield f"theirs: {theirs.name}, {model}, {data}; {theirs.source}"
   yield (
     "Accuracy in %; difference in points, with the 95 % interval for "
     f"independent samples ({METHOD}), which does not cover the choice of seed; "
@@ -141,6 +140,11 @@ def _footnotes(found: Comparison) -> Iterator[str]:
   ):
     if other not in (None, mine):
       yield f"the {what} differ: {mine} in ours, {other} in theirs"
+  if theirs.data is None:
+    yield (
+      "the data of theirs are unknown: a folder named cifar10, cifar100 or "
+      "imagenet around the file says which"
+    )
   yield from (f"(ours) {note}" for note in ours.notes)
   yield from (f"(theirs) {note}" for note in theirs.notes)
   if found.only_ours:
@@ -152,11 +156,21 @@ def _footnotes(found: Comparison) -> Iterator[str]:
 def _about_images(found: Comparison) -> Iterator[str]:
   theirs = found.theirs
   mine, other = _totals(found.ours), _totals(theirs)
-  assumed = (
-    " (assumed: their source gives accuracies alone)" * theirs.images_assumed
-  )
-  yield f"test images: {mine} in ours, {other} in theirs{assumed}"
-  counts = [e.accuracy * e.total for e in theirs.entries if not e.is_mean]
+  if other:
+    assumed = (
+      " (assumed: their source gives accuracies alone)" * theirs.images_assumed
+    )
+    yield f"test images: {mine} in ours, {other} in theirs{assumed}"
+  else:
+    yield (
+      f"test images: {mine} in ours, an unknown number in theirs, so there are "
+      "no intervals"
+    )
+  counts = [
+    entry.accuracy * entry.total
+    for entry in theirs.entries
+    if entry.total and not entry.is_mean
+  ]
   # Accuracies with six decimals are within a hundredth of an image.
   if not theirs.rounding and any(abs(c - round(c)) > 0.01 for c in counts):
     yield (
@@ -176,7 +190,7 @@ def _about_images(found: Comparison) -> Iterator[str]:
 
 
 def _totals(reference: Reference) -> str:
-  totals = sorted({entry.total for entry in reference.entries})
+  totals = sorted({e.total for e in reference.entries} - {None})
   return ", ".join(map(str, totals))
 
 

@@ -227,7 +227,7 @@ def _color_cells(
     text = "-" if np.isnan(value) else f"{value:.1f}"
     if baseline not in (None, x) and not np.isnan(shown[y, x]):
       # Adding 0 makes +0.0 of -0.0.
-      text += f" ({round(shown[y, x], 1) + 0:+.1f})"
+      text += f" ({shown[y, x]:+z.1f})"
     # White where nothing is drawn.
     light = np.isnan(shown[y, x]) or _luminance(image, shown[y, x]) > 0.4
     color = "black" if light else "white"

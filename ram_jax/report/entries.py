@@ -2,11 +2,22 @@
 
 import collections
 import dataclasses
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ram_jax.report import runs, tables
 
-CIFAR_IMAGES = 10_000
+# What folders and RobustBench's files call data sets -> what tables do.
+DATA_SETS = {
+  "cifar10": "CIFAR-10",
+  "cifar100": "CIFAR-100",
+  "imagenet": "ImageNet",
+}
+NORMS = {"l2": "l2", "linf": "linf"}
+# Test images. Those of ImageNet are often not all used.
+IMAGES = {"CIFAR-10": 10_000, "CIFAR-100": 10_000}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +27,7 @@ class Entry:
   Attributes:
     measure: "clean", "adversarial" or "corruption".
     accuracy: in [0, 1]; over several corruptions or severities their mean.
-    total: number of different test images.
+    total: number of different test images; None where it is unknown.
     epsilon: size of the attack in pixels of [0, 1], for "adversarial".
     attack: its name, such as "PGD-10".
     norm: "l2" or "linf".
@@ -26,7 +37,7 @@ class Entry:
 
   measure: str
   accuracy: float
-  total: int = CIFAR_IMAGES
+  total: int | None = None
   epsilon: float | None = None
   attack: str | None = None
   norm: str | None = None
@@ -35,13 +46,17 @@ class Entry:
 
   def __post_init__(self) -> None:
     if self.measure == "adversarial" and not _is_within(self.epsilon, 1e9):
-      raise ValueError(f"epsilon {self.epsilon!r} is no number of at least 0")
+      raise ValueError(
+        f"epsilon {self.epsilon!r:.60} is no number of at least 0"
+      )
     if not _is_within(self.accuracy, 1):
       percent = _is_within(self.accuracy, 100)
       raise ValueError(
-        f"the accuracy of {self.label} is {self.accuracy!r}, not in [0, 1]"
+        f"the accuracy of {self.label} is {self.accuracy!r:.60}, not in [0, 1]"
         + (": if that is in percent, divide by 100" if percent else "")
       )
+    if self.total is not None and not _is_count(self.total):
+      raise ValueError(f"{self.total!r:.60} is no number of test images")
 
   @property
   def is_cell(self) -> bool:
@@ -86,7 +101,7 @@ class Reference:
     source: where the numbers are from.
     entries: what was measured, nothing twice.
     model: the network; None where the source does not say.
-    data: name of the test set, such as "CIFAR-10".
+    data: name of the test set, such as "CIFAR-10"; None where it is unknown.
     images_assumed: whether the source leaves the number of test images open.
     rounding: half a unit of the last digit given, in [0, 1].
     notes: what a reader must know beside the numbers.
@@ -96,12 +111,19 @@ class Reference:
   source: str
   entries: tuple[Entry, ...]
   model: str | None = None
-  data: str = "CIFAR-10"
+  data: str | None = None
   images_assumed: bool = True
   rounding: float = 0.0
   notes: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
+    texts = [self.name, self.source, *self.notes]
+    texts += [text for text in (self.model, self.data) if text is not None]
+    for text in texts:
+      if not isinstance(text, str):
+        raise ValueError(f"{text!r:.60} is no text")
+    if not _is_within(self.rounding, 1):
+      raise ValueError(f"rounding {self.rounding!r:.60} is not in [0, 1]")
     if not self.entries:
       raise ValueError(f"{self.source} has no accuracy")
     counts = collections.Counter(entry.key for entry in self.entries)
@@ -111,11 +133,35 @@ class Reference:
 
 
 def corrupted(
-  corruption: str, severity: int, accuracy: float, total: int = CIFAR_IMAGES
+  corruption: str, severity: int, accuracy: float, total: int | None = None
 ) -> Entry:
   """Returns the entry of one corruption at one severity."""
   cell = {"corruptions": (corruption,), "severities": (severity,)}
   return Entry("corruption", accuracy, total, **cell)
+
+
+def named(text: str, names: Mapping[str, str]) -> str | None:
+  """The one of the names that a text spells: CIFAR-100 or cifar100."""
+  return names.get(re.sub(r"[^a-z0-9]", "", text.lower()))
+
+
+def of_folder(path: pathlib.Path, names: Mapping[str, str]) -> str | None:
+  """The one after which a folder near a file is called: cifar10/Linf/FILE."""
+  folder = path.parent.resolve()
+  return named(folder.name, names) or named(folder.parent.name, names)
+
+
+def of_data(
+  name: str,
+  source: str,
+  entries: Sequence[Entry],
+  data: str | None,
+  **about: Any,
+) -> Reference:
+  """A reference, with all test images of its data as the accuracies' totals."""
+  total = IMAGES.get(data)
+  counted = tuple(dataclasses.replace(e, total=total) for e in entries)
+  return Reference(name, source, counted, data=data, **about)
 
 
 def of_run(run: runs.Run) -> Reference:
@@ -155,4 +201,9 @@ def of_run(run: runs.Run) -> Reference:
 
 
 def _is_within(value: Any, most: float) -> bool:
-  return isinstance(value, int | float) and 0 <= value <= most
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  return number and 0 <= value <= most
+
+
+def _is_count(value: Any) -> bool:
+  return type(value) is int and value > 0

@@ -14,6 +14,7 @@ import matplotlib.figure
 import numpy as np
 
 from ram_jax.report.intervals import Estimate
+from ram_jax.report.rendering import line
 from ram_jax.report.seeds import Group
 
 # Dots per inch: 6.4 inches fill a column of a page on a screen.
@@ -90,7 +91,8 @@ def styles(groups: Sequence[Group]) -> tuple[Style, ...]:
 
 
 def plain(text: str) -> str:
-  """A user's text as matplotlib shows it letter by letter."""
+  """A user's text, on one line, as matplotlib shows it letter by letter."""
+  text = line(text)
   # Dollars would begin a formula; a first underscore hides from legends.
   return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 

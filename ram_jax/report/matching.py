@@ -20,14 +20,15 @@ class Row:
   Attributes:
     ours: the run's accuracy.
     theirs: the reference's.
-    low: lower end of the difference's 95 % interval.
+    low: lower end of the difference's 95 % interval; None where the number of
+      test images is unknown.
     high: its upper end.
   """
 
   ours: Entry
   theirs: Entry
-  low: float
-  high: float
+  low: float | None
+  high: float | None
 
   @property
   def difference(self) -> float:
@@ -37,7 +38,7 @@ class Row:
   @property
   def is_outside(self) -> bool:
     """Whether the interval leaves zero out."""
-    return self.low > 0 or self.high < 0
+    return self.low is not None and (self.low > 0 or self.high < 0)
 
   @property
   def has_other_attack(self) -> bool:
@@ -186,6 +187,8 @@ def _row(
   ours: Sequence[Entry], theirs: Sequence[Entry], rounding: float
 ) -> Row:
   mine, other = _mean(ours), _mean(theirs)
+  if None in (mine.total, other.total):
+    return Row(mine, other, None, None)
   low, high = difference_interval(
     mine.accuracy, mine.total, other.accuracy, other.total
   )
@@ -201,10 +204,11 @@ def _mean(entries: Sequence[Entry]) -> Entry:
   """
   if len(entries) == 1:
     return entries[0]
+  totals = [entry.total for entry in entries]
   return Entry(
     "corruption",
     sum(entry.accuracy for entry in entries) / len(entries),
-    min(entry.total for entry in entries),
+    None if None in totals else min(totals),
     corruptions=tuple(dict.fromkeys(e.corruptions[0] for e in entries)),
     severities=tuple(sorted({e.severities[0] for e in entries})),
   )

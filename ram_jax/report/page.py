@@ -21,6 +21,7 @@ from ram_jax.report import (
   web,
 )
 from ram_jax.report import corruption_numbers as numbers
+from ram_jax.report.rendering import literal
 from ram_jax.report.sections import Picture, Section
 
 # The paper's figures of corruptions by category.
@@ -63,7 +64,7 @@ def write_report(
   lead = _lead(shown)
   texts = {
     "summary.md": "\n\n".join(
-      ["# Results", lead, *(part.markdown() for part in found)]
+      ["# Results", literal(lead), *(part.markdown() for part in found)]
     )
     + "\n",
     "report.html": web.document("Results", lead, found),
@@ -71,7 +72,8 @@ def write_report(
   paths = []
   for name, text in texts.items():
     paths.append(folder / name)
-    paths[-1].write_text(text, encoding="utf-8")
+    # JSON may hold halves of letters, which have no bytes.
+    paths[-1].write_text(text, encoding="utf-8", errors="backslashreplace")
   return paths + [picture.path for part in found for picture in part.pictures]
 
 

@@ -7,12 +7,23 @@ import csv
 import dataclasses
 import json
 import pathlib
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ram_jax.data import cifar_c
-from ram_jax.report.entries import CIFAR_IMAGES, Entry, Reference, corrupted
+from ram_jax.report.entries import (
+  DATA_SETS,
+  NORMS,
+  Entry,
+  Reference,
+  corrupted,
+  named,
+  of_data,
+  of_folder,
+)
 
+PUBLISHED = pathlib.Path(__file__).parent / "published"
 # RobustBench and most papers take 15 of the 19 corruptions, the author all.
 BENCHMARK = cifar_c.NAMES[:15]
 FORMATS = (
@@ -22,10 +33,8 @@ FORMATS = (
   "author's code; RobustBench's unaggregated_results.csv and model_info JSON; "
   "JSON as in ram_jax/report/published"
 )
-AUTHOR_NOTE = (
-  "the author's files name neither network nor data nor attack: CIFAR-10 and "
-  "the code's default, PGD-10 in the L2 norm, are assumed"
-)
+# What else files of any bytes make their readers raise.
+DAMAGE = (LookupError, TypeError, AttributeError, csv.Error, RecursionError)
 
 
 def read(path: pathlib.Path, model: str | None = None) -> Reference:
@@ -51,10 +60,10 @@ def read(path: pathlib.Path, model: str | None = None) -> Reference:
     raise ValueError(f"{str(path)!r} is not text in UTF-8") from error
   except json.JSONDecodeError as error:
     raise ValueError(f"{str(path)!r} is not whole JSON ({error})") from error
-  except (KeyError, TypeError, AttributeError) as error:
+  except DAMAGE as error:
     raise ValueError(
-      f"{str(path)!r} lacks a part, or has one of a wrong kind ({error!r}): "
-      f"what can be read is {FORMATS}"
+      f"{str(path)!r} lacks a part, or has one of a wrong kind "
+      f"({repr(error):.200}): what can be read is {FORMATS}"
     ) from error
   except ValueError as error:
     raise ValueError(f"cannot use {str(path)!r}: {error}") from error
@@ -70,12 +79,13 @@ def _json(path: pathlib.Path, text: str, model: str | None) -> Reference:
     if field in tree:
       _refuse_model(model)
       return parse(path, tree)
-  names = ", ".join(sorted(tree)) or "nothing"
-  raise ValueError(f"it has {names}; what can be read is {FORMATS}")
+  raise ValueError(f"it has {_listed(tree)}; what can be read is {FORMATS}")
 
 
 def _csv(path: pathlib.Path, text: str, model: str | None) -> Reference:
   rows = [row for row in csv.reader(text.splitlines()) if any(row)]
+  if not rows:
+    raise ValueError("all its cells are empty")
   header = [name.strip() for name in rows[0]]
   if len(rows) == 1:
     raise ValueError("it has one row: a header or numbers are missing")
@@ -87,6 +97,8 @@ def _csv(path: pathlib.Path, text: str, model: str | None) -> Reference:
   if header[0] == "" and len(rows) > 2 and rows[1][0] == "":
     return _robustbench_table(path, rows, model)
   _refuse_model(model)
+  if len(set(header)) < len(header):
+    raise ValueError(f"it has a column twice: {_listed(header)}")
   cells = [dict(zip(header, row, strict=True)) for row in rows[1:]]
   if {"corruption", "severity", "accuracy"} <= set(header):
     names = ("corruption", "severity", "accuracy")
@@ -95,7 +107,7 @@ def _csv(path: pathlib.Path, text: str, model: str | None) -> Reference:
     entries = [_author_attack(c["epsilon"], c["accuracy"]) for c in cells]
   else:
     raise ValueError(
-      f"it has the columns {', '.join(header)}; what can be read is {FORMATS}"
+      f"it has the columns {_listed(header)}; what can be read is {FORMATS}"
     )
   return _author(path, entries)
 
@@ -105,17 +117,26 @@ def _refuse_model(model: str | None) -> None:
     raise ValueError(f"it has one model: leave out ':{model}'")
 
 
-def _number(text: Any) -> float:
+def _number(value: Any) -> float:
   try:
-    return float(text)
-  except ValueError:
-    raise ValueError(f"{text!r} is no number") from None
+    return float("true" if isinstance(value, bool) else value)
+  except (ValueError, TypeError, OverflowError):
+    raise ValueError(f"{value!r:.60} is no number") from None
+
+
+def _listed(names: Sequence[str]) -> str:
+  return textwrap.shorten(", ".join(names), 200) or "nothing"
 
 
 def _author(path: pathlib.Path, entries: Sequence[Entry]) -> Reference:
   # The folder tells one evaluation from another, the files' names do not.
   name = path.resolve().parent.name
-  return Reference(name, str(path), tuple(entries), notes=(AUTHOR_NOTE,))
+  data = of_folder(path, DATA_SETS) or "CIFAR-10"
+  note = (
+    f"the author's files name neither network nor data nor attack: {data} and "
+    "the code's default, PGD-10 in the L2 norm, are assumed"
+  )
+  return of_data(name, str(path), entries, data, notes=(note,))
 
 
 def _author_metrics(path: pathlib.Path, tree: dict[str, Any]) -> Reference:
@@ -136,11 +157,12 @@ def _author_attack(epsilon: str, accuracy: float | str) -> Entry:
 def _cell(corruption: str, severity: str, accuracy: str) -> Entry:
   if corruption not in cifar_c.NAMES:
     raise ValueError(
-      f"unknown corruption {corruption!r}: there are {', '.join(cifar_c.NAMES)}"
+      f"unknown corruption {corruption!r:.60}: there are "
+      f"{', '.join(cifar_c.NAMES)}"
     )
   level = _number(severity)
   if level not in cifar_c.SEVERITIES:
-    raise ValueError(f"severity {severity} of {corruption} is not 1 to 5")
+    raise ValueError(f"severity {severity!s:.60} of {corruption} is not 1 to 5")
   return corrupted(corruption, int(level), _number(accuracy))
 
 
@@ -164,43 +186,91 @@ def _robustbench_table(
   chosen = others[models.index(model)]
   columns = list(zip(corruptions, severities, chosen, strict=True))
   entries = tuple(_cell(*column) for column in columns[1:])
-  return Reference(model, f"{path}, row {model}", entries)
+  source, data = f"{path}, row {model}", of_folder(path, DATA_SETS)
+  return of_data(model, source, entries, data)
 
 
 def _robustbench_model(path: pathlib.Path, tree: dict[str, Any]) -> Reference:
-  entries = [Entry("clean", _number(tree["clean_acc"]) / 100)]
+  entries = [Entry("clean", _percent(tree, "clean_acc"))]
   if "autoattack_acc" in tree:
-    # L2 with 0.5, Linf with 8/255: the file does not say the norm.
-    over, _, under = tree["eps"].partition("/")
-    attack = {"attack": "AutoAttack", "norm": "linf" if under else "l2"}
-    attack["epsilon"] = _number(over) / _number(under or "1")
-    accuracy = _number(tree["autoattack_acc"]) / 100
+    epsilon, norm = _robustbench_epsilon(path, tree["eps"])
+    accuracy = _percent(tree, "autoattack_acc")
+    attack = {"epsilon": epsilon, "attack": "AutoAttack", "norm": norm}
     entries.append(Entry("adversarial", accuracy, **attack))
   if "corruptions_acc" in tree:
-    entries.append(_mean(_number(tree["corruptions_acc"]) / 100, BENCHMARK))
+    entries.append(_mean(_percent(tree, "corruptions_acc"), BENCHMARK))
+  data, notes = _robustbench_data(path, tree.get("dataset"))
+  extra = str(tree["additional_data"]).lower()
+  if extra not in ("true", "false"):
+    raise ValueError(f"additional_data is {extra:.60}: give true or false")
+  about = {"model": tree["architecture"], "rounding": 0.5e-4}
+  about["notes"] = ("trained with additional data",) * (extra == "true") + notes
+  return of_data(path.stem, str(path), entries, data, **about)
+
+
+def _percent(tree: dict[str, Any], name: str) -> float:
+  """An accuracy in [0, 1] of one in percent."""
+  value = _number(tree[name])
+  # Attacks leave some models nothing, whereas guessing is right more often.
+  if not (value > 1 or name == "autoattack_acc" and value >= 0) or value > 100:
+    raise ValueError(
+      f"{name} is {tree[name]!r:.60}: RobustBench's accuracies are in percent, "
+      "such as 95.08"
+    )
+  return value / 100
+
+
+def _robustbench_epsilon(path: pathlib.Path, value: Any) -> tuple[float, str]:
+  """Size and norm of the attack, which the file's folder tells."""
+  norm = of_folder(path, NORMS)
+  if norm is None:
+    raise ValueError(
+      "it does not say in which norm its eps is: put it into a folder named "
+      "L2 or Linf"
+    )
+  parts = str(value).split("/")
+  try:
+    over, under = map(float, parts if len(parts) > 1 else [*parts, 1])
+    epsilon = over / under
+  except (ValueError, ZeroDivisionError):
+    epsilon = -1
+  # No pixel changes by more than 1: an 8 there may be 8/255.
+  if not 0 <= epsilon <= (1 if norm == "linf" else 1e9):
+    raise ValueError(
+      f"eps is {value!r:.60} in the {norm} norm of pixels in [0, 1]: give a "
+      "number such as 0.5, or 8/255 for 8 grey levels"
+    )
+  return epsilon, norm
+
+
+def _robustbench_data(
+  path: pathlib.Path, given: str | None
+) -> tuple[str | None, tuple[str, ...]]:
+  """The data set, and what to say where file and folder disagree."""
+  folder = of_folder(path, DATA_SETS)
+  own = (named(given, DATA_SETS) or given) if given else None
+  if folder is None or own in (None, folder):
+    return own or folder, ()
   # Some files of CIFAR-100 say CIFAR-10; their folder is right.
-  hundred = "cifar100" in (tree["dataset"], *path.resolve().parts)
-  return Reference(
-    path.stem,
-    str(path),
-    tuple(entries),
-    tree["architecture"],
-    "CIFAR-100" if hundred else "CIFAR-10",
-    rounding=0.5e-4,
-    notes=("trained with additional data",) * bool(tree["additional_data"]),
-  )
+  data = folder if (own, folder) == ("CIFAR-10", "CIFAR-100") else own
+  note = f"its dataset is {own}, its folder's {folder}: {data} is assumed"
+  return data, (note,)
 
 
 def _published(path: pathlib.Path, tree: dict[str, Any]) -> Reference:
-  entries = list(_published_entries(tree))
+  source, notes = tree["source"], tree["notes"]
+  notes = [notes] if isinstance(notes, str) else notes
+  if path.parent != PUBLISHED:
+    source = f"{path}: {source}"
+  entries = _published_entries(tree)
   return Reference(
     path.stem,
-    tree["source"],
+    source,
     tuple(dataclasses.replace(e, total=tree["images"]) for e in entries),
     tree["model"],
     tree["data"],
     rounding=tree["rounding"],
-    notes=(tree["description"], *tree["notes"]),
+    notes=(tree["description"], *notes),
   )
 
 
@@ -208,9 +278,15 @@ def _published_entries(tree: dict[str, Any]) -> Iterator[Entry]:
   if "clean" in tree:
     yield Entry("clean", tree["clean"])
   for sweep in tree.get("adversarial", []):
+    name, norm = sweep["attack"], sweep["norm"]
+    if not isinstance(name, str) or norm not in NORMS:
+      raise ValueError(
+        f"attack is {name!r:.60}, norm {norm!r:.60}: give a name, and "
+        f"{' or '.join(NORMS)}"
+      )
     for epsilon, accuracy in sweep["by_epsilon"]:
-      attack = (epsilon, sweep["attack"], sweep["norm"])
-      yield Entry("adversarial", accuracy, CIFAR_IMAGES, *attack)
+      attack = {"epsilon": epsilon, "attack": name, "norm": norm}
+      yield Entry("adversarial", accuracy, **attack)
   for name, accuracies in tree.get("corruption", {}).items():
     rows = zip(cifar_c.SEVERITIES, accuracies, strict=True)
     yield from (_cell(name, *row) for row in rows)

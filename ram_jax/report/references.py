@@ -1,12 +1,14 @@
 """Finds what a run is compared with, by name or by path."""
 
+import dataclasses
 import json
+import os
 import pathlib
 
 from ram_jax.report import entries, reference_files, runs
 from ram_jax.report.entries import Reference
+from ram_jax.report.reference_files import PUBLISHED
 
-PUBLISHED = pathlib.Path(__file__).parent / "published"
 # What the author's code leaves in one folder.
 AUTHOR_FILES = (
   "eval_metrics.json",
@@ -34,11 +36,14 @@ def read(reference: str) -> Reference:
     FileNotFoundError: a folder without results.
   """
   if reference in published():
+    if os.path.exists(reference):
+      raise ValueError(
+        f"{reference!r} is the name of published numbers and a path: give the "
+        f"path as ./{reference}, or the numbers as "
+        f"{PUBLISHED / reference}.json"
+      )
     return reference_files.read(PUBLISHED / f"{reference}.json")
-  path, model = pathlib.Path(reference), None
-  if not path.exists():
-    front, _, model = reference.rpartition(":")
-    path = pathlib.Path(front)
+  path, model = _path_and_model(reference)
   if not (path.is_file() or path.is_dir() and model is None):
     names = "; ".join(f"{name}: {text}" for name, text in published().items())
     raise ValueError(
@@ -46,10 +51,25 @@ def read(reference: str) -> Reference:
       f"says of what), or the name of published numbers: {names}"
     )
   if path.is_dir():
-    return _read_folder(path)
+    return _read_folder(path.resolve())
+  # Absolute, as a source is compared with those of other comparisons.
+  path = path.parent.resolve() / path.name
   if path.name == "results.json":
+    if model:
+      raise ValueError(f"{str(path)!r} has one model: leave out ':{model}'")
     return entries.of_run(runs.load(path.parent))
   return reference_files.read(path, model)
+
+
+def _path_and_model(reference: str) -> tuple[pathlib.Path, str | None]:
+  """Splits FILE:MODEL at the last colon that has a file before it."""
+  front, colon, model = reference, "", ""
+  while not os.path.exists(front):
+    front, colon, last = front.rpartition(":")
+    if not colon:
+      return pathlib.Path(reference), None
+    model = f"{last}:{model}" if model else last
+  return pathlib.Path(front), model if colon else None
 
 
 def published() -> dict[str, str]:
@@ -90,6 +110,9 @@ def _merged(folder: pathlib.Path, parts: list[Reference]) -> Reference:
         f"{entry.label} is {entry.accuracy:.6g} in one, {other:.6g} in another"
       )
   source = f"{folder}: {', '.join(pathlib.Path(p.source).name for p in parts)}"
-  return Reference(
-    folder.resolve().name, source, tuple(kept.values()), notes=parts[0].notes
+  return dataclasses.replace(
+    parts[0],
+    name=folder.name,
+    source=source,
+    entries=tuple(kept.values()),
   )

@@ -35,11 +35,11 @@ class Table:
     """The table and its footnotes as GitHub Markdown."""
     rule = tuple("---" for _ in self.header)
     lines = [
-      "| " + " | ".join(_literal(cell) for cell in row) + " |"
+      "| " + " | ".join(literal(cell) for cell in row) + " |"
       for row in (self.header, rule, *self.rows)
     ]
     if self.footnotes:
-      lines += ["", *(f"- {_literal(note)}" for note in self.footnotes)]
+      lines += ["", *(f"- {literal(note)}" for note in self.footnotes)]
     return "\n".join(lines) + "\n"
 
   def text(self, width: int = 80) -> str:
@@ -71,7 +71,7 @@ class Table:
         break
     yield from tables
     for note in self.footnotes:
-      yield rich.text.Text(note)
+      yield rich.text.Text(line(note))
 
   def _layouts(self) -> Iterator[list[rich.table.Table]]:
     """Ways to print the table, from the widest to the narrowest."""
@@ -85,9 +85,15 @@ class Table:
       yield [_rich_table(part.transposed(), broken=True) for part in parts]
 
 
-def _literal(text: str) -> str:
-  """A user's text in Markdown: no further cell, no HTML."""
-  return text.replace("|", "\\|").replace("<", "\\<")
+def line(text: str) -> str:
+  """A user's text on one line, which moves no cursor and can be written."""
+  shown = (letter if letter.isprintable() else " " for letter in text)
+  return " ".join("".join(shown).split())
+
+
+def literal(text: str) -> str:
+  """A user's text in Markdown: no further line or cell, no HTML."""
+  return re.sub(r"([\\|<])", r"\\\1", line(text))
 
 
 def _rich_table(table: Table, broken: bool = False) -> rich.table.Table:
@@ -96,9 +102,10 @@ def _rich_table(table: Table, broken: bool = False) -> rich.table.Table:
   for name in table.header:
     # Text, not str: a label may hold brackets, which rich would interpret.
     # Every space but those inside parentheses.
-    name = re.sub(r" (?![^(]*\))", "\n", name) if broken else name
+    name = re.sub(r" (?![^(]*\))", "\n", line(name)) if broken else line(name)
     drawn.add_column(rich.text.Text(name), overflow="fold")
   for row in table.rows:
-    cells = [cell.replace(" (", "\n(") if broken else cell for cell in row]
+    cells = map(line, row)
+    cells = [cell.replace(" (", "\n(") if broken else cell for cell in cells]
     drawn.add_row(*(rich.text.Text(cell) for cell in cells))
   return drawn

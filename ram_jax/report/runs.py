@@ -11,6 +11,8 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ram_jax import metrics
+
 SCHEMA = 1
 _NUMBER = (int, float)
 # Kinds of the parts that tables use and nothing else checks.
@@ -108,7 +110,7 @@ def _read_results(path: pathlib.Path) -> dict[str, Any]:
     raise FileNotFoundError(f"no results in {str(path)!r}: {again}")
   try:
     results = json.loads(path.read_bytes())
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise ValueError(
       f"{str(path)!r} is not whole JSON ({error}): {again}"
     ) from error
@@ -172,10 +174,10 @@ def _row_problems(part: str, row: dict[str, Any]) -> Iterator[str]:
     yield f"{part} needs whole numbers 0 <= correct <= total > 0: {row}"
   if part == "corruption":
     name, severity = row.get("corruption"), row.get("severity")
-    if not (isinstance(name, str) and isinstance(severity, int)):
+    if not (isinstance(name, str) and type(severity) is int):
       yield f"{part} has a row without name and severity: {row}"
   for value in row.get("calibration", {}).values():
-    if not isinstance(value, int | float):
+    if type(value) not in (int, float):
       yield f"{part} needs numbers in 'calibration': {row}"
 
 
@@ -188,11 +190,11 @@ def _is_map(wrong: list[list[int]], total: int, **others: Any) -> bool:
 
 
 def _is_size(value: Any) -> bool:
-  return isinstance(value, int | float) and 0 <= value < float("inf")
+  return type(value) in (int, float) and 0 <= value < float("inf")
 
 
 def _is_count(correct: Any, total: Any) -> bool:
-  whole = isinstance(correct, int) and isinstance(total, int)
+  whole = type(correct) is int and type(total) is int
   return whole and 0 <= correct <= total and total > 0
 
 
@@ -203,11 +205,9 @@ def _read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     if not line:
       continue
     try:
-      row = json.loads(line)
-      if not {"step", "epoch"} <= row.keys():
-        raise ValueError("no step or epoch")
+      row = metrics.checked(json.loads(line), "step", "epoch")
       by_step[row["step"]] = row
-    except (ValueError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
       # Without its newline the last line is one that a running or killed job
       # had no time to finish: all before it is good.
       if number < len(lines):

@@ -71,8 +71,8 @@ def verdict(agrees: bool, disagrees: bool) -> str:
 def points(difference: Difference, digits: int = 1) -> str:
   """A difference in points with its interval, such as "+1.2 [+0.3, +2.1]"."""
   ends = (difference.low, difference.high)
-  low, high = (f"{100 * end:+.{digits}f}" for end in ends)
-  return f"{100 * difference.value:+.{digits}f} [{low}, {high}]"
+  low, high = (f"{100 * end:+z.{digits}f}" for end in ends)
+  return f"{100 * difference.value:+z.{digits}f} [{low}, {high}]"
 
 
 def p_text(p: float) -> str:
@@ -157,7 +157,7 @@ def severities(evidence: Evidence) -> Answer:
   gains = evidence.compare(
     [(STANDARD, f"severity {s}", rows[s]) for s in SEVERITIES]
   )
-  shown = ", ".join(f"{100 * c.difference.value:+.1f}" for c in gains)
+  shown = ", ".join(f"{100 * c.difference.value:+z.1f}" for c in gains)
   text = f"gain by severity: {shown}; 4-5 less 1-3: " + _tested(found[0])
   answer = verdict(found[0].is_better, found[0].is_worse)
   return Answer(text, answer, _unmeasured(whole), found + gains)
@@ -231,7 +231,7 @@ def _by_corruption(
   shown = f"better on {len(better)} of {len(found)}, {significant} of them"
   shown += " significantly"
   others = [
-    f"{c.measure} {100 * c.difference.value:+.1f}" + "*" * c.is_worse
+    f"{c.measure} {100 * c.difference.value:+z.1f}" + "*" * c.is_worse
     for c in found
     if c not in better
   ]

@@ -101,7 +101,7 @@ def _changes(
     for name in BANDS
   }
   shown = ", ".join(
-    f"{name} {100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    f"{name} {100 * value:+z.1f} [{100 * low:+z.1f}, {100 * high:+z.1f}]"
     for name, (value, low, high) in changes.items()
   )
   text = f"error of {METHODS[method]} less that of standard training: {shown}"

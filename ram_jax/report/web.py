@@ -8,7 +8,7 @@ import re
 import struct
 from collections.abc import Sequence
 
-from ram_jax.report import look
+from ram_jax.report import look, rendering
 from ram_jax.report.rendering import Table
 from ram_jax.report.sections import Picture, Section
 
@@ -136,7 +136,7 @@ def _is_number(cell: str) -> bool:
 
 def _text(text: str) -> str:
   """A user's text, on one line, as HTML shows it letter by letter."""
-  return html.escape(" ".join(text.split()))
+  return html.escape(rendering.line(text))
 
 
 def _hash(text: str) -> str:

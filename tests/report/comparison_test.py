@@ -1,11 +1,14 @@
 """Intervals, what is paired, what is said beside it, and the files."""
 
+import errno
 import json
+import pathlib
 
 import pytest
 
 from ram_jax.report import comparison, matching, references
 from ram_jax.report.entries import Entry, Reference, corrupted
+from tests.main_test import run
 
 
 # Table II of Newcombe 1998, method 10, in its four decimals.
@@ -85,8 +88,10 @@ def test_only_like_is_compared_with_like(make_run):
 def test_corruptions_are_averaged_over_what_both_have(make_run, corruption):
   run = make_run("A", corruption=corruption)
   theirs = reference(
-    *(corrupted("snow", 2, 0.5), corrupted("fog", 2, 0.6)),
-    *(corrupted("fog", 1, 0.8), corrupted("frost", 1, 0.1)),
+    corrupted("snow", 2, 0.5, 10_000),
+    corrupted("fog", 2, 0.6, 10_000),
+    corrupted("fog", 1, 0.8, 10_000),
+    corrupted("frost", 1, 0.1, 10_000),
   )
   found = matching.match(run, theirs)
   # Ours: fog .9 .7, snow .4; theirs: fog .8 .6, snow .5.
@@ -114,7 +119,7 @@ def test_a_mean_is_compared_where_all_its_parts_are_measured(
 ):
   run = make_run("A", corruption=corruption)
   over = {"corruptions": ("fog", "snow"), "severities": (1, 2)}
-  given = Entry("corruption", 0.6, **over)
+  given = Entry("corruption", 0.6, 10_000, **over)
   table = comparison.table(run, reference(given, rounding=0.0005))
   (row,) = table.rows
   assert row[:4] == ("corruption mean", "62.50", "60.00", "+2.50")
@@ -130,7 +135,11 @@ def test_a_mean_is_compared_where_all_its_parts_are_measured(
 def test_footnotes_tell_what_else_differs(make_run):
   run = make_run("A", notes=["first 100 images only"])
   theirs = Reference(
-    *("theirs", "a file", (Entry("clean", 0.33333),), "RN-50", "CIFAR-100"),
+    "theirs",
+    "a file",
+    (Entry("clean", 0.33333, 10_000),),
+    "RN-50",
+    "CIFAR-100",
     notes=("with extra data",),
   )
   lines = comparison.table(run, theirs).footnotes
@@ -154,7 +163,9 @@ def test_footnotes_tell_what_else_differs(make_run):
 
 def test_files_hold_the_table_and_its_numbers(make_run, corruption, tmp_path):
   run = make_run("A", corruption=corruption)
-  table, paths = comparison.compare(run.folder, "augmix_wrn_40_2")
+  theirs = references.read("augmix_wrn_40_2")
+  table = comparison.table(run, theirs)
+  paths = comparison.write(run, theirs, run.folder)
   assert paths == [
     run.folder / "comparison-augmix_wrn_40_2.md",
     run.folder / "comparison-augmix_wrn_40_2.json",
@@ -173,7 +184,8 @@ def test_files_hold_the_table_and_its_numbers(make_run, corruption, tmp_path):
   odd = tmp_path / "a b:c"
   odd.mkdir()
   (odd / "eval_metrics.json").write_text('{"clean_accuracy": 0.5}')
-  _, paths = comparison.compare(run.folder, str(odd), tmp_path / "deep" / "out")
+  theirs = references.read(str(odd))
+  paths = comparison.write(run, theirs, tmp_path / "deep" / "out")
   assert paths[0] == tmp_path / "deep" / "out" / "comparison-a_b_c.md"
 
 
@@ -195,3 +207,104 @@ def test_every_published_reference_is_comparable(make_run, corruption, name):
   )
   longest = max(map(len, table.text(width=80).splitlines()))
   assert table.rows and longest <= 80
+
+
+def test_comparisons_of_one_name_are_kept_apart(make_run, tmp_path):
+  folder = make_run("A").folder
+  model = {"clean_acc": "95.08", "additional_data": False}
+  model |= {"architecture": "R", "dataset": "cifar10"}
+  paths = [tmp_path / board / "Standard.json" for board in ("L2", "Linf", "c")]
+  author = tmp_path / "Standard"
+  for path in (*paths, author / "eval_metrics.json"):
+    path.parent.mkdir()
+    path.write_text(json.dumps(model))
+  (author / "eval_metrics.json").write_text('{"clean_accuracy": 0.5}')
+  (author / "pgd_per_epsilon.csv").write_text("epsilon,accuracy\n1,0.5\n")
+  references_ = [*paths, author, *author.iterdir()]
+  written = []
+  for reference_ in references_:
+    command = ("--mode=compare", f"--workdir={folder}")
+    for _ in range(2):  # the second replaces the first
+      code, out, err = run(*command, f"--reference={reference_}")
+      assert code == 0, err
+      written.append(out.split()[-2:])
+    assert written.pop() == written[-1]
+    for name in written[-1]:
+      assert str(reference_) in pathlib.Path(name).read_text()
+  assert len({name for names in written for name in names}) == 12
+  assert len(list(folder.glob("comparison-*"))) == 12
+  # A damaged one is left alone.
+  pathlib.Path(written[0][1]).write_text("{")
+  out = run(*command, f"--reference={paths[0]}")[1]
+  assert out.split()[-1].endswith("comparison-Standard-7.json")
+
+
+def test_no_number_is_minus_zero(make_run, tmp_path):
+  (tmp_path / "eval_metrics.json").write_text('{"clean_accuracy": 0.49}')
+  # The interval is -0.0003 to +0.0237.
+  counts = {"correct": 10_034, "total": 20_000}
+  low, _ = matching.difference_interval(0.5017, 20_000, 0.49, 10_000)
+  assert -0.0005 < low < 0
+  folder = make_run("A", clean=counts, adversarial=None).folder
+  command = ("--mode=compare", f"--workdir={folder}")
+  code, out, err = run(*command, f"--reference={tmp_path}")
+  assert code == 0, err
+  assert "+0.0 to +2.4" in out and "-0.0" not in out
+
+
+PERMISSION = "change its permissions, or name another place or a copy"
+
+
+@pytest.mark.parametrize(
+  "mode, number, advice",
+  [
+    ("compare", errno.EACCES, PERMISSION),
+    ("compare", errno.EROFS, PERMISSION),
+    ("compare", errno.ENOSPC, "make room or mend the disk, and the same comma"),
+    ("report", errno.EACCES, PERMISSION),
+  ],
+)
+def test_table_is_shown_where_nothing_can_be_written(
+  make_run, monkeypatch, tmp_path, mode, number, advice
+):
+  folder = make_run("A").folder
+
+  def forbidden(path, *args, **kwargs):
+    raise OSError(number, "no", str(path))
+
+  monkeypatch.setattr(pathlib.Path, "write_text", forbidden)
+  command = {
+    "compare": (f"--workdir={folder}", "--reference=madry_l2_eps1"),
+    "report": (f"--runs={folder}", f"--workdir={tmp_path / 'out'}"),
+  }
+  code, out, err = run(f"--mode={mode}", *command[mode])
+  assert code == 2 and "95.0" in out and "Written" not in out
+  assert err.startswith("error: [Errno") and f": {advice}" in err
+  assert err.count("\n") == 1
+
+
+def test_label_of_several_lines_is_one_row(make_run, tmp_path):
+  label = "A\n| B | \\| <i> \r\x1b[31m\ud800 C"
+  folder = make_run(label, data=None).folder
+  results = json.loads((folder / "results.json").read_text())
+  results["run"]["data_label"] = "D\n\n# E"
+  results["notes"] = ["one\ntwo"]
+  (folder / "results.json").write_text(json.dumps(results))
+  out_folder = tmp_path / "out"
+  code, out, err = run(
+    "--mode=report", f"--runs={folder}", f"--workdir={out_folder}"
+  )
+  assert code == 0, err
+  assert "\x1b" not in out and "- one two" not in out and "one two" in out
+  text = (out_folder / "summary.md").read_text()
+  shown = r"| A \| B \| \\\| \<i> [31m C |"
+  (row,) = [line for line in text.splitlines() if "95.0" in line]
+  assert row.startswith(shown) and "| D # E |" in row
+  assert "\n# E" not in text and "\n- one two\n" in text
+  page = (out_folder / "report.html").read_text()
+  assert "A | B | \\| &lt;i&gt; [31m C" in page and "\x1b" not in page
+  command = ("--mode=compare", f"--workdir={folder}")
+  code, out, err = run(*command, "--reference=madry_l2_eps1")
+  assert code == 0, err
+  text = pathlib.Path(out.split()[-2]).read_text()
+  assert text.startswith(f"# {shown[2:-2]} beside madry_l2_eps1\n\n")

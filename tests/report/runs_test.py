@@ -69,6 +69,7 @@ def test_damaged_results_are_refused(make_run, damage, error, words):
     ({"clean": {"correct": 11, "total": 10}}, "clean needs whole numbers"),
     ({"clean": {"correct": 0, "total": 0}}, "clean needs whole numbers"),
     ({"clean": {"correct": 0.9, "total": 1}}, "clean needs whole numbers"),
+    ({"clean": {"correct": True, "total": 1}}, "clean needs whole numbers"),
     ({"adversarial": {"attack": {"name": "a", "norm": "l2"}}}, "'by_epsilon'"),
     (
       {
