@@ -28,7 +28,7 @@ from ram_jax import flags as flags_lib
 from ram_jax.report import comparison, page, runs, tables
 
 OUT_OF_MEMORY = (
-  "the device has too little memory: lower config.evaluate.batch_size, or "
+  "has too little memory: lower config.evaluate.batch_size, or "
   "config.train.batch_size (in a new --workdir), or take a smaller model"
 )
 # What a full or worn-out disk answers.
@@ -60,10 +60,12 @@ def main(argv: Sequence[str]) -> int:
     hint = ROOM if getattr(error, "errno", None) in FULL else ""
     print(f"error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
     return 2
-  except jax.errors.JaxRuntimeError as error:
-    if debug or "RESOURCE_EXHAUSTED" not in str(error):
+  except (jax.errors.JaxRuntimeError, MemoryError) as error:
+    host = isinstance(error, MemoryError)
+    if debug or not (host or "RESOURCE_EXHAUSTED" in str(error)):
       raise
-    print(f"error: {OUT_OF_MEMORY}", file=sys.stderr)
+    holder = "this machine" if host else "the device"
+    print(f"error: {holder} {OUT_OF_MEMORY}", file=sys.stderr)
     return 2
   except (stopping.Stopped, KeyboardInterrupt) as error:
     line = "\n" if sys.stderr.isatty() else ""  # below the progress line

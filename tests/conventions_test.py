@@ -28,6 +28,7 @@ LAYERS = (
     "optim",
     "parallel",
     "checkpoint",
+    "memory",
     "metrics",
     "plugins",
     "parts",

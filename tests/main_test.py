@@ -20,6 +20,7 @@ from ram_jax import (
   command_line,
   evaluate,
   flags,
+  memory,
   plugins,
   run_folder,
   train,
@@ -221,6 +222,26 @@ def test_attack_and_augmentation_mistakes(
   )
 
 
+def test_network_beyond_all_memory(nothing_runs, monkeypatch, config, tmp_path):
+  """It was not refused, and the first read of its weights never returned."""
+  monkeypatch.setattr(memory, "available", lambda: 20 * 2**30)
+  line = refuses(
+    "training needs at least 1763920.2 GiB of memory on this machine, 20.0 GiB "
+    "are available: choose a smaller config.model, or a machine with more mem",
+    *(config, f"--workdir={tmp_path / 'run'}"),
+    "--config.model.widen_factor=20000",
+  )
+  assert "config.train" not in line and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mode", ["profile", "evaluate"])
+def test_no_memory(nothing_runs, monkeypatch, config, trained, mode):
+  monkeypatch.setattr(memory, "available", lambda: 0)
+  doing = {"profile": "profiling", "evaluate": "evaluation"}[mode]
+  words = f"{doing} needs at least 0.0 GiB of memory on this machine, 0.0 GiB"
+  refuses(words, config, f"--mode={mode}", f"--workdir={trained[0]}")
+
+
 def test_damaged_data(nothing_runs, config, data, tmp_path):
   half = tmp_path / "half.npz"
   half.write_bytes(data.read_bytes()[:5000])
@@ -324,6 +345,7 @@ def test_report_of_several_runs(trained, copy, tmp_path):
       2,
       "error: the device has too little memory: lower config.evaluate.batch",
     ),
+    (MemoryError(), 2, "error: this machine has too little memory: lower conf"),
   ],
 )
 def test_what_happens_on_the_way(monkeypatch, config, error, code, words):
