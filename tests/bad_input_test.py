@@ -128,7 +128,10 @@ RANGE = {
   "batch_norm.attack": [("none", "give running or batch")],
   "batch_norm.views": [("all", "give separate or joint")],
   "dataset.classes": [("20", "classes 20 is unknown: CIFAR has 10 or 100")],
-  "dataset.folder": [("/no/such", "data_batch_1 is missing: dataset.folder")],
+  "dataset.folder": [
+    ("/no/such", "data_batch_1 is missing: dataset.folder"),
+    ("~no-such-user", "~no-such-user/"),
+  ],
   "dataset.name": [("imagenet", "unknown dataset: choose one of arrays, ci")],
   "dataset.num_classes": [
     ("3", "label 3 at index 3 is outside 0..2"),
@@ -137,6 +140,7 @@ RANGE = {
   "dataset.path": [
     ("", "dataset.path must name"),
     (".", "it must hold train_images"),
+    ("~no-such-user/a.npz", "~no-such-user/a.npz is missing"),
   ],
   "dataset.tfds_dir": [("/dev/null/x", "cifar10 is not in /dev/null/x")],
   "evaluate.batch_size": [("0", "is 0"), ("30", "multiple of the 4 devices")],
@@ -215,7 +219,10 @@ RANGE = {
   "train.images": [("-1", "or 0 for all"), ("65", "limit 65 is outside 0..64")],
   "train.log_every": [("0", "a whole number, at least 1")],
   "train.steps_per_dispatch": [("0", "a whole number, at least 1")],
-  "weights.initial": [("/no/such.pt", "there is no file of weights /no/such")],
+  "weights.initial": [
+    ("/no/such.pt", "there is no file of weights /no/such"),
+    ("~no-such-user/a.pt", "there is no file of weights ~no-such-user/a.pt"),
+  ],
   "weights.measured": [("x.pt", "is for --mode=evaluate")],
 }
 # Fields of which everything of the right type is possible.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 import zipfile
 
@@ -40,7 +41,7 @@ class Source:
         f"num_classes is {self.num_classes}: give how many classes there are, "
         "or 0 for one more than the largest label"
       )
-    path = pathlib.Path(self.path).expanduser()
+    path = pathlib.Path(os.path.expanduser(self.path))
     object.__setattr__(self, "label", self.label or path.stem)
     if not self.num_classes:
       largest = max(self._labels(split).max() for split in pipeline.SPLITS)
@@ -121,7 +122,7 @@ class Source:
 
 def _read(name: str, key: str) -> np.ndarray:
   """One array; never a pickled one, which could run code."""
-  path = pathlib.Path(name).expanduser()
+  path = pathlib.Path(os.path.expanduser(name))
   if not name or not path.exists():
     raise FileNotFoundError(
       f"{name or 'the path'} is missing: dataset.path must name an .npz file "
