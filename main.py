@@ -47,13 +47,16 @@ def main(argv: Sequence[str]) -> int:
 
   Returns:
     The exit code: 0, 2 for an error of the user's, 143 after SIGTERM, 130
-    after Ctrl-C.
+    after Ctrl-C, 141 where nobody reads stdout any more.
   """
   debug = "--debug" in argv
   # Libraries tell every detail at INFO.
   logging.set_verbosity(logging.INFO if debug else logging.WARNING)
   try:
     run(flags_lib.parse(argv))
+  except BrokenPipeError:  # as of `main.py --help | head`
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
   except USER_ERRORS as error:
     if debug:
       raise
@@ -286,5 +289,7 @@ if __name__ == "__main__":
   jax.config.update(
     "jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"]
   )
+  for stream in (sys.stdout, sys.stderr):  # of a terminal, or file, in ASCII
+    stream.reconfigure(errors="backslashreplace")
   with parallel.ending_together():
     sys.exit(main(sys.argv[1:]))
