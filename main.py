@@ -28,7 +28,7 @@ from ram_jax import flags as flags_lib
 from ram_jax.report import comparison, page, references, runs, tables
 
 OUT_OF_MEMORY = (
-  "the device has too little memory: lower config.evaluate.batch_size, or "
+  "has too little memory: lower config.evaluate.batch_size, or "
   "config.train.batch_size (in a new --workdir), or take a smaller model"
 )
 # What a full or worn-out disk answers, and a place of somebody else's.
@@ -50,23 +50,28 @@ def main(argv: Sequence[str]) -> int:
 
   Returns:
     The exit code: 0, 2 for an error of the user's, 143 after SIGTERM, 130
-    after Ctrl-C.
+    after Ctrl-C, 141 where nobody reads stdout any more.
   """
   debug = "--debug" in argv
   # Libraries tell every detail at INFO.
   logging.set_verbosity(logging.INFO if debug else logging.WARNING)
   try:
     run(flags_lib.parse(argv))
+  except BrokenPipeError:  # as of `main.py --help | head`
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
   except USER_ERRORS as error:
     if debug:
       raise
     hint = HINTS.get(getattr(error, "errno", None), "")
     print(f"error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
     return 2
-  except jax.errors.JaxRuntimeError as error:
-    if debug or "RESOURCE_EXHAUSTED" not in str(error):
+  except (jax.errors.JaxRuntimeError, MemoryError) as error:
+    host = isinstance(error, MemoryError)
+    if debug or not (host or "RESOURCE_EXHAUSTED" in str(error)):
       raise
-    print(f"error: {OUT_OF_MEMORY}", file=sys.stderr)
+    holder = "this machine" if host else "the device"
+    print(f"error: {holder} {OUT_OF_MEMORY}", file=sys.stderr)
     return 2
   except (stopping.Stopped, KeyboardInterrupt) as error:
     line = "\n" if sys.stderr.isatty() else ""  # below the progress line
@@ -294,5 +299,7 @@ if __name__ == "__main__":
   jax.config.update(
     "jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"]
   )
+  for stream in (sys.stdout, sys.stderr):  # of a terminal, or file, in ASCII
+    stream.reconfigure(errors="backslashreplace")
   with parallel.ending_together():
     sys.exit(main(sys.argv[1:]))

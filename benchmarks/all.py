@@ -31,8 +31,10 @@ def main() -> None:
       print(*command, flush=True)
       subprocess.run([*command, f"--out={flags.out}"], cwd=ROOT, check=True)
   page = ROOT / "docs" / "performance.md"
-  text = performance.page(page.read_text(), pathlib.Path(flags.out))
-  page.write_text(text)
+  text = performance.page(
+    page.read_text(encoding="utf-8"), pathlib.Path(flags.out)
+  )
+  page.write_text(text, encoding="utf-8")
   print(f"Written: {page}")
 
 

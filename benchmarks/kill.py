@@ -75,7 +75,7 @@ def start(folder: pathlib.Path) -> subprocess.Popen:
   Returns:
     The process.
   """
-  with open(folder.with_suffix(".err"), "w") as said:
+  with open(folder.with_suffix(".err"), "w", encoding="utf-8") as said:
     return subprocess.Popen(
       [sys.executable, "main.py", *COMMAND, f"--workdir={folder}"],
       cwd=ROOT,
@@ -144,7 +144,7 @@ def stamp(path: pathlib.Path) -> int | None:
 
 def read(path: pathlib.Path) -> str:
   """A file's text, '' where there is none."""
-  return path.read_text() if path.exists() else ""
+  return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def outcome(folder: pathlib.Path) -> dict[str, Any]:

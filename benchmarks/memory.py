@@ -80,7 +80,9 @@ def measure(dispatches: int, streamed: bool) -> list[tuple[float, float]]:
 
 def resident() -> float:
   """Resident memory of this process, MiB (Linux)."""
-  pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+  pages = int(
+    pathlib.Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]
+  )
   return round(pages * resource.getpagesize() / 2**20, 1)
 
 

@@ -32,7 +32,7 @@ def main() -> None:
       kept &= good
       lines.append(line)
       print(line, flush=True)
-  page.write_text("\n".join(lines) + "\n")
+  page.write_text("\n".join(lines) + "\n", encoding="utf-8")
   sys.exit(0 if kept else 1)
 
 

@@ -26,7 +26,7 @@ def page(before: str, folder: pathlib.Path) -> str:
   """
   parts = [before.partition(MARK)[0] + MARK]
   for path in sorted(folder.glob("*.json")):
-    result = json.loads(path.read_text())
+    result = json.loads(path.read_text(encoding="utf-8"))
     kind = path.stem.partition("_")[0]
     parts.append(f"### {path.stem.replace('_', ' ')}\n")
     parts.append(_machine(result["machine"]) + "\n")

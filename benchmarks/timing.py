@@ -145,4 +145,4 @@ def write(name: str, result: dict[str, Any], folder: str | os.PathLike) -> None:
   print(text)
   path = pathlib.Path(folder) / f"{name}.json"
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(text + "\n")
+  path.write_text(text + "\n", encoding="utf-8")

@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
       "label": "",  # name in tables; empty: told from the files' checksums
     }
   )
-  # The paper's WRN-50-2.
+  # The network; the paper's is WRN-50-2.
   config.model = ConfigDict(
     {
       "name": "resnet",  # ram_jax/models/<name>.py, whose fields follow

@@ -7,6 +7,7 @@ tracebacks; here each is one line that says what there is.
 import ast
 import difflib
 import importlib.util
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,7 +25,8 @@ def load(text: str) -> ConfigDict:
 
   Args:
     text: `FILE.py`, or `FILE.py:ARGUMENT` with what `get_config` takes, or the
-      `config.json` of a run.
+      `config.json` of a run. A colon is part of the path where such a file
+      exists.
 
   Returns:
     What the file's `get_config` returns, or what the run was started with.
@@ -33,15 +35,14 @@ def load(text: str) -> ConfigDict:
     FileNotFoundError: for a missing file; the message lists what exists.
     ValueError: for an argument that the file refuses, or a broken file.
   """
-  name, _, argument = text.partition(":")
-  path = pathlib.Path(name).expanduser()
+  path, argument = split(text)
   if path.name == "config.json" and path.is_file():
     return _recorded(path, argument)
   if not path.is_file() or path.suffix != ".py":
     near = difflib.get_close_matches(path.stem, available(), 1)
     known = [f"configs/{name}.py" for name in available()]
     raise FileNotFoundError(
-      f"--config={name} is not a config file"
+      f"--config={text} is not a config file"
       f"{_suggestion([f'configs/{stem}.py' for stem in near])}: choose "
       f"{', '.join(known)}, or a .py file of your own, or a "
       "run's config.json"
@@ -64,6 +65,24 @@ def load(text: str) -> ConfigDict:
       "return a ConfigDict"
     )
   return config
+
+
+def split(text: str) -> tuple[pathlib.Path, str]:
+  """Tells the path of a config from its argument.
+
+  Args:
+    text: as `load` takes it.
+
+  Returns:
+    The longest path before a colon, or the end, that is a file; else what is
+    before the first colon. And what is behind that colon.
+  """
+  colons = [i for i, letter in enumerate(text) if letter == ":"]
+  for end in (len(text), *reversed(colons), *colons[:1]):
+    path = pathlib.Path(os.path.expanduser(text[:end]))
+    if path.is_file():
+      break
+  return path, text[end + 1 :]
 
 
 def _recorded(path: pathlib.Path, argument: str) -> ConfigDict:

@@ -44,7 +44,7 @@ def write(config: ConfigDict, out: str | pathlib.Path) -> dict[str, Any]:
       cannot be generated.
     OSError: if the folder cannot be written.
   """
-  out = pathlib.Path(out).expanduser()
+  out = pathlib.Path(os.path.expanduser(out))
   config = settings.resolve(config)
   generator, described = _prepare(config)
   found = _found(out, described)

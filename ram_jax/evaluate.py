@@ -1,16 +1,19 @@
 """The one evaluation loop: every evaluator, the results, the figures."""
 
 import dataclasses
+import functools
 import pathlib
 import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from ram_jax import (
   figures,
+  memory,
   metrics,
   parallel,
   plugins,
@@ -75,6 +78,9 @@ def evaluate_run(
   train_data = pipeline.describe(*train)
   run_folder.check_data(train_data, folder)
   shape = evaluation.images.shape[1:]
+  images, key = jnp.zeros((1, *shape)), jax.random.key(0)
+  init = functools.partial(evaluation.module.init, key, images, train=False)
+  memory.check(init, 1, 0, "evaluation")
   with run_folder.lock(folder), stopping.listen() as stop:
     checkpoints = Checkpoints(folder / "checkpoints")
     state = checkpoints.restore_variables(evaluation.module, shape)

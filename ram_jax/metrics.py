@@ -34,12 +34,12 @@ class MetricWriter:
     kept = [row for row in read(self._path) if row["step"] <= step]
     text = "".join(json.dumps(row) + "\n" for row in kept)
     part = self._path.with_suffix(".part")
-    with open(part, "w") as file:
+    with open(part, "w", encoding="utf-8") as file:
       file.write(text)
       file.flush()
       os.fsync(file.fileno())
     part.replace(self._path)
-    self._file = self._path.open("a")
+    self._file = self._path.open("a", encoding="utf-8")
     # Not its SummaryWriter, whose thread dies of a full disk, and then
     # whoever calls it waits for ever.
     (folder / "tensorboard").mkdir(exist_ok=True)

@@ -80,7 +80,7 @@ class Parts:
       self._path.parent.mkdir(parents=True, exist_ok=True)
       row = row | {"sha256": _sha256(json.dumps(row))}
       # In one piece, on a line of its own, whatever a killed run left before.
-      with open(self._path, "a") as file:
+      with open(self._path, "a", encoding="utf-8") as file:
         file.write("\n" + json.dumps(row))
 
   def remove(self) -> None:
@@ -118,7 +118,7 @@ def stamp(*folders: str) -> str:
   files = [
     (str(path), path.stat().st_size, path.stat().st_mtime_ns)
     for folder in filter(None, folders)
-    for path in sorted(pathlib.Path(folder).expanduser().rglob("*"))
+    for path in sorted(pathlib.Path(os.path.expanduser(folder)).rglob("*"))
     if path.is_file()
   ]
   return _sha256(json.dumps(files))

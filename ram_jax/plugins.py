@@ -41,7 +41,11 @@ def available(kind: str) -> tuple[str, ...]:
   folder, class_name = KINDS[kind]
   paths = (pathlib.Path(__file__).parent / folder).glob("*.py")
   return tuple(
-    sorted(p.stem for p in paths if class_name in _classes(p.read_text()))
+    sorted(
+      p.stem
+      for p in paths
+      if class_name in _classes(p.read_text(encoding="utf-8"))
+    )
   )
 
 

@@ -56,7 +56,7 @@ def record(folder: pathlib.Path, step: int) -> None:
   if parallel.is_first_process():
     row = {"step": step, "time": time.time()} | here()
     # On a line of its own, whatever a killed run left before.
-    with open(folder / FILE, "a") as file:
+    with open(folder / FILE, "a", encoding="utf-8") as file:
       file.write("\n" + json.dumps(row))
 
 
@@ -70,7 +70,8 @@ def trained_with(folder: pathlib.Path) -> list[dict[str, Any]]:
     As `here`, each once, in order; empty where nothing was recorded.
   """
   rows, found, path = [], [], folder / FILE
-  for line in path.read_text().splitlines() if path.exists() else []:
+  text = path.read_text(encoding="utf-8") if path.exists() else ""
+  for line in text.splitlines():
     try:
       row = json.loads(line)
       what = {"versions": row["versions"], "device": row["device"]}

@@ -115,7 +115,7 @@ def lock(folder: pathlib.Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _flock(folder: pathlib.Path) -> Iterator[None]:
   folder.mkdir(parents=True, exist_ok=True)
-  with open(folder / LOCK, "a+") as file:
+  with open(folder / LOCK, "a+", encoding="utf-8") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -206,7 +206,7 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
       f"{path} does not exist: --workdir must name the folder of a run"
     )
   try:
-    found = json.loads(path.read_text())
+    found = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(found, dict) or "train" not in found:
       raise ValueError("it holds no configuration")
     for name, parts in _READ.items():
@@ -233,7 +233,7 @@ def check_data(data: dict[str, Any], folder: pathlib.Path) -> None:
   if not path.exists():
     return
   try:
-    theirs = json.loads(path.read_text())
+    theirs = json.loads(path.read_text(encoding="utf-8"))
   except ValueError as error:
     raise ValueError(
       f"{path} is damaged ({error}): restore it, or start in a new --workdir"
@@ -280,7 +280,7 @@ def write_json(tree: Any, path: pathlib.Path) -> None:
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_suffix(".part")
-  with open(part, "w") as file:
+  with open(part, "w", encoding="utf-8") as file:
     file.write(json.dumps(tree, indent=2) + "\n")
     file.flush()
     os.fsync(file.fileno())  # a power failure, too, leaves the old or the new

@@ -1,8 +1,11 @@
 """SIGTERM and Ctrl-C: the program saves, says how to go on, and leaves."""
 
 import contextlib
+import os
+import select
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -12,6 +15,9 @@ from ram_jax import parallel
 
 WORDS = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "interrupted"}
 GOES_ON = "the same command goes on from there"
+# Seconds after the first and after the second signal at which the process ends
+# even if it has not saved.
+PATIENCE = (300, 5)
 
 
 class Stopped(BaseException):
@@ -98,7 +104,8 @@ class Stop:
 def listen() -> Iterator[Stop]:
   """Takes SIGTERM and Ctrl-C; of each, a second one has its usual effect.
 
-  What is ignored, as Ctrl-C in a shell's background jobs, stays ignored.
+  What is ignored, as Ctrl-C in a shell's background jobs, stays ignored. A
+  program that does not leave by itself is ended after `PATIENCE`.
 
   Yields:
     What knows whether one has come. Outside the main thread none ever does.
@@ -110,12 +117,53 @@ def listen() -> Iterator[Stop]:
     signal.signal(number, before[number])
     stop.signalled(number)
 
-  if threading.current_thread() is threading.main_thread():
-    for number in WORDS:
-      if signal.getsignal(number) != signal.SIG_IGN:
-        before[number] = signal.signal(number, handle)
-  try:
+  with contextlib.ExitStack() as stack:
+    if threading.current_thread() is threading.main_thread():
+      stack.enter_context(_watchdog())
+      for number in WORDS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+          before[number] = signal.signal(number, handle)
+          stack.callback(signal.signal, number, before[number])
     yield stop
+
+
+@contextlib.contextmanager
+def _watchdog() -> Iterator[None]:
+  """Ends the process where its main thread does not answer a signal.
+
+  Python calls handlers between two instructions of the main thread, so never
+  while that waits in C++, as for an array that will not come. But whenever a
+  signal arrives, its number is written to the wakeup file at once, and another
+  thread reads it there.
+  """
+  reader, writer = os.pipe()
+  os.set_blocking(writer, False)
+  before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+  thread = threading.Thread(target=_watch, args=(reader,), daemon=True)
+  thread.start()
+  try:
+    yield
   finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
+    signal.set_wakeup_fd(before)
+    os.close(writer)  # the thread reads the end of the file, and returns
+    thread.join()
+    os.close(reader)
+
+
+def _watch(reader: int) -> None:
+  came, ends = [], float("inf")
+  while True:
+    left = None if not came else max(0, ends - time.monotonic())
+    if not select.select([reader], [], [], left)[0]:
+      break
+    if not (number := os.read(reader, 1)):
+      return
+    if number[0] in WORDS and len(came) < len(PATIENCE):
+      ends = time.monotonic() + PATIENCE[len(came)]
+      came.append(number[0])
+  line = (
+    f"{WORDS[signal.Signals(came[0])]}: no step ended within "
+    f"{PATIENCE[len(came) - 1]} s, what was saved last is kept, {GOES_ON}\n"
+  )
+  os.write(2, line.encode())  # whatever lock the main thread holds
+  os._exit(128 + came[0])

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from ram_jax import (
   evaluate,
   feed,
+  memory,
   optim,
   parallel,
   plugins,
@@ -107,6 +108,7 @@ def train_and_evaluate(
   evaluation = evaluate.build(config, source, (images, labels))
   training = build(config, source, images.shape, file)
   data = {"images": images, "labels": labels}
+  check_memory(training, data, 2, "training")  # one for a post-mortem
   with run_folder.lock(folder), stopping.listen() as stop:
     run_folder.claim(config, described, folder)
     with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
@@ -193,6 +195,24 @@ def build(
     per_dispatch=largest_divisor(total_steps, train.steps_per_dispatch),
     streamed=streamed,
   )
+
+
+def check_memory(
+  training: Training, data: dict[str, np.ndarray], states: int, what: str
+) -> None:
+  """Rejects a training that the memory cannot hold.
+
+  Args:
+    training: from `build`.
+    data: `images` and `labels`, on the host.
+    states: how many there are at the same time.
+    what: is done, for the message.
+
+  Raises:
+    ValueError: with the memory that is needed and the one that there is.
+  """
+  size = 0 if training.streamed else sum(x.nbytes for x in data.values())
+  memory.check(training.create, states, size, what)
 
 
 def fit(

@@ -131,7 +131,10 @@ RANGE = {
   "batch_norm.attack": [("none", "give running or batch")],
   "batch_norm.views": [("all", "give separate or joint")],
   "dataset.classes": [("20", "classes 20 is unknown: CIFAR has 10 or 100")],
-  "dataset.folder": [("/no/such", "data_batch_1 is missing: dataset.folder")],
+  "dataset.folder": [
+    ("/no/such", "data_batch_1 is missing: dataset.folder"),
+    ("~no-such-user", "~no-such-user/"),
+  ],
   "dataset.name": [("imagenet", "unknown dataset: choose one of arrays, ci")],
   "dataset.num_classes": [
     ("1", "there is one class: a classifier needs two or more"),
@@ -141,6 +144,7 @@ RANGE = {
   "dataset.path": [
     ("", "dataset.path must name"),
     (".", "it must hold train_images"),
+    ("~no-such-user/a.npz", "~no-such-user/a.npz is missing"),
   ],
   "dataset.tfds_dir": [("/dev/null/x", "cifar10 is not in /dev/null/x")],
   "evaluate.batch_size": [("0", "is 0"), ("30", "multiple of the 4 devices")],
@@ -257,7 +261,10 @@ RANGE = {
   "weights.entry": [
     ("ema", "config.weights.entry is 'ema', but there is no f")
   ],
-  "weights.initial": [("/no/such.pt", "there is no file of weights /no/such")],
+  "weights.initial": [
+    ("/no/such.pt", "there is no file of weights /no/such"),
+    ("~no-such-user/a.pt", "there is no file of weights ~no-such-user/a.pt"),
+  ],
   "weights.measured": [("x.pt", "is for --mode=evaluate")],
 }
 # Fields of which everything of the right type is possible.

@@ -3,7 +3,7 @@
 import pytest
 
 from configs import default, robust_augmix
-from ram_jax import command_line
+from ram_jax import command_line, flags, run_folder, settings
 
 
 def override(*arguments, config=None):
@@ -59,6 +59,31 @@ def test_later_wins_and_references_follow():
   assert config.method.attack.step_size == pytest.approx(2 * 2.5 / 7)
 
 
+def test_forms_of_every_field():
+  """With a space, twice, empty, blank, and without a value."""
+  config = robust_augmix.get_config()
+  for name in command_line.fields(config):
+    flag = f"--config.{name}"
+    argv = [flag, "x", flag, "-1", flag, "-x", flag, "", flag, " ", flag, "a b"]
+    argv += [flag, "--debug", flag, f"{flag}=1", flag]  # three without a value
+    wanted = [f"{flag}={value}" for value in ("x", -1, "-x", "", " ", "a b")]
+    wanted += [flag, flag, f"{flag}=1", flag]
+    assert flags.parse(argv).overrides == wanted
+    with pytest.raises(ValueError, match=f"has no value: write {flag}=VALUE"):
+      override(name, config=config)
+    *groups, key = name.split(".")
+    holder = config
+    for group in groups:
+      holder = holder[group]
+    if holder.get_type(key) is str:
+      again = override(f"{name}=first", f"{name}=", f"{name}= ")
+      assert run_folder.flat(again.to_dict())[name] == " "
+      continue
+    for text in ("", " "):
+      with pytest.raises(ValueError, match=f"config.{name} cannot be '{text}'"):
+        override(f"{name}={text}", config=config)
+
+
 @pytest.mark.parametrize(
   ("argument", "words"),
   [
@@ -98,7 +123,7 @@ def test_mistake_is_explained(argument, words):
 
 
 def test_missing_file_lists_what_there_is(tmp_path):
-  for name in ("configs/augmx.py", "augmix", str(tmp_path), ""):
+  for name in ("configs/augmx.py", "augmix", str(tmp_path), "", "~no-such/a"):
     with pytest.raises(FileNotFoundError) as caught:
       command_line.load(name)
     for config in command_line.available():
@@ -124,6 +149,28 @@ def test_broken_file_of_the_users(tmp_path, text, words):
   path.write_text(text)
   with pytest.raises(ValueError, match=words):
     command_line.load(str(path))
+
+
+@pytest.mark.parametrize("folder", ["2026-11-26T11:11", "a.py:b=c"])
+def test_colon_in_a_path(tmp_path, folder):
+  place = tmp_path / folder
+  place.mkdir()
+  path = place / "my:config.py"
+  path.write_text(
+    "from ml_collections import ConfigDict\n"
+    "def get_config(argument='none'):\n"
+    "  return ConfigDict({'argument': argument})\n"
+  )
+  (tmp_path / "a.py").write_text("not asked for")
+  assert command_line.load(str(path)).argument == "none"
+  assert command_line.load(f"{path}:smoke:x").argument == "smoke:x"
+  saved = place / "config.json"
+  run_folder.write_json(settings.resolve(default.get_config()).to_dict(), saved)
+  assert command_line.load(str(saved)).model.depth == 50
+  (tmp_path / "a.py").unlink()
+  missing = place / "confg.json"
+  with pytest.raises(FileNotFoundError, match=f"{missing} is not a config f"):
+    command_line.load(str(missing))
 
 
 def test_field_of_a_type_that_no_text_gives(tmp_path):

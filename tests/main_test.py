@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from ram_jax import (
   command_line,
   evaluate,
   flags,
+  memory,
   plugins,
   run_folder,
   train,
@@ -110,6 +112,9 @@ def nothing_runs(monkeypatch):
   monkeypatch.setattr(evaluate, "run", forbidden)
 
 
+D = "--config=CONFIGS/digits.py"
+
+
 @pytest.mark.parametrize(
   ("argv", "words"),
   [
@@ -140,6 +145,16 @@ def nothing_runs(monkeypatch):
     (["--weights=a.pt", "--config=x"], "for --mode=evaluate, not --mode=train"),
     (["--mode=report", "--runs=/no/such"], "no run folder '/no/such'"),
     (["--baseline=a"], "--baseline is for --mode=report, not --mode=train"),
+    (["--debug=1"], "argument --debug: ignored explicit argument '1'"),
+    (["--"], "cannot use '--': the flags are --config, --workdir"),
+    (["--config.=1", D], "there is no config.: config has augment, batch_n"),
+    (["--config.seed", "=", "7", D], "cannot use '7': the flags are"),
+    (["--config.seed", D], "--config.seed has no value: write --config.seed="),
+    ([D, "--config.seed"], "--config.seed has no value: write --config.seed="),
+    (["--config.seed", "-x", D], "config.seed cannot be '-x': give a whole n"),
+    (["--config.seed", "-1", D], "config.seed is -1: give a whole number fro"),
+    (["--workdir=\udcc3", D], r"cannot use '--workdir=\udcc3': it is no text"),
+    (["--config.name=\udcff", D], "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or re"),
   ],
 )
 def test_command_line_mistakes(nothing_runs, argv, words):
@@ -224,6 +239,26 @@ def test_attack_and_augmentation_mistakes(
     f"--config.{override}",
     f"--workdir={tmp_path}",
   )
+
+
+def test_network_beyond_all_memory(nothing_runs, monkeypatch, config, tmp_path):
+  """It was not refused, and the first read of its weights never returned."""
+  monkeypatch.setattr(memory, "available", lambda: 20 * 2**30)
+  line = refuses(
+    "training needs at least 1763920.2 GiB of memory on this machine, 20.0 GiB "
+    "are available: choose a smaller config.model, or a machine with more mem",
+    *(config, f"--workdir={tmp_path / 'run'}"),
+    "--config.model.widen_factor=20000",
+  )
+  assert "config.train" not in line and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mode", ["profile", "evaluate"])
+def test_no_memory(nothing_runs, monkeypatch, config, trained, mode):
+  monkeypatch.setattr(memory, "available", lambda: 0)
+  doing = {"profile": "profiling", "evaluate": "evaluation"}[mode]
+  words = f"{doing} needs at least 0.0 GiB of memory on this machine, 0.0 GiB"
+  refuses(words, config, f"--mode={mode}", f"--workdir={trained[0]}")
 
 
 def test_damaged_data(nothing_runs, config, data, tmp_path):
@@ -422,6 +457,7 @@ def test_report_of_several_runs(trained, copy, tmp_path):
       2,
       "error: the device has too little memory: lower config.evaluate.batch",
     ),
+    (MemoryError(), 2, "error: this machine has too little memory: lower conf"),
   ],
 )
 def test_what_happens_on_the_way(monkeypatch, config, error, code, words):
@@ -509,6 +545,120 @@ def test_help_names_every_flag_and_config():
     "robust_augmix",
   ):
     assert name in text
+
+
+FLAGS = [name for name in vars(flags.parse([])) if name != "overrides"]
+
+
+@pytest.mark.parametrize("name", [n for n in FLAGS if n != "debug"])
+def test_empty_flag(nothing_runs, name):
+  words = f"--{name} is empty: give a value, or leave it out"
+  mode = next(m for m, names in flags.MODES.items() if name in (*names, "mode"))
+  argv = [f"--mode={mode}", f"--{name}="]
+  refuses("unknown --mode=:" if name == "mode" else words, *argv)
+
+
+def test_flags_given_twice_or_with_a_space(monkeypatch):
+  seen = []
+  monkeypatch.setattr(program, "work", lambda *args: seen.append(args))
+  digits = f"{ROOT}/configs/digits.py"
+  argv = ["--config=x", "--workdir=a", "--config.seed=1", "--config", digits]
+  argv += ["--config.seed", "2", "--config.method.augment.depth", "-1"]
+  argv += ["--config.dataset.name", "-", "--workdir", "~/b"]
+  assert run(*argv)[0] == 0
+  [(config, folder, mode, workdir)] = seen
+  assert (config.seed, config.method.augment.depth, mode) == (2, -1, "train")
+  assert config.dataset.name == "-"
+  assert workdir == str(folder) == str(pathlib.Path.home() / "b")
+
+
+def test_folder_that_is_no_text(nothing_runs, monkeypatch):
+  monkeypatch.setattr(os, "getcwd", lambda: "/\udcc3")
+  where = r"cannot use 'the folder /\udcc3/"
+  digits = f"--config={ROOT}/configs/digits.py"
+  refuses(where + "b'", digits, "--workdir=b")
+  refuses("it is no text in utf-8, the encoding of this locale", digits)
+
+
+def helped(*argv):
+  """What --help prints, and the fields in it with their values."""
+  out = io.StringIO()
+  with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as caught:
+    program.main([*argv, "--help"])
+  assert caught.value.code in (0, None)
+  text = out.getvalue()
+  _, fields = text.split("Fields of ")
+  return text, dict(re.findall(r"^  ([\w.]+)=(\S*)", fields, re.MULTILINE))
+
+
+def test_help_lists_every_field():
+  path = f"{ROOT}/configs/robust_augmix.py:smoke"
+  config = command_line.load(path)
+  command_line.override(config, ["--config.seed=7", "--config.floors=()"])
+  text, values = helped(f"--config={path}", "--config.seed", "7")
+  assert f"Fields of {path}, each set by --config.FIELD=VALUE:" in text
+  assert set(values) == set(command_line.fields(config))
+  lines = text.replace(path, "PATH").splitlines()
+  assert max(map(len, lines)) <= 80 and text.isascii()
+  # What is shown can be given.
+  other = command_line.load(path)
+  command_line.override(other, [f"--config.{n}={t}" for n, t in values.items()])
+  assert other.to_dict() == config.to_dict() and values["seed"] == "7"
+
+
+def test_help_has_the_comments_of_the_source():
+  text, values = helped()
+  assert "Fields of configs/default.py" in text and values["train.epochs"]
+  rows = (
+    "  train.epochs=100            passes over the training images\n",
+    "\nevaluators.clean:             On unchanged images.\n"
+    "  evaluators.clean.name=clean\n\n",  # the group's is not the name's
+    "  dataset.classes=10          10 or 100\n",
+    "  evaluators.corruption.classes=10\n"
+    "                              10: CIFAR-10-C | 100: CIFAR-100-C\n",
+    "  weights.fingerprint=none    SHA-256 of the file. None: computed at st",
+  )
+  for row in rows:
+    assert row in text, row
+  path = f"--config={ROOT}/configs/digits.py"
+  text, values = helped(path)
+  assert "  model.depth=10              6 n + 4\n" in text
+  assert (
+    text.count("method.weight=12.0          lambda, of the divergence") == 1
+  )
+  bare = [
+    n for n in values if re.search(rf"^  {n}=\S*\n(?! {{9}})", text, re.M)
+  ]
+  assert bare == ["dataset.name", "evaluators.clean.name", "method.name"]
+
+
+def test_help_of_ones_own_config(tmp_path):
+  path = tmp_path / "mine.py"
+  path.write_text(
+    "from configs import default\n"
+    "def get_config():\n"
+    "  config = default.get_config()\n"
+    "  config.train.epochs = 3  # only here\n"
+    "  config.model = {'name': 'mine',\n"
+    "    # Of mine.\n"
+    "    # In pixels.\n"
+    "    'side': 3}\n"
+    "  config.note = 'a b'  # for me\n"
+    "  return config\n"
+  )
+  text, values = helped(f"--config={path}")
+  assert "  train.epochs=3              passes over the training" in text
+  assert "  model.side=3                Of mine. In pixels.\n" in text
+  assert "  note=a b                    for me\n" in text
+  refuses("no config.x", f"--config={path}", "--config.x=1", "--help")
+
+
+def test_reader_that_has_enough(monkeypatch):
+  reader, writer = os.pipe()
+  os.close(reader)
+  with os.fdopen(writer, "w") as stdout:
+    monkeypatch.setattr("sys.stdout", stdout)
+    assert program.main(["--help"]) == 141
 
 
 def test_no_device(monkeypatch, config):

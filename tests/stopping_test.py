@@ -1,8 +1,13 @@
 """Signals: the first asks, the second obeys nobody; handlers come back."""
 
 import os
+import pathlib
+import queue
 import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
@@ -65,3 +70,60 @@ def test_other_threads_hear_nothing():
   thread.start()
   thread.join()
   assert heard == [False]
+
+
+def test_unanswered_signal_ends_the_process(monkeypatch, capfd):
+  ended = queue.Queue()
+  monkeypatch.setattr(stopping, "PATIENCE", (0.05, 300))
+  monkeypatch.setattr(os, "_exit", ended.put)
+  with stopping.listen():
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert ended.get(timeout=60) == 143
+  assert capfd.readouterr().err == (
+    "stopped by SIGTERM: no step ended within 0.05 s, what was saved last is "
+    "kept, the same command goes on from there\n"
+  )
+
+
+def test_answered_signal_ends_nothing(monkeypatch):
+  monkeypatch.setattr(stopping, "PATIENCE", (0.05, 0.05))
+  monkeypatch.setattr(os, "_exit", lambda code: pytest.fail(str(code)))
+  with pytest.raises(stopping.Stopped), stopping.listen() as stop:
+    os.kill(os.getpid(), signal.SIGTERM)
+    stop.at_once("all is kept")
+  time.sleep(0.1)
+  assert signal.set_wakeup_fd(-1) == -1
+
+
+# The mutex is taken twice: pthread_mutex_lock never returns, as a read of an
+# array that will not come.
+STUCK = """
+import ctypes
+from ram_jax import stopping
+stopping.PATIENCE = (300, 0.1)
+lock, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+with stopping.listen():
+  libc.pthread_mutex_lock(lock)
+  print("stuck", flush=True)
+  libc.pthread_mutex_lock(lock)
+"""
+
+
+def test_second_signal_ends_a_process_that_waits_in_c():
+  process = subprocess.Popen(
+    [sys.executable, "-c", STUCK],
+    cwd=pathlib.Path(__file__).resolve().parents[1],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  try:
+    assert process.stdout.readline() == "stuck\n"
+    for _ in range(2):
+      time.sleep(0.5)  # it is in C then, and has taken the first
+      process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+  finally:
+    process.kill()
+  assert process.returncode == 143
+  assert err.startswith("stopped by SIGTERM: no step ended within 0.1 s")

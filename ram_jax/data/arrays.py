@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 import zipfile
 
@@ -42,7 +43,7 @@ class Source:
         f"num_classes is {self.num_classes}: give how many classes there are, "
         "or 0 for one more than the largest label"
       )
-    path = pathlib.Path(self.path).expanduser()
+    path = pathlib.Path(os.path.expanduser(self.path))
     object.__setattr__(self, "label", self.label or path.stem)
     if not self.num_classes:
       object.__setattr__(self, "num_classes", self._count_classes())
@@ -209,7 +210,7 @@ def _label_advice(labels: np.ndarray, split: str) -> str:
 
 def _read(name: str, key: str) -> np.ndarray:
   """One array; never a pickled one, which could run code."""
-  path = pathlib.Path(name).expanduser()
+  path = pathlib.Path(os.path.expanduser(name))
   if not name or not path.exists():
     raise FileNotFoundError(
       f"{name or 'the path'} is missing: dataset.path must name an .npz file "

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -155,7 +156,7 @@ class Source:
   def _paths(self, split: str) -> list[tuple[pathlib.Path, str]]:
     """The files of one split, all of which exist, and their md5."""
     files = _FILES[self.classes]
-    folder = pathlib.Path(self.folder).expanduser()
+    folder = pathlib.Path(os.path.expanduser(self.folder))
     if (folder / files.folder).is_dir():
       folder = folder / files.folder
     paths = [(folder / name, md5) for name, md5 in files.splits[split].items()]

@@ -6,6 +6,7 @@ Corruptions and Perturbations", ICLR 2019.
 
 import dataclasses
 import functools
+import os
 import pathlib
 from typing import Any
 
@@ -227,7 +228,7 @@ class CorruptedSource:
     return self._folder() if self.folder else tfds.root(self.tfds_dir)
 
   def _folder(self) -> pathlib.Path:
-    folder = pathlib.Path(self.folder).expanduser()
+    folder = pathlib.Path(os.path.expanduser(self.folder))
     inner = folder / f"CIFAR-{self.classes}-C"
     return inner if inner.is_dir() else folder
 

@@ -6,6 +6,7 @@ package `imagecorruptions` (Apache licence 2.0). This project copies none.
 """
 
 import importlib.util
+import os
 import pathlib
 
 import numpy as np
@@ -36,7 +37,9 @@ def load(folder: str = "", size: int = 32) -> tuple[np.ndarray, ...]:
   Raises:
     ValueError: if there are no such pictures, or they are smaller than `size`.
   """
-  home = pathlib.Path(folder).expanduser() if folder else _package_folder()
+  home = (
+    pathlib.Path(os.path.expanduser(folder)) if folder else _package_folder()
+  )
   pictures = [_read(home / name) for name in _NAMES]
   for stride in _STRIDES:
     smaller = tuple(

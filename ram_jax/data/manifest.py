@@ -38,7 +38,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
   if not path.is_file():
     return None
   try:
-    found = json.loads(path.read_text())
+    found = json.loads(path.read_text(encoding="utf-8"))
     if found["schema"] != SCHEMA:
       raise ValueError(f"its schema is {found['schema']!r}, not {SCHEMA}")
     made = found["made_with"]

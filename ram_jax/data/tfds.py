@@ -64,7 +64,7 @@ def root(data_dir: str = "") -> pathlib.Path:
     The folder; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
   """
   default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-  return pathlib.Path(data_dir or default).expanduser()
+  return pathlib.Path(os.path.expanduser(data_dir or default))
 
 
 def find(name: str, data_dir: str = "") -> pathlib.Path | None:

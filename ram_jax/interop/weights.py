@@ -61,7 +61,7 @@ def read(path: str | os.PathLike, entry: str = "") -> Weights:
     ValueError: if the file is damaged, of another kind, or holds code, or no
       network or several, or the PyTorch that it needs is too old to be safe.
   """
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(os.path.expanduser(path))
   if path.is_dir():
     raise ValueError(f"{path} is a folder: name the file of weights in it")
   if not path.exists():
@@ -115,7 +115,7 @@ def write(
     ValueError: for another ending, or if the file is another's.
     OSError: if it cannot be written.
   """
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(os.path.expanduser(path))
   if path.suffix != FORMAT:
     raise ValueError(f"{path} must end in {FORMAT}: nothing else is written")
   _check_replaceable(path)
