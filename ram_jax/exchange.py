@@ -93,7 +93,8 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
 
   Raises:
     FileNotFoundError: if the folder holds no run or no checkpoint.
-    ValueError: if the run is damaged, or `out` has another ending.
+    ValueError: if the run is damaged, its numbers are of no use, or `out` has
+      another ending.
   """
   if out.suffix != FORMAT:
     raise ValueError(f"--out={out} must end in {FORMAT}")
@@ -104,6 +105,8 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   # The parameters' shapes are the same for images of all sizes.
   state = checkpoints.restore_variables(module, (32, 32, 3))
   checkpoints.close()
+  what = f"the weights of step {int(state.step)}"
+  names.check_variables(what, state.params, state.batch_stats)
   metadata = {
     "run": f"{config.name}-{config.seed}",
     "method": config.method.name,

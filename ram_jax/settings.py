@@ -1,5 +1,6 @@
 """A config made definite for this machine."""
 
+import json
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from ram_jax import plugins, run_folder
-from ram_jax.interop.weights import Weights
+from ram_jax.interop.weights import PRODUCER, Weights
 from ram_jax.report import tables
 
 
@@ -83,6 +84,7 @@ def resolve(
   if trained:
     _fill(config, trained["weights"]["fingerprint"], trained["normalization"])
   elif weights:
+    _check_export(config, weights)
     _fill(config, weights.fingerprint, _normalization(weights))
   _check(config)
   return config
@@ -136,6 +138,22 @@ def _normalization(weights: Weights) -> dict[str, Sequence[float]]:
   return {"mean": mean, "std": std}
 
 
+def _check_export(config: ConfigDict, weights: Weights) -> None:
+  """Rejects another network than was exported; the tensors may fit both."""
+  said = weights.metadata.get("model")
+  if weights.metadata.get("producer") != PRODUCER or not said:
+    return
+  try:
+    exported = json.loads(said)
+  except ValueError:
+    exported = said
+  if exported != config.model.to_dict():
+    raise ValueError(
+      f"the weights are an export of the network {exported}, and config.model "
+      f"is {config.model.to_dict()}: choose the network that was exported"
+    )
+
+
 def _fill(
   config: ConfigDict, fingerprint: str, normalization: dict[str, Any]
 ) -> None:
@@ -181,12 +199,14 @@ def _check_weights(config: ConfigDict) -> None:
       f"from and measured {weights.measured!r} to measure: give one of them"
     )
   mean, std = normalization.mean, normalization.std
-  numbers = all(isinstance(x, int | float) for x in (*mean, *std))
+  numbers = all(
+    isinstance(x, int | float) and math.isfinite(x) for x in (*mean, *std)
+  )
   if mean or std:
     if not (numbers and len(mean) == len(std) == 3 and min(std) > 0):
       raise ValueError(
         f"config.normalization has mean {mean!r} and std {std!r}: give both, "
-        "three numbers each, those of std above 0"
+        "three numbers each, all finite, those of std above 0"
       )
   elif path := weights.initial or weights.measured:
     raise ValueError(

@@ -96,10 +96,10 @@ class Evaluator:
     Returns:
       `label`, `generated` (by this program; then also `seed`),
       `by_corruption`, a list of `corruption`, `severity`, `correct` (bool [N]),
-      `total`, `calibration`, and `missing` (reason by name), where a corruption
-      is; for the figures `pictures`: the first image at every severity, uint8
-      [5,H,W,C] by corruption, where all five are measured. None where nothing
-      is asked for.
+      `total`, `calibration` and perhaps `not_finite` (as `clean.measure`), and
+      `missing` (reason by name), where a corruption is; for the figures
+      `pictures`: the first image at every severity, uint8 [5,H,W,C] by
+      corruption, where all five are measured. None where nothing is asked for.
     """
     del key
     if self.folder or self.tfds_dir:

@@ -59,7 +59,7 @@ def write(
   title = f"# {found.label} beside {theirs.name}\n\n"
   texts = {
     ".md": title + _table(found).markdown(),
-    ".json": json.dumps(_tree(found), indent=2) + "\n",
+    ".json": json.dumps(_tree(found), indent=2, allow_nan=False) + "\n",
   }
   paths = []
   for ending, text in texts.items():

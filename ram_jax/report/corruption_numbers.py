@@ -177,14 +177,20 @@ def clean_calibration(results: Mapping[str, Any], key: str) -> float | None:
 
 
 def corrupted_calibration(results: Mapping[str, Any], key: str) -> float | None:
-  """Its mean over the corruptions of `headline` and their severities."""
+  """Its mean over the corruptions of `headline` and their severities.
+
+  None where one of them is not finite, too: a mean of the others would be of
+  other images than those of other runs.
+  """
   names = headline_names(results)
   values = [
     row["calibration"][key]
     for row in rows(results)
     if row["corruption"] in names and key in row.get("calibration", {})
   ]
-  return sum(values) / len(values) if values else None
+  if None in values or not values:
+    return None
+  return sum(values) / len(values)
 
 
 def _error(counts: Counts) -> float:

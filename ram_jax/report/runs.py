@@ -6,6 +6,7 @@ damaged or foreign file is refused, before a wrong number reaches a table.
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -107,7 +108,7 @@ def _read_results(path: pathlib.Path) -> dict[str, Any]:
   if not path.is_file():
     raise FileNotFoundError(f"no results in {str(path)!r}: {again}")
   try:
-    results = json.loads(path.read_bytes())
+    results = json.loads(path.read_bytes(), parse_constant=_no_number)
   except ValueError as error:
     raise ValueError(
       f"{str(path)!r} is not whole JSON ({error}): {again}"
@@ -124,6 +125,11 @@ def _read_results(path: pathlib.Path) -> dict[str, Any]:
   if problem:
     raise ValueError(f"{str(path)!r}: {problem}: {again}")
   return results
+
+
+def _no_number(name: str) -> None:
+  """Rejects NaN, Infinity and -Infinity, which Python's reader would take."""
+  raise ValueError(f"{name} is no number of JSON")
 
 
 def _problems(results: dict[str, Any]) -> Iterator[str]:
@@ -175,8 +181,9 @@ def _row_problems(part: str, row: dict[str, Any]) -> Iterator[str]:
     if not (isinstance(name, str) and isinstance(severity, int)):
       yield f"{part} has a row without name and severity: {row}"
   for value in row.get("calibration", {}).values():
-    if not isinstance(value, int | float):
-      yield f"{part} needs numbers in 'calibration': {row}"
+    number = isinstance(value, int | float) and math.isfinite(value)
+    if not number and value is not None:
+      yield f"{part} needs finite numbers or null in 'calibration': {row}"
 
 
 def _is_map(wrong: list[list[int]], total: int, **others: Any) -> bool:
@@ -203,7 +210,7 @@ def _read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     if not line:
       continue
     try:
-      row = json.loads(line)
+      row = json.loads(line, parse_constant=_no_number)
       if not {"step", "epoch"} <= row.keys():
         raise ValueError("no step or epoch")
       by_step[row["step"]] = row
