@@ -79,10 +79,8 @@ def describe(file: weights.Weights, name: str) -> dict[str, Any]:
 def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   """Writes a run's weights as PyTorch's state_dict, in a safetensors file.
 
-  The names are those of the networks that PyTorch users have
-  (`interop/names.py`), so it loads strictly into torchvision's ResNets with a
-  small stem, AugMix's and RobustBench's WideResNet, or RobustBench's
-  PreActResNet. Its metadata say what must be done to pixels first.
+  The names are those of the networks that PyTorch users have: README.md lists
+  the classes into which it loads strictly. Its metadata say what must be done to pixels first.
 
   Args:
     folder: of a trained run.

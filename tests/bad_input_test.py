@@ -201,7 +201,10 @@ RANGE = {
     ("..", "a"),
   ],
   "normalization.mean": [("1,2", "three numbers each"), ("a,b,c", "three num")],
-  "normalization.std": [("0,1,1", "three numbers each")],
+  "normalization.std": [
+    ("0,1,1", "three numbers each"),
+    ("1e999,1,1", "finit"),
+  ],
   "optimizer.learning_rate": [("0", "a finite number above 0"), ("nan", "")],
   "optimizer.momentum": [("1", "from 0 to below 1")],
   "optimizer.schedule": [("linear", "cosine_epoch, cosine_step, constant")],

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 import numpy as np
 
 BIN_SIZE = 100  # images in an adaptive bin, as in PixMix's code
+NAMES = ("rms", "ece", "nll", "brier")  # of results.json
 EQUAL_BINS = 15  # Guo et al., "On Calibration of Modern Neural Networks", 2017
 
 
-def summary(measured: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def summary(measured: Mapping[str, np.ndarray]) -> dict[str, float]:
   """The four numbers of results.json's `calibration`.
 
   Args:
@@ -17,8 +18,8 @@ def summary(measured: Mapping[str, np.ndarray]) -> dict[str, float | None]:
       `brier` in [0,2], as from `clean.measure`.
 
   Returns:
-    `rms` and `ece` in [0,1], `nll` and `brier` (means over the images); None
-    for what is not finite, as JSON has no such number.
+    `rms` and `ece` in [0,1], `nll` and `brier` (means over the images);
+    without what is not finite, as JSON has no such number.
   """
   pair = measured["confidence"], measured["correct"]
   found = {
@@ -27,7 +28,7 @@ def summary(measured: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     "nll": float(np.mean(measured["nll"], dtype=np.float64)),
     "brier": float(np.mean(measured["brier"], dtype=np.float64)),
   }
-  return {n: x if math.isfinite(x) else None for n, x in found.items()}
+  return {name: x for name, x in found.items() if math.isfinite(x)}
 
 
 def rms_error(confidence: np.ndarray, correct: np.ndarray) -> float:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ram_jax.evaluators import calibration
+
 
 def counted(measured: Any, name: str, bits: dict[str, np.ndarray]) -> Any:
   """Puts counts in the place of arrays, and keeps the arrays' bits.
@@ -60,7 +62,7 @@ def warnings(results: dict[str, Any]) -> list[str]:
   Returns:
     One sentence for each kind, none where all is finite.
   """
-  counts, undefined = [], []
+  counts, left_out = [], []
   for name, part in results.items():
     rows = [row for row in _rows(part, {}) if row.get("not_finite")]
     if rows:
@@ -69,19 +71,20 @@ def warnings(results: dict[str, Any]) -> list[str]:
       counts.append(
         f"{most}{worst['not_finite']} of {worst['total']} images in {name}"
       )
-    if any(
-      None in row.get("calibration", {}).values() for row in _rows(part, {})
-    ):
-      undefined.append(name)
+    calibrations = [
+      r["calibration"] for r in _rows(part, {}) if "calibration" in r
+    ]
+    if any(set(calibration.NAMES) - c.keys() for c in calibrations):
+      left_out.append(name)
   found = []
   if counts:
     found.append(
       "the network's logits are not finite (NaN or infinite), which counts as "
       f"wrong: {', '.join(counts)}"
     )
-  if undefined:
+  if left_out:
     found.append(
-      "calibration is null where it is not finite: in " + ", ".join(undefined)
+      "calibration that is not finite is left out: " + ", ".join(left_out)
     )
   return found
 

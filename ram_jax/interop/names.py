@@ -94,7 +94,7 @@ NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
 def to_torch(
   module: nn.Module, params: Any, batch_stats: Any
 ) -> dict[str, np.ndarray]:
-  """Makes the state_dict that the network's PyTorch code loads strictly.
+  """Makes the state_dict that PyTorch code of the first naming loads strictly.
 
   Args:
     module: the network.

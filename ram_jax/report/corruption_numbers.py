@@ -179,14 +179,14 @@ def clean_calibration(results: Mapping[str, Any], key: str) -> float | None:
 def corrupted_calibration(results: Mapping[str, Any], key: str) -> float | None:
   """Its mean over the corruptions of `headline` and their severities.
 
-  None where one of them is not finite, too: a mean of the others would be of
-  other images than those of other runs.
+  None also where one of them was not finite: the mean of the others would be of
+  fewer images than that of another run.
   """
   names = headline_names(results)
   values = [
-    row["calibration"][key]
+    row["calibration"].get(key)
     for row in rows(results)
-    if row["corruption"] in names and key in row.get("calibration", {})
+    if row["corruption"] in names and "calibration" in row
   ]
   if None in values or not values:
     return None
