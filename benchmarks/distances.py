@@ -23,11 +23,7 @@ MODELS = {
 }
 # Shown by one batch and one step alone.
 OTHER_MODELS = {
-  "PreActResNet-18, both options": {
-    "name": "preact_resnet",
-    "final_norm": True,
-    "activated_shortcut": True,
-  },
+  "PreActResNet-18, both options": {"name": "preact_resnet", "variant": "rice"},
   "WRN-50-2": {"name": "resnet", "depth": 50, "width_factor": 2},
 }
 OPTIONS = {

@@ -21,7 +21,7 @@ BATCH_SIZE = 256
 
 
 def load(
-  path: str | pathlib.Path, network: str, **fields: int | bool
+  path: str | pathlib.Path, network: str, **fields: int | str
 ) -> torch.nn.Module:
   """Loads a network of an export, strictly.
 
@@ -50,7 +50,7 @@ def predictions(
   path: str | pathlib.Path,
   images: np.ndarray,
   network: str,
-  **fields: int | bool,
+  **fields: int | str,
 ) -> np.ndarray:
   """Classes that an exported network gives images.
 

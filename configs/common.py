@@ -30,12 +30,10 @@ MODELS = {
   "resnet50": {"name": "resnet", "depth": 50, "width_factor": 1},
   # The paper's: torchvision's bottleneck ResNet-50 of double width.
   "wrn_50_2": {"name": "resnet", "depth": 50, "width_factor": 2},
-  # RobustBench's; fields in ram_jax/models/preact_resnet.py.
-  "preact_resnet18": {
-    "name": "preact_resnet",
-    "final_norm": False,  # normalisation and ReLU after the last block
-    "activated_shortcut": False,  # shortcuts start after a block's first ReLU
-  },
+  # Three networks of one name; ram_jax/models/preact_resnet.py says whose.
+  "preact_resnet18": {"name": "preact_resnet", "variant": "robustbench"},
+  "preact_resnet18_rice": {"name": "preact_resnet", "variant": "rice"},
+  "preact_resnet18_fast": {"name": "preact_resnet", "variant": "fast"},
 }
 SMOKE_MODEL = "wrn_10_1"
 

@@ -26,6 +26,7 @@ from ram_jax.attacks import sizes
 from ram_jax.checkpoint import Checkpoints, fingerprint
 from ram_jax.data import pipeline, sanity
 from ram_jax.evaluators import correctness
+from ram_jax.interop import names
 from ram_jax.models.classifier import Classifier
 from ram_jax.parts import Parts, surroundings
 from ram_jax.report import runs
@@ -164,8 +165,12 @@ def run(
     What results.json holds.
 
   Raises:
+    ValueError: if the state holds numbers that no network can use.
     stopping.Stopped: if it was asked to leave.
   """
+  names.check_variables(
+    f"the weights of step {int(state.step)}", state.params, state.batch_stats
+  )
   stop.at_once("what is measured is kept")
   started = time.monotonic()
   # A damaged file must stop this now, not after hours of measuring.
@@ -194,6 +199,9 @@ def run(
         pictures |= measured.pop("pictures", {})
         results[name] = correctness.counted(measured, name, bits)
   results["notes"] = [*evaluation.notes, *notes(config, results)]
+  # An export says which network it is.
+  if results["run"]["method"] == "weights":
+    results["notes"] += names.assumptions(evaluation.module)
   results["timing"] = {
     "train_seconds": sum(row["timing"]["seconds"] for row in rows),
     "evaluate_seconds": time.monotonic() - started + parts.seconds,
@@ -276,6 +284,7 @@ def notes(config: ConfigDict, results: dict[str, Any]) -> list[str]:
     found += part.get("notes", ())
     warned = part.get("checks", {}).get("warnings", ())
     found += [f"the attack may fail ({name}): {text}" for text in warned]
+  found += correctness.warnings(results)
   augment = config.method.to_dict().get("augment", {})
   if augment.get("operations") == 13:
     found.append("trained with 13 operations, which overlap the corruptions")

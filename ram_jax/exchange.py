@@ -79,10 +79,9 @@ def describe(file: weights.Weights, name: str) -> dict[str, Any]:
 def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   """Writes a run's weights as PyTorch's state_dict, in a safetensors file.
 
-  The names are those of the networks that PyTorch users have
-  (`interop/names.py`), so it loads strictly into torchvision's ResNets with a
-  small stem, AugMix's and RobustBench's WideResNet, or RobustBench's
-  PreActResNet. Its metadata say what must be done to pixels first.
+  The names are those of the networks that PyTorch users have: README.md lists
+  the classes into which it loads strictly. Its metadata say what must be done to
+  pixels first.
 
   Args:
     folder: of a trained run.
@@ -93,7 +92,8 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
 
   Raises:
     FileNotFoundError: if the folder holds no run or no checkpoint.
-    ValueError: if the run is damaged, or `out` has another ending.
+    ValueError: if the run is damaged, its numbers are of no use, or `out` has
+      another ending.
   """
   if out.suffix != FORMAT:
     raise ValueError(f"--out={out} must end in {FORMAT}")
@@ -104,6 +104,8 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   # The parameters' shapes are the same for images of all sizes.
   state = checkpoints.restore_variables(module, (32, 32, 3))
   checkpoints.close()
+  what = f"the weights of step {int(state.step)}"
+  names.check_variables(what, state.params, state.batch_stats)
   metadata = {
     "run": f"{config.name}-{config.seed}",
     "method": config.method.name,

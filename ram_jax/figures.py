@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from ram_jax import keys as keys_lib
 from ram_jax import plugins
-from ram_jax.attacks.pgd import Attack
+from ram_jax.attacks.pgd import Attack, finite_gradients
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 from ram_jax.report import corruption_plots, look, plots, runs
@@ -88,5 +88,5 @@ def _views(
 ) -> tuple[jax.Array, ...]:
   """Clean, AugMix and adversarial views of the same images."""
   clean = dequantise(images)
-  attacked = attack(keys[1], clean, labels, model)
+  attacked = attack(keys[1], clean, labels, finite_gradients(model))
   return clean, augment(keys[0], clean), attacked

@@ -44,12 +44,18 @@ def correct(logits: jax.Array, targets: jax.Array) -> jax.Array:
     targets: integer classes [B], or probabilities [B, K].
 
   Returns:
-    Booleans [B].
+    Booleans [B]; False where a logit is NaN or infinite: argmax would take the
+    first NaN for the prediction.
   """
   labels = targets
   if targets.ndim == logits.ndim:
     labels = jnp.argmax(targets, axis=-1)
-  return jnp.argmax(logits, axis=-1) == labels
+  return finite(logits) & (jnp.argmax(logits, axis=-1) == labels)
+
+
+def finite(logits: jax.Array) -> jax.Array:
+  """Whether all logits [B, K] of an example are finite, booleans [B]."""
+  return jnp.all(jnp.isfinite(logits), axis=-1)
 
 
 def jensen_shannon(*logits: jax.Array) -> jax.Array:

@@ -55,7 +55,7 @@ class MetricWriter:
       row: `step`, scalars by name, and under `timing` what differs from
         machine to machine.
     """
-    self._file.write(json.dumps(row) + "\n")
+    self._file.write(json.dumps(row, allow_nan=False) + "\n")
     self._file.flush()
     # A checkpoint that survives a power failure finds its lines.
     os.fsync(self._file.fileno())

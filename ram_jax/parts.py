@@ -68,7 +68,9 @@ class Parts:
       else:
         started = time.monotonic()
         # Through JSON also now, so that a kept value is no other.
-        value = json.loads(json.dumps(measure(), default=_encode))
+        value = json.loads(
+          json.dumps(measure(), default=_encode, allow_nan=False)
+        )
         row = {"key": key, "name": name, "value": value}
         self._keep(row | {"seconds": time.monotonic() - started})
       return json.loads(json.dumps(row["value"]), object_hook=_decode)

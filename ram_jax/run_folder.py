@@ -281,7 +281,7 @@ def write_json(tree: Any, path: pathlib.Path) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_suffix(".part")
   with open(part, "w", encoding="utf-8") as file:
-    file.write(json.dumps(tree, indent=2) + "\n")
+    file.write(json.dumps(tree, indent=2, allow_nan=False) + "\n")
     file.flush()
     os.fsync(file.fileno())  # a power failure, too, leaves the old or the new
   part.replace(path)

@@ -1,5 +1,6 @@
 """A config made definite for this machine."""
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 from ram_jax import plugins, run_folder
 from ram_jax.attacks import sizes
 from ram_jax.interop import normalization
-from ram_jax.interop.weights import Weights
+from ram_jax.interop.weights import PRODUCER, Weights
 from ram_jax.report import tables
 
 
@@ -151,6 +152,7 @@ def _take(config: ConfigDict, weights: Weights | None) -> None:
   config.weights.notes = ()
   if not weights:
     return
+  _check_export(config, weights)
   config.weights.fingerprint = weights.fingerprint
   constants, stated = config.normalization, weights.normalization
   if not constants.mean:
@@ -165,6 +167,22 @@ def _take(config: ConfigDict, weights: Weights | None) -> None:
     who = f"given by config.normalization{preset}"
     said = f"{normalization.shown(*given)}, {who}; {said}"
   config.weights.notes = (*weights.notes, f"normalization: {said}")
+
+
+def _check_export(config: ConfigDict, weights: Weights) -> None:
+  """Rejects another network than was exported; the tensors may fit both."""
+  said = weights.metadata.get("model")
+  if weights.metadata.get("producer") != PRODUCER or not said:
+    return
+  try:
+    exported = json.loads(said)
+  except ValueError:
+    exported = said
+  if exported != config.model.to_dict():
+    raise ValueError(
+      f"the weights are an export of the network {exported}, and config.model "
+      f"is {config.model.to_dict()}: choose the network that was exported"
+    )
 
 
 def _check(config: ConfigDict) -> None:

@@ -244,7 +244,10 @@ RANGE = {
   "normalization.preset": [
     ("imagenet", "'imagenet': give --config.normalization.preset=NAME (augmix")
   ],
-  "normalization.std": [("0,1,1", "three numbers each")],
+  "normalization.std": [
+    ("0,1,1", "three numbers each"),
+    ("1e999,1,1", "three numbers each"),
+  ],
   "optimizer.learning_rate": [("0", "a finite number above 0"), ("nan", "")],
   "optimizer.momentum": [("1", "from 0 to below 1")],
   "optimizer.schedule": [("linear", "cosine_epoch, cosine_step, constant")],

@@ -2,17 +2,21 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import main as program
 from configs import standard
 from ram_jax import evaluate, exchange, plugins, settings, train
 from ram_jax.checkpoint import Checkpoints
 from ram_jax.data import digits as digits_data
-from ram_jax.interop import weights
+from ram_jax.interop import names, weights
+from ram_jax.models import preact_resnet
 from ram_jax.models.classifier import Classifier
 
 
@@ -169,6 +173,203 @@ def test_commands(run, tmp_path, capsys):
   assert "WRN-10-1" in said and "step: 4" in said
   assert program.main(["--mode=export", f"--workdir={tmp_path}", argv[2]]) == 2
   assert "must name the folder of a run" in capsys.readouterr().err
+
+
+@pytest.fixture
+def evaluated(run, tmp_path, capsys):
+  """Changes the export's tensors and evaluates the file by the command line."""
+
+  def evaluate_file(change, *overrides):
+    folder, out, _ = run
+    tensors = load_file(out)
+    change(tensors)
+    said = weights.read(out).metadata
+    save_file(tensors, tmp_path / "changed.safetensors", said)
+    code = program.main(
+      [
+        "--mode=evaluate",
+        f"--config={folder}/config.json",
+        f"--weights={tmp_path}/changed.safetensors",
+        f"--workdir={tmp_path}/changed",
+        *overrides,
+      ]
+    )
+    out, err = capsys.readouterr()
+    text = " ".join((out if code == 0 else err.splitlines()[-1]).split())
+    return code, text, tmp_path / "changed" / "results.json"
+
+  return evaluate_file
+
+
+def fill(name, value, dtype=None):
+  """Puts a number in the first place of a tensor."""
+
+  def change(tensors):
+    tensors[name] = tensors[name].astype(dtype or tensors[name].dtype)
+    tensors[name].flat[0] = value
+
+  return change
+
+
+NOT_FINITE = "1 with values that are not finite: "
+
+
+@pytest.mark.parametrize(
+  ("change", "words"),
+  [
+    (fill("conv1.weight", np.nan), NOT_FINITE + "conv1.weight (1 of 432)"),
+    (fill("fc.bias", -np.inf), NOT_FINITE + "fc.bias (1 of 10)"),
+    (fill("fc.bias", 1e300, np.float64), NOT_FINITE + "fc.bias (1 of 10)"),
+    (
+      fill("fc.bias", np.nan, ml_dtypes.bfloat16),
+      NOT_FINITE + "fc.bias (1 of 10)",
+    ),
+    (
+      fill("bn1.running_var", -0.5),
+      "1 with a negative running variance: bn1.running_var (-0.5)",
+    ),
+  ],
+)
+def test_numbers_that_no_network_can_use(evaluated, change, words):
+  code, line, results = evaluated(change)
+  assert (code, line) == (
+    2,
+    f"error: the weights cannot be used: {words}: choose another file or "
+    "checkpoint",
+  )
+  assert not results.parent.exists()
+
+
+def test_checkpoint_with_a_nan(run, tmp_path, capsys):
+  folder = shutil.copytree(run[0], tmp_path / "run")
+  (folder / "results.json").unlink()
+  checkpoints = Checkpoints(folder / "checkpoints")
+  state, _, _ = checkpoints.newest()
+  state["params"]["head"]["bias"] = np.full(10, np.nan, np.float32)
+  checkpoints.save(5, state)
+  checkpoints.close()
+  config = f"--config={folder}/config.json"
+  out = f"--out={tmp_path}/a.safetensors"
+  for argv in (["--mode=evaluate", config], ["--mode=export", out]):
+    assert program.main([*argv, f"--workdir={folder}"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+      "error: the weights of step 4 cannot be used: 1 with values that are not "
+      "finite: params/head/bias (10 of 10): choose another file or checkpoint"
+    )
+  assert not (folder / "results.json").exists()
+  assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_weights_that_overflow(evaluated):
+  def overflow(tensors):
+    tensors["fc.weight"][:] = 3e38
+
+  code, text, path = evaluated(overflow)
+  assert code == 0
+  results = json.loads(path.read_text(), parse_constant=pytest.fail)
+  total = results["clean"]["total"]
+  assert results["clean"] == {
+    "correct": 0,
+    "total": total,
+    "calibration": {},
+    "not_finite": total,
+  }
+  note = (
+    "the network's logits are not finite (NaN or infinite), which counts as "
+    f"wrong: {total} of {total} images in clean"
+  )
+  assert note in results["notes"] and note in text
+
+
+def test_export_of_another_network(evaluated):
+  code, line, _ = evaluated(lambda x: None, "--config.model.depth=16")
+  assert code == 2 and line.startswith(
+    "error: the weights are an export of the network {'depth': 10, 'name': "
+    "'wide_resnet', 'widen_factor': 1}, and config.model is {'depth': 16, "
+  )
+
+
+@pytest.fixture(scope="module")
+def preact(tmp_path_factory):
+  """State_dicts of zeros, with and without the last normalisation."""
+  folder, paths = tmp_path_factory.mktemp("preact"), {}
+  for variant in ("robustbench", "fast"):
+    module = preact_resnet.Model(10, (0,) * 3, (1,) * 3, variant=variant)
+    made = jax.eval_shape(
+      lambda m=module: m.init(jax.random.key(0), np.zeros((1, 8, 8, 3)), False)
+    )
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float16), made)
+    tensors = names.to_torch(module, zeros["params"], zeros["batch_stats"])
+    paths[variant] = folder / f"{variant}.safetensors"
+    save_file(tensors, paths[variant])
+  return paths
+
+
+ALIKE = (
+  ", and 2 networks have these tensors but different logits: say in the config "
+  "string which it is, model=preact_resnet18_rice (locuslab/robust_overfitting;"
+  " RobustBench's Rice2020Overfitting, Kireev2021Effectiveness, "
+  "Addepalli2021Towards) or model=preact_resnet18_fast "
+  "(locuslab/fast_adversarial)"
+)
+
+
+@pytest.mark.parametrize(
+  ("file", "model", "words"),
+  [
+    ("fast", "preact_resnet18", ALIKE),
+    ("fast", "wrn_10_1", ALIKE),
+    ("robustbench", "preact_resnet18_rice", ", model=preact_resnet18 (Robust"),
+    ("robustbench", "preact_resnet18_fast", ", model=preact_resnet18 (Robust"),
+  ],
+)
+def test_file_of_another_preact_resnet(
+  preact, tmp_path, capsys, file, model, words
+):
+  configs = program.command_line.CONFIGS
+  argv = [
+    "--mode=evaluate",
+    f"--config={configs}/standard.py:smoke,dataset=digits,model={model}",
+    f"--weights={preact[file]}",
+    "--config.normalization.mean=0,0,0",
+    "--config.normalization.std=1,1,1",
+    f"--workdir={tmp_path}/run",
+  ]
+  assert program.main(argv) == 2
+  line = capsys.readouterr().err.splitlines()[-1]
+  assert f"they look like PreActResNet-18 for 10 classes{words}" in line
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+  ("file", "model", "notes"),
+  [
+    ("robustbench", "preact_resnet18", []),
+    (
+      "fast",
+      "preact_resnet18_rice",
+      ["preact_resnet18_rice, as given; the tensors fit preact_resnet18_fast"],
+    ),
+    (
+      "fast",
+      "preact_resnet18_fast",
+      ["preact_resnet18_fast, as given; the tensors fit preact_resnet18_rice"],
+    ),
+  ],
+)
+def test_named_preact_resnet_is_taken(
+  monkeypatch, preact, tmp_path, file, model, notes
+):
+  monkeypatch.setattr(
+    evaluate, "run", lambda config, evaluation, *rest, **about: evaluation
+  )
+  config = standard.get_config(f"smoke,dataset=digits,model={model}")
+  config.normalization.update({"mean": (0, 0, 0), "std": (1, 1, 1)})
+  config.weights.measured = str(preact[file])
+  module = exchange.evaluate_weights(config, tmp_path / "run").module
+  assert names.assumptions(module) == [
+    f"the network is taken to be {note}, too" for note in notes
+  ]
 
 
 def test_weights_of_others_have_no_method(run):

@@ -90,6 +90,12 @@ def test_correct_for_classes_and_probabilities():
   assert losses.correct(z, p).tolist() == [1, 0, 1]
 
 
+def test_logits_that_are_not_finite_are_wrong():
+  bad = [[jnp.nan, 2, 1], [jnp.inf, 2, 1], [3, -jnp.inf, 1], [3, 1, jnp.nan]]
+  z = jnp.asarray([*bad, [3, 2, 1]])
+  assert losses.correct(z, jnp.zeros(5, int)).tolist() == [0, 0, 0, 0, 1]
+
+
 def test_jensen_shannon_of_two_equals_scipy(x64):
   a, b = draw(8, 10), draw(8, 10, seed=1)
   ours = losses.jensen_shannon(jnp.asarray(a), jnp.asarray(b))

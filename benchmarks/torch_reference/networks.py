@@ -1,7 +1,7 @@
 """The networks in PyTorch, with the names that their checkpoints use.
 
-A state_dict of `ResNet` fits torchvision's networks, one of `WideResNet` those
-of AugMix and RobustBench, one of `PreActResNet` RobustBench's. Every network
+A state_dict of `ResNet` fits torchvision's networks, one of `WideResNet`
+RobustBench's, one of `PreActResNet` RobustBench's and locuslab's. Every network
 takes pixels in [0, 1] and normalises them itself; the constants are no part of
 its state_dict.
 """
@@ -250,17 +250,25 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet(nn.Module):
-  """PreActResNet-18 (arXiv 1603.05027), in RobustBench's kinds."""
+  """PreActResNet-18 (arXiv 1603.05027), in three variants.
+
+  "robustbench" has neither a normalisation after the last block nor shortcuts
+  that start after a block's first ReLU, "rice" both, "fast" the first alone.
+  """
 
   def __init__(
     self,
     num_classes: int,
     mean: Sequence[float],
     std: Sequence[float],
-    final_norm: bool = False,
-    activated_shortcut: bool = False,
+    variant: str = "robustbench",
   ) -> None:
     super().__init__()
+    final_norm, activated_shortcut = {
+      "robustbench": (False, False),
+      "rice": (True, True),
+      "fast": (True, False),
+    }[variant]
     self.normalize = Normalize(mean, std)
     self.conv1 = conv(3, 64, 3)
     inputs = 64

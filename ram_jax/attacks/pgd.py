@@ -149,6 +149,39 @@ class Attack:
     return value
 
 
+def finite_gradients(
+  model: Callable[[jax.Array], jax.Array],
+) -> Callable[[jax.Array], jax.Array]:
+  """The same model for an attack, with gradients that are numbers.
+
+  A gradient that is NaN would make the attacked image NaN, which proves nothing
+  of the network. As 0 it leaves the image where it is: for good where the
+  logits there are NaN, and the attack has found what it looks for. Training
+  does without this, so that such a gradient ends it.
+
+  Args:
+    model: images -> logits [B, K]; a pytree.
+
+  Returns:
+    A pytree of the same logits; of its gradient by the images, NaN is 0 and
+    infinities are the largest numbers.
+  """
+  return jax.tree_util.Partial(_on_finite_gradients, model)
+
+
+def _on_finite_gradients(model: Callable, images: jax.Array) -> jax.Array:
+  return model(_pass(images))
+
+
+@jax.custom_vjp
+def _pass(images: jax.Array) -> jax.Array:
+  """The images; on the way back nothing but numbers."""
+  return images
+
+
+_pass.defvjp(lambda x: (x, None), lambda _, g: (jnp.nan_to_num(g),))
+
+
 def _judge(
   logits: jax.Array, targets: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from ram_jax import keys as keys_lib
 from ram_jax import losses, parallel
-from ram_jax.attacks.pgd import Attack
-from ram_jax.evaluators import attack_checks, clean
+from ram_jax.attacks.pgd import Attack, finite_gradients
+from ram_jax.evaluators import attack_checks, clean, correctness
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 from ram_jax.parts import Part, fresh
@@ -74,8 +74,9 @@ class Evaluator:
 
     Returns:
       `attack` (how the numbers were got); `by_epsilon`, a list of `epsilon`,
-      `correct` (bool [N]), `total`; and `checks`: `images`, numbers of
-      `attack_checks`, and `warnings`, sentences.
+      `correct` (bool [N]), `total`, and where there are any the number
+      `not_finite` of attacked images whose logits are not finite; and `checks`:
+      `images`, numbers of `attack_checks`, and `warnings`, sentences.
     """
     batch = {"images": images, "labels": labels}
     rows = []
@@ -85,8 +86,9 @@ class Evaluator:
       )
       shared = parallel.replicate((attack, key)) + (model,)
       measure = functools.partial(_robust, shared, batch, self.batch_size)
-      correct = part(str(epsilon), measure)
-      row = {"epsilon": epsilon, "correct": correct, "total": len(labels)}
+      found = part(str(epsilon), measure)
+      row = {"epsilon": epsilon, "correct": found["correct"]}
+      row |= {"total": len(labels)} | correctness.not_finite(found["finite"])
       rows.append(row)
     results = {"attack": self.describe(), "by_epsilon": rows}
     if self.check_images:
@@ -108,7 +110,7 @@ class Evaluator:
     # No more than is needed, and a multiple of the devices.
     size = min(self.batch_size, -(-count // devices) * devices)
 
-    def measure(attack: Attack, epsilon: float) -> np.ndarray:
+    def measure(attack: Attack, epsilon: float) -> dict[str, np.ndarray]:
       attack = attack.replace(
         epsilon=epsilon, step_size=epsilon * self.relative_step_size
       )
@@ -143,8 +145,13 @@ def _robust(
   shared: tuple[Attack, jax.Array, Classifier],
   positions: jax.Array,
   batch: dict[str, jax.Array],
-) -> jax.Array:
+) -> dict[str, jax.Array]:
+  """`correct` and `finite`, the logits, of the attacked images, bools [b]."""
   attack, key, model = shared
   keys = keys_lib.per_example(key, positions)
   images, labels = dequantise(batch["images"]), batch["labels"]
-  return losses.correct(model(attack(keys, images, labels, model)), labels)
+  logits = model(attack(keys, images, labels, finite_gradients(model)))
+  return {
+    "correct": losses.correct(logits, labels),
+    "finite": losses.finite(logits),
+  }

@@ -21,6 +21,7 @@ import numpy as np
 from ram_jax import losses, parallel
 from ram_jax.attacks.norms import l2_norm
 from ram_jax.attacks.pgd import Attack
+from ram_jax.evaluators import correctness
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 
@@ -77,7 +78,7 @@ def probe(
   attack: Attack,
   by_epsilon: Mapping[float, Correct],
   clean: Correct,
-  measure: Callable[[Attack, float], Correct],
+  measure: Callable[[Attack, float], dict[str, np.ndarray]],
 ) -> tuple[dict[str, Any], list[str]]:
   """Attacks some images with more and with less than the attack.
 
@@ -85,7 +86,8 @@ def probe(
     attack: the attack.
     by_epsilon: of these images under it.
     clean: of these images, unchanged.
-    measure: (attack, epsilon) -> of these images.
+    measure: (attack, epsilon) -> `correct` and `finite`, the logits, of these
+      images, bool [n].
 
   Returns:
     What was measured, for results.json, and a sentence for each sign that the
@@ -97,8 +99,10 @@ def probe(
   moved = [epsilon for epsilon in sorted(by_epsilon) if epsilon > 0]
   measured["noise"] = []
   for epsilon in moved:
-    random, attacked = measure(noise, epsilon), by_epsilon[epsilon]
+    under_noise = measure(noise, epsilon)
+    random, attacked = under_noise["correct"], by_epsilon[epsilon]
     row = {"epsilon": epsilon, "correct": int(random.sum())}
+    row |= correctness.not_finite(under_noise["finite"])
     measured["noise"].append(row)
     none_gained = epsilon == moved[-1] and random.sum() <= attacked.sum() > 0
     if rises(random, attacked) or none_gained:
@@ -111,8 +115,10 @@ def probe(
     half = clean.sum() / 2
     epsilon = min(moved, key=lambda e: abs(by_epsilon[e].sum() - half))
     longer, once = attack.replace(steps=2 * attack.steps), by_epsilon[epsilon]
-    twice = measure(longer, epsilon)
+    under_longer = measure(longer, epsilon)
+    twice = under_longer["correct"]
     counts = {"correct": int(twice.sum()), "correct_before": int(once.sum())}
+    counts |= correctness.not_finite(under_longer["finite"])
     measured["longer"] = {"name": longer.label, "epsilon": epsilon} | counts
     if rises(once, twice):
       found.append(
@@ -139,13 +145,14 @@ def probe_model(
     _logits_and_gradients(model, batch, batch_size) for _ in range(2)
   )
   flat = int(np.sum(~(norms >= TINY)))  # NaN leads nowhere either
-  changed = int(np.sum(np.any(logits != again, axis=-1)))
+  same = (logits == again) | (np.isnan(logits) & np.isnan(again))
+  changed = int(np.sum(~np.all(same, axis=-1)))
   measured = {"zero_gradients": flat, "changed_logits": changed}
   found = []
   if flat:
     found.append(
       f"the gradient of {flat} of {len(norms)} clean images is zero (L2 norm "
-      f"below {TINY:g}), so that gradients cannot lead the attack"
+      f"below {TINY:g}) or not finite, so that gradients cannot lead the attack"
     )
   if changed:
     found.append(
@@ -174,7 +181,11 @@ def _percent(correct: Correct) -> str:
 def _logits_and_gradients(
   model: Classifier, positions: jax.Array, batch: dict[str, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-  """Logits [b,K], and the norm [b] of the loss's gradient by the pixels."""
+  """Logits [b,K], and the norm [b] of the loss's gradient by the pixels.
+
+  The norm is NaN where an entry is not finite. Where all are, it may be
+  infinite: the attack scales a gradient before it squares it.
+  """
   del positions
 
   def loss(images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -183,4 +194,5 @@ def _logits_and_gradients(
 
   images = dequantise(batch["images"])
   gradient, logits = jax.grad(loss, has_aux=True)(images)
-  return logits, l2_norm(gradient).ravel()
+  usable = jnp.isfinite(gradient).all(axis=(1, 2, 3))
+  return logits, jnp.where(usable, l2_norm(gradient).ravel(), jnp.nan)

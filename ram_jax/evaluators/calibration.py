@@ -1,10 +1,12 @@
 """How far confidences are from accuracies, over a whole test set."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 BIN_SIZE = 100  # images in an adaptive bin, as in PixMix's code
+NAMES = ("rms", "ece", "nll", "brier")  # of results.json
 EQUAL_BINS = 15  # Guo et al., "On Calibration of Modern Neural Networks", 2017
 
 
@@ -16,15 +18,17 @@ def summary(measured: Mapping[str, np.ndarray]) -> dict[str, float]:
       `brier` in [0,2], as from `clean.measure`.
 
   Returns:
-    `rms` and `ece` in [0,1], `nll` and `brier` (means over the images).
+    `rms` and `ece` in [0,1], `nll` and `brier` (means over the images);
+    without what is not finite, as JSON has no such number.
   """
   pair = measured["confidence"], measured["correct"]
-  return {
+  found = {
     "rms": rms_error(*pair),
     "ece": expected_error(*pair),
     "nll": float(np.mean(measured["nll"], dtype=np.float64)),
     "brier": float(np.mean(measured["brier"], dtype=np.float64)),
   }
+  return {name: x for name, x in found.items() if math.isfinite(x)}
 
 
 def rms_error(confidence: np.ndarray, correct: np.ndarray) -> float:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ram_jax import losses, parallel
-from ram_jax.evaluators import calibration
+from ram_jax.evaluators import calibration, correctness
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 from ram_jax.parts import Part, fresh
@@ -43,7 +43,7 @@ class Evaluator:
       part: keeps what was measured (`parts.Parts.of`).
 
     Returns:
-      `correct` (bool [N]), `total` and `calibration`.
+      As `measure`.
     """
     del key
     batch = images, labels, self.batch_size
@@ -62,7 +62,8 @@ def measure(
     batch_size: examples at once over all devices.
 
   Returns:
-    `correct` (bool [N]), `total` and `calibration`.
+    `correct` (bool [N]), `total`, `calibration` and, where there are any, the
+    number `not_finite` of images whose logits are not finite.
   """
   batch = {"images": images, "labels": labels}
   measured = per_example(model, batch, batch_size)
@@ -70,7 +71,7 @@ def measure(
     "correct": measured["correct"],
     "total": len(labels),
     "calibration": calibration.summary(measured),
-  }
+  } | correctness.not_finite(measured["finite"])
 
 
 @parallel.per_example
@@ -85,9 +86,10 @@ def per_example(
     batch: `images` uint8 [b,H,W,C] and `labels` int32 [b].
 
   Returns:
-    `correct` (bool), `confidence` (the largest probability), `nll` (negative
-    log-likelihood of the label, in nats) and `brier`, sum_k (p_k - y_k)^2 over
-    the classes, in [0,2] (Brier 1950, equation 2).
+    `correct` and `finite`, the logits (bool), `confidence` (the largest
+    probability), `nll` (negative log-likelihood of the label, in nats) and
+    `brier`, sum_k (p_k - y_k)^2 over the classes, in [0,2] (Brier 1950,
+    equation 2).
   """
   del positions
   logits, labels = model(dequantise(batch["images"])), batch["labels"]
@@ -95,6 +97,7 @@ def per_example(
   truth = jax.nn.one_hot(labels, logits.shape[-1])
   return {
     "correct": losses.correct(logits, labels),
+    "finite": losses.finite(logits),
     "confidence": jnp.max(probabilities, axis=-1),
     "nll": losses.cross_entropy(logits, labels),
     "brier": jnp.sum((probabilities - truth) ** 2, axis=-1),

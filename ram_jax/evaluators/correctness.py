@@ -6,9 +6,12 @@ correct.npz its bits, for paired tests.
 
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+from ram_jax.evaluators import calibration
 
 
 def counted(measured: Any, name: str, bits: dict[str, np.ndarray]) -> Any:
@@ -35,6 +38,67 @@ def counted(measured: Any, name: str, bits: dict[str, np.ndarray]) -> Any:
   correct = measured["correct"]
   bits["/".join([name, *map(str, before)])] = np.packbits(correct)
   return measured | {"correct": int(correct.sum())}
+
+
+def not_finite(finite: np.ndarray) -> dict[str, int]:
+  """The entry of a row of results.json that counts images without a prediction.
+
+  Args:
+    finite: whether the logits are finite, bool [N].
+
+  Returns:
+    `not_finite`, the number of the others; empty where there is none.
+  """
+  count = int(np.sum(~finite))
+  return {"not_finite": count} if count else {}
+
+
+def warnings(results: dict[str, Any]) -> list[str]:
+  """Sentences about logits and calibrations that are not finite.
+
+  Args:
+    results: of results.json, by evaluator.
+
+  Returns:
+    One sentence for each kind, none where all is finite.
+  """
+  counts, left_out = [], []
+  for name, part in results.items():
+    rows = [row for row in _rows(part, {}) if row.get("not_finite")]
+    if rows:
+      worst = max(rows, key=lambda row: row["not_finite"] / row["total"])
+      most = "up to " if len(rows) > 1 else ""
+      counts.append(
+        f"{most}{worst['not_finite']} of {worst['total']} images in {name}"
+      )
+    calibrations = [
+      r["calibration"] for r in _rows(part, {}) if "calibration" in r
+    ]
+    if any(set(calibration.NAMES) - c.keys() for c in calibrations):
+      left_out.append(name)
+  found = []
+  if counts:
+    found.append(
+      "the network's logits are not finite (NaN or infinite), which counts as "
+      f"wrong: {', '.join(counts)}"
+    )
+  if left_out:
+    found.append(
+      "calibration that is not finite is left out: " + ", ".join(left_out)
+    )
+  return found
+
+
+def _rows(tree: Any, above: dict[str, Any]) -> Iterator[dict[str, Any]]:
+  """Every dict of an evaluator's results, with the `total` it counts from."""
+  if isinstance(tree, list):
+    for part in tree:
+      yield from _rows(part, above)
+  if isinstance(tree, dict):
+    total = {"total": tree.get("total", tree.get("images", above.get("total")))}
+    yield tree | total
+    for part in tree.values():
+      yield from _rows(part, total)
 
 
 def write(bits: dict[str, np.ndarray], path: pathlib.Path) -> None:

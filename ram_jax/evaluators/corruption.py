@@ -96,11 +96,11 @@ class Evaluator:
     Returns:
       `label`, `generated` (by this program; then also `seed`),
       `by_corruption`, a list of `corruption`, `severity`, `correct` (bool [N]),
-      `total`, `calibration`, `missing` (reason by name), where a corruption
-      is, and `notes`, where there are more images than in the test set; for
-      the figures `pictures`: the first image at every severity, uint8
-      [5,H,W,C] by corruption, where all five are measured. None where nothing
-      is asked for.
+      `total`, `calibration` and perhaps `not_finite` (as `clean.measure`),
+      `missing` (reason by name), where a corruption is, and `notes`, where
+      there are more images than in the test set; for the figures `pictures`:
+      the first image at every severity, uint8 [5,H,W,C] by corruption, where
+      all five are measured. None where nothing is asked for.
     """
     del key
     if self.folder or self.tfds_dir:

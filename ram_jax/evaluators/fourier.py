@@ -16,6 +16,7 @@ import numpy as np
 
 from ram_jax import keys as keys_lib
 from ram_jax import losses, parallel
+from ram_jax.evaluators import correctness
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 from ram_jax.parts import Part, fresh
@@ -63,33 +64,39 @@ class Evaluator:
 
     Returns:
       `norm`, `total` (images) and `wrong`, H lists of W counts, the lowest
-      frequency in the middle (where numpy's fftshift brings it); None where
-      `images` is 0.
+      frequency in the middle (where numpy's fftshift brings it); where logits
+      are not finite under a wave, `not_finite`, the most images with such
+      logits under one wave. None where `images` is 0.
     """
     if not self.images:
       return None
     batch = {"images": images[: self.images], "labels": labels[: self.images]}
     size = images.shape[1:3]
-    wrong = np.zeros(size, int)
+    wrong, most = np.zeros(size, int), {}
     for frequency in half_plane(*size):
-      count = functools.partial(
+      measure = functools.partial(
         self._count, model, batch, key, np.array(frequency)
       )
-      found = part(str(frequency), count)
+      found = part(str(frequency), measure)
+      count = found.pop("wrong")
       # A real image has both or none: frequency (-y, -x) is the same wave.
       for sign in (1, -1):
         place = [
           (sign * f + n // 2) % n for f, n in zip(frequency, size, strict=True)
         ]
-        wrong[tuple(place)] = found
+        wrong[tuple(place)] = count
+      most = max(most, found, key=lambda counts: sum(counts.values()))
     total = len(batch["labels"])
-    return {"norm": self.norm, "total": total, "wrong": wrong.tolist()}
+    results = {"norm": self.norm, "total": total, "wrong": wrong.tolist()}
+    return results | most
 
   def _count(
     self, model: Classifier, batch: Any, key: jax.Array, frequency: np.ndarray
-  ) -> int:
+  ) -> dict[str, int]:
     shared = parallel.replicate((key, frequency, self.norm))
-    return int(_wrong((*shared, model), batch, self.batch_size).sum())
+    found = _judged((*shared, model), batch, self.batch_size)
+    wrong = {"wrong": int(np.sum(~found["correct"]))}
+    return wrong | correctness.not_finite(found["finite"])
 
 
 def half_plane(height: int, width: int) -> Iterator[tuple[int, int]]:
@@ -133,11 +140,12 @@ def wave(frequency: jax.Array, height: int, width: int) -> jax.Array:
 
 
 @parallel.per_example
-def _wrong(
+def _judged(
   shared: tuple[jax.Array, jax.Array, jax.Array, Classifier],
   positions: jax.Array,
   batch: dict[str, jax.Array],
-) -> jax.Array:
+) -> dict[str, jax.Array]:
+  """`correct` and `finite`, the logits, under one wave, bools [b]."""
   key, frequency, norm, model = shared
   images = dequantise(batch["images"])
   _, height, width, channels = images.shape
@@ -148,4 +156,7 @@ def _wrong(
   basis = wave(frequency, height, width)[:, :, None]
   moved = images + norm * signs[:, None, None, :] * basis
   logits = model(jnp.clip(moved, 0, 1))
-  return ~losses.correct(logits, batch["labels"])
+  return {
+    "correct": losses.correct(logits, batch["labels"]),
+    "finite": losses.finite(logits),
+  }

@@ -1,7 +1,9 @@
 """Pre-activation residual networks for small images, PreActResNet-18."""
 
+import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +14,49 @@ from ram_jax.models.batch_norm import BatchNorm
 
 WIDTHS = (64, 128, 256, 512)
 BLOCKS = 2  # in each stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """One of the networks that are called PreActResNet-18.
+
+  Attributes:
+    final_norm: normalisation and ReLU after the last block; RobustBench's
+      `bn_before_fc`.
+    activated_shortcut: shortcuts start from the first activation of their
+      block, not from its input. Tensors do not show it.
+    model: the config's name of it.
+    origin: whose networks these are.
+  """
+
+  final_norm: bool
+  activated_shortcut: bool
+  model: str
+  origin: str
+
+
+VARIANTS: Mapping[str, Variant] = {
+  # architectures/resnet.py: PreActResNet18()
+  "robustbench": Variant(
+    False,
+    False,
+    "preact_resnet18",
+    "RobustBench's PreActResNet18, Wong2020Fast, Andriushchenko2020Under"
+    "standing",
+  ),
+  # preactresnet.py; in RobustBench PreActBlockV2, or out_shortcut=True
+  "rice": Variant(
+    True,
+    True,
+    "preact_resnet18_rice",
+    "locuslab/robust_overfitting; RobustBench's Rice2020Overfitting, "
+    "Kireev2021Effectiveness, Addepalli2021Towards",
+  ),
+  # CIFAR10/preact_resnet.py
+  "fast": Variant(
+    True, False, "preact_resnet18_fast", "locuslab/fast_adversarial"
+  ),
+}
 
 
 class Block(nn.Module):
@@ -52,23 +97,16 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-  """PreActResNet-18 as in RobustBench (architectures/resnet.py).
+  """PreActResNet-18, in the variants of which there are checkpoints.
 
   The network of arXiv 1603.05027 for CIFAR: a 3x3 stem, four stages of two
-  blocks with 64 to 512 channels. Its checkpoints come in kinds, which the two
-  fields below name. The default is that of Wong2020Fast and
-  Andriushchenko2020Understanding; both fields True is Rice2020Overfitting's,
-  Kireev2021Effectiveness's and Addepalli2021Towards'. A file shows whether it
-  has the last normalisation, but not where its shortcuts start.
+  blocks with 64 to 512 channels.
 
   Attributes:
     num_classes: outputs.
     mean: mean of the data per channel, in [0, 1].
     std: standard deviation of the data per channel, in [0, 1].
-    final_norm: normalisation and ReLU after the last block; RobustBench's
-      `bn_before_fc`.
-    activated_shortcut: shortcuts start from the first activation of their
-      block, not from its input; RobustBench's `out_shortcut` and PreActBlockV2.
+    variant: a key of `VARIANTS`.
     axis_name: device axis over which batch normalisation shares statistics.
     dtype: type of the convolutions; parameters and logits keep the default.
   """
@@ -76,10 +114,17 @@ class Model(nn.Module):
   num_classes: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
-  final_norm: bool = False
-  activated_shortcut: bool = False
+  variant: str = "robustbench"
   axis_name: str | None = None
   dtype: Any = None
+
+  def __post_init__(self) -> None:
+    if self.variant not in VARIANTS:
+      raise ValueError(
+        f"variant {self.variant!r} is unknown: choose one of "
+        f"{', '.join(VARIANTS)}"
+      )
+    super().__post_init__()
 
   @property
   def label(self) -> str:
@@ -88,6 +133,7 @@ class Model(nn.Module):
 
   def setup(self) -> None:
     """Builds the layers."""
+    variant = VARIANTS[self.variant]
     # All initial values are PyTorch's own: RobustBench's code sets none.
     self.stem = layers.conv(
       WIDTHS[0], 3, dtype=self.dtype, kernel_init=layers.TORCH_DEFAULT
@@ -97,7 +143,7 @@ class Model(nn.Module):
         Block(
           width,
           stride=2 if stage > 0 and index == 0 else 1,
-          activated_shortcut=self.activated_shortcut,
+          activated_shortcut=variant.activated_shortcut,
           axis_name=self.axis_name,
           dtype=self.dtype,
         )
@@ -106,7 +152,7 @@ class Model(nn.Module):
       for stage, width in enumerate(WIDTHS)
     ]
     # In full precision: features and logits are not rounded to bfloat16.
-    self.norm = BatchNorm(self.axis_name) if self.final_norm else None
+    self.norm = BatchNorm(self.axis_name) if variant.final_norm else None
     bound = 1 / math.sqrt(WIDTHS[-1])
     self.head = layers.linear(
       self.num_classes,

@@ -233,7 +233,7 @@ def write(
   folder.mkdir(parents=True, exist_ok=True)
   texts = {
     "claims.md": "# The paper's sentences\n\n" + claims.table().markdown(),
-    "claims.json": json.dumps(claims.tree(), indent=2) + "\n",
+    "claims.json": json.dumps(claims.tree(), indent=2, allow_nan=False) + "\n",
   }
   paths = []
   for name, text in texts.items():

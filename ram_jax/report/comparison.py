@@ -62,7 +62,7 @@ def write(
   title = f"# {literal(found.label)} beside {literal(theirs.name)}\n\n"
   texts = {
     ".md": title + _table(found).markdown(),
-    ".json": json.dumps(_tree(found), indent=2) + "\n",
+    ".json": json.dumps(_tree(found), indent=2, allow_nan=False) + "\n",
   }
   paths = []
   for ending, text in texts.items():

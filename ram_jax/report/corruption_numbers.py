@@ -177,14 +177,20 @@ def clean_calibration(results: Mapping[str, Any], key: str) -> float | None:
 
 
 def corrupted_calibration(results: Mapping[str, Any], key: str) -> float | None:
-  """Its mean over the corruptions of `headline` and their severities."""
+  """Its mean over the corruptions of `headline` and their severities.
+
+  None also where one of them was not finite: the mean of the others would be of
+  fewer images than that of another run.
+  """
   names = headline_names(results)
   values = [
-    row["calibration"][key]
+    row["calibration"].get(key)
     for row in rows(results)
-    if row["corruption"] in names and key in row.get("calibration", {})
+    if row["corruption"] in names and "calibration" in row
   ]
-  return sum(values) / len(values) if values else None
+  if None in values or not values:
+    return None
+  return sum(values) / len(values)
 
 
 def _error(counts: Counts) -> float:

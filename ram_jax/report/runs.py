@@ -6,6 +6,7 @@ damaged or foreign file is refused, before a wrong number reaches a table.
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -109,7 +110,7 @@ def _read_results(path: pathlib.Path) -> dict[str, Any]:
   if not path.is_file():
     raise FileNotFoundError(f"no results in {str(path)!r}: {again}")
   try:
-    results = json.loads(path.read_bytes())
+    results = json.loads(path.read_bytes(), parse_constant=_no_number)
   except (ValueError, RecursionError) as error:
     raise ValueError(
       f"{str(path)!r} is not whole JSON ({error}): {again}"
@@ -126,6 +127,11 @@ def _read_results(path: pathlib.Path) -> dict[str, Any]:
   if problem:
     raise ValueError(f"{str(path)!r}: {problem}: {again}")
   return results
+
+
+def _no_number(name: str) -> None:
+  """Rejects NaN, Infinity and -Infinity, which Python's reader would take."""
+  raise ValueError(f"{name} is no number of JSON")
 
 
 def _problems(results: dict[str, Any]) -> Iterator[str]:
@@ -177,7 +183,7 @@ def _row_problems(part: str, row: dict[str, Any]) -> Iterator[str]:
     if not (isinstance(name, str) and type(severity) is int):
       yield f"{part} has a row without name and severity: {row}"
   for value in row.get("calibration", {}).values():
-    if type(value) not in (int, float):
+    if type(value) not in (int, float) or not math.isfinite(value):
       yield f"{part} needs numbers in 'calibration': {row}"
 
 
@@ -205,7 +211,8 @@ def _read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     if not line:
       continue
     try:
-      row = metrics.checked(json.loads(line), "step", "epoch")
+      row = json.loads(line, parse_constant=_no_number)
+      row = metrics.checked(row, "step", "epoch")
       by_step[row["step"]] = row
     except (ValueError, RecursionError) as error:
       # Without its newline the last line is one that a running or killed job

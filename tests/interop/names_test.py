@@ -1,11 +1,11 @@
 """Names, shapes and logits of the networks of others, and what does not fit.
 
 originals.json was made with PyTorch 2.13 by the original code: torchvision
-0.29's (stem and pooling replaced as the paper's author does), AugMix's, and
-RobustBench's. `entries` and `sha256` are of the state_dict's sorted lines
-"name [shape] type". `logits` are of one image in float64, in evaluation mode,
-with weights and images drawn as by `value` and `logits` below; the generator is
-numpy's frozen one. All networks have 7 classes.
+0.29's (stem and pooling replaced as the paper's author does), AugMix's,
+RobustBench's, and locuslab/fast_adversarial's. `entries` and `sha256` are of
+the state_dict's sorted lines "name [shape] type". `logits` are of one image in
+float64, in evaluation mode, with weights and images drawn as by `value` and
+`logits` below; the generator is numpy's frozen one. All have 7 classes.
 """
 
 import hashlib
@@ -36,8 +36,8 @@ def network(kind, *fields):
     "wrn": lambda depth=10, width=1: wide_resnet.Model(
       7, **STATISTICS, depth=depth, widen_factor=width
     ),
-    "preact": lambda norm=False, activated=False: preact_resnet.Model(
-      7, **STATISTICS, final_norm=norm, activated_shortcut=activated
+    "preact": lambda variant="robustbench": preact_resnet.Model(
+      7, **STATISTICS, variant=variant
     ),
   }[kind](*fields)
 
@@ -55,11 +55,8 @@ OURS = {
   "robustbench WRN-28-10": (network("wrn", 28, 10), 0),
   "robustbench WRN-28-10 sub_block1": (network("wrn", 28, 10), 0),
   "robustbench PreActResNet-18": (network("preact"), 0),
-  "robustbench PreActResNet-18 V2": (network("preact", True, True), 0),
-  "robustbench PreActResNet-18 out_shortcut": (
-    network("preact", False, True),
-    0,
-  ),
+  "robustbench PreActResNet-18 V2": (network("preact", "rice"), 0),
+  "fast_adversarial PreActResNet-18": (network("preact", "fast"), 0),
 }
 
 
@@ -138,12 +135,14 @@ def test_logits_are_the_originals(x64, original, choose):
 
 
 def random_bits(variables):
-  """Every bit pattern that may occur, not numbers and zero's signs included."""
+  """Every bit pattern of a finite number from 0 on, and zero's signs."""
   rng = np.random.default_rng(0)
-  return jax.tree.map(
-    lambda x: np.frombuffer(rng.bytes(x.nbytes), x.dtype).reshape(x.shape),
-    variables,
-  )
+
+  def draw(x):
+    bits = np.frombuffer(rng.bytes(x.nbytes), x.dtype).reshape(x.shape)
+    return np.where(np.isfinite(bits), abs(bits), -0.0).astype(x.dtype)
+
+  return jax.tree.map(draw, variables)
 
 
 def same_bits(ours, theirs):
@@ -163,7 +162,7 @@ def same_bits(ours, theirs):
     (network("wrn", 16, 2), 0),
     (network("wrn", 16, 2), 1),
     (network("preact"), 0),
-    (network("preact", True, True), 0),
+    (network("preact", "rice"), 0),
   ],
 )
 def test_round_trips_are_exact(module, place, double, choose):
@@ -243,7 +242,7 @@ def test_counters_may_be_absent_but_no_other():
     (network("wrn"), network("resnet", 50, 2), "look like WRN-50-2 for 7"),
     (network("preact"), network("resnet", 50), "look like ResNet-50 for 7"),
     (network("resnet"), network("preact"), "look like PreActResNet-18 for 7"),
-    (network("preact"), network("preact", True), "7 classes with final_norm=T"),
+    (network("preact"), network("preact", "fast"), "say in the config string"),
     (network("preact"), network("resnet"), "look like ResNet-18 for 7 classes"),
   ],
 )

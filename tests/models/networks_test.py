@@ -150,13 +150,24 @@ def torch_wrn(t, images, blocks):
     ),
     *(
       (
-        NETWORKS["preact_18"](7, final_norm=norm, activated_shortcut=activated),
+        NETWORKS["preact_18"](7, variant=variant),
         functools.partial(torch_preact_18, norm=norm, activated=activated),
       )
-      for norm, activated in [(False, False), (True, True)]
+      for variant, norm, activated in [
+        ("robustbench", False, False),
+        ("rice", True, True),
+        ("fast", True, False),
+      ]
     ),
   ],
-  ids=["resnet_18", "wrn_10_1", "wrn_16_2", "preact_18", "preact_18_both"],
+  ids=[
+    "resnet_18",
+    "wrn_10_1",
+    "wrn_16_2",
+    "preact_18",
+    "preact_18_rice",
+    "preact_18_fast",
+  ],
 )
 def test_logits_equal_torch(x64, model, theirs):
   pytest.importorskip("torch")
@@ -300,7 +311,7 @@ def test_bfloat16_convolves_so_and_keeps_the_rest():
 
 @pytest.mark.parametrize(
   ("name", "fields"),
-  [("resnet_18", {}), ("wrn_10_1", {}), ("preact_18", {"final_norm": True})],
+  [("resnet_18", {}), ("wrn_10_1", {}), ("preact_18", {"variant": "rice"})],
 )
 def test_x64_leaves_nothing_in_single_precision(x64, name, fields):
   model = NETWORKS[name](10, **fields)
@@ -323,6 +334,7 @@ def test_x64_leaves_nothing_in_single_precision(x64, name, fields):
     (lambda: NETWORKS["resnet_18"](10, depth=34), r"one of \[18, 50\]"),
     (lambda: NETWORKS["resnet_18"](10, width_factor=2), "width_factor 2"),
     (lambda: NETWORKS["resnet_50"](10, width_factor=0), "width_factor 0"),
+    (lambda: NETWORKS["preact_18"](10, variant="x"), "robustbench, rice, fast"),
   ],
 )
 def test_networks_that_do_not_exist_are_explained(build, message):

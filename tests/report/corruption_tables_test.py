@@ -100,6 +100,11 @@ def test_calibration_clean_and_over_the_15(make_full_run):
     *("0.060", "0.030", "1.500", "1.000"),
   )
   assert table.rows[0][:2] == ("A (2 seeds)", "0.050 (0.050-0.050)")
+  # One that was not finite and was left out: no mean of the others.
+  some = make_full_run("D")
+  del some.results["corruption"]["by_corruption"][0]["calibration"]["nll"]
+  table = corruption_tables.calibration([some, make_full_run("E")])
+  assert table.rows[0][5:] == ("0.060", "0.030", "-", "1.000")
   bare = make_full_run("C", clean={"correct": 1, "total": 2}, corruption=None)
   assert corruption_tables.calibration([bare]) is None
 

@@ -40,6 +40,11 @@ def test_loads_what_was_written(make_run):
       "whole JSON",
     ),
     (
+      lambda f: (f / "results.json").write_text('{"schema": NaN}'),
+      ValueError,
+      "NaN is no number of JSON",
+    ),
+    (
       lambda f: (f / "results.json").write_text("[]"),
       ValueError,
       "schema None, not 1",
