@@ -80,7 +80,7 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   """Writes a run's weights as PyTorch's state_dict, in a safetensors file.
 
   The names are those of the networks that PyTorch users have: README.md lists
-  the classes into which it loads strictly. Its metadata say what must be done to
+  the classes into which it loads strictly. Its metadata say what is done to
   pixels first.
 
   Args:

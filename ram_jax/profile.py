@@ -54,10 +54,10 @@ def profile(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   images, labels = pipeline.load(source, "train", config.train.images)
   training = train.build(config, source, images.shape, file)
   data = {"images": images, "labels": labels}
-  train.check_memory(training, data, 1, "profiling")
   folder = pathlib.Path(workdir) / FOLDER
   if parallel.is_first_process():  # an error now, and not after compiling
     folder.mkdir(parents=True, exist_ok=True)
+  train.check_memory(training, data, 1, "profiling")
   with _scopes_in_cache():
     found = _measure(config, training, data, folder)
   if parallel.is_first_process():

@@ -512,7 +512,7 @@ def test_odd_data_are_warned_of(tmp_path, monkeypatch, changes, warning):
   def trained(*args):
     raise ValueError("trained")
 
-  monkeypatch.setattr(train, "fit", trained)
+  monkeypatch.setattr(train, "create", trained)
   path = write_data(tmp_path / "mine.npz", **changes)
   err = io.StringIO()
   with contextlib.redirect_stderr(err):
