@@ -68,9 +68,10 @@ def find(tables: Tables) -> list[Network]:
     own = {p: {} for name in tensors for p in _prefixes(name)}
     for name, tensor in tensors.items():
       # The longest: a network may have another one, its average, as a part.
-      if around := [prefix for prefix in own if name.startswith(prefix)]:
-        prefix = max(around, key=len)
-        own[prefix][name.removeprefix(prefix)] = tensor
+      ends = [0, *(i + 1 for i, letter in enumerate(name) if letter == ".")]
+      around = [name[:end] for end in ends if name[:end] in own]
+      if around:
+        own[around[-1]][name.removeprefix(around[-1])] = tensor
     found += [Network(table, prefix, part) for prefix, part in own.items()]
   return found
 
