@@ -12,20 +12,11 @@ from absl import logging
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from ram_jax import (
-  bucket,
-  command_line,
-  corrupt,
-  evaluate,
-  exchange,
-  metrics,
-  parallel,
-  profile,
-  stopping,
-  train,
-)
+from ram_jax import command_line, corrupt, experiment, parallel, profiling
 from ram_jax import flags as flags_lib
-from ram_jax.report import comparison, page, references, runs, tables
+from ram_jax.report import comparison, figures, page, references, tables
+from ram_jax.runs import bucket, metrics, signals
+from ram_jax.runs import results as runs
 
 OUT_OF_MEMORY = (
   "has too little memory: lower config.evaluate.batch_size, or "
@@ -73,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     holder = "this machine" if host else "the device"
     print(f"error: {holder} {OUT_OF_MEMORY}", file=sys.stderr)
     return 2
-  except (stopping.Stopped, KeyboardInterrupt) as error:
+  except (signals.Stopped, KeyboardInterrupt) as error:
     line = "\n" if sys.stderr.isatty() else ""  # below the progress line
     print(f"{line}{str(error) or INTERRUPTED}", file=sys.stderr)
     return getattr(error, "code", 130)
@@ -135,17 +126,17 @@ def work(
     workdir: what the user calls the folder.
   """
   if mode == "profile":
-    found = profile.profile(config, folder)
+    found = profiling.profile(config, folder)
     if parallel.is_first_process():
-      Console().print(profile.table(found))
-      print(f"Trace: {workdir}/{profile.FOLDER}")
+      Console().print(tables.profile(found))
+      print(f"Trace: {workdir}/{profiling.FOLDER}")
     return
   if mode == "train":
-    train.train_and_evaluate(config, folder)
+    experiment.train_and_evaluate(config, folder)
   elif config.weights.measured:
-    exchange.evaluate_weights(config, folder)
+    experiment.evaluate_weights(config, folder)
   else:
-    evaluate.evaluate_run(config, folder)
+    experiment.evaluate_run(config, folder)
   if parallel.is_first_process():
     show(config, folder, workdir)
 
@@ -225,7 +216,7 @@ def export(flags: argparse.Namespace) -> None:
   if not flags.workdir or not flags.out:
     raise ValueError("--mode=export needs --workdir=FOLDER and --out=FILE")
   with bucket.opened(flags.workdir) as folder:
-    said = exchange.export(folder, pathlib.Path(flags.out))
+    said = experiment.export(folder, pathlib.Path(flags.out))
   print(f"Written: {flags.out}", *map(": ".join, said.items()), sep="\n  ")
 
 
@@ -282,6 +273,7 @@ def show(config: ConfigDict, folder: pathlib.Path, workdir: str) -> None:
     folder: the run's folder.
     workdir: what the user calls it.
   """
+  figures.draw(folder)
   measured = runs.load(folder)
   console = Console()
   console.print(tables.summary([measured]))

@@ -23,10 +23,15 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from configs import robust_augmix  # noqa: E402
+from ram_jax import (  # noqa: E402
+  experiment,
+  parallel,
+  plugins,
+)
 from ram_jax import keys as keys_lib  # noqa: E402
-from ram_jax import parallel, plugins, settings, train  # noqa: E402
 from ram_jax.data import digits  # noqa: E402
 from ram_jax.image.color import dequantise  # noqa: E402
+from ram_jax.training import loop as train  # noqa: E402
 
 BATCH, STEPS = 8, 3
 KEY = jax.random.key(7)
@@ -43,7 +48,7 @@ def main() -> None:
   config = robust_augmix.get_config("model=wrn_10_1")
   config.train.batch_size = BATCH
   config.method.attack.steps = 2
-  config = settings.resolve(config)
+  config = experiment.resolve(config)
   first = None
   for count in COUNTS:
     found = augmented(config, data["images"][:BATCH], count)

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks import our_step, timing, torch_step
 from ram_jax import parallel
 from ram_jax.attacks.pgd import Attack
-from ram_jax.evaluators import adversarial, clean
+from ram_jax.evaluation import adversarial, clean
 from ram_jax.models.classifier import Classifier
 
 STEPS = 10

@@ -156,7 +156,7 @@ def outcome(folder: pathlib.Path) -> dict[str, Any]:
   Returns:
     The fingerprint of its last state, its lines, results and bits.
   """
-  from ram_jax import checkpoint  # JAX only between the runs
+  from ram_jax.runs import checkpoint
 
   checkpoints = checkpoint.Checkpoints(folder / "checkpoints")
   state, _, path = checkpoints.newest()

@@ -20,9 +20,10 @@ import jax
 import numpy as np
 
 from configs import standard
-from ram_jax import settings, train
-from ram_jax.checkpoint import Checkpoints
+from ram_jax import experiment
 from ram_jax.data import digits
+from ram_jax.runs.checkpoint import Checkpoints
+from ram_jax.training import loop as train
 
 BATCH, SIZE = 8, 64  # images in a step, and in the set
 
@@ -59,7 +60,7 @@ def measure(dispatches: int, streamed: bool) -> list[tuple[float, float]]:
     steps_per_dispatch=1,
     device_data_gib=0.0 if streamed else 1.0,
   )
-  config = settings.resolve(config)
+  config = experiment.resolve(config)
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (SIZE, 32, 32, 3), np.uint8)
   data = {"images": images, "labels": rng.integers(0, 10, SIZE, np.int32)}

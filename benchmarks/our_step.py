@@ -10,9 +10,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import setting, timing
-from ram_jax import losses, optim, parallel, plugins, settings, train
+from ram_jax import experiment, losses, parallel, plugins
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier, forward_views
+from ram_jax.training import loop as train
+from ram_jax.training import optim
 
 DATA_SIZE = 1024
 
@@ -54,7 +56,7 @@ def build(method: str, model: str, batch_size: int, **overrides: Any) -> Step:
   # A small rate: whatever is timed stays finite.
   fixed = {"train.batch_size": batch_size, "optimizer.learning_rate": 1e-3}
   config.update_from_flattened_dict(fixed | overrides)
-  config = settings.resolve(config)
+  config = experiment.resolve(config)
   source = setting.Source()
   images = timing.pictures(DATA_SIZE)
   built = train.build(config, source, images.shape)
@@ -76,7 +78,7 @@ def build(method: str, model: str, batch_size: int, **overrides: Any) -> Step:
     lowered = built.dispatch.lower(state[0], data, key, indices)
     return lowered.compile().as_text()
 
-  module = settings.build_model(config, source, config.train.dtype, None)
+  module = plugins.build_model(config, source, config.train.dtype, None)
   return Step(config, module, built, run, built.per_dispatch, compiled_text)
 
 
@@ -95,7 +97,7 @@ def parts(step: Step) -> dict[str, Callable[[], Any]]:
   images = dequantise(jax.numpy.asarray(timing.pictures(batch)))
   labels = np.arange(batch, dtype=np.int32) % 10
   model = Classifier(state.params, state.batch_stats, module)
-  spec = settings.attack_spec(config.method, config.train.unroll)
+  spec = plugins.attack_spec(config.method, config.train.unroll)
   method = plugins.build("method", spec)
   keys = jax.random.split(jax.random.key(0), batch)
 

@@ -11,8 +11,8 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from configs import adversarial, augmix, robust_augmix, standard
+from ram_jax import experiment, plugins
 from ram_jax import keys as keys_lib
-from ram_jax import plugins, settings
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 
@@ -100,8 +100,8 @@ def build(
     "optimizer.learning_rate": 0.001,
   }
   config.update_from_flattened_dict(fixed | overrides)
-  config = settings.resolve(config)
-  module = settings.build_model(config, Source(), "float32", None)
+  config = experiment.resolve(config)
+  module = plugins.build_model(config, Source(), "float32", None)
   rng = np.random.default_rng(seed)
   count = STEPS * BATCH_SIZE
   data = {
@@ -152,7 +152,7 @@ def draw_views(
     views by name.
   """
   config = setting.config
-  spec = settings.attack_spec(config.method, unroll=model is None)
+  spec = plugins.attack_spec(config.method, unroll=model is None)
   method = plugins.build("method", spec)
   if model is None and hasattr(method, "attack"):
     method = dataclasses.replace(method, attack=method.attack.replace(steps=0))

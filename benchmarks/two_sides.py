@@ -17,10 +17,11 @@ from torch.nn import functional
 from benchmarks.setting import BATCH_SIZE, KEY, Setting, Source, draw_views
 from benchmarks.torch_reference import training
 from benchmarks.torch_reference.networks import NETWORKS
-from ram_jax import losses, train
+from ram_jax import losses
 from ram_jax.interop import names
 from ram_jax.methods.consistency import DIVERGENCES
 from ram_jax.models.classifier import BATCH_NORM, forward_views
+from ram_jax.training import loop as train
 
 Results = dict[str, dict[str, np.ndarray]]
 Views = list[dict[str, np.ndarray]]

@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from ram_jax import run_folder
+from ram_jax.runs import folder as run_folder
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 NOT_CONFIGS = ("__init__", "common", "default")

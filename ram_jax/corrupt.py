@@ -9,16 +9,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ram_jax import (
-  metrics,
-  parallel,
-  plugins,
-  provenance,
-  run_folder,
-  settings,
-)
+from ram_jax import experiment, parallel, plugins
 from ram_jax.data import generated, manifest, pipeline
 from ram_jax.data.generated import Generator
+from ram_jax.runs import folder as run_folder
+from ram_jax.runs import metrics, provenance
 
 # What the pixels depend on, beside our own version.
 PACKAGES = ("jax", "jaxlib", "numpy", "pillow")
@@ -45,7 +40,7 @@ def write(config: ConfigDict, out: str | pathlib.Path) -> dict[str, Any]:
     OSError: if the folder cannot be written.
   """
   out = pathlib.Path(os.path.expanduser(out))
-  config = settings.resolve(config)
+  config = experiment.resolve(config)
   generator, described = _prepare(config)
   found = _found(out, described)
   # A checksum is taken again: what was damaged since is made again.

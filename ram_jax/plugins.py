@@ -12,6 +12,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+
 # Kind as it is called in a config -> (folder, class that its files expose).
 KINDS = {
   "method": ("methods", "Method"),
@@ -19,7 +21,7 @@ KINDS = {
   "attack": ("attacks", "Attack"),
   "model": ("models", "Model"),
   "dataset": ("data", "Source"),
-  "evaluator": ("evaluators", "Evaluator"),
+  "evaluator": ("evaluation", "Evaluator"),
 }
 
 # Another name alone leaves the fields of the one before.
@@ -109,6 +111,49 @@ def build(
     return cls(**built)
   except (ValueError, TypeError) as error:
     raise ValueError(f"{what}: {error}") from error
+
+
+def attack_spec(spec: Any, unroll: bool) -> dict[str, Any]:
+  """A method's or evaluator's spec, with the kind of its attack's loop.
+
+  Args:
+    spec: the spec; it may hold an `attack`.
+    unroll: see config.train.unroll.
+
+  Returns:
+    The spec as a dict.
+  """
+  fields = spec.to_dict()
+  if "attack" in fields:
+    fields["attack"]["unroll"] = unroll
+  return fields
+
+
+def build_model(
+  config: Any, source: Any, dtype: str, axis_name: str | None
+) -> Any:
+  """Builds a config's model for a data set.
+
+  Args:
+    config: resolved.
+    source: the data set: its classes and normalisation.
+    dtype: of the convolutions and the activations between them. The head, and
+      a normalisation after the last block, stay float32.
+    axis_name: device axis that BatchNorm's statistics span, if any.
+
+  Returns:
+    The Linen module.
+  """
+  return build(
+    "model",
+    config.model,
+    num_classes=source.num_classes,
+    mean=tuple(config.normalization.mean or source.mean),
+    std=tuple(config.normalization.std or source.std),
+    axis_name=axis_name,
+    # float32 is what parameters are; under x64 that is float64.
+    dtype=None if dtype == "float32" else jnp.dtype(dtype),
+  )
 
 
 def _value(key: str, value: Any, where: str) -> Any:

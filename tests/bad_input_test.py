@@ -18,18 +18,20 @@ import pytest
 
 import main as program
 from configs import robust_augmix
-from ram_jax import command_line, evaluate, settings, train
+from ram_jax import command_line, experiment
 from ram_jax.data import arrays as arrays_source
 from ram_jax.data import cifar_c, manifest
+from ram_jax.evaluation import loop as evaluate
 from ram_jax.report import (
   comparison,
   configurations,
   corruption_tables,
   entries,
   reference_files,
-  runs,
   tables,
 )
+from ram_jax.runs import results as runs
+from ram_jax.training import loop as train
 
 SECONDS = 5  # of work, and much less without a busy machine
 
@@ -878,7 +880,7 @@ def test_profile_of_a_folder_that_cannot_be_written(data, monkeypatch):
   "place", ["train", "weights", "normalization", "dataset", "model", "method"]
 )
 def test_config_json(data, tmp_path, place, mode):
-  saved = settings.resolve(CONFIGS[CHOICES[-1]]).to_dict()
+  saved = experiment.resolve(CONFIGS[CHOICES[-1]]).to_dict()
   folder = tmp_path / "run"
   folder.mkdir()
   argv = [f"--mode={mode}", f"--workdir={folder}"]

@@ -3,7 +3,8 @@
 import pytest
 
 from configs import default, robust_augmix
-from ram_jax import command_line, flags, run_folder, settings
+from ram_jax import command_line, experiment, flags
+from ram_jax.runs import folder as run_folder
 
 
 def override(*arguments, config=None):
@@ -165,7 +166,9 @@ def test_colon_in_a_path(tmp_path, folder):
   assert command_line.load(str(path)).argument == "none"
   assert command_line.load(f"{path}:smoke:x").argument == "smoke:x"
   saved = place / "config.json"
-  run_folder.write_json(settings.resolve(default.get_config()).to_dict(), saved)
+  run_folder.write_json(
+    experiment.resolve(default.get_config()).to_dict(), saved
+  )
   assert command_line.load(str(saved)).model.depth == 50
   (tmp_path / "a.py").unlink()
   missing = place / "confg.json"

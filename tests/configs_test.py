@@ -7,7 +7,7 @@ import re
 import pytest
 
 from configs import common, default, robust_augmix
-from ram_jax import command_line, plugins, settings
+from ram_jax import command_line, experiment, plugins
 
 # Where fields are explained: the second has those of other data and models.
 EXPLAINED = [pathlib.Path(m.__file__) for m in (default, common)]
@@ -37,7 +37,7 @@ def test_every_argument_builds_and_is_locked(name):
   for argument in arguments():
     config = load(name, argument)
     assert config.is_locked and config.train.is_locked
-    settings.resolve(config)  # refuses values out of range
+    experiment.resolve(config)  # refuses values out of range
     assert set(config.keys()) == set(plain.keys())
     spec = config.model.to_dict() | {"num_classes": 10}
     model = plugins.build("model", spec, mean=(0.5,) * 3, std=(0.2,) * 3)

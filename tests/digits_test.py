@@ -8,7 +8,6 @@ from PIL import Image
 
 import main as program
 from configs import digits
-from ram_jax import train
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +18,7 @@ def run(tmp_path_factory):
     ("clean", None, "at least", 0.0),
     ("adversarial", 1.0, "at least", 1.0),
   )
-  return config, folder, train.train_and_evaluate(config, folder)
+  return config, folder, experiment.train_and_evaluate(config, folder)
 
 
 def test_results_say_what_was_run(run):

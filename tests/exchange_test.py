@@ -12,12 +12,14 @@ from safetensors.numpy import load_file, save_file
 
 import main as program
 from configs import standard
-from ram_jax import evaluate, exchange, plugins, settings, train
-from ram_jax.checkpoint import Checkpoints
+from ram_jax import experiment, plugins
 from ram_jax.data import digits as digits_data
+from ram_jax.evaluation import loop as evaluate
 from ram_jax.interop import names, weights
 from ram_jax.models import preact_resnet
 from ram_jax.models.classifier import Classifier
+from ram_jax.runs.checkpoint import Checkpoints
+from ram_jax.training import loop as train
 
 
 def tiny():
@@ -33,9 +35,9 @@ def tiny():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
   folder = tmp_path_factory.mktemp("runs") / "run"
-  results = train.train_and_evaluate(tiny(), folder)
+  results = experiment.train_and_evaluate(tiny(), folder)
   out = folder.parent / "weights" / "run.safetensors"
-  exchange.export(folder, out)
+  experiment.export(folder, out)
   return folder, out, results
 
 
@@ -50,8 +52,8 @@ def test_plain_torch_predicts_the_same_on_every_test_image(run):
   theirs = torch_evaluate.predictions(
     out, images, network.pop("name"), **network
   )
-  config = settings.resolve(tiny())
-  module = settings.build_model(config, digits_data.Source(), "float32", None)
+  config = experiment.resolve(tiny())
+  module = plugins.build_model(config, digits_data.Source(), "float32", None)
   checkpoints = Checkpoints(folder / "checkpoints")
   state = checkpoints.restore_variables(module, images.shape[1:])
   checkpoints.close()
@@ -66,7 +68,7 @@ def test_weights_are_measured_as_the_run_was(run, tmp_path):
   _, out, results = run
   config = tiny()
   config.weights.measured = str(out)
-  again = exchange.evaluate_weights(config, tmp_path / "run")
+  again = experiment.evaluate_weights(config, tmp_path / "run")
   assert again["clean"] == results["clean"]
   assert again["data"] == {"test": results["data"]["test"]}
   for name in ("label", "method", "step"):  # as the file's metadata say
@@ -88,9 +90,9 @@ def test_weights_are_measured_as_the_run_was(run, tmp_path):
   moved = out.rename(out.parent / "moved.safetensors")
   try:
     config.weights.measured = str(moved)
-    exchange.evaluate_weights(config, tmp_path / "run")
+    experiment.evaluate_weights(config, tmp_path / "run")
     with pytest.raises(ValueError, match="holds another run: norm"):
-      train.train_and_evaluate(tiny(), tmp_path / "run")
+      experiment.train_and_evaluate(tiny(), tmp_path / "run")
   finally:
     moved.rename(out)
 
@@ -98,7 +100,7 @@ def test_weights_are_measured_as_the_run_was(run, tmp_path):
 def test_training_starts_from_the_file(run, tmp_path):
   folder, out, _ = run
   file = weights.read(out)
-  config = settings.resolve(tiny(), weights=file)
+  config = experiment.resolve(tiny(), weights=file)
   source = plugins.build("dataset", config.dataset)
   state = train.build(config, source, (64, 32, 32, 3), file).create()
   checkpoints = Checkpoints(folder / "checkpoints")
@@ -119,14 +121,14 @@ def test_started_run_is_recorded_and_goes_on_with_its_own_weights(
   _, out, results = run
   config = tiny()
   config.weights.initial = str(out)
-  started = train.train_and_evaluate(config, tmp_path / "run")
+  started = experiment.train_and_evaluate(config, tmp_path / "run")
   note = "training started from the weights in run.safetensors"
   assert note in started["notes"]
   with pytest.raises(ValueError, match="weights.fingerprint is 'sha256"):
-    train.train_and_evaluate(tiny(), tmp_path / "run")
+    experiment.train_and_evaluate(tiny(), tmp_path / "run")
   # Without the file, the run's own folder says what it was.
   config.weights.initial = ""
-  again = evaluate.evaluate_run(config, tmp_path / "run")
+  again = experiment.evaluate_run(config, tmp_path / "run")
   assert again["clean"] == started["clean"]
   for results in (started, again):
     (note,) = (n for n in results["notes"] if n.startswith("normalization"))
@@ -146,21 +148,21 @@ def test_fields_that_make_no_sense(tmp_path, fields, words):
   config.weights.update(fields)
   with pytest.raises((ValueError, OSError), match=words):
     if "initial" in fields and "measured" in fields:
-      settings.resolve(config)
+      experiment.resolve(config)
     else:
-      train.train_and_evaluate(config, tmp_path)
+      experiment.train_and_evaluate(config, tmp_path)
 
 
 def test_normalisation_reaches_the_network():
   config = tiny()
   config.normalization.update({"mean": (0, 0, 0), "std": (1, 1, 1)})
   source = digits_data.Source()
-  module = settings.build_model(
-    settings.resolve(config), source, "float32", None
+  module = plugins.build_model(
+    experiment.resolve(config), source, "float32", None
   )
   assert (module.mean, module.std) == ((0, 0, 0), (1, 1, 1))
-  config = settings.resolve(tiny())
-  module = settings.build_model(config, source, "float32", None)
+  config = experiment.resolve(tiny())
+  module = plugins.build_model(config, source, "float32", None)
   assert (module.mean, module.std) == (source.mean, source.std)
 
 
@@ -366,7 +368,7 @@ def test_named_preact_resnet_is_taken(
   config = standard.get_config(f"smoke,dataset=digits,model={model}")
   config.normalization.update({"mean": (0, 0, 0), "std": (1, 1, 1)})
   config.weights.measured = str(preact[file])
-  module = exchange.evaluate_weights(config, tmp_path / "run").module
+  module = experiment.evaluate_weights(config, tmp_path / "run").module
   assert names.assumptions(module) == [
     f"the network is taken to be {note}, too" for note in notes
   ]
@@ -375,4 +377,4 @@ def test_named_preact_resnet_is_taken(
 def test_weights_of_others_have_no_method(run):
   file = dataclasses.replace(weights.read(run[1]), metadata={})
   about = {"name": "x", "label": "x", "method": "weights"}
-  assert exchange.describe(file, "x") == about | {"epochs": 0, "step": 0}
+  assert experiment.describe(file, "x") == about | {"epochs": 0, "step": 0}

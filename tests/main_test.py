@@ -19,16 +19,11 @@ import numpy as np
 import pytest
 
 import main as program
-from ram_jax import (
-  command_line,
-  evaluate,
-  flags,
-  memory,
-  plugins,
-  run_folder,
-  train,
-)
-from ram_jax.evaluators import clean
+from ram_jax import command_line, flags, memory, plugins
+from ram_jax.evaluation import clean
+from ram_jax.evaluation import loop as evaluate
+from ram_jax.runs import folder as run_folder
+from ram_jax.training import loop as train
 
 ROOT = pathlib.Path(program.__file__).resolve().parent
 # What errors list: a new file is on the list by itself.

@@ -19,7 +19,11 @@ import pytest
 from hypothesis import strategies as st
 
 import main as program
-from ram_jax import command_line, evaluate, metrics, run_folder, train
+from ram_jax import command_line
+from ram_jax.evaluation import loop as evaluate
+from ram_jax.runs import folder as run_folder
+from ram_jax.runs import metrics
+from ram_jax.training import loop as train
 from tests import bad_input_test as bad
 
 EXAMPLES = int(os.environ.get("RAM_JAX_EXAMPLES", 0))

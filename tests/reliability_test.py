@@ -13,10 +13,12 @@ import jax
 import numpy as np
 import pytest
 
-from ram_jax import evaluate, parts, run_folder
-from ram_jax.checkpoint import Checkpoints
+from ram_jax.evaluation import cache as parts
+from ram_jax.evaluation import loop as evaluate
+from ram_jax.runs import folder as run_folder
+from ram_jax.runs.checkpoint import Checkpoints
 from tests.main_test import config, data, refuses, results, run  # noqa: F401
-from tests.train_test import lines
+from tests.training.loop_test import lines
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FLAGS = (
@@ -67,7 +69,7 @@ KILLED = """
 import os, signal, sys
 sys.path[0] = sys.argv.pop(1)
 import main
-from ram_jax import parts
+from ram_jax.evaluation import cache as parts
 where = sys.argv.pop(1)
 
 def kill():

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from configs import adversarial, augmix, robust_augmix, standard
-from ram_jax import parallel, settings, train
+from ram_jax import experiment, parallel
 from ram_jax.data import digits
+from ram_jax.training import loop as train
 
 METHODS = {
   "standard": standard,
@@ -22,13 +23,13 @@ HOST = ("callback", "infeed", "outfeed", "stablehlo.send", "stablehlo.recv")
 def lowered(name, model, attack_steps=None):
   """StableHLO of a method's training, as a TPU would get it."""
   config = METHODS[name].get_config(f"model={model}")
-  # What settings.resolve chooses on accelerators.
+  # What experiment.resolve chooses on accelerators.
   config.train.dtype = "bfloat16"
   config.train.unroll = False
   config.train.steps_per_dispatch = STEPS
   if attack_steps:
     config.method.attack.steps = attack_steps
-  config = settings.resolve(config)
+  config = experiment.resolve(config)
   size = config.train.batch_size
   images = np.zeros((STEPS * size, 32, 32, 3), np.uint8)
   training = train.build(config, digits.Source(), images.shape)

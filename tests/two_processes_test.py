@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import pytest
 
-from ram_jax import metrics
+from ram_jax.runs import metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -23,7 +23,9 @@ PROGRAM = """
 import itertools, os, pathlib, signal, sys, time
 import jax, numpy as np
 from configs import standard
-from ram_jax import bucket, evaluate, parallel, train
+from ram_jax.runs import bucket
+from ram_jax.evaluation import loop as evaluate
+from ram_jax import experiment, parallel
 
 victim = int(sys.argv[1])  # the process that is killed, if any
 workdir, data, out = sys.argv[2:5]
@@ -70,7 +72,7 @@ config.evaluators = {"clean": {"name": "clean"}}
 with parallel.ending_together():
   with bucket.opened(workdir) as folder:
     sys.addaudithook(notice)
-    train.train_and_evaluate(config, folder)
+    experiment.train_and_evaluate(config, folder)
     assert bool(written) == parallel.is_first_process(), written
   parallel.check_agreement(2, "nothing")
   try:
@@ -174,15 +176,18 @@ import os, pathlib, signal, sys
 import jax, numpy as np
 from jax.experimental import multihost_utils
 from configs import standard
-from ram_jax import parallel, settings, stopping, train
-from ram_jax.checkpoint import Checkpoints
+from ram_jax import parallel
+from ram_jax import experiment
+from ram_jax.runs import signals as stopping
+from ram_jax.training import loop as train
+from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.data import digits
 parallel.initialize()
 config = standard.get_config("model=wrn_10_1")
 config.train.batch_size = 8
 config.train.epochs = 4
 config.train.log_every = 3
-config = settings.resolve(config)
+config = experiment.resolve(config)
 rng = np.random.default_rng(0)
 data = {
   "images": rng.integers(0, 256, (16, 8, 8, 3), np.uint8),

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ram_jax.image import color, geometry, jpeg
+from ram_jax.corruptions import jpeg
+from ram_jax.image import color, geometry
 
 # Severities 1 to 5. What is added to the brightest channel, in quarters of a
 # level; hundredths of the contrast; tenths of the saturation and of one that

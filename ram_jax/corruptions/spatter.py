@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ram_jax.image import color, edges
+from ram_jax.corruptions import edges
+from ram_jax.image import color
 
 # Severities 1 to 5. Mean and deviation of the noise, deviation of its blur,
 # threshold; then tenths of the water's strength, or the mud's blur.

@@ -40,10 +40,31 @@ def load(
       f"{what}: every label is {labels[0]}: a classifier needs training images "
       "of two classes or more"
     )
+  return limited(source, split, (images, labels), limit)
+
+
+def limited(
+  source: Any, split: str, data: tuple[np.ndarray, np.ndarray], limit: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """The first examples of a split.
+
+  Args:
+    source: what they are from, for the message.
+    split: 'train' or 'test'.
+    data: images [N, ...] and labels [N].
+    limit: how many; 0: all.
+
+  Returns:
+    Images and labels.
+
+  Raises:
+    ValueError: for a limit that is negative or larger than N.
+  """
+  images, labels = data
   if not 0 <= limit <= len(images):
     raise ValueError(
-      f"{what}: limit {limit} is outside 0..{len(images)};"
-      f" give 0 to use every example ({_LIMITS[split]})"
+      f"{source.label}, split {split!r}: limit {limit} is outside "
+      f"0..{len(images)}; give 0 to use every example ({_LIMITS[split]})"
     )
   return (images[:limit], labels[:limit]) if limit else (images, labels)
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ram_jax.report import corruption_numbers as numbers
-from ram_jax.report.runs import Counts
 from ram_jax.report.seeds import Group
+from ram_jax.runs.results import Counts
 
 NOT_MEASURED = "-"
 Measure = Callable[[Mapping[str, Any]], Counts | float | None]

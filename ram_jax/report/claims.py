@@ -23,8 +23,8 @@ from ram_jax.report.evidence import (
   gather,
 )
 from ram_jax.report.rendering import Table
-from ram_jax.report.runs import Run
 from ram_jax.report.sentences import SIMILAR, UNMEASURED, Answer, Sentence
+from ram_jax.runs.results import Run
 
 SCHEMA = 1
 SENTENCES = (

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ram_jax.data.cifar_c import NAMES, SEVERITIES
-from ram_jax.report.runs import Counts, Run
+from ram_jax.runs.results import Counts, Run
 
 # Those of the benchmark, and those meant for validation (Hendrycks and
 # Dietterich 2019), which the paper counts too.

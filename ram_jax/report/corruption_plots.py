@@ -15,10 +15,10 @@ import numpy as np
 
 from ram_jax.report import corruption_numbers as numbers
 from ram_jax.report import look, plots, seeds
-from ram_jax.report import runs as runs_lib
 from ram_jax.report.intervals import Estimate
-from ram_jax.report.runs import Run
 from ram_jax.report.seeds import Group
+from ram_jax.runs import results as runs_lib
+from ram_jax.runs.results import Run
 
 # The paper's Figure 1: one corruption of each category.
 EXAMPLES = ("gaussian_noise", "glass_blur", "fog", "jpeg_compression")

@@ -13,8 +13,8 @@ from ram_jax.report.cells import (
   percent,
 )
 from ram_jax.report.rendering import Table
-from ram_jax.report.runs import Run
 from ram_jax.report.seeds import Group
+from ram_jax.runs.results import Run
 
 MEAN_ERROR = (
   "mCE: mean corruption error, 100 minus the mean accuracy over the "

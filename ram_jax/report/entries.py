@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ram_jax.report import runs, tables
+from ram_jax.report import tables
+from ram_jax.runs import results as runs
 
 # What folders and RobustBench's files call data sets -> what tables do.
 DATA_SETS = {

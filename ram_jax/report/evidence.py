@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from ram_jax.data.cifar_c import NAMES
-from ram_jax.report import corruption_numbers, paired, runs, seeds
+from ram_jax.report import corruption_numbers, paired, seeds
 from ram_jax.report.paired import Difference
-from ram_jax.report.runs import Run
+from ram_jax.runs import results as runs
+from ram_jax.runs.results import Run
 
 OURS, STANDARD = "robust_augmix", "standard"
 ADVERSARIAL, AUGMIX = "adversarial", "augmix"

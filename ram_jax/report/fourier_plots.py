@@ -6,7 +6,7 @@ import matplotlib.figure
 import numpy as np
 
 from ram_jax.report import look, seeds
-from ram_jax.report.runs import Run
+from ram_jax.runs.results import Run
 
 # Letters that fit above a panel.
 TITLE = 26

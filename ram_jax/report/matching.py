@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from ram_jax.data.cifar_c import SEVERITIES
 from ram_jax.report import entries as entries_lib
-from ram_jax.report import intervals, runs
+from ram_jax.report import intervals
 from ram_jax.report.entries import Entry, Reference
+from ram_jax.runs import results as runs
 
 # Accuracies of the run, accuracies of the reference: of the same things.
 Group = tuple[Sequence[Entry], Sequence[Entry]]

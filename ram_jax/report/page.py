@@ -15,7 +15,6 @@ from ram_jax.report import (
   fourier_plots,
   look,
   plots,
-  runs,
   seeds,
   tables,
   web,
@@ -23,6 +22,7 @@ from ram_jax.report import (
 from ram_jax.report import corruption_numbers as numbers
 from ram_jax.report.rendering import literal
 from ram_jax.report.sections import Picture, Section
+from ram_jax.runs import results as runs
 
 # The paper's figures of corruptions by category.
 FIGURES = {"noise": 3, "blur": 4, "weather": 5, "digital": 6}

@@ -11,21 +11,19 @@ image's difference is summed over the rows first, and the images are the units.
 
 import dataclasses
 import math
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ram_jax.report import corruption_numbers, runs
+from ram_jax.report import corruption_numbers
 from ram_jax.report.intervals import Z_95
-from ram_jax.report.runs import Run
+from ram_jax.runs import results as runs
+from ram_jax.runs.results import Run
 
 NAME = "correct.npz"
 # Below it a p-value is the rounding of a Fourier transform.
 P_FLOOR = 1e-9
-# What numpy raises on files that are cut off, changed, or of another kind.
-DAMAGE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile)
 Bits = Mapping[str, np.ndarray]
 
 
@@ -69,7 +67,7 @@ def load(run: Run) -> dict[str, np.ndarray]:
   try:
     with open(path, "rb") as stream, np.load(stream) as file:
       packed = {name: file[name] for name in file.files}
-  except DAMAGE as error:
+  except runs.DAMAGE as error:
     raise ValueError(f"{str(path)!r} is damaged ({error}): {again}") from error
   found = {}
   for name, correct, total in _rows(run.results):

@@ -16,10 +16,10 @@ import matplotlib.ticker
 import numpy as np
 
 from ram_jax.report import intervals, look, seeds, tables
-from ram_jax.report import runs as runs_lib
 from ram_jax.report.intervals import Estimate
-from ram_jax.report.runs import Run
 from ram_jax.report.seeds import Group
+from ram_jax.runs import results as runs_lib
+from ram_jax.runs.results import Run
 
 # Key in metrics.jsonl, title, factor to the shown unit.
 CURVES = (

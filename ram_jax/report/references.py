@@ -5,9 +5,10 @@ import json
 import os
 import pathlib
 
-from ram_jax.report import entries, reference_files, runs
+from ram_jax.report import entries, reference_files
 from ram_jax.report.entries import Reference
 from ram_jax.report.reference_files import PUBLISHED
+from ram_jax.runs import results as runs
 
 # What the author's code leaves in one folder.
 AUTHOR_FILES = (

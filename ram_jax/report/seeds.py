@@ -8,7 +8,7 @@ from typing import Any
 
 from ram_jax.report import intervals
 from ram_jax.report.intervals import Estimate
-from ram_jax.report.runs import Counts, Run
+from ram_jax.runs.results import Counts, Run
 
 # What runs of one configuration may differ in: the seed, the name, and where
 # data and weights lie, which are known by their fingerprints.

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ram_jax.report import corruption_numbers as numbers
-from ram_jax.report import runs as runs_lib
 from ram_jax.report import seeds
 from ram_jax.report.cells import interval_note, mean_percent, percent
 from ram_jax.report.rendering import Table
-from ram_jax.report.runs import Counts, Run
 from ram_jax.report.seeds import Group
+from ram_jax.runs import results as runs_lib
+from ram_jax.runs.results import Counts, Run
 
 # An epsilon given as 8 / 255 or as 0.031373 is the same epsilon.
 EPSILON_TOLERANCE = 1e-6
@@ -97,6 +97,7 @@ def floors(
   Raises:
     ValueError: a requirement that is not of this form.
   """
+  runs_lib.check_floors(required)
   measured = [_measured(results, row) for row in required]
   return tuple(
     Check(*row, measured=value)
@@ -126,6 +127,34 @@ def floors_table(checks: Sequence[Check]) -> Table:
   return Table(("accuracy (%)", "required", "measured", ""), tuple(rows))
 
 
+def profile(found: dict[str, Any]) -> Table:
+  """Shows where the time of a training goes.
+
+  Args:
+    found: what profile.json holds.
+
+  Returns:
+    A row for each part, the largest first but for the last two.
+  """
+  parts, seconds, steps = found["parts"], found["seconds"], found["steps"]
+  named = sorted(parts.keys() - {"other", "host"}, key=parts.get, reverse=True)
+  rows = [
+    (name, f"{1000 * parts[name] / steps:.2f}", f"{parts[name] / seconds:.1%}")
+    for name in (*named, "other", "host")
+  ]
+  rows.append(("all", f"{1000 * seconds / steps:.2f}", "100.0%"))
+  device = found["device"]
+  notes = (
+    f"{steps} steps in {found['dispatches']} dispatches on "
+    f"{device['count']} x {device['kind']}",
+    f"attributed to a part: {found['attributed']:.1%} of the devices' time",
+    "host: the devices wait",
+    f"without tracing a step takes "
+    f"{1000 * found['untraced_seconds'] / steps:.2f} ms",
+  )
+  return Table(("part", "ms per step", "share"), tuple(rows), notes)
+
+
 def norm_name(norm: str) -> str:
   """How a norm is written for people: "L2" for "l2", "Linf" for "linf"."""
   return norm[:1].upper() + norm[1:]
@@ -134,12 +163,6 @@ def norm_name(norm: str) -> str:
 def _measured(
   results: Mapping[str, Any], row: tuple[str, float | None, str, float]
 ) -> float | None:
-  if not _is_requirement(row):
-    raise ValueError(
-      f"requirement {row!r} is not (measure, epsilon, bound, value): measure "
-      "clean, adversarial or corruption; epsilon a number for adversarial, "
-      "else None; bound 'at least' or 'at most'; value from 0 to 1"
-    )
   measure, epsilon, _, _ = row
   if measure == "corruption":
     return numbers.headline(results)
@@ -147,20 +170,6 @@ def _measured(
   if measure == "adversarial":
     counts = _nearest(runs_lib.adversarial(results), epsilon)
   return counts and counts[0] / counts[1]
-
-
-def _is_requirement(row: Any) -> bool:
-  try:
-    measure, epsilon, bound, value = row
-    attacked = measure == "adversarial"
-    return (
-      measure in ("clean", "adversarial", "corruption")
-      and (epsilon >= 0 if attacked else epsilon is None)
-      and bound in ("at least", "at most")
-      and 0 <= value <= 1
-    )
-  except (TypeError, ValueError):  # another length, or no numbers
-    return False
 
 
 def _nearest(by_epsilon: dict[float, Counts], epsilon: float) -> Counts | None:

@@ -9,7 +9,7 @@ import pytest
 
 from ram_jax import corruptions
 from ram_jax.data import frost
-from ram_jax.evaluators import clean
+from ram_jax.evaluation import clean
 from ram_jax.interop import names, weights
 from ram_jax.models import wide_resnet
 from ram_jax.models.classifier import Classifier

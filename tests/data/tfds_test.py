@@ -17,9 +17,10 @@ from array_record.python import array_record_module
 from PIL import Image
 
 import main as program
-from ram_jax import figures, train
+from ram_jax import figures
 from ram_jax.data import cifar, cifar_c, pipeline, tfds
-from ram_jax.evaluators import clean
+from ram_jax.evaluation import clean
+from ram_jax.training import loop as train
 
 RNG = np.random.default_rng(0)
 SIZES = {"train": 20, "test": 7}

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ram_jax.data.cifar_c import NAMES
-from ram_jax.report import claims, paired, runs, unpaired
+from ram_jax.report import claims, paired, unpaired
+from ram_jax.runs import results as runs
 
 N = 400
 LABELS = {

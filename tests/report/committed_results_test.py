@@ -4,7 +4,8 @@ import pathlib
 
 import pytest
 
-from ram_jax.report import runs, tables
+from ram_jax.report import tables
+from ram_jax.runs import results as runs
 
 RESULTS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "results"
 SUMMARIES = sorted(RESULTS.glob("*/summary.md"))

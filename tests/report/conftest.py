@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ram_jax.data import cifar_c
-from ram_jax.report import corruption_plots, look, page, runs
+from ram_jax.report import corruption_plots, look, page
+from ram_jax.runs import results as runs
 
 # A label of a user's; as a script it would end the page.
 HOSTILE = '</title><script>document.body.remove()</script> | $x_ & "y"'

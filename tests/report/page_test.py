@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from ram_jax.report import page, runs, tables
+from ram_jax.report import page, tables
+from ram_jax.runs import results as runs
 
 # In the order of the page; the sheet is copied from a run.
 FIGURES = (

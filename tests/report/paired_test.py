@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ram_jax.evaluators import correctness
+from ram_jax.evaluation import correctness
 from ram_jax.report import paired
 
 # Heights of Zea Mays, crossed less self-fertilised, in eighths of an inch:

@@ -7,7 +7,8 @@ import PIL.Image
 import pytest
 from scipy import stats
 
-from ram_jax.report import plots, runs
+from ram_jax.report import plots
+from ram_jax.runs import results as runs
 
 
 def _lines(axes):

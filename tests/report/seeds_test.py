@@ -2,7 +2,8 @@
 
 import pytest
 
-from ram_jax.report import runs, seeds
+from ram_jax.report import seeds
+from ram_jax.runs import results as runs
 
 
 def test_groups_are_runs_that_differ_in_seed_name_and_places(make_full_run):

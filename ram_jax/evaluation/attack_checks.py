@@ -1,0 +1,198 @@
+"""Signs that an attack fails, so that its accuracy says little.
+
+After Athalye, Carlini and Wagner, "Obfuscated Gradients Give a False Sense of
+Security", ICML 2018, section 3.1, and AutoAttack's `autoattack/checks.py`.
+
+Whether one image withstands PGD is partly chance (its start is random, its end
+a local optimum). So an accuracy that should not rise counts as risen where more
+images were gained than lost, by over three standard deviations of as many
+tosses of a coin as images differ. Where chance has no part, nothing is
+tolerated.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ram_jax import losses, parallel
+from ram_jax.attacks.norms import l2_norm
+from ram_jax.attacks.pgd import Attack
+from ram_jax.evaluation import correctness
+from ram_jax.image.color import dequantise
+from ram_jax.models.classifier import Classifier
+
+DEVIATIONS = 3
+# From here on hardly an image can stay right: epsilon by norm. In L2 it is the
+# paper's largest, in Linf all images can become the same grey.
+LARGE = {"l2": 8.0, "linf": 0.5}
+NEAR_ZERO = 0.05  # accuracy there
+TINY = 1e-12  # L2 norm of a gradient that leads nowhere
+Correct = np.ndarray  # bool [N]
+
+
+def sweep_warnings(
+  clean: Correct, by_epsilon: Mapping[float, Correct], norm: str
+) -> list[str]:
+  """Looks at accuracies alone: they fall with epsilon, from clean to 0.
+
+  Args:
+    clean: of the same images, unchanged.
+    by_epsilon: under attack.
+    norm: of the attack.
+
+  Returns:
+    One sentence for each sign that the attack fails.
+  """
+  found = []
+  rows = {"clean": clean}
+  rows |= {f"epsilon {e:.4g}": row for e, row in sorted(by_epsilon.items())}
+  # All pairs, as many small rises make a large one; the largest is told.
+  pairs = itertools.combinations(rows.items(), 2)
+  risen = [pair for pair in pairs if rises(pair[0][1], pair[1][1])]
+  if risen:
+    (weak, before), (strong, after) = max(
+      risen, key=lambda pair: pair[1][1].sum() - pair[0][1].sum()
+    )
+    found.append(
+      f"accuracy rises from {_percent(before)} ({weak}) to {_percent(after)} "
+      f"({strong})"
+    )
+  unmoved = by_epsilon.get(0.0, clean)
+  if different := int(np.sum(unmoved != clean)):
+    found.append(f"{different} images differ between clean and epsilon 0")
+  largest = max(by_epsilon)
+  large = LARGE.get(norm, np.inf)
+  if largest >= large and np.mean(by_epsilon[largest]) > NEAR_ZERO:
+    found.append(
+      f"accuracy at epsilon {largest:.4g} is "
+      f"{_percent(by_epsilon[largest])}, which should be near 0"
+    )
+  return found
+
+
+def probe(
+  attack: Attack,
+  by_epsilon: Mapping[float, Correct],
+  clean: Correct,
+  measure: Callable[[Attack, float], dict[str, np.ndarray]],
+) -> tuple[dict[str, Any], list[str]]:
+  """Attacks some images with more and with less than the attack.
+
+  Args:
+    attack: the attack.
+    by_epsilon: of these images under it.
+    clean: of these images, unchanged.
+    measure: (attack, epsilon) -> `correct` and `finite`, the logits, of these
+      images, bool [n].
+
+  Returns:
+    What was measured, for results.json, and a sentence for each sign that the
+    attack fails.
+  """
+  measured, found = {}, []
+  # Noise is on the ball's surface, whose points are the farthest.
+  noise = attack.replace(steps=0, restarts=1, start="sphere")
+  moved = [epsilon for epsilon in sorted(by_epsilon) if epsilon > 0]
+  measured["noise"] = []
+  for epsilon in moved:
+    under_noise = measure(noise, epsilon)
+    random, attacked = under_noise["correct"], by_epsilon[epsilon]
+    row = {"epsilon": epsilon, "correct": int(random.sum())}
+    row |= correctness.not_finite(under_noise["finite"])
+    measured["noise"].append(row)
+    none_gained = epsilon == moved[-1] and random.sum() <= attacked.sum() > 0
+    if rises(random, attacked) or none_gained:
+      found.append(
+        f"random noise at epsilon {epsilon:.4g} leaves {_percent(random)}, "
+        f"{attack.label} {_percent(attacked)}"
+      )
+  if moved:
+    # Where about half of the images fall, more steps could change most.
+    half = clean.sum() / 2
+    epsilon = min(moved, key=lambda e: abs(by_epsilon[e].sum() - half))
+    longer, once = attack.replace(steps=2 * attack.steps), by_epsilon[epsilon]
+    under_longer = measure(longer, epsilon)
+    twice = under_longer["correct"]
+    counts = {"correct": int(twice.sum()), "correct_before": int(once.sum())}
+    counts |= correctness.not_finite(under_longer["finite"])
+    measured["longer"] = {"name": longer.label, "epsilon": epsilon} | counts
+    if rises(once, twice):
+      found.append(
+        f"{longer.label} is weaker than {attack.label} at epsilon "
+        f"{epsilon:.4g}: {_percent(twice)} and {_percent(once)}"
+      )
+  return measured, found
+
+
+def probe_model(
+  model: Classifier, batch: dict[str, np.ndarray], batch_size: int
+) -> tuple[dict[str, Any], list[str]]:
+  """Whether clean images have gradients, and the same logits each time.
+
+  Args:
+    model: the classifier, on the devices.
+    batch: `images` uint8 [n,H,W,C] and `labels` int32 [n].
+    batch_size: examples at once over all devices.
+
+  Returns:
+    As `probe`.
+  """
+  (logits, norms), (again, _) = (
+    _logits_and_gradients(model, batch, batch_size) for _ in range(2)
+  )
+  flat = int(np.sum(~(norms >= TINY)))  # NaN leads nowhere either
+  same = (logits == again) | (np.isnan(logits) & np.isnan(again))
+  changed = int(np.sum(~np.all(same, axis=-1)))
+  measured = {"zero_gradients": flat, "changed_logits": changed}
+  found = []
+  if flat:
+    found.append(
+      f"the gradient of {flat} of {len(norms)} clean images is zero (L2 norm "
+      f"below {TINY:g}) or not finite, so that gradients cannot lead the attack"
+    )
+  if changed:
+    found.append(
+      f"{changed} of {len(norms)} images have other logits when they are "
+      "classified again: the network is random"
+    )
+  return measured, found
+
+
+def rises(before: Correct, after: Correct) -> bool:
+  """Whether more images are right than before, beyond chance.
+
+  Args:
+    before: of the weaker attack.
+    after: of the stronger attack, on the same images.
+  """
+  gained, lost = np.sum(after & ~before), np.sum(before & ~after)
+  return bool(gained - lost > DEVIATIONS * np.sqrt(gained + lost))
+
+
+def _percent(correct: Correct) -> str:
+  return f"{100 * np.mean(correct):.1f} %"
+
+
+@parallel.per_example
+def _logits_and_gradients(
+  model: Classifier, positions: jax.Array, batch: dict[str, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+  """Logits [b,K], and the norm [b] of the loss's gradient by the pixels.
+
+  The norm is NaN where an entry is not finite. Where all are, it may be
+  infinite: the attack scales a gradient before it squares it.
+  """
+  del positions
+
+  def loss(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    logits = model(images)
+    return jnp.sum(losses.cross_entropy(logits, batch["labels"])), logits
+
+  images = dequantise(batch["images"])
+  gradient, logits = jax.grad(loss, has_aux=True)(images)
+  usable = jnp.isfinite(gradient).all(axis=(1, 2, 3))
+  return logits, jnp.where(usable, l2_norm(gradient).ravel(), jnp.nan)

@@ -1,0 +1,104 @@
+"""Accuracy and calibration on unchanged images."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ram_jax import losses, parallel
+from ram_jax.evaluation import calibration, correctness
+from ram_jax.evaluation.cache import Part, fresh
+from ram_jax.image.color import dequantise
+from ram_jax.models.classifier import Classifier
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """Clean accuracy.
+
+  Attributes:
+    batch_size: examples at once over all devices; it changes no result.
+  """
+
+  batch_size: int
+
+  def run(
+    self,
+    model: Classifier,
+    images: np.ndarray,
+    labels: np.ndarray,
+    key: jax.Array,
+    part: Part = fresh,
+  ) -> dict[str, Any]:
+    """Finds the correct predictions.
+
+    Args:
+      model: the classifier, on the devices.
+      images: uint8 [N,H,W,C].
+      labels: int32 [N].
+      key: unused; nothing here is random.
+      part: keeps what was measured (`parts.Parts.of`).
+
+    Returns:
+      As `measure`.
+    """
+    del key
+    batch = images, labels, self.batch_size
+    return part("all", functools.partial(measure, model, *batch))
+
+
+def measure(
+  model: Classifier, images: np.ndarray, labels: np.ndarray, batch_size: int
+) -> dict[str, Any]:
+  """What one forward over labelled images tells.
+
+  Args:
+    model: the classifier, on the devices.
+    images: uint8 [N,H,W,C].
+    labels: int32 [N].
+    batch_size: examples at once over all devices.
+
+  Returns:
+    `correct` (bool [N]), `total`, `calibration` and, where there are any, the
+    number `not_finite` of images whose logits are not finite.
+  """
+  batch = {"images": images, "labels": labels}
+  measured = per_example(model, batch, batch_size)
+  return {
+    "correct": measured["correct"],
+    "total": len(labels),
+    "calibration": calibration.summary(measured),
+  } | correctness.not_finite(measured["finite"])
+
+
+@parallel.per_example
+def per_example(
+  model: Classifier, positions: jax.Array, batch: dict[str, jax.Array]
+) -> dict[str, jax.Array]:
+  """Predictions beside labels, [b] each.
+
+  Args:
+    model: the classifier.
+    positions: unused.
+    batch: `images` uint8 [b,H,W,C] and `labels` int32 [b].
+
+  Returns:
+    `correct` and `finite`, the logits (bool), `confidence` (the largest
+    probability), `nll` (negative log-likelihood of the label, in nats) and
+    `brier`, sum_k (p_k - y_k)^2 over the classes, in [0,2] (Brier 1950,
+    equation 2).
+  """
+  del positions
+  logits, labels = model(dequantise(batch["images"])), batch["labels"]
+  probabilities = jax.nn.softmax(logits)
+  truth = jax.nn.one_hot(labels, logits.shape[-1])
+  return {
+    "correct": losses.correct(logits, labels),
+    "finite": losses.finite(logits),
+    "confidence": jnp.max(probabilities, axis=-1),
+    "nll": losses.cross_entropy(logits, labels),
+    "brier": jnp.sum((probabilities - truth) ** 2, axis=-1),
+  }

@@ -1,0 +1,72 @@
+"""Clean, AugMix and adversarial views of some test images, for a figure."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ram_jax import keys as keys_lib
+from ram_jax import plugins
+from ram_jax.attacks.pgd import Attack, finite_gradients
+from ram_jax.image.color import dequantise
+from ram_jax.models.classifier import Classifier
+
+PICTURED = 8  # images in the picture of views
+
+
+def compute(
+  config: ConfigDict,
+  attack: Attack,
+  model: Classifier,
+  batch: dict[str, np.ndarray],
+  key: jax.Array,
+) -> dict[str, np.ndarray]:
+  """Computes the views of the first test images.
+
+  Args:
+    config: resolved.
+    attack: of the evaluation, with its own epsilon.
+    model: the classifier.
+    batch: `images` uint8 [N,H,W,C] and `labels` int32 [N].
+    key: of the evaluation.
+
+  Returns:
+    uint8 [n,H,W,C] each, by what they show; the perturbation is enlarged.
+  """
+  images, labels = batch["images"][:PICTURED], batch["labels"][:PICTURED]
+  keys = keys_lib.split(keys_lib.per_example(key, np.arange(len(labels))))
+  # A loop compiles sooner than repeated code, and this is one small batch.
+  attack = attack.replace(unroll=False)
+  # The run's own AugMix; for methods without one, the paper's.
+  spec = config.method.to_dict().get("augment", {"name": "augmix"})
+  augment = plugins.build("augment", spec, "config.method.augment")
+  clean, augmented, attacked = jax.device_get(
+    _views(attack, model, keys, images, labels, augment=augment)
+  )
+  shown = {
+    "clean": clean,
+    "AugMix": augmented,
+    f"adversarial, ε = {attack.epsilon:g}": attacked,
+    "perturbation × 10": np.clip(0.5 + 10 * (attacked - clean), 0, 1),
+  }
+  return {
+    name: np.round(255 * view).astype(np.uint8) for name, view in shown.items()
+  }
+
+
+@functools.partial(jax.jit, static_argnames="augment")
+def _views(
+  attack: Attack,
+  model: Classifier,
+  keys: tuple[jax.Array, jax.Array],
+  images: jax.Array,
+  labels: jax.Array,
+  *,
+  augment: Any,
+) -> tuple[jax.Array, ...]:
+  """Clean, AugMix and adversarial views of the same images."""
+  clean = dequantise(images)
+  attacked = attack(keys[1], clean, labels, finite_gradients(model))
+  return clean, augment(keys[0], clean), attacked

@@ -1,0 +1,571 @@
+"""From a config to a run: the one opening sequence of every mode.
+
+`prepare` resolves and checks a config, loads its data, and opens the run's
+folder; training, evaluation, profiling and corruption all start with it.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import os
+import pathlib
+import re
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from ram_jax import memory, plugins
+from ram_jax.attacks import sizes
+from ram_jax.data import pipeline, sanity
+from ram_jax.evaluation import loop as evaluation_loop
+from ram_jax.interop import names, normalization, weights
+from ram_jax.interop.weights import PRODUCER, Weights
+from ram_jax.runs import folder as run_folder
+from ram_jax.runs import results as results_lib
+from ram_jax.runs import signals
+from ram_jax.runs.checkpoint import Checkpoints
+from ram_jax.runs.metrics import announce
+from ram_jax.training import loop as training_loop
+
+Split = tuple[np.ndarray, np.ndarray]  # uint8 [N,H,W,C], int32 [N]
+
+
+def _one_of(*allowed: str) -> tuple[str, Callable[[Any], bool]]:
+  return " or ".join(allowed), lambda value: value in allowed
+
+
+# What is allowed, in words and as a test; NaN fails every comparison.
+_COUNT = ("a whole number, at least 1", lambda v: v >= 1)
+_LIMIT = ("how many, or 0 for all", lambda v: v >= 0)
+_SIZE = ("a finite number, at least 0", lambda v: 0 <= v < math.inf)
+_POSITIVE = ("a finite number above 0", lambda v: 0 < v < math.inf)
+_RULES = {
+  # It is part of a path: runs/<name>-<seed>.
+  "name": (
+    "a name of letters, digits and . _ + -, it names the folder of the run",
+    lambda v: re.fullmatch(r"\w[\w.+-]*", v),
+  ),
+  # numpy's and JAX's seeds differ beyond 32 bits.
+  "seed": ("a whole number from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32),
+  "train.epochs": _COUNT,
+  "train.batch_size": _COUNT,
+  "train.images": _LIMIT,
+  "train.log_every": _COUNT,
+  "train.checkpoint_every": _COUNT,
+  "train.steps_per_dispatch": _COUNT,
+  "train.device_data_gib": _SIZE,
+  "train.dtype": _one_of("float32", "bfloat16"),
+  "optimizer.learning_rate": _POSITIVE,
+  "optimizer.momentum": ("a number from 0 to below 1", lambda v: 0 <= v < 1),
+  "optimizer.weight_decay": _SIZE,
+  "batch_norm.views": _one_of("separate", "joint"),
+  "batch_norm.attack": _one_of("running", "batch"),
+  "evaluate.batch_size": _COUNT,
+  "evaluate.images": _LIMIT,
+}
+
+
+def resolve(
+  config: ConfigDict,
+  trained: dict[str, Any] | None = None,
+  weights: Weights | None = None,
+) -> ConfigDict:
+  """Checks plain fields and fills in what depends on device or weights.
+
+  Args:
+    config: complete, as from `configs/`.
+    trained: config.json of the run to be measured, perhaps on another device
+      than it was trained on: what was chosen then is kept.
+    weights: the file that `config.weights` names, if any.
+
+  Returns:
+    A locked copy without placeholders or references.
+
+  Raises:
+    ValueError: for a value out of range; the message names the field.
+  """
+  config = config.copy_and_resolve_references()
+  cpu = jax.default_backend() == "cpu"
+  chosen = {
+    "steps_per_dispatch": 1 if cpu else 10,
+    "unroll": cpu,
+    "dtype": "float32" if cpu else "bfloat16",
+  }
+  if trained:
+    chosen |= {name: trained["train"][name] for name in chosen}
+  for name, value in chosen.items():
+    if config.train[name] is None:
+      config.train[name] = value
+  if trained:
+    _inherit(config, trained)
+  _check_weights(config, trained is not None)
+  if not trained:
+    _take(config, weights)
+  _check(config)
+  return config
+
+
+@dataclasses.dataclass
+class Experiment:
+  """What `prepare` opened.
+
+  Attributes:
+    config: resolved.
+    folder: the run's.
+    source: the data set.
+    train: training images and labels; None where they are not needed.
+    test: test images and labels, as many as `config.evaluate.images` asks for.
+    data: data.json: `train` and `test`, size and fingerprint each, as far as
+      they are known, and `notes`.
+    notes: what a reader must know of data and attacks, one sentence each.
+    stop: knows whether a signal came; set by `lock`.
+  """
+
+  config: ConfigDict
+  folder: pathlib.Path
+  source: Any
+  train: Split | None
+  test: Split
+  data: dict[str, Any]
+  notes: tuple[str, ...]
+  _stack: contextlib.ExitStack
+  stop: signals.Stop = dataclasses.field(default_factory=signals.Stop)
+
+  def lock(self) -> None:
+    """Keeps other programs out of the folder, and takes signals."""
+    self._stack.enter_context(run_folder.lock(self.folder))
+    self.stop = self._stack.enter_context(signals.listen())
+
+  def claim(self) -> None:
+    """Locks the folder and writes whose it is."""
+    self.lock()
+    run_folder.claim(self.config, self.data, self.folder)
+
+
+@contextlib.contextmanager
+def prepare(
+  config: ConfigDict,
+  workdir: str | pathlib.Path,
+  *,
+  train: bool,
+) -> Iterator[Experiment]:
+  """Checks everything that can be checked before something is computed.
+
+  Nothing is written until `Experiment.lock` or `Experiment.claim` is called;
+  whatever these opened is closed at the end.
+
+  Args:
+    config: resolved.
+    workdir: the run's folder; it may be missing.
+    train: whether the training data are needed.
+
+  Yields:
+    The experiment.
+
+  Raises:
+    ValueError: for data that cannot be used, or a folder of another run.
+  """
+  folder = pathlib.Path(workdir)
+  run_folder.check(config, folder)
+  source = plugins.build("dataset", config.dataset)
+  images = (
+    pipeline.load(source, "train", config.train.images) if train else None
+  )
+  whole = pipeline.load(source, "test")
+  saved = run_folder.read_data(folder)
+  found = {"test": pipeline.describe(*whole)}
+  if train:
+    found["train"] = pipeline.describe(*images)
+  run_folder.check_data(found, folder)
+  test = pipeline.limited(source, "test", whole, config.evaluate.images)
+  of_test = sanity.warnings(test)
+  warnings = sanity.warnings(test, images)
+  # Of the training data, which are not here when a run is evaluated again.
+  kept = [text for text in warnings if text not in of_test]
+  kept = kept if train else saved.get("notes", [])
+  warnings = [*kept, *of_test]
+  warnings += sizes.check(run_folder.flat(config.to_dict()), test[0][0].size)
+  noted = tuple(getattr(source, "notes", ()))
+  for text in noted:
+    announce(f"note: {text}")
+  for text in warnings:
+    announce(f"warning: {text}")
+  with contextlib.ExitStack() as stack:
+    yield Experiment(
+      config,
+      folder,
+      source,
+      images,
+      test,
+      saved | found | {"notes": kept},
+      (*noted, *warnings),
+      stack,
+    )
+
+
+def train_and_evaluate(
+  config: ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, Any]:
+  """Trains a run to its end and evaluates it.
+
+  A workdir that holds part of the same run resumes from its last checkpoint,
+  with the same draws and data order: on CPUs the result is bit-identical to
+  that of a run that was never stopped. A finished run is left as it is.
+
+  Args:
+    config: complete, as from `configs/`.
+    workdir: the run's folder; made if missing.
+
+  Returns:
+    What results.json holds.
+
+  Raises:
+    ValueError: for what no run can be made from, before any step.
+    FloatingPointError: when a step is NaN or infinite in any part; the last
+      checkpoint before that is kept, and `post_mortem/` has the step.
+    OSError: when the folder cannot be written, as when the disk is full.
+    signals.Stopped: after SIGTERM or Ctrl-C, with everything saved.
+  """
+  if config.weights.measured:
+    raise ValueError(
+      "config.weights.measured is for --mode=evaluate: training starts from "
+      "config.weights.initial (--init_from)"
+    )
+  config, file = with_initial_weights(config)
+  folder = pathlib.Path(workdir)
+  results = run_folder.finished(config, folder)
+  # A finished run is shown from a folder that cannot be written, too.
+  if not results or os.access(folder, os.W_OK):
+    run_folder.check(config, folder)
+  if results:
+    announce(f"{folder} is finished (--mode=evaluate evaluates it again)")
+    return results
+  with prepare(config, folder, train=True) as run:
+    evaluation = evaluation_loop.build(config, run.source, run.test, run.notes)
+    training, data = build_training(config, run.source, run.train, file)
+    # A second state is kept for a post-mortem.
+    training_loop.check_memory(training, data, 2, "training")
+    run.claim()
+    with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+      state = training_loop.fit(
+        config, training, data, folder, checkpoints, run.stop
+      )
+    return evaluation_loop.run(
+      config, evaluation, state, folder, run.stop, run.data
+    )
+
+
+def with_initial_weights(
+  config: ConfigDict,
+) -> tuple[ConfigDict, Weights | None]:
+  """Resolves the config of a training.
+
+  Args:
+    config: complete.
+
+  Returns:
+    The config, and the weights that it starts from, if it names a file.
+  """
+  path = config.weights.initial
+  file = weights.read(path, config.weights.entry) if path else None
+  return resolve(config, weights=file), file
+
+
+def build_training(
+  config: ConfigDict, source: Any, train: Split, file: Weights | None
+) -> tuple[training_loop.Training, dict[str, np.ndarray]]:
+  """Builds a training that starts from a file's weights or from random ones.
+
+  Args:
+    config: resolved.
+    source: the data set.
+    train: training images and labels.
+    file: weights to start from, None for random ones.
+
+  Returns:
+    The training and its data.
+  """
+  images, labels = train
+  start = None
+  if file:
+
+    def start(module: Any) -> tuple[Any, Any]:
+      return names.from_torch(module, images.shape[1:], file.tensors)
+
+  training = training_loop.build(config, source, images.shape, start)
+  return training, {"images": images, "labels": labels}
+
+
+def evaluate_run(
+  config: ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, Any]:
+  """Evaluates a trained run (again). The training data are not read.
+
+  Args:
+    config: the run's; what belongs to the evaluation may differ.
+    workdir: the run's folder.
+
+  Returns:
+    What results.json holds.
+
+  Raises:
+    FileNotFoundError: if the folder holds no run or no checkpoint.
+    ValueError: if it holds another run, is damaged, or in use.
+    signals.Stopped: after SIGTERM or Ctrl-C.
+  """
+  folder = pathlib.Path(workdir)
+  config = resolve(config, run_folder.read(folder))
+  with prepare(config, folder, train=False) as run:
+    evaluation = evaluation_loop.build(config, run.source, run.test, run.notes)
+    shape = run.test[0].shape[1:]
+    images, key = jnp.zeros((1, *shape)), jax.random.key(0)
+    init = functools.partial(evaluation.module.init, key, images, train=False)
+    memory.check(init, 1, 0, "evaluation")
+    run.lock()
+    checkpoints = Checkpoints(folder / "checkpoints")
+    state = checkpoints.restore_variables(evaluation.module, shape)
+    checkpoints.close()
+    return evaluation_loop.run(
+      config, evaluation, state, folder, run.stop, run.data
+    )
+
+
+def evaluate_weights(
+  config: ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, Any]:
+  """Evaluates the weights of a file as those of a run are evaluated.
+
+  Args:
+    config: complete; `weights.measured` names the file, `model` its network.
+    workdir: folder of the results; made if missing.
+
+  Returns:
+    What results.json holds.
+
+  Raises:
+    FileNotFoundError: if there is no such file.
+    ValueError: if the file is damaged or of another network, or the folder
+      holds something else.
+  """
+  path = config.weights.measured
+  file = weights.read(path, config.weights.entry)
+  config = resolve(config, weights=file)
+  about = describe(file, pathlib.Path(path).stem)
+  with prepare(config, workdir, train=False) as run:
+    evaluation = evaluation_loop.build(config, run.source, run.test, run.notes)
+    params, batch_stats = names.from_torch(
+      evaluation.module, run.test[0].shape[1:], file.tensors
+    )
+    if about["method"] == "weights":  # an export says which network it is
+      about["notes"] = names.assumptions(evaluation.module)
+    state = types.SimpleNamespace(
+      step=about.pop("step"), params=params, batch_stats=batch_stats
+    )
+    run.claim()
+    return evaluation_loop.run(
+      config, evaluation, state, run.folder, run.stop, run.data, about
+    )
+
+
+def describe(file: weights.Weights, name: str) -> dict[str, Any]:
+  """Who the weights of a file are, for results.json.
+
+  Args:
+    file: with `--mode=export`'s metadata, or without.
+    name: of the file, without its ending.
+
+  Returns:
+    `name`, `label`, `method`, `epochs` and `step`: those of the exported run,
+    or of weights of which nothing is known.
+  """
+  method = file.metadata.get("method")
+  if method not in plugins.available("method"):
+    about = {"label": name, "method": "weights", "step": 0}
+  else:
+    label = plugins.load("method", method).label
+    step = int(file.metadata.get("step", 0))
+    about = {"label": label, "method": method, "step": step}
+  return {"name": name, "epochs": 0} | about
+
+
+def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
+  """Writes a run's weights as PyTorch's state_dict, in a safetensors file.
+
+  The names are those of the networks that PyTorch users have: README.md lists
+  the classes into which it loads strictly. Its metadata say what is done to
+  pixels first.
+
+  Args:
+    folder: of a trained run.
+    out: the file, `.safetensors`; its folder is made if missing.
+
+  Returns:
+    The file's metadata.
+
+  Raises:
+    FileNotFoundError: if the folder holds no run or no checkpoint.
+    ValueError: if the run is damaged, its numbers are of no use, or `out` has
+      another ending.
+  """
+  if out.suffix != weights.FORMAT:
+    raise ValueError(f"--out={out} must end in {weights.FORMAT}")
+  config = ConfigDict(run_folder.read(folder))
+  source = plugins.build("dataset", config.dataset)
+  module = plugins.build_model(config, source, "float32", axis_name=None)
+  checkpoints = Checkpoints(folder / "checkpoints")
+  # The parameters' shapes are the same for images of all sizes.
+  state = checkpoints.restore_variables(module, (32, 32, 3))
+  checkpoints.close()
+  what = f"the weights of step {int(state.step)}"
+  names.check_variables(what, state.params, state.batch_stats)
+  metadata = {
+    "run": f"{config.name}-{config.seed}",
+    "method": config.method.name,
+    "model": json.dumps(config.model.to_dict()),
+    "data": source.label,
+    "step": str(int(state.step)),
+  }
+  out.parent.mkdir(parents=True, exist_ok=True)
+  return weights.write(out, module, state.params, state.batch_stats, metadata)
+
+
+def _inherit(config: ConfigDict, trained: dict[str, Any]) -> None:
+  """Takes what a run says of its weights, where nothing else was asked for."""
+  weights, constants = config.weights, config.normalization
+  weights.fingerprint = trained["weights"]["fingerprint"]
+  weights.notes = tuple(trained["weights"]["notes"])
+  weights.entry = weights.entry or trained["weights"]["entry"]
+  if not (constants.mean or constants.std or constants.preset):
+    for name in ("mean", "std"):
+      constants[name] = tuple(trained["normalization"][name])
+    constants.preset = trained["normalization"]["preset"]
+
+
+def _take(config: ConfigDict, weights: Weights | None) -> None:
+  """Takes what a file states, where nothing else was asked for."""
+  config.weights.notes = ()
+  if not weights:
+    return
+  _check_export(config, weights)
+  config.weights.fingerprint = weights.fingerprint
+  constants, stated = config.normalization, weights.normalization
+  if not constants.mean:
+    if not stated:
+      path = config.weights.initial or config.weights.measured
+      raise ValueError(f"{path} {weights.stated}: {normalization.choices()}")
+    constants.mean, constants.std = stated
+  given = (tuple(constants.mean), tuple(constants.std))
+  said = f"the file {weights.stated}"
+  if constants.preset or given != stated:
+    preset = constants.preset and f".preset={constants.preset}"
+    who = f"given by config.normalization{preset}"
+    said = f"{normalization.shown(*given)}, {who}; {said}"
+  config.weights.notes = (*weights.notes, f"normalization: {said}")
+
+
+def _check_export(config: ConfigDict, weights: Weights) -> None:
+  """Rejects another network than was exported; the tensors may fit both."""
+  said = weights.metadata.get("model")
+  if weights.metadata.get("producer") != PRODUCER or not said:
+    return
+  try:
+    exported = json.loads(said)
+  except ValueError:
+    exported = said
+  if exported != config.model.to_dict():
+    raise ValueError(
+      f"the weights are an export of the network {exported}, and config.model "
+      f"is {config.model.to_dict()}: choose the network that was exported"
+    )
+
+
+def _check(config: ConfigDict) -> None:
+  values = run_folder.flat(config.to_dict())
+  rules = dict(_RULES)
+  for name in values:
+    group, _, field = name.rpartition(".")
+    if group.endswith("attack"):
+      if field == "steps":
+        rules[name] = _COUNT
+      elif field == "epsilon":
+        rules[name] = _SIZE
+      # Without an epsilon there is nothing to step through.
+      elif field == "step_size" and values[f"{group}.epsilon"] > 0:
+        rules[name] = _POSITIVE
+  for name, (allowed, rule) in rules.items():
+    if not rule(values[name]):
+      raise ValueError(f"config.{name} is {values[name]!r}: give {allowed}")
+  for name, value in values.items():
+    if not name.startswith("normalization.") and _repeats(value):
+      raise ValueError(f"config.{name} is {value!r}: give each value once")
+  sizes.check(values)
+  _check_corruption(config)
+  if not config.evaluators:
+    raise ValueError("config.evaluators is empty: nothing would be measured")
+  # Fails now where a row is malformed, and not after the training.
+  try:
+    results_lib.check_floors(config.floors)
+  except ValueError as error:
+    raise ValueError(f"config.floors: {error}") from error
+
+
+def _repeats(value: Any) -> bool:
+  """Whether a tuple has a value twice, numbers as tables write them."""
+  if not isinstance(value, tuple | list):
+    return False
+  shown = [round(v, 5) if isinstance(v, float) else v for v in value]
+  return any(v in shown[:i] for i, v in enumerate(shown))
+
+
+def _check_weights(config: ConfigDict, is_run: bool) -> None:
+  """Checks what was given, and fills in the normalization of a name."""
+  weights = config.weights
+  if weights.initial and weights.measured:
+    raise ValueError(
+      f"config.weights names two files, initial {weights.initial!r} to train "
+      f"from and measured {weights.measured!r} to measure: give one of them"
+    )
+  if weights.entry and not (weights.initial or weights.measured or is_run):
+    raise ValueError(
+      f"config.weights.entry is {weights.entry!r}, but there is no file of "
+      "weights: give --weights or --init_from, or leave it empty"
+    )
+  constants, presets = config.normalization, normalization.PRESETS
+  given = (tuple(constants.mean), tuple(constants.std))
+  if name := constants.preset:
+    if name not in presets:
+      raise ValueError(
+        f"config.normalization.preset is {name!r}: {normalization.choices()}"
+      )
+    if given not in (((), ()), presets[name]):
+      raise ValueError(
+        f"config.normalization has both preset {name!r} and mean {given[0]!r} "
+        f"with std {given[1]!r}: leave one of them empty"
+      )
+    constants.mean, constants.std = presets[name]
+  elif any(given) and not normalization.allowed(*given):
+    raise ValueError(
+      f"config.normalization has mean {given[0]!r} and std {given[1]!r}: give "
+      f"both, three numbers each, {normalization.ALLOWED}"
+    )
+
+
+def _check_corruption(config: ConfigDict) -> None:
+  """A prepared set is of CIFAR-10."""
+  for name, spec in config.evaluators.items():
+    if spec.name != "corruption" or spec.folder or not spec.tfds_dir:
+      continue
+    dataset = config.dataset
+    if dataset.name != "cifar" or dataset.classes != spec.classes:
+      raise ValueError(
+        f"config.evaluators.{name} measures CIFAR-{spec.classes}-C, but the "
+        f"data set is {dataset.to_dict()}: leave its tfds_dir empty, "
+        "or choose the data set that it was made from"
+      )

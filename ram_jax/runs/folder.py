@@ -1,0 +1,323 @@
+"""The folder of a run: whose it is, and what of the run it holds."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ram_jax import parallel
+from ram_jax.data import pipeline
+from ram_jax.runs import metrics
+from ram_jax.runs import results as runs
+from ram_jax.runs.checkpoint import Checkpoints
+
+# What may differ between a training run and a later evaluation of it.
+EVALUATION_FIELDS = ("name", "evaluate", "evaluators", "floors")
+
+LOCK = "lock"
+PARTS = "parts.jsonl"  # of an evaluation that is not complete
+
+# Where data and weights are and what they are called; what they are is said by
+# data.json, config.weights.fingerprint and the numbers of the normalization.
+PLACES = (
+  "dataset.folder",
+  "dataset.tfds_dir",
+  "dataset.path",
+  "dataset.label",
+  "train.device_data_gib",
+  "weights.initial",
+  "weights.measured",
+  "weights.notes",
+  "normalization.preset",
+)
+
+# Used of config.json before anything else looks at it.
+_READ = {
+  "train": {"steps_per_dispatch", "unroll", "dtype"},
+  "weights": {"entry", "fingerprint", "notes"},
+  "normalization": {"mean", "std", "preset"},
+} | dict.fromkeys(("dataset", "model", "method"), {"name"})
+
+
+def check(config: ConfigDict, folder: pathlib.Path) -> None:
+  """Refuses a folder that cannot be written or holds another training run.
+
+  Args:
+    config: resolved.
+    folder: the run's folder; it may be missing.
+
+  Raises:
+    ValueError: naming the fields that differ, or who works in it.
+  """
+  place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+  if not place.is_dir():
+    raise ValueError(f"--workdir={folder}: {place} is a file, name a folder")
+  if not os.access(place, os.W_OK | os.X_OK):
+    raise ValueError(
+      f"--workdir={folder}: you may not write in {place}, name another folder"
+    )
+  if parallel.any_process((folder / LOCK).exists()):
+    with lock(folder):
+      pass  # refused now, and not after the data are read
+  check_owner(config, folder)
+
+
+def check_owner(config: ConfigDict, folder: pathlib.Path) -> None:
+  """Refuses a folder that holds another training run.
+
+  Args:
+    config: resolved.
+    folder: the run's folder; it may be missing.
+
+  Raises:
+    ValueError: naming the fields that differ.
+  """
+  if not (folder / "config.json").exists():
+    if (folder / "checkpoints").exists():
+      raise ValueError(
+        f"--workdir={folder} holds checkpoints without the config.json that "
+        "says what they are: restore it, or choose another --workdir"
+      )
+    return
+  ignored = (*EVALUATION_FIELDS, *PLACES)
+  if differ := differences(read(folder), config, ignored):
+    shown = "; ".join(differ[:3])
+    more = f"; and {len(differ) - 3} more" if len(differ) > 3 else ""
+    raise ValueError(
+      f"--workdir={folder} holds another run: {shown}{more}. Choose "
+      "another --workdir, or give the same configuration to go on"
+    )
+
+
+@contextlib.contextmanager
+def lock(folder: pathlib.Path) -> Iterator[None]:
+  """Keeps other programs out of a folder; it ends with the process.
+
+  The lock is the kernel's (flock), not the file's being there: neither a kill
+  nor a reboot leaves one behind (docs/reliability.md).
+
+  Args:
+    folder: the run's folder; made if missing.
+
+  Raises:
+    ValueError: if another program works in the folder.
+  """
+  with contextlib.ExitStack() as stack:
+    parallel.first_process(lambda: stack.enter_context(_flock(folder)))
+    yield
+
+
+@contextlib.contextmanager
+def _flock(folder: pathlib.Path) -> Iterator[None]:
+  folder.mkdir(parents=True, exist_ok=True)
+  with open(folder / LOCK, "a+", encoding="utf-8") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      file.seek(0)
+      raise ValueError(
+        f"--workdir={folder} is in use by {file.read().strip() or 'a program'}"
+        ": wait for it or stop it, or choose another --workdir"
+      ) from None
+    except OSError as error:
+      metrics.announce(
+        f"{folder} cannot be locked ({error.strerror}): let no other program "
+        "work in it"
+      )
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    yield
+
+
+def differences(
+  saved: dict[str, Any], config: ConfigDict, ignored: Sequence[str] = ()
+) -> list[str]:
+  """How a configuration differs from one that was saved.
+
+  Args:
+    saved: as read from JSON.
+    config: resolved.
+    ignored: fields, or groups of the top level, that may differ.
+
+  Returns:
+    One phrase for each field that differs, in alphabetical order.
+  """
+  # Through JSON, as tuples come back from it as lists.
+  theirs, ours = flat(saved), flat(json.loads(json.dumps(config.to_dict())))
+  return [
+    f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} now"
+    for name in sorted(theirs.keys() | ours.keys())
+    if not {name, name.split(".")[0]} & set(ignored)
+    and theirs.get(name) != ours.get(name)
+  ]
+
+
+def finished(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
+  """The results of a run that has nothing left to do.
+
+  Args:
+    config: resolved.
+    folder: the run's folder; it may be missing.
+
+  Returns:
+    What results.json holds, if it measures the last step as `config` asks,
+    and the figures were drawn, too.
+  """
+  if (folder / PARTS).exists():
+    return None
+  try:
+    results = runs.load(folder).results
+    size, step = results["data"]["train"]["size"], results["run"]["step"]
+    measured = results["config"]
+  except (FileNotFoundError, ValueError, KeyError):
+    return None  # missing or damaged results are measured again
+  train = config.train
+  last = pipeline.steps_per_epoch(size, train.batch_size) * train.epochs
+  if step != last or differences(measured, config):
+    return None
+  checkpoints = Checkpoints(folder / "checkpoints")
+  latest = checkpoints.latest_step()
+  checkpoints.close()
+  return results if latest == last else None
+
+
+def read(folder: pathlib.Path) -> dict[str, Any]:
+  """Reads a run's config.json.
+
+  Args:
+    folder: the run's folder.
+
+  Returns:
+    The resolved configuration.
+
+  Raises:
+    FileNotFoundError: if there is none.
+    ValueError: if it is damaged.
+  """
+  path = folder / "config.json"
+  if not path.exists():
+    raise FileNotFoundError(
+      f"{path} does not exist: --workdir must name the folder of a run"
+    )
+  try:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or "train" not in found:
+      raise ValueError("it holds no configuration")
+    for name, parts in _READ.items():
+      if not isinstance(found.get(name), dict) or parts - found[name].keys():
+        raise ValueError(f"{name} lacks one of {', '.join(sorted(parts))}")
+  except ValueError as error:
+    raise ValueError(
+      f"{path} is damaged ({error}): restore it, or start in a new --workdir"
+    ) from error
+  return found
+
+
+def read_data(folder: pathlib.Path) -> dict[str, Any]:
+  """Reads data.json: with which data a run began.
+
+  Args:
+    folder: the run's folder; it may be missing.
+
+  Returns:
+    `train` and `test` (size and fingerprint), as far as they are known, and
+    `notes` on the training data; empty where there is no such file.
+
+  Raises:
+    ValueError: if it is damaged.
+  """
+  path = folder / "data.json"
+  if not path.exists():
+    return {}
+  try:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    notes = found["notes"]
+    if not (isinstance(notes, list) and all(type(x) is str for x in notes)):
+      raise ValueError("notes are no list of texts")
+    for split in found.keys() - {"notes"}:
+      if split not in pipeline.SPLITS or not isinstance(found[split], dict):
+        raise ValueError(f"{split!r} is no split")
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
+    raise ValueError(
+      f"{path} is damaged ({error!r}): restore it, or start in a new --workdir"
+    ) from error
+  return found
+
+
+def check_data(data: dict[str, Any], folder: pathlib.Path) -> None:
+  """Rejects other data than the run began with.
+
+  Args:
+    data: size and fingerprint, by split.
+    folder: the run's folder; it may be missing.
+
+  Raises:
+    ValueError: if the fingerprints differ.
+  """
+  saved = read_data(folder)
+  for split in pipeline.SPLITS:
+    if split in saved and split in data and saved[split] != data[split]:
+      name = {"train": "trained", "test": "evaluated"}[split]
+      raise ValueError(
+        f"--workdir={folder} was {name} on other data ({saved[split]}) than "
+        f"these ({data[split]}): give the same data, or choose another "
+        "--workdir"
+      )
+
+
+def claim(
+  config: ConfigDict, data: dict[str, Any], folder: pathlib.Path
+) -> None:
+  """Writes config.json and data.json: now the folder belongs to this run.
+
+  Args:
+    config: resolved.
+    data: what data.json says: `notes`, and size and fingerprint by split.
+    folder: the run's folder, locked.
+
+  Raises:
+    ValueError: if it has become another run's.
+    OSError: if it cannot be written.
+  """
+  check_owner(config, folder)
+  check_data(data, folder)
+
+  def write() -> None:
+    write_json(data, folder / "data.json")
+    write_json(config.to_dict(), folder / "config.json")
+
+  parallel.first_process(write)
+
+
+def write_json(tree: Any, path: pathlib.Path) -> None:
+  """Writes JSON so that a reader finds the old or the new file, never half.
+
+  Args:
+    tree: dicts, lists, numbers and strings.
+    path: the file; its folder is made if missing.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  part = path.with_suffix(".part")
+  with open(part, "w", encoding="utf-8") as file:
+    file.write(json.dumps(tree, indent=2, allow_nan=False) + "\n")
+    file.flush()
+    os.fsync(file.fileno())  # a power failure, too, leaves the old or the new
+  part.replace(path)
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Turns nested dicts into one, with dots between the names."""
+  rows = {}
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      rows |= flat(value, f"{prefix}{name}.")
+    else:
+      rows[prefix + name] = value
+  return rows

@@ -1,0 +1,134 @@
+"""What a training run writes on its way: means of metrics, NaNs refused."""
+
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from ram_jax import parallel
+from ram_jax.runs.metrics import MetricWriter, Progress
+
+ADVICE = (
+  "The last checkpoint before it is kept; a lower "
+  "config.optimizer.learning_rate (in a new --workdir) is the usual cure"
+)
+
+
+class NotFiniteError(FloatingPointError):
+  """A NaN or an infinity in a step, whose number is `step`."""
+
+  def __init__(self, message: str, step: int) -> None:
+    """Takes the message and the step, counted from 1."""
+    super().__init__(message)
+    self.step = step
+
+
+class Log:
+  """Collects metrics per dispatch, checks them and writes their means."""
+
+  def __init__(
+    self,
+    training: Any,
+    batch_size: int,
+    folder: pathlib.Path,
+    now: int,
+    open_line: dict[str, Any] | None = None,
+  ) -> None:
+    """Opens the files; rows after `now` are dropped from them.
+
+    Args:
+      training: a `train.Training`.
+      batch_size: images in a step.
+      folder: the run's.
+      now: updates made so far.
+      open_line: from `open_line` at that step.
+    """
+    self._training, self._batch_size = training, batch_size
+    self._pending, self._since, self._clock = [], now, time.monotonic()
+    if open_line:
+      self._pending = [open_line["rows"]]
+      self._since = open_line["since"]
+      self._clock -= open_line["seconds"]
+    first = parallel.is_first_process()
+    self._writer = MetricWriter(folder, now) if first else None
+    self._progress = Progress(training.total_steps) if first else None
+    self._block = jax.default_backend() == "cpu"
+
+  def add(self, metrics: dict[str, jax.Array]) -> None:
+    """Takes the metrics [K] of a dispatch."""
+    # XLA aborts the process when dispatches with collectives pile up on
+    # simulated devices; on a CPU waiting costs nothing. Elsewhere one waits
+    # behind the one that runs: more would hold their rows on the devices.
+    jax.block_until_ready(metrics if self._block else self._pending[-1:])
+    self._pending.append(metrics)
+
+  def write(self, now: int) -> None:
+    """Writes the means since the last line; stops the run on NaN."""
+    if not self._pending:
+      return
+    rows = self._rows()
+    clock = time.monotonic()
+    seconds, steps = clock - self._clock, now - self._since
+    row = {"step": now, "epoch": now / self._training.steps_per_epoch}
+    row |= {name: float(values.mean()) for name, values in rows.items()}
+    row["learning_rate"] = float(self._training.schedule(now - 1))
+    row["timing"] = {
+      "seconds": seconds,
+      "images_per_second": steps * self._batch_size / seconds,
+    }
+    if self._writer:
+      self._writer.write(row)
+      self._progress.show(row)
+    self._pending, self._since, self._clock = [], now, clock
+
+  def open_line(self) -> dict[str, Any] | None:
+    """What the next line will be made of; a checkpoint keeps it.
+
+    Returns:
+      Values of each step since the last line, as JSON keeps them exactly, None
+      where there are none.
+    """
+    if not self._pending:
+      return None
+    return {
+      "since": self._since,
+      "seconds": time.monotonic() - self._clock,
+      "rows": {name: row.tolist() for name, row in self._rows().items()},
+    }
+
+  def _rows(self) -> dict[str, np.ndarray]:
+    """Values [steps] by name since the last line; stops the run on NaN."""
+    rows = {
+      name: np.concatenate([np.asarray(m[name], "f8") for m in self._pending])
+      for name in self._pending[0]
+    }
+    check_finite(rows, self._since)
+    return rows
+
+  def close(self) -> None:
+    """Closes the files."""
+    if self._writer:
+      self._writer.close()
+
+
+def check_finite(rows: dict[str, np.ndarray], since: int) -> None:
+  """Refuses metrics with a NaN or an infinity.
+
+  Args:
+    rows: [steps] by name.
+    since: updates made before the first of them.
+
+  Raises:
+    NotFiniteError: naming the first such step and its parts.
+  """
+  bad = {name: ~np.isfinite(values) for name, values in rows.items()}
+  steps = np.flatnonzero(np.any(list(bad.values()), axis=0))
+  if len(steps):
+    first = steps[0]
+    parts = [f"{n} is {rows[n][first]}" for n in rows if bad[n][first]]
+    raise NotFiniteError(
+      f"step {since + first + 1}: {', '.join(parts)}. {ADVICE}",
+      since + int(first) + 1,
+    )

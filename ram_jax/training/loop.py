@@ -1,0 +1,220 @@
+"""The one training loop."""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ram_jax import memory, parallel, plugins
+from ram_jax.data import feed, pipeline
+from ram_jax.runs import provenance
+from ram_jax.runs import signals as stopping
+from ram_jax.runs.checkpoint import Checkpoints
+from ram_jax.runs.metrics import announce
+from ram_jax.training import optim, post_mortem, step
+from ram_jax.training.log import Log
+from ram_jax.training.state import TrainState, begin, create
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """A config's training, ready to run.
+
+  Attributes:
+    create: () -> the state before the first step.
+    dispatch: (state, data, key, indices) -> (state, metrics), pmapped.
+    diagnose: `post_mortem.diagnose`, pmapped; the same arguments, of one step.
+    schedule: learning rate by step.
+    steps_per_epoch: the last partial batch is dropped.
+    total_steps: steps of the whole run.
+    per_dispatch: steps in one dispatch; it divides `total_steps`, so that one
+      compiled program serves the whole run.
+    streamed: the data come from the host, each dispatch's rows alone.
+  """
+
+  create: Callable[[], TrainState]
+  dispatch: Callable
+  diagnose: Callable
+  schedule: Callable
+  steps_per_epoch: int
+  total_steps: int
+  per_dispatch: int
+  streamed: bool
+
+
+def build(
+  config: ConfigDict,
+  source: Any,
+  images_shape: tuple[int, ...],
+  start: Callable[[Any], tuple[Any, Any]] | None = None,
+) -> Training:
+  """Builds a config's training; refuses what cannot run.
+
+  Args:
+    config: resolved.
+    source: the data set.
+    images_shape: [N,H,W,C] of the training images.
+    start: module -> parameters and running statistics to start from; None:
+      random ones.
+
+  Returns:
+    The training.
+
+  Raises:
+    ValueError: naming the field and what is allowed.
+  """
+  train, batch_norm = config.train, config.batch_norm
+  parallel.check_batch_size(train.batch_size, "config.train.batch_size")
+  steps_per_epoch = pipeline.steps_per_epoch(images_shape[0], train.batch_size)
+  total_steps = steps_per_epoch * train.epochs
+  if total_steps >= 2**31:
+    raise ValueError(
+      f"config.train.epochs is {train.epochs}: that makes {total_steps} steps, "
+      "which 32 bits do not count"
+    )
+  schedule = optim.learning_rate(
+    config.optimizer.schedule,
+    config.optimizer.learning_rate,
+    steps_per_epoch,
+    train.epochs,
+  )
+  optimizer = optim.sgd(
+    schedule,
+    config.optimizer.momentum,
+    config.optimizer.nesterov,
+    config.optimizer.weight_decay,
+  )
+  axis_name = parallel.AXIS if batch_norm.sync else None
+  module = plugins.build_model(config, source, train.dtype, axis_name)
+  method = plugins.attack_spec(config.method, train.unroll)
+  static = {
+    "method": plugins.build("method", method),
+    "module": module,
+    "crop_flip": plugins.build("augment", config.augment),
+    "separate_views": batch_norm.views == "separate",
+    "attack_batch_norm": batch_norm.attack,
+  }
+  function = functools.partial(
+    step.train_steps, optimizer=optimizer, unroll=train.unroll, **static
+  )
+  streamed = math.prod(images_shape) > train.device_data_gib * 2**30
+  diagnose = functools.partial(
+    post_mortem.diagnose, unroll=train.unroll, **static
+  )
+  if start:
+    first = functools.partial(begin, optimizer, *start(module))
+  else:
+    init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    first = functools.partial(
+      create, module, optimizer, init_key, images_shape[1:]
+    )
+  return Training(
+    create=first,
+    dispatch=parallel.training_dispatch(function, streamed),
+    diagnose=parallel.training_dispatch(diagnose, streamed, donate=False),
+    schedule=schedule,
+    steps_per_epoch=steps_per_epoch,
+    total_steps=total_steps,
+    per_dispatch=largest_divisor(total_steps, train.steps_per_dispatch),
+    streamed=streamed,
+  )
+
+
+def check_memory(
+  training: Training, data: dict[str, np.ndarray], states: int, what: str
+) -> None:
+  """Rejects a training that the memory cannot hold.
+
+  Args:
+    training: from `build`.
+    data: `images` and `labels`, on the host.
+    states: how many there are at the same time.
+    what: is done, for the message.
+
+  Raises:
+    ValueError: with the memory that is needed and the one that there is.
+  """
+  size = 0 if training.streamed else sum(x.nbytes for x in data.values())
+  memory.check(training.create, states, size, what)
+
+
+def fit(
+  config: ConfigDict,
+  training: Training,
+  data: dict[str, np.ndarray],
+  folder: pathlib.Path,
+  checkpoints: Checkpoints,
+  stop: stopping.Stop | None = None,
+) -> TrainState:
+  """Trains from the newest whole checkpoint, or from the start, to the end.
+
+  Args:
+    config: resolved.
+    training: from `build`.
+    data: `images` uint8 [N,H,W,C] and `labels` int32 [N].
+    folder: the run's folder.
+    checkpoints: the run's.
+    stop: asked after every dispatch whether to leave.
+
+  Returns:
+    The last state, on the devices.
+
+  Raises:
+    stopping.Stopped: if it was asked to leave.
+  """
+  stop = stop or stopping.Stop()
+  state, total = training.create(), training.total_steps
+  open_line = None
+  if checkpoints.latest_step() is not None:
+    state, open_line = checkpoints.restore(state)
+    announce(f"going on from step {int(state.step)} of {total}")
+  now = int(state.step)
+  parallel.check_agreement(
+    now, f"the step to go on from (is {folder} shared by all hosts?)"
+  )
+  if now < total:
+    provenance.record(folder, now)
+  batch_size = config.train.batch_size
+  # Weights come from stream 0, steps from stream 1.
+  key = jax.random.fold_in(jax.random.key(config.seed), 1)
+  state, key = parallel.replicate((state, key))
+  fed = feed.dispatches(training, data, config.seed, batch_size, now)
+  watch = post_mortem.Watch(config, training, data, key, folder)
+  watch.keep(state)
+  save_every = config.train.checkpoint_every * training.steps_per_epoch
+  log = Log(training, batch_size, folder, now, open_line)
+  with contextlib.closing(fed), contextlib.closing(log):
+    for rows, indices in fed:
+      state, metrics = training.dispatch(state, rows, key, indices)
+      before, now = now, now + training.per_dispatch
+      log.add(metrics)
+      save = crosses(before, now, save_every) or now == total
+      if save or crosses(before, now, config.train.log_every):
+        with watch.explaining():
+          log.write(now)
+        watch.keep(state)
+      leave = stop.asked()
+      if save or leave:
+        with watch.explaining():
+          open_line = log.open_line()
+        checkpoints.save(now, state, open_line)
+      if leave:
+        raise stopping.Stopped(stop.number, f"step {now} of {total} is saved")
+  return state
+
+
+def crosses(before: int, now: int, every: int) -> bool:
+  """Whether a multiple of `every` lies in (before, now]."""
+  return now // every > before // every
+
+
+def largest_divisor(number: int, limit: int) -> int:
+  """The largest divisor of `number` that is at most `limit`."""
+  return max(d for d in range(1, min(number, limit) + 1) if number % d == 0)

@@ -1,0 +1,195 @@
+"""One training step for every method: views, forward, loss, update."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from ram_jax import keys as keys_lib
+from ram_jax import parallel
+from ram_jax.image.color import dequantise
+from ram_jax.models.classifier import Classifier, forward_views
+from ram_jax.training.state import TrainState
+
+
+@flax.struct.dataclass
+class Pass:
+  """What one forward and backward pass over a batch gives on one device.
+
+  Attributes:
+    images: [b,H,W,C] of each view, in the views' order.
+    logits: [b,K] of each view.
+    targets: what the method's loss compares them with.
+    metrics: the loss and the method's metrics, [b] by name.
+    gradient: of the mean loss.
+    batch_stats: the new running statistics.
+  """
+
+  images: tuple[jax.Array, ...]
+  logits: tuple[jax.Array, ...]
+  targets: Any
+  metrics: dict[str, jax.Array]
+  gradient: Any
+  batch_stats: Any
+
+
+def differentiate(
+  state: TrainState,
+  data: dict[str, jax.Array],
+  key: jax.Array,
+  indices: jax.Array,
+  *,
+  method: Any,
+  module: nn.Module,
+  crop_flip: Any,
+  separate_views: bool,
+  attack_batch_norm: str,
+  unroll: bool,
+) -> tuple[Pass, tuple[str, ...]]:
+  """Makes a batch's views, and the gradient of the loss; all but the update.
+
+  Every random number is a function of (key, state.step, position in the global
+  batch, purpose).
+
+  Args:
+    state: the state, the same on every device.
+    data: `images` uint8 [N,H,W,C] and `labels` int32 [N], the whole set.
+    key: the run's key, the same on every device.
+    indices: int32 [b], this device's part of the batch.
+    method: a `Method` of `ram_jax.methods`.
+    module: the model.
+    crop_flip: an `Augment` applied before everything (flip and crop).
+    separate_views: each view with BatchNorm statistics of its own (the
+      author's three forwards), or all views together (AugMix's own code).
+    attack_batch_norm: `running` or `batch` statistics while attacking.
+    unroll: for CPUs, see `forward_views`.
+
+  Returns:
+    This device's results, and the views' names.
+  """
+  positions = parallel.positions(len(indices))
+  keys = keys_lib.per_example(jax.random.fold_in(key, state.step), positions)
+  crop_keys, view_keys = keys_lib.split(keys)
+  with jax.named_scope("crop_flip"):
+    images = crop_flip(crop_keys, dequantise(data["images"][indices]))
+  batch = {"images": images, "labels": data["labels"][indices]}
+
+  model = Classifier(
+    params=state.params,
+    batch_stats=state.batch_stats,
+    module=module,
+    batch_norm=attack_batch_norm,
+  )
+  views, targets = method.views(view_keys, batch, model)
+  # Only the names' order matters from here on; a dict would sort it.
+  names, view_images = zip(*views, strict=True)
+  view_images = jax.lax.stop_gradient(view_images)
+
+  @jax.named_scope("forward")
+  def objective(params: Any) -> tuple[jax.Array, Any]:
+    logits, batch_stats = forward_views(
+      module,
+      params,
+      state.batch_stats,
+      view_images,
+      separate=separate_views,
+      unroll=unroll,
+    )
+    loss, metrics = method.loss(logits, targets)
+    return loss.mean(), (logits, {"loss": loss} | metrics, batch_stats)
+
+  gradient, (logits, metrics, batch_stats) = jax.grad(objective, has_aux=True)(
+    state.params
+  )
+  parts = (view_images, logits, targets, metrics, gradient, batch_stats)
+  return Pass(*parts), names
+
+
+def train_step(
+  state: TrainState,
+  data: dict[str, jax.Array],
+  key: jax.Array,
+  indices: jax.Array,
+  *,
+  optimizer: optax.GradientTransformation,
+  **static: Any,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """Updates the state on one batch; runs inside the device axis.
+
+  Args:
+    state: see `differentiate`.
+    data: see `differentiate`.
+    key: see `differentiate`.
+    indices: see `differentiate`.
+    optimizer: the run's optimizer.
+    **static: see `differentiate`.
+
+  Returns:
+    The new state and scalar metrics, equal on every device. The norms among
+    them are finite only where every number of the new state is.
+  """
+  found, _ = differentiate(state, data, key, indices, **static)
+  # The statistics differ between devices where BatchNorm is not synchronised.
+  gradient, batch_stats, metrics = parallel.mean(
+    (
+      found.gradient,
+      found.batch_stats,
+      jax.tree.map(jnp.mean, found.metrics),
+    )
+  )
+  with jax.named_scope("update"):
+    updates, opt_state = optimizer.update(
+      gradient, state.opt_state, state.params
+    )
+    state = TrainState(
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, updates),
+      batch_stats=batch_stats,
+      opt_state=opt_state,
+    )
+    metrics["gradient_norm"] = optax.tree.norm(gradient)
+    metrics["parameter_norm"] = optax.tree.norm(state.params)
+    metrics["statistics_norm"] = optax.tree.norm(batch_stats)
+  return state, metrics
+
+
+def train_steps(
+  state: TrainState,
+  data: dict[str, jax.Array],
+  key: jax.Array,
+  indices: jax.Array,
+  *,
+  unroll: bool,
+  **static: Any,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """Several steps in one dispatch.
+
+  Args:
+    state: see `differentiate`.
+    data: see `differentiate`.
+    key: see `differentiate`.
+    indices: int32 [K, b], this device's part of K batches.
+    unroll: repeat the step's program K times instead of looping over it (a
+      loop with convolutions is slow on CPUs), and see `forward_views`.
+    **static: see `train_step`.
+
+  Returns:
+    The state after K steps and metrics [K].
+  """
+
+  def body(state: TrainState, row: jax.Array) -> tuple[TrainState, Any]:
+    # float32 means float32, where an accelerator would take shorter passes;
+    # products of bfloat16 numbers are exact anyway.
+    with jax.default_matmul_precision("highest"):
+      return train_step(state, data, key, row, unroll=unroll, **static)
+
+  if not unroll:
+    return jax.lax.scan(body, state, indices)
+  rows = []
+  for row in indices:
+    state, metrics = body(state, row)
+    rows.append(metrics)
+  return state, jax.tree.map(lambda *x: jnp.stack(x), *rows)

@@ -1,0 +1,191 @@
+"""Each sign of a failing attack is seen, and a sound one shows none."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import standard
+from ram_jax import experiment
+from ram_jax.attacks.pgd import Attack
+from ram_jax.evaluation import adversarial, attack_checks
+from ram_jax.evaluation import loop as evaluate
+
+SIZE = 40
+EPSILONS = (0.0, 0.25, 1.0, 8.0)
+# Two classes by the brightness of 4x4 images, whose mean is M = brightness.
+# A perturbation of L2 norm e moves the mean by at most e / sqrt(48).
+LEVELS = np.linspace(30, 225, SIZE).astype(np.uint8)
+IMAGES = np.broadcast_to(LEVELS[:, None, None, None], (SIZE, 4, 4, 3)).copy()
+LABELS = (LEVELS > 127).astype(np.int32)
+
+
+def brightness(images):
+  return jnp.mean(images, axis=(1, 2, 3)) - 0.5
+
+
+def logits(score):
+  return jnp.stack([-score, score], axis=-1)
+
+
+@jax.tree_util.Partial
+def sound(images):
+  return logits(4 * brightness(images))
+
+
+@jax.tree_util.Partial
+def saturated(images):
+  """Right, and so sure that no gradient is left."""
+  return logits(1e4 * brightness(images))
+
+
+@jax.tree_util.Partial
+def quantised(images):
+  """Sees 16 levels of each pixel, as if a gradient went through none."""
+  return logits(4 * brightness(jnp.round(15 * images) / 15))
+
+
+@jax.tree_util.Partial
+def deaf(images):
+  """Knows the label by the first pixel, and cannot be attacked through it."""
+  hidden = jax.lax.stop_gradient(images[:, 0, 0, 0] - 0.5)
+  return logits(1e3 * hidden + 0 * brightness(images))
+
+
+def run(model, epsilons=EPSILONS, images=IMAGES, labels=LABELS, **attack):
+  fields = {"steps": 2, "start": "none", "unroll": True} | attack
+  evaluator = adversarial.Evaluator(
+    Attack(1.0, 1.0, **fields), epsilons, 2.5 / 7, 400, SIZE
+  )
+  return evaluator.run(model, images, labels, jax.random.key(0))
+
+
+def warnings(*args, **fields):
+  return run(*args, **fields)["checks"]["warnings"]
+
+
+def test_a_sound_attack_shows_no_sign():
+  found = run(sound)
+  checks = found["checks"]
+  assert checks.pop("warnings") == []
+  counts = [int(row["correct"].sum()) for row in found["by_epsilon"]]
+  assert counts[0] == SIZE > counts[1] > counts[2] > counts[3] == 0
+  noise = checks.pop("noise")
+  assert [row["epsilon"] for row in noise] == [0.25, 1.0, 8.0]
+  assert all(n["correct"] > c for n, c in zip(noise, counts[1:], strict=True))
+  # Half of 40: the middle epsilon is nearest.
+  longer = {"name": "PGD-4", "epsilon": 1.0, "correct_before": counts[2]}
+  assert checks.pop("longer").items() >= longer.items()
+  assert checks == {"images": 40, "zero_gradients": 0, "changed_logits": 0}
+
+
+@pytest.mark.parametrize("model", [saturated, quantised, deaf])
+def test_masked_gradients_are_seen(model):
+  found = run(model)["checks"]
+  text = " | ".join(found["warnings"])
+  assert found["zero_gradients"] > SIZE / 2
+  assert f"gradient of {found['zero_gradients']} of 40 clean images" in text
+  # The attack stays where it started.
+  assert "random noise at epsilon 8 leaves" in text
+  assert "accuracy at epsilon 8 is" in text and "near 0" in text
+
+
+@jax.tree_util.Partial
+def tent(images):
+  """Wrong on the far side of a peak that one step passes and two return to."""
+  beyond = brightness(images)
+  steep, gentle = 40 * beyond + 1, 1 - 4 * beyond
+  score = jnp.where(beyond < 0, steep, gentle)
+  return logits(score)
+
+
+def test_longer_attack_that_is_weaker_is_seen():
+  # 0.05 below the peak; a step of 0.36 moves the mean by 0.05 to just behind
+  # it, the next one back.
+  images = np.full((SIZE, 4, 4, 3), 118, np.uint8)
+  labels = np.zeros(SIZE, np.int32)
+  found = run(tent, (1.0,), images, labels, steps=1)
+  before, after = found["by_epsilon"][0]["correct"].sum(), SIZE
+  assert before == 0
+  longer = found["checks"]["longer"]
+  assert (longer["correct_before"], longer["correct"]) == (before, after)
+  [text] = [w for w in found["checks"]["warnings"] if "weaker" in w]
+  assert text == "PGD-2 is weaker than PGD-1 at epsilon 1: 100.0 % and 0.0 %"
+
+
+def test_random_network_is_seen(monkeypatch):
+  draws = iter(np.random.default_rng(0).normal(size=(2, SIZE, 2)))
+
+  def program(model, batch, batch_size):
+    drawn = next(draws)
+    drawn[:30] = 0.25  # the others differ
+    return drawn, np.ones(SIZE)
+
+  monkeypatch.setattr(attack_checks, "_logits_and_gradients", program)
+  measured, found = attack_checks.probe_model(None, {}, 8)
+  assert measured == {"zero_gradients": 0, "changed_logits": 10}
+  assert "10 of 40 images have other logits" in found[0]
+
+
+def bits(count, size=SIZE):
+  return np.arange(size) < count
+
+
+def test_accuracy_that_rises_is_seen():
+  sweep = attack_checks.sweep_warnings
+  falling = {0.0: bits(30), 0.5: bits(20), 1.0: bits(10), 8.0: bits(2)}
+  assert sweep(bits(30), falling, "l2") == []
+  [text] = sweep(bits(30), falling | {1.0: bits(32)}, "l2")
+  assert (
+    text == "accuracy rises from 50.0 % (epsilon 0.5) to 80.0 % (epsilon 1)"
+  )
+  # Above clean accuracy, where each step from epsilon to epsilon is small.
+  creeping = {e: bits(10 + 5 * i) for i, e in enumerate((0.5, 1.0, 2.0, 3.0))}
+  [text] = sweep(bits(10), creeping, "l2")
+  assert "(clean)" in text and "(epsilon 3)" in text
+
+
+def test_chance_is_tolerated_and_nothing_where_there_is_none():
+  sweep = attack_checks.sweep_warnings
+  # 9 gained and none lost are three deviations of nine tosses.
+  assert sweep(bits(0), {1.0: bits(9)}, "l2") == []
+  assert len(sweep(bits(0), {1.0: bits(10)}, "l2")) == 1
+  assert attack_checks.rises(bits(12), bits(22)) is True
+  assert attack_checks.rises(bits(22), bits(12)) is False
+  [text] = sweep(bits(10), {0.0: bits(9)}, "l2")
+  assert text == "1 images differ between clean and epsilon 0"
+
+
+@pytest.mark.parametrize(
+  ("norm", "epsilon", "count", "seen"),
+  [
+    ("l2", 8.0, 3, True),
+    ("l2", 8.0, 2, False),  # 5 %
+    ("l2", 4.0, 40, False),
+    ("linf", 0.5, 3, True),
+    ("linf", 8 / 255, 40, False),
+  ],
+)
+def test_accuracy_at_a_large_epsilon(norm, epsilon, count, seen):
+  found = attack_checks.sweep_warnings(bits(40), {epsilon: bits(count)}, norm)
+  assert len(found) == seen
+
+
+def test_fewer_images_and_none():
+  attack = Attack(1.0, 1.0, steps=2, start="none", unroll=True)
+  results = {}
+  for count in (0, 10):
+    built = adversarial.Evaluator(attack, (1.0,), 2.5 / 7, count, 8)
+    results[count] = built.run(sound, IMAGES, LABELS, jax.random.key(0))
+  assert "checks" not in results[0]
+  checks = results[10]["checks"]
+  assert checks["images"] == 10 and checks["noise"][0]["correct"] <= 10
+  before = results[10]["by_epsilon"][0]["correct"][:10].sum()
+  assert checks["longer"]["correct_before"] == before
+
+
+def test_warnings_become_notes():
+  results = {"schema": 1, "linf": {"checks": {"warnings": ["it is odd"]}}}
+  config = experiment.resolve(standard.get_config("dataset=digits"))
+  notes = evaluate.notes(config, results)
+  assert notes == ["the attack may fail (linf): it is odd"]

@@ -1,0 +1,125 @@
+"""Where corrupted images come from, and that each is counted once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ram_jax.data import generated
+from ram_jax.evaluation import corruption
+
+SIZE = 21  # not a multiple of the batch below
+FIELDS = {
+  "classes": 10,
+  "folder": "",
+  "tfds_dir": "",
+  "generate": False,
+  "seed": 0,
+  "frost_folder": "",
+  "names": (),
+  "severities": (1, 2, 3, 4, 5),
+  "batch_size": 8,
+}
+
+
+def evaluator(**fields):
+  return corruption.Evaluator(**FIELDS | fields)
+
+
+@jax.tree_util.Partial
+def model(images):
+  """The tenth of [0, 1] that the mean of an image is in."""
+  tenth = jnp.minimum(10 * jnp.mean(images, axis=(1, 2, 3)), 9).astype(int)
+  return jax.nn.one_hot(tenth, 10)
+
+
+@pytest.fixture
+def data():
+  labels = np.arange(SIZE, dtype=np.int32) % 10
+  levels = (25.5 * labels + np.arange(SIZE)).astype(np.uint8)
+  images = np.broadcast_to(levels[:, None, None, None], (SIZE, 32, 32, 3))
+  return np.array(images), labels
+
+
+def measure(built, data):
+  built.check(*data)
+  return built.run(model, *data, jax.random.key(0))
+
+
+def test_rows_by_name_and_severity(data, tmp_path):
+  images, labels = data
+  # Severity s keeps the first 21 - 4 s images and blackens the others.
+  stacked = np.concatenate([images] * 5)
+  for severity in range(1, 6):
+    stacked[severity * SIZE - 4 * severity : severity * SIZE] = 0
+  np.save(tmp_path / "fog.npy", stacked)
+  np.save(tmp_path / "labels.npy", np.tile(labels, 5))
+  results = measure(evaluator(folder=str(tmp_path)), data)
+  assert results["label"] == "CIFAR-10-C (not the original files)"
+  assert results["generated"] is False and "seed" not in results
+  assert len(results["missing"]) == 18
+  rows = results["by_corruption"]
+  assert [(r["corruption"], r["severity"]) for r in rows] == [
+    ("fog", severity) for severity in range(1, 6)
+  ]
+  for row in rows:
+    black = np.arange(SIZE) >= SIZE - 4 * row["severity"]
+    np.testing.assert_array_equal(row["correct"], ~black | (labels == 0))
+    assert row["total"] == SIZE
+    assert row["calibration"]["ece"] > 0
+  # Of 21 images the last is kept at no severity, the first at each.
+  np.testing.assert_array_equal(results["pictures"]["fog"], [images[0]] * 5)
+  chosen = evaluator(folder=str(tmp_path), severities=(5, 2), names=("fog",))
+  again = measure(chosen, data)
+  assert not {"missing", "pictures"} & set(again)
+  for row, severity in zip(again["by_corruption"], (5, 2), strict=True):
+    np.testing.assert_equal(row, rows[severity - 1])
+
+
+def test_generated_rows_are_those_of_the_generator(data):
+  built = evaluator(
+    generate=True, seed=4, names=("brightness",), severities=(2, 5)
+  )
+  results = measure(built, data)
+  assert results["generated"] and results["seed"] == 4
+  assert results["label"] == "test images corrupted by ram_jax, seed 4"
+  source = generated.Generator(*data, 4, "", 8)
+  for row in results["by_corruption"]:
+    made, _ = source.load("brightness", row["severity"])
+    tenths = np.minimum(made.mean(axis=(1, 2, 3)) / 25.5, 9).astype(int)
+    np.testing.assert_array_equal(row["correct"], tenths == data[1])
+    assert 0 < row["correct"].sum() < SIZE  # of the brightest tenth
+
+
+def test_what_cannot_be_made_is_said(data, monkeypatch):
+  def refuse(folder, size):
+    raise ValueError(f"no pictures in {folder}")
+
+  monkeypatch.setattr(generated.frost, "load", refuse)
+  monkeypatch.setattr(generated, "NAMES", ("frost", "brightness"))
+  built = evaluator(generate=True, frost_folder="ice", severities=(2,))
+  results = measure(built, data)
+  assert results["missing"] == {"frost": "no pictures in ice"}
+  assert len(results["by_corruption"]) == 1
+  wanted = evaluator(generate=True, frost_folder="ice", names=("frost",))
+  with pytest.raises(ValueError, match="no pictures in ice"):
+    wanted.check(*data)
+
+
+def test_no_corrupted_set_is_no_result(data):
+  assert measure(evaluator(), data) is None
+
+
+@pytest.mark.parametrize(
+  ("fields", "words"),
+  [
+    ({"names": ("rain",)}, "corruption 'rain' is unknown: choose from gauss"),
+    ({"severities": (1, 6)}, r"severity 6 is unknown: choose from 1..5"),
+    ({"severities": ()}, "severities is empty"),
+    ({"seed": -1}, r"seed is -1: give one from 0 to 2\^32 - 1"),
+    ({"folder": "/no/such"}, "no corruption is in /no/such"),
+  ],
+)
+def test_bad_fields(fields, words):
+  with pytest.raises((ValueError, FileNotFoundError), match=words):
+    evaluator(**fields)

@@ -1,0 +1,92 @@
+"""Evaluators: exact counts, whatever the batch and the devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ram_jax import keys as keys_lib
+from ram_jax import parallel, plugins
+from ram_jax.attacks.pgd import Attack
+from ram_jax.evaluation import adversarial, clean
+from ram_jax.models.classifier import Classifier
+from ram_jax.models.wide_resnet import Model
+
+SIZE = 21  # not a multiple of any batch below
+
+
+@pytest.fixture(scope="module")
+def model():
+  module = Model(10, (0.5,) * 3, (0.25,) * 3, depth=10, widen_factor=1)
+  variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), False)
+  # Scaled up, so that small attacks change some predictions and not all.
+  params = jax.tree.map(lambda x: 1.5 * x, variables["params"])
+  return parallel.replicate(
+    Classifier(params, variables["batch_stats"], module)
+  )
+
+
+@pytest.fixture(scope="module")
+def data(model):
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (SIZE, 8, 8, 3), np.uint8)
+  logits = np.asarray(model(jnp.asarray(images / 255, jnp.float32)))
+  labels = logits.argmax(-1).astype(np.int32)
+  labels[:5] = (labels[:5] + 1) % 10  # five wrong ones
+  return images, labels
+
+
+@pytest.mark.parametrize("batch_size", [4, 16, 32])
+def test_clean_counts_every_example_once(model, data, batch_size):
+  results = clean.Evaluator(batch_size).run(model, *data, jax.random.key(0))
+  assert results["correct"].tolist() == [False] * 5 + [True] * (SIZE - 5)
+  assert results["total"] == SIZE
+  assert set(results["calibration"]) == {"rms", "ece", "nll", "brier"}
+
+
+def evaluator(batch_size, epsilons=(0.0, 0.05, 8.0)):
+  attack = Attack(1.0, 1.0, steps=3, start="sphere")
+  return adversarial.Evaluator(attack, epsilons, 2.5 / 7, 0, batch_size)
+
+
+def test_adversarial_counts_are_those_of_the_attack_by_hand(model, data):
+  images, labels = data
+  key = jax.random.key(4)
+  results = evaluator(8).run(model, images, labels, key)
+  keys = keys_lib.per_example(key, jnp.arange(SIZE))
+  floats = jnp.asarray(images, jnp.float32) / 255
+  for row in results["by_epsilon"]:
+    epsilon = row["epsilon"]
+    attack = Attack(epsilon, epsilon * 2.5 / 7, steps=3, start="sphere")
+    logits = model(attack(keys, floats, jnp.asarray(labels), model))
+    wanted = np.asarray(logits).argmax(-1) == labels
+    np.testing.assert_array_equal(row["correct"], wanted)
+    assert row["total"] == SIZE
+  counts = [int(row["correct"].sum()) for row in results["by_epsilon"]]
+  assert counts[0] == SIZE - 5 > counts[1] > counts[2]
+  assert results["attack"]["name"] == "PGD-3"
+
+
+def test_batch_size_changes_no_robust_image(model, data):
+  key = jax.random.key(4)
+  one, other = (
+    evaluator(size, (0.05,)).run(model, *data, key)["by_epsilon"][0]["correct"]
+    for size in (4, 32)
+  )
+  np.testing.assert_array_equal(one, other)
+  assert 0 < one.sum() < SIZE - 5
+
+
+@pytest.mark.parametrize("epsilons", [(), (-1.0,), (float("nan"),)])
+def test_bad_epsilons(epsilons):
+  with pytest.raises(ValueError, match="epsilons"):
+    evaluator(8, epsilons)
+
+
+def test_every_evaluator_is_tested_here():
+  assert set(plugins.available("evaluator")) == {
+    "adversarial",
+    "clean",
+    "corruption",
+    "fourier",
+  }

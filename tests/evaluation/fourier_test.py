@@ -1,0 +1,94 @@
+"""The Fourier basis, and a model that is sensitive to one frequency alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ram_jax.evaluation import fourier
+
+SIDES = [(6, 6), (5, 8), (7, 3)]
+
+
+@pytest.mark.parametrize("size", SIDES, ids=str)
+def test_waves_are_the_inverse_transform_of_a_pair(size):
+  height, width = size
+  for y, x in fourier.half_plane(height, width):
+    spectrum = np.zeros(size, complex)
+    spectrum[y % height, x % width] += 0.5 + 0.5j
+    spectrum[-y % height, -x % width] += 0.5 - 0.5j
+    image = np.fft.ifft2(spectrum, norm="ortho")
+    np.testing.assert_allclose(image.imag, 0, atol=1e-12)
+    ours = fourier.wave(jnp.array([y, x]), height, width)
+    np.testing.assert_allclose(ours, image.real, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", SIDES, ids=str)
+def test_waves_are_an_orthonormal_basis(size, x64):
+  plane = np.stack(np.indices(size), -1).reshape(-1, 2)
+  waves = [np.ravel(fourier.wave(jnp.asarray(f), *size)) for f in plane]
+  products = np.stack(waves) @ np.stack(waves).T
+  np.testing.assert_allclose(products, np.eye(len(plane)), atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [*SIDES, (1, 1)], ids=str)
+def test_half_a_plane_and_its_twins_are_the_plane(size):
+  half = list(fourier.half_plane(*size))
+  twins = [(-y, -x) for y, x in half]
+  plane = {(y % size[0], x % size[1]) for y, x in half + twins}
+  assert len(plane) == size[0] * size[1]
+  alone = 2 ** sum(n % 2 == 0 for n in size)  # 0 and, if even, the highest
+  assert 2 * len(half) == len(plane) + alone
+
+
+@jax.tree_util.Partial
+def detector(images):
+  """Wrong where a wave of 2 cycles down and 1 across has an amplitude."""
+  rows, columns = np.indices((8, 8)) / 8
+  # The evaluator takes (-2, -1) of the pair: rows come in ascending order.
+  wave = np.cos(np.pi / 4 - 2 * np.pi * (2 * rows + columns)) / 32**0.5
+  seen = jnp.sum((images[..., 0] - 0.5) * wave, axis=(1, 2))
+  return jnp.stack([jnp.ones_like(seen), 2 * seen, -2 * seen], axis=-1)
+
+
+def test_a_linear_model_sees_its_own_frequency():
+  images = np.full((40, 8, 8, 3), 128, np.uint8)
+  labels = np.zeros(40, np.int32)
+  key = jax.random.key(3)
+  # 0.6 keeps every pixel in [0, 1]; the score is then 1.2 against 1.
+  found = fourier.Evaluator(30, 0.6, 8).run(detector, images, labels, key)
+  wanted = np.zeros((8, 8), int)
+  wanted[4 + 2, 4 + 1] = wanted[4 - 2, 4 - 1] = 30
+  assert found == {"norm": 0.6, "total": 30, "wrong": wanted.tolist()}
+  weaker = fourier.Evaluator(99, 0.45, 16).run(detector, images, labels, key)
+  assert weaker == {"norm": 0.45, "total": 40, "wrong": [[0] * 8] * 8}
+
+
+@jax.tree_util.Partial
+def sign(images):
+  """Which way the mean of each channel went, as one of eight classes."""
+  up = jnp.mean(images, axis=(1, 2)) > 0.5
+  return jax.nn.one_hot(up @ jnp.array([4, 2, 1]), 8)
+
+
+def test_signs_are_random_and_independent_of_the_batch():
+  images = np.full((400, 2, 2, 3), 128, np.uint8)
+  counts = []
+  for label in range(8):
+    labels = np.full(400, label, np.int32)
+    built = fourier.Evaluator(400, 1.0, (16, 400)[label % 2])
+    wrong = built.run(sign, images, labels, jax.random.key(0))["wrong"]
+    counts.append(400 - wrong[1][1])  # the frequency 0, in the middle
+  assert sum(counts) == 400  # the same signs, whatever the batch size
+  # Binomial with p = 1/8: 50 +- 6.6; five deviations.
+  assert min(counts) > 17 and max(counts) < 83
+
+
+@pytest.mark.parametrize("fields", [(-1, 4.0), (1, 0.0), (1, float("nan"))])
+def test_bad_fields(fields):
+  with pytest.raises(ValueError, match="images is|norm is"):
+    fourier.Evaluator(*fields, 8)
+
+
+def test_no_images_is_no_result():
+  assert fourier.Evaluator(0, 4.0, 8).run(None, None, None, None) is None

@@ -1,0 +1,306 @@
+"""Runs in an object store: fsspec's in memory, and its view of a local disk."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import fsspec
+import pytest
+
+from ram_jax.runs import bucket, metrics
+from tests.main_test import config, data, refuses, run  # noqa: F401
+from tests.reliability_test import (  # noqa: F401
+  FLAGS,
+  KILLED,
+  ROOT,
+  assert_as_whole,
+  command,
+  stop_after,
+  whole,
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+  monkeypatch.setattr(bucket, "SECONDS", 0.2)
+
+
+@pytest.fixture
+def memory():
+  """The URL of an empty store."""
+  files = fsspec.filesystem("memory")
+  yield "memory://bucket/run"
+  files.rm("/", recursive=True)
+
+
+def fetched(url, folder):
+  """What lies in a store, as a folder."""
+  files, root = fsspec.core.url_to_fs(url)
+  for path in files.find(root):
+    target = folder / path.removeprefix(f"{root}/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    files.get_file(path, str(target))
+  assert not (folder / bucket.LOCK).exists()
+  (folder / "lock").touch()  # the only file of a run that is not copied
+  return folder
+
+
+def kept(url):
+  """The folder of what could not be copied."""
+  base = bucket._place(url)
+  shutil.rmtree(base)
+  (found,) = base.parent.glob(f"{base.name}-*")
+  return found
+
+
+def test_stopped_run_goes_on_from_the_store(
+  monkeypatch,
+  command,  # noqa: F811
+  whole,  # noqa: F811
+  memory,
+  tmp_path,
+):
+  argv = (*command, f"--workdir={memory}")
+  real = metrics.MetricWriter.write
+
+  def write(self, row):
+    real(self, row)
+    if row["step"] == 3:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(metrics.MetricWriter, "write", write)
+    code, _, err = run(*argv)
+  assert code == 143 and "step 3 of 8 is saved" in err
+  with monkeypatch.context() as patch:
+    stop_after(patch, 10)
+    code, _, err = run(*argv)
+  assert code == 143 and "going on from step 3 of 8" in err
+  code, out, err = run(*argv)
+  assert code == 0 and "going on from step 8 of 8" in err
+  assert f"Results: {memory}/results.json" in out
+  assert_as_whole(fetched(memory, tmp_path / "copy"), whole)
+  left = pathlib.Path(err.partition("worked on in ")[2].partition(",")[0])
+  assert left.is_absolute() and not left.parent.exists()
+  code, out, err = run(*argv)
+  assert code == 0 and "is finished" in err
+
+
+def test_killed_run_goes_on_from_the_store(command, whole, tmp_path):  # noqa: F811
+  url = f"file://{tmp_path / 'store'}"
+  argv = (*command, f"--workdir={url}")
+  quick = "import sys; from ram_jax import bucket; bucket.SECONDS = 0.2\n"
+  quick = f"import sys; sys.path.insert(0, sys.argv[1])\n{quick}"
+  program = [sys.executable, "-c", quick + KILLED, str(ROOT), "part", *argv]
+  killed = subprocess.run(
+    program, capture_output=True, text=True, cwd=tmp_path, check=False
+  )
+  assert killed.returncode == -signal.SIGKILL, killed.stderr
+  assert (tmp_path / "store" / bucket.LOCK).exists()
+  code, _, err = run(*argv)
+  assert code == 0 and "was in use by process" in err
+  assert_as_whole(fetched(url, tmp_path / "copy"), whole)
+
+
+def test_store_in_use(command, memory):  # noqa: F811
+  with bucket.opened(memory):
+    words = f"--workdir={memory} is in use by process {os.getpid()} on "
+    refuses(words, *command, f"--workdir={memory}")
+  with bucket.opened(memory):  # nothing is waited for
+    pass
+
+
+def test_store_that_fails(monkeypatch, command, memory):  # noqa: F811
+  """The run goes on; what could not be copied is kept, and where is said."""
+
+  def put(self, path, name):
+    raise PermissionError("no rights")
+
+  monkeypatch.setattr(bucket._Store, "_put", put)
+  monkeypatch.setattr(bucket, "SECONDS", 0.01)
+  code, _, err = run(*command, f"--workdir={memory}")
+  last = err.splitlines()[-1]
+  start = f"error: {memory} cannot be written (no rights); everything is in "
+  assert code == 2 and last.startswith(start)
+  folder = pathlib.Path(last.removeprefix(start).partition(":")[0])
+  assert (folder / "results.json").exists()
+  assert err.count("cannot be written now: no rights") == 1
+  shutil.rmtree(folder.parent)
+
+
+def test_store_that_fails_for_a_while(monkeypatch, memory):
+  real, left = bucket._Store._put, [ConnectionError()] * (bucket.TRIES - 1)
+
+  def put(self, path, name):
+    if left:
+      raise left.pop()
+    real(self, path, name)
+
+  monkeypatch.setattr(bucket._Store, "_put", put)
+  monkeypatch.setattr(bucket, "SECONDS", 0.5)
+  with bucket.opened(memory) as folder:
+    (folder / "a").write_text("a")
+  assert fsspec.filesystem("memory").cat(f"{memory}/a") == b"a"
+
+
+def test_what_ends_a_run_is_not_hidden_by_the_store(
+  monkeypatch, memory, capsys
+):
+  def put(self, path, name):
+    raise ConnectionError("no network")
+
+  monkeypatch.setattr(bucket._Store, "_put", put)
+  fails = pytest.raises(FloatingPointError, match=f"see {memory}/x")
+  with fails, bucket.opened(memory) as folder:
+    (folder / "a").write_text("a")
+    raise FloatingPointError(f"see {folder}/x")
+  said = capsys.readouterr().err.splitlines()[-1]
+  assert said.startswith(f"{memory} cannot be written (no network)")
+  shutil.rmtree(kept(memory))
+
+
+def test_sigterm_does_not_end_the_last_copy(monkeypatch, memory):
+  real = bucket._Store._put
+
+  def put(self, path, name):
+    os.kill(os.getpid(), signal.SIGTERM)
+    real(self, path, name)
+
+  monkeypatch.setattr(bucket, "SECONDS", 60)
+  monkeypatch.setattr(bucket._Store, "_put", put)
+  before = signal.getsignal(signal.SIGTERM)
+  with bucket.opened(memory) as folder:
+    (folder / "a").write_text("a")
+  assert fsspec.filesystem("memory").cat(f"{memory}/a") == b"a"
+  assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_taken_over_while_cut_off(memory):
+  """One that was thought dead comes back, and leaves all as it is."""
+  store = fsspec.filesystem("memory")
+  fails = pytest.raises(OSError, match="process 1 on moon has taken it over")
+  with fails, bucket.opened(memory) as folder:
+    (folder / "a").write_text("a")
+    store.pipe_file(f"{memory}/{bucket.LOCK}", b"process 1 on moon, x, 1")
+    time.sleep(5 * bucket.SECONDS)  # its sign is renewed every SECONDS
+  shutil.rmtree(kept(memory))
+  assert store.cat(f"{memory}/{bucket.LOCK}") == b"process 1 on moon, x, 1"
+
+
+@pytest.mark.parametrize(
+  ("url", "words"),
+  [
+    ("gs://bucket/run", "gcsfs"),
+    ("nothing://bucket/run", "Protocol not known: nothing"),
+    ("file:///dev/null/run", "cannot be read or written: "),
+  ],
+)
+def test_unusable_store(monkeypatch, command, url, words):  # noqa: F811
+  monkeypatch.setitem(sys.modules, "gcsfs", None)
+  refuses(words, *command, f"--workdir={url}")
+
+
+def test_copy_that_breaks_off_can_be_gone_on_from(
+  monkeypatch, memory, tmp_path
+):
+  """Whenever it does: one checkpoint is whole, and none lacks its lines."""
+  files, root = fsspec.core.url_to_fs(memory)
+  left = []
+
+  def mortal(real):
+    def act(*arguments):
+      if not left:
+        raise ConnectionError
+      left.pop()
+      real(*arguments)
+      if arguments[-1] == "checkpoints/4/data":  # meanwhile the run goes on
+        save(6)
+        save(8)
+
+    return act
+
+  def save(step):
+    with open(folder / "metrics.jsonl", "a") as file:
+      file.write(f"{step}\n")
+    (folder / f"checkpoints/{step}").mkdir(parents=True)
+    for name in ("data", "more"):
+      (folder / f"checkpoints/{step}/{name}").write_text("x")
+    shutil.rmtree(folder / f"checkpoints/{step - 4}", ignore_errors=True)
+
+  monkeypatch.setattr(bucket._Store, "_put", mortal(bucket._Store._put))
+  real = type(files).rm_file
+  monkeypatch.setattr(type(files), "rm_file", mortal(real))
+  for count in range(20):
+    folder, copy = tmp_path / f"{count}/run", tmp_path / f"{count}/copy"
+    folder.mkdir(parents=True)
+    copy.mkdir()
+    store = bucket._Store(f"{memory}{count}")
+    left[:] = [0] * 100
+    save(2)
+    store.push(folder, copy)
+    save(4)
+    left[:] = [0] * count
+    for _ in range(2):
+      try:
+        store.push(folder, copy)
+      except ConnectionError:
+        break
+    there = files.find(f"{root}{count}")
+    lines = files.cat_file(f"{root}{count}/metrics.jsonl").decode().split()
+    last = f"{root}{count}/checkpoints/{{}}/more"
+    whole_ones = [n for n in (2, 4, 6, 8) if last.format(n) in there]
+    assert whole_ones, count
+    assert {str(step) for step in whole_ones} <= set(lines), count
+  assert whole_ones == [6, 8]
+  left[:] = [0] * 1000  # for what comes after the test
+
+
+def test_answer_that_is_lost(memory, tmp_path):
+  """What is gone in the store already need not be removed again."""
+  folder, copy = tmp_path / "run", tmp_path / "copy"
+  folder.mkdir(), copy.mkdir()
+  (folder / "a").write_text("a")
+  store = bucket._Store(memory)
+  store.push(folder, copy)
+  fsspec.filesystem("memory").rm_file(f"{memory}/a")
+  (folder / "a").unlink()
+  store.push(folder, copy)
+
+
+def test_what_is_gone_here_goes_there(memory, tmp_path):
+  files, root = fsspec.core.url_to_fs(memory)
+  store, names = bucket._Store(memory), ("a", "b.part", "c/d")
+  folder, copy = tmp_path / "run", tmp_path / "copy"
+  copy.mkdir()
+  for name in names:
+    (folder / name).parent.mkdir(exist_ok=True, parents=True)
+    (folder / name).write_text(name)
+  store.push(folder, copy)
+  assert files.find(root) == [f"{root}/a", f"{root}/c/d"]
+  (folder / "c/d").unlink()
+  store.push(folder, copy)
+  assert files.find(root) == [f"{root}/a"]
+  assert not [t for t in threading.enumerate() if t.name == "bucket"]
+
+
+def test_compared_in_a_store(whole, memory):  # noqa: F811
+  files = fsspec.filesystem("memory")
+  files.put(str(whole), memory, recursive=True)
+  argv = ("--mode=compare", f"--workdir={memory}", f"--reference={whole}")
+  code, out, err = run(*argv)
+  assert code == 0, err
+  written = [line.strip() for line in out.partition("Written:")[2].split()]
+  assert written and all(files.exists(name) for name in written)
+  assert all(name.startswith(f"{memory}/comparison-") for name in written)
+
+
+@pytest.mark.parametrize("flag", ["runs", "workdir"])
+def test_reports_are_made_here(flag):
+  given = {"runs": "runs/a", "workdir": "report"} | {flag: "gs://bucket/run"}
+  words = f"--{flag}=gs://bucket/run is a URL, as only a run's --workdir may be"
+  refuses(words, "--mode=report", *(f"--{k}={v}" for k, v in given.items()))

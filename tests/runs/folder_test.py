@@ -1,0 +1,181 @@
+"""A run's folder: whose it is, what may differ, and when it is finished."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from configs import augmix, robust_augmix
+from ram_jax import experiment
+from ram_jax.runs import folder as run_folder
+from ram_jax.runs.checkpoint import Checkpoints
+
+DATA = {"size": 64, "fingerprint": "sha256:0"}
+
+
+def config(**overrides):
+  found = robust_augmix.get_config("smoke")
+  found.update_from_flattened_dict(
+    {name.replace("__", "."): value for name, value in overrides.items()}
+  )
+  return found
+
+
+def test_differences_ignore_tuples_and_what_is_told_to():
+  given = experiment.resolve(config())
+  saved = json.loads(json.dumps(given.to_dict()))
+  assert run_folder.differences(saved, given) == []
+  saved["seed"] = 3
+  saved["evaluate"]["images"] = 7
+  del saved["model"]["depth"]
+  assert run_folder.differences(saved, given) == [
+    "evaluate.images is 7 there and 32 now",
+    "model.depth is None there and 10 now",
+    "seed is 3 there and 0 now",
+  ]
+  assert len(run_folder.differences(saved, given, ("evaluate",))) == 2
+
+
+def owned(folder, given):
+  """A folder as a started run leaves it."""
+  resolved = experiment.resolve(given)
+  run_folder.claim(resolved, DATA, folder)
+  return resolved
+
+
+def test_own_folder_is_accepted_and_evaluation_may_differ(tmp_path):
+  given = owned(tmp_path / "run", config())
+  run_folder.check(given, tmp_path / "run")
+  run_folder.check(given, tmp_path / "not" / "there" / "yet")
+  assert [p.name for p in tmp_path.iterdir()] == ["run"]  # nothing is made
+  other = config(evaluate__images=5, name="other")
+  run_folder.check(experiment.resolve(other), tmp_path / "run")
+
+
+def test_data_may_move_but_not_change(tmp_path):
+  owned(tmp_path, config(dataset__folder="here"))
+  moved = experiment.resolve(config(dataset__folder="there"))
+  run_folder.check(moved, tmp_path)
+  run_folder.check_data(DATA, tmp_path)
+  run_folder.check_data(DATA, tmp_path / "new")
+  other = DATA | {"fingerprint": "sha256:1"}
+  with pytest.raises(ValueError, match="was trained on other data"):
+    run_folder.check_data(other, tmp_path)
+  (tmp_path / "data.json").write_text("{")
+  with pytest.raises(ValueError, match=r"data\.json is damaged"):
+    run_folder.check_data(DATA, tmp_path)
+
+
+def test_another_runs_folder_is_refused(tmp_path):
+  owned(tmp_path, config())
+  other = experiment.resolve(config(seed=1, train__epochs=7))
+  with pytest.raises(ValueError) as caught:
+    run_folder.check(other, tmp_path)
+  assert "seed is 0 there and 1 now; train.epochs is 1 there and 7 now" in str(
+    caught.value
+  )
+  with pytest.raises(ValueError, match=r"; and \d+ more\. Choose another"):
+    run_folder.check(experiment.resolve(augmix.get_config()), tmp_path)
+
+
+def test_folder_that_is_none(tmp_path, monkeypatch):
+  given = experiment.resolve(config())
+  file = tmp_path / "file"
+  file.write_text("")
+  for folder in (file, file / "below", file / "far" / "below"):
+    with pytest.raises(ValueError, match="file is a file, name a folder"):
+      run_folder.check(given, folder)
+  monkeypatch.setattr(os, "access", lambda path, mode: False)
+  with pytest.raises(ValueError, match="you may not write in"):
+    run_folder.check(given, tmp_path / "new")
+
+
+def test_checkpoints_of_an_unknown_config(tmp_path):
+  (tmp_path / "checkpoints").mkdir()
+  with pytest.raises(ValueError, match=r"without the config\.json"):
+    run_folder.check(experiment.resolve(config()), tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", '{"train": {"epo', "[]", "{}", "\xff"])
+def test_damaged_config_is_told(tmp_path, text):
+  (tmp_path / "config.json").write_text(text, encoding="latin-1")
+  for read in (
+    lambda: run_folder.read(tmp_path),
+    lambda: run_folder.check(experiment.resolve(config()), tmp_path),
+  ):
+    with pytest.raises(ValueError, match=r"config\.json is damaged .*restore"):
+      read()
+
+
+def test_config_comes_back(tmp_path):
+  with pytest.raises(FileNotFoundError, match="must name the folder of a run"):
+    run_folder.read(tmp_path)
+  given = owned(tmp_path, config())
+  assert run_folder.differences(run_folder.read(tmp_path), given) == []
+
+
+def test_json_is_replaced_whole_or_not_at_all(tmp_path):
+  path = tmp_path / "new" / "file.json"
+  run_folder.write_json({"a": 1}, path)
+  with pytest.raises(TypeError):
+    run_folder.write_json({"a": object()}, path)
+  assert json.loads(path.read_text()) == {"a": 1}
+
+
+class Trained:
+  """A finished run's folder, without the training: 64 images, 4 steps."""
+
+  def __init__(self, folder):
+    self.folder, self.config = folder, owned(folder, config())
+    self.results = {
+      "schema": 1,
+      "run": {"name": "x-0", "label": "X", "model": "M", "step": 4}
+      | {"data_label": "D", "seed": 0},
+      "config": self.config.to_dict(),
+      "data": {"train": {"size": 64}},
+      "clean": {"correct": 1, "total": 2},
+    }
+    self.write()
+
+  def write(self):
+    run_folder.write_json(self.results, self.folder / "results.json")
+
+  def save(self, *steps):
+    checkpoints = Checkpoints(self.folder / "checkpoints")
+    for step in steps:
+      checkpoints.save(step, {"step": np.int32(step)})
+    checkpoints.close()
+
+
+@pytest.fixture
+def trained(tmp_path):
+  return Trained(tmp_path / "run")
+
+
+def test_finished_run_is_known(trained, tmp_path):
+  assert run_folder.finished(trained.config, tmp_path / "none") is None
+  assert run_folder.finished(trained.config, trained.folder) is None
+  trained.save(3)
+  assert run_folder.finished(trained.config, trained.folder) is None
+  trained.save(4)
+  found = run_folder.finished(trained.config, trained.folder)
+  assert found["clean"] == {"correct": 1, "total": 2}
+  other = experiment.resolve(config(evaluate__images=5))
+  assert run_folder.finished(other, trained.folder) is None
+
+
+@pytest.mark.parametrize("case", ["partly", "step", "damaged", "foreign"])
+def test_unfinished_or_unknown_results_are_measured_again(trained, case):
+  trained.save(4)
+  if case == "partly":  # measured by --mode=evaluate while it was training
+    trained.results["run"]["step"] = 2
+  elif case == "step":  # of a longer run, by the size of its data
+    trained.results["data"]["train"]["size"] = 80
+  elif case == "foreign":
+    del trained.results["data"]
+  trained.write()
+  if case == "damaged":
+    path = trained.folder / "results.json"
+    path.write_text(path.read_text()[:-20])
+  assert run_folder.finished(trained.config, trained.folder) is None

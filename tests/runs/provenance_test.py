@@ -1,0 +1,55 @@
+"""What a run was trained with."""
+
+import json
+
+import jax
+import pytest
+
+from configs import digits
+from ram_jax.evaluation import loop as evaluate
+from ram_jax.runs import provenance
+
+
+def test_each_is_named_once_in_order(monkeypatch, tmp_path):
+  assert provenance.trained_with(tmp_path) == []
+  now = provenance.here()
+  later = {
+    "versions": now["versions"] | {"jax": "9.9"},
+    "device": now["device"] | {"count": 99},
+  }
+  lost = now | {"device": {"platform": "none"}}  # nothing of it was saved
+  steps = ((0, lost), (0, now), (4, now), (8, lost), (8, lost), (5, later))
+  for step, what in (*steps, (9, now)):
+    monkeypatch.setattr(provenance, "here", lambda what=what: what)
+    provenance.record(tmp_path, step)
+  with open(tmp_path / provenance.FILE, "a") as file:
+    file.write('\n{"step": 10, "vers')  # killed
+  found = provenance.trained_with(tmp_path)
+  assert found == [now, later]
+  changed = provenance.changes(found)
+  count = jax.device_count()
+  assert changed == [f"jax {jax.__version__}, then 9.9"] + [
+    f"device count {count}, then 99"
+  ]
+
+
+def test_changes_are_noted():
+  found = [provenance.here(), provenance.here()]
+  found[1]["versions"]["jax"] = "9.9"
+  config = digits.get_config("smoke")
+  notes = evaluate.notes(config, {"trained_with": found})
+  changed = f"jax {jax.__version__}, then 9.9"
+  assert f"while it was trained, this changed: {changed}" in notes
+  assert "this changed" not in str(evaluate.notes(config, {}))
+
+
+@pytest.mark.parametrize("found", [[], [provenance.here()]])
+def test_nothing_changed(found):
+  assert provenance.changes(found) == []
+
+
+def test_versions_are_those_installed():
+  here = provenance.here()
+  assert here["versions"]["jax"] == jax.__version__
+  assert here["device"]["platform"] == jax.default_backend()
+  assert json.loads(json.dumps(here)) == here

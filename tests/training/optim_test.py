@@ -1,0 +1,61 @@
+"""The optimizer and its learning rates against PyTorch's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ram_jax.training import optim
+
+EPOCHS, PER_EPOCH = 5, 3
+STEPS = EPOCHS * PER_EPOCH
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_sgd_is_pytorchs(nesterov):
+  torch = pytest.importorskip("torch")
+  rng = np.random.default_rng(0)
+  start, targets = rng.normal(size=(2, 7))
+  weight = torch.nn.Parameter(torch.tensor(start))
+  theirs = torch.optim.SGD(
+    [weight], lr=0.1, momentum=0.9, nesterov=nesterov, weight_decay=5e-4
+  )
+  # The author steps the cosine once an epoch.
+  cosine = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, EPOCHS)
+  with jax.enable_x64(True):
+    schedule = optim.learning_rate("cosine_epoch", 0.1, PER_EPOCH, EPOCHS)
+    ours = optim.sgd(schedule, 0.9, nesterov, 5e-4)
+    params = jnp.asarray(start)
+    state = ours.init(params)
+    for step in range(STEPS):
+      assert theirs.param_groups[0]["lr"] == pytest.approx(
+        float(schedule(step)), rel=1e-12
+      )
+      theirs.zero_grad()
+      ((weight - torch.tensor(targets)) ** 4).sum().backward()
+      theirs.step()
+      gradient = 4 * (params - targets) ** 3
+      updates, state = ours.update(gradient, state, params)
+      params = optax.apply_updates(params, updates)
+      np.testing.assert_allclose(params, weight.detach().numpy(), rtol=1e-12)
+      if (step + 1) % PER_EPOCH == 0:
+        cosine.step()
+
+
+def test_learning_rates():
+  # Half of the way: cos(pi / 2) = 0, so half of the peak.
+  step = optim.learning_rate("cosine_step", 0.1, 2, 4)
+  np.testing.assert_allclose(
+    [step(0), step(4), step(8)], [0.1, 0.05, 0], atol=1e-8
+  )
+  epoch = optim.learning_rate("cosine_epoch", 0.1, 2, 4)
+  assert float(epoch(4)) == float(epoch(5)) == pytest.approx(0.05)
+  assert float(epoch(3)) > float(epoch(4)) > float(epoch(6)) > 0
+  constant = optim.learning_rate("constant", 0.1, 2, 4)
+  assert float(constant(0)) == float(constant(7)) == pytest.approx(0.1)
+
+
+def test_unknown_schedule_lists_the_known():
+  with pytest.raises(ValueError, match="cosine_epoch, cosine_step, constant"):
+    optim.learning_rate("linear", 0.1, 2, 4)

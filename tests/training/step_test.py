@@ -1,0 +1,274 @@
+"""The training step: the same on any devices, in any arrangement.
+
+Equalities are shown in float64, where rounding cannot hide a wrong term; in
+float32 rounding itself grows through the step (stated at the one such test).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import adversarial, robust_augmix
+from ram_jax import experiment, parallel, plugins
+from ram_jax import keys as keys_lib
+from ram_jax.attacks import norms
+from ram_jax.augment import basic
+from ram_jax.data import digits
+from ram_jax.models.classifier import Classifier
+from ram_jax.training import loop as train
+
+BATCH, STEPS = 8, 3
+KEY = jax.random.key(7)
+
+
+@pytest.fixture(scope="module")
+def data():
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (4 * BATCH, 16, 16, 3), np.uint8)
+  labels = rng.integers(0, 10, 4 * BATCH, np.int32)
+  return {"images": images, "labels": labels}
+
+
+def small(method, **overrides):
+  config = method.get_config("model=wrn_10_1")
+  config.train.batch_size = BATCH
+  config.train.epochs = 3
+  config.method.attack.steps = 2
+  config.update_from_flattened_dict(overrides)
+  return experiment.resolve(config)
+
+
+def steps(
+  data,
+  *,
+  method=robust_augmix,
+  devices=1,
+  per_dispatch=1,
+  count=STEPS,
+  **overrides,
+):
+  """Takes `count` steps and returns state and metrics on the host."""
+  config = small(method, **overrides)
+  training = train.build(config, digits.Source(), data["images"].shape)
+  state = jax.tree.map(np.asarray, training.create())
+  order = np.arange(count * BATCH).reshape(count, BATCH)
+  metrics = []
+  for start in range(0, count, per_dispatch):
+    indices = order[start : start + per_dispatch]
+    shards = np.stack(np.split(indices, devices, axis=1))
+    state, row = training.dispatch(state, data, KEY, shards)
+    jax.block_until_ready(row)
+    state = jax.tree.map(np.asarray, state)
+    metrics.append(jax.tree.map(np.asarray, row))
+  return state, jax.tree.map(lambda *x: np.concatenate(x), *metrics)
+
+
+def distance(a, b):
+  """Largest relative distance of two trees, one norm per tree."""
+  flat = [
+    np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)]) for t in (a, b)
+  ]
+  return np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1])
+
+
+def assert_same(a, b, tolerance=1e-9):
+  for part in ("params", "batch_stats", "opt_state"):
+    assert distance(getattr(a, part), getattr(b, part)) <= tolerance, part
+
+
+@pytest.fixture(scope="module")
+def reference(data):
+  with jax.enable_x64(True):
+    return steps(data)
+
+
+@pytest.mark.parametrize(
+  "arrangement",
+  [
+    {"devices": 4},
+    {"per_dispatch": STEPS},
+    {"train.unroll": False, "per_dispatch": STEPS},
+  ],
+  ids=["4 devices", "3 steps in a dispatch", "loops instead of repeats"],
+)
+def test_arrangement_changes_nothing(data, reference, arrangement):
+  with jax.enable_x64(True):
+    state, metrics = steps(data, **arrangement)
+  assert_same(state, reference[0])
+  for name, values in reference[1].items():
+    np.testing.assert_allclose(metrics[name], values, rtol=1e-9, err_msg=name)
+
+
+def test_steps_written_out_are_the_same(data, reference):
+  """Three forwards one after another, JSD by its definition, SGD by hand."""
+  config = small(robust_augmix)
+  with jax.enable_x64(True):
+    training = train.build(config, digits.Source(), data["images"].shape)
+    module = plugins.build_model(config, digits.Source(), "float32", None)
+    spec = plugins.attack_spec(config.method, unroll=True)
+    method = plugins.build("method", spec)
+    crop_flip = plugins.build("augment", config.augment)
+
+    @jax.jit
+    def draw(step, params, stats, images, labels):
+      keys = keys_lib.per_example(
+        jax.random.fold_in(KEY, step), np.arange(BATCH)
+      )
+      crop_keys, view_keys = keys_lib.split(keys)
+      images = crop_flip(crop_keys, images.astype(float) / 255)
+      batch = {"images": images, "labels": labels}
+      views, _ = method.views(
+        view_keys, batch, Classifier(params, stats, module)
+      )
+      return [images for _, images in views]
+
+    @jax.jit
+    def gradient(params, stats, views, labels):
+      def loss(params, stats):
+        probabilities = []
+        for view in views:
+          variables = {"params": params, "batch_stats": stats}
+          logits, update = module.apply(
+            variables, view, True, mutable=["batch_stats"]
+          )
+          stats = update["batch_stats"]
+          odds = jnp.exp(logits)
+          probabilities.append(odds / odds.sum(-1, keepdims=True))
+        mixture = sum(probabilities) / 3
+        divergence = sum(
+          (p * jnp.log(p / mixture)).sum(-1) for p in probabilities
+        )
+        likelihood = probabilities[0][jnp.arange(BATCH), labels]
+        return (12 * divergence / 3 - jnp.log(likelihood)).mean(), stats
+
+      return jax.grad(loss, has_aux=True)(params, stats)
+
+    state = training.create()
+    params, stats = state.params, state.batch_stats
+    momentum = jax.tree.map(jnp.zeros_like, params)
+    for step in range(STEPS):
+      rows = slice(step * BATCH, (step + 1) * BATCH)
+      images, labels = data["images"][rows], data["labels"][rows]
+      views = draw(step, params, stats, images, labels)
+      grad, stats = gradient(params, stats, views, labels)
+      # torch.optim.SGD with Nesterov momentum; 3 steps are within an epoch, so
+      # the learning rate is the first one.
+      grad = jax.tree.map(lambda g, p: g + 5e-4 * p, grad, params)
+      momentum = jax.tree.map(lambda m, g: 0.9 * m + g, momentum, grad)
+      params = jax.tree.map(
+        lambda p, g, m: p - 0.1 * (g + 0.9 * m), params, grad, momentum
+      )
+  ours = reference[0]
+  assert distance(params, ours.params) <= 1e-9
+  assert distance(stats, ours.batch_stats) <= 1e-9
+  theirs = np.concatenate([np.ravel(m) for m in jax.tree.leaves(momentum)])
+  trace = [x for x in jax.tree.leaves(ours.opt_state) if np.ndim(x)]
+  trace = np.concatenate([np.ravel(x) for x in trace])
+  assert np.linalg.norm(theirs - trace) <= 1e-9 * np.linalg.norm(trace)
+
+
+def test_attack_on_batch_statistics_is_the_same_on_4_devices(data):
+  option = {"batch_norm.attack": "batch"}
+  with jax.enable_x64(True):
+    one, four = (
+      steps(data, method=adversarial, count=2, devices=devices, **option)[0]
+      for devices in (1, 4)
+    )
+  assert_same(four, one)
+
+
+def test_joint_batch_norm_changes_the_step(data, reference):
+  with jax.enable_x64(True):
+    state, _ = steps(data, **{"batch_norm.views": "joint"})
+  # Far above the 1e-9 of equal runs: the option reaches the update.
+  assert distance(state.opt_state, reference[0].opt_state) > 1e-3
+
+
+@pytest.fixture(scope="module")
+def adversarial_reference(data):
+  # Without AugMix, which takes most of the compilation.
+  return steps(data, method=adversarial, count=2)[0]
+
+
+@pytest.mark.parametrize(
+  ("part", "option"),
+  [
+    ("opt_state", {"batch_norm.attack": "batch"}),
+    ("opt_state", {"method.attack.start": "none"}),
+    ("opt_state", {"optimizer.momentum": 0.8}),
+    ("opt_state", {"optimizer.weight_decay": 0.1}),
+    ("params", {"optimizer.learning_rate": 0.05}),
+    ("params", {"optimizer.nesterov": False}),
+    ("params", {"optimizer.schedule": "cosine_step"}),
+    ("batch_stats", {"augment.flip": False}),
+    ("batch_stats", {"augment.padding": 1}),
+    ("batch_stats", {"batch_norm.sync": False, "devices": 4}),
+  ],
+  ids=lambda option: option if isinstance(option, str) else next(iter(option)),
+)
+def test_every_option_changes_the_step(
+  data, adversarial_reference, part, option
+):
+  state, _ = steps(data, method=adversarial, count=2, **option)
+  # Rounding alone makes 1e-5 of four devices, and nothing of one.
+  least = 1e-3 if "devices" in option else 1e-5
+  theirs = getattr(adversarial_reference, part)
+  assert distance(getattr(state, part), theirs) > least
+
+
+def test_one_step_in_float32_on_1_and_4_devices(data):
+  one, _ = steps(data, count=1)
+  four, _ = steps(data, count=1, devices=4)
+  assert distance(four.params, one.params) <= 1e-5
+  # The gradient's sum runs in another order, and ReLU kinks amplify that.
+  assert distance(four.opt_state, one.opt_state) <= 1e-3
+
+
+def test_step_counts_and_learns(data):
+  state, metrics = steps(data, count=1)
+  assert state.step == 1
+  assert set(metrics) == {
+    "loss",
+    "cross_entropy",
+    "jensen_shannon",
+    "accuracy",
+    "adversarial_accuracy",
+    "gradient_norm",
+    "parameter_norm",
+    "statistics_norm",
+  }
+  np.testing.assert_allclose(
+    metrics["loss"],
+    metrics["cross_entropy"] + 12 * metrics["jensen_shannon"],
+    rtol=1e-5,
+  )
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_positions_count_through_the_global_batch(devices):
+  mapped = jax.pmap(
+    lambda x: x + parallel.positions(8 // devices), axis_name=parallel.AXIS
+  )
+  positions = mapped(jnp.zeros((devices, 8 // devices), jnp.int32))
+  np.testing.assert_array_equal(np.ravel(positions), np.arange(8))
+
+
+def test_devices_draw_the_same_bits(data):
+  """Flips, crops and starts of the attack; AugMix in benchmarks/devices.py."""
+
+  def draw(state, images, key, indices):
+    keys = keys_lib.per_example(key, parallel.positions(len(indices)))
+    start = jax.vmap(lambda k: norms.l2_sphere(k, (16, 16, 3), jnp.float32))
+    drawn = basic.Augment()(keys, images[indices] / 255), start(keys)
+    return state, jax.lax.all_gather(drawn, parallel.AXIS, tiled=True)
+
+  results = []
+  for devices in (1, 2, 4):
+    shards = np.arange(BATCH).reshape(devices, -1)
+    dispatch = parallel.training_dispatch(draw, streamed=False)
+    _, drawn = dispatch(jnp.zeros(()), data["images"], KEY, shards)
+    results.append([np.asarray(x) for x in drawn])
+  for found in results[1:]:
+    for a, b in zip(results[0], found, strict=True):
+      np.testing.assert_array_equal(a, b)
