@@ -31,7 +31,10 @@ MODELS = {
   # The paper's: torchvision's bottleneck ResNet-50 of double width.
   "wrn_50_2": {"name": "resnet", "depth": 50, "width_factor": 2},
   # Three networks of one name; ram_jax/models/preact_resnet.py says whose.
-  "preact_resnet18": {"name": "preact_resnet", "variant": "robustbench"},
+  "preact_resnet18": {
+    "name": "preact_resnet",
+    "variant": "robustbench",  # or rice, fast: a key of VARIANTS there
+  },
   "preact_resnet18_rice": {"name": "preact_resnet", "variant": "rice"},
   "preact_resnet18_fast": {"name": "preact_resnet", "variant": "fast"},
 }

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+<<<<<<< HEAD:ram_jax/evaluation/loop.py
 from ram_jax import parallel, plugins
 from ram_jax.data import pipeline
 from ram_jax.evaluation import correctness, views
@@ -21,6 +22,26 @@ from ram_jax.runs import metrics, provenance
 from ram_jax.runs import results as runs
 from ram_jax.runs import signals as stopping
 from ram_jax.runs.checkpoint import fingerprint
+=======
+from ram_jax import (
+  figures,
+  memory,
+  metrics,
+  parallel,
+  plugins,
+  provenance,
+  run_folder,
+  settings,
+  stopping,
+)
+from ram_jax.attacks import sizes
+from ram_jax.checkpoint import Checkpoints, fingerprint
+from ram_jax.data import pipeline, sanity
+from ram_jax.evaluators import correctness
+from ram_jax.models.classifier import Classifier, check_values
+from ram_jax.parts import Parts, surroundings
+from ram_jax.report import runs
+>>>>>>> main:ram_jax/evaluate.py
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +138,8 @@ def run(
     ValueError: if the state holds numbers that no network can use.
     stopping.Stopped: if it was asked to leave.
   """
-  names.check_variables(
-    f"the weights of step {int(state.step)}", state.params, state.batch_stats
-  )
+  variables = {"params": state.params, "batch_stats": state.batch_stats}
+  check_values(f"the weights of step {int(state.step)}", variables)
   stop.at_once("what is measured is kept")
   started = time.monotonic()
   # A damaged file must stop this now, not after hours of measuring.
@@ -150,7 +170,14 @@ def run(
         found = measured.pop("pictures", {})
         pictures |= {f"{name}/{x}": image for x, image in found.items()}
         results[name] = correctness.counted(measured, name, bits)
+<<<<<<< HEAD:ram_jax/evaluation/loop.py
   results["notes"] = [*evaluation.notes, *notes(config, results), *assumed]
+=======
+  results["notes"] = [*evaluation.notes, *notes(config, results)]
+  # An export says which network it is.
+  if results["run"]["method"] == "weights":
+    results["notes"] += getattr(evaluation.module, "assumptions", ())
+>>>>>>> main:ram_jax/evaluate.py
   results["timing"] = {
     "train_seconds": sum(row["timing"]["seconds"] for row in rows),
     "evaluate_seconds": time.monotonic() - started + parts.seconds,
