@@ -120,7 +120,7 @@ def get_config() -> ConfigDict:
       "images": 0,  # first N test images only; 0: all
     }
   )
-  # What is measured; each `name` is ram_jax/evaluators/<name>.py.
+  # What is measured; each `name` is ram_jax/evaluation/<name>.py.
   evaluators = config.evaluators = ConfigDict()
   # On unchanged images.
   evaluators.clean = ConfigDict({"name": "clean"})

@@ -27,6 +27,7 @@ from ram_jax.data import pipeline, sanity
 from ram_jax.evaluation import loop as evaluation_loop
 from ram_jax.interop import names, normalization, weights
 from ram_jax.interop.weights import PRODUCER, Weights
+from ram_jax.models.classifier import check_values
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import results as results_lib
 from ram_jax.runs import signals
@@ -363,8 +364,6 @@ def evaluate_weights(
     params, batch_stats = names.from_torch(
       evaluation.module, run.test[0].shape[1:], file.tensors
     )
-    if about["method"] == "weights":  # an export says which network it is
-      about["notes"] = names.assumptions(evaluation.module)
     state = types.SimpleNamespace(
       step=about.pop("step"), params=params, batch_stats=batch_stats
     )
@@ -423,8 +422,8 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   # The parameters' shapes are the same for images of all sizes.
   state = checkpoints.restore_variables(module, (32, 32, 3))
   checkpoints.close()
-  what = f"the weights of step {int(state.step)}"
-  names.check_variables(what, state.params, state.batch_stats)
+  variables = {"params": state.params, "batch_stats": state.batch_stats}
+  check_values(f"the weights of step {int(state.step)}", variables)
   metadata = {
     "run": f"{config.name}-{config.seed}",
     "method": config.method.name,
@@ -453,6 +452,7 @@ def _take(config: ConfigDict, weights: Weights | None) -> None:
   config.weights.notes = ()
   if not weights:
     return
+  check_values("the file of weights", weights.tensors)
   _check_export(config, weights)
   config.weights.fingerprint = weights.fingerprint
   constants, stated = config.normalization, weights.normalization

@@ -22,38 +22,13 @@ LAYERS = (
   ("image", "losses", "keys"),
   ("augment", "attacks", "corruptions", "models"),
   ("methods",),
-  (
-    "data",
-    "state",
-    "optim",
-    "parallel",
-    "checkpoint",
-    "memory",
-    "metrics",
-    "plugins",
-    "parts",
-    "provenance",
-    "snapshot",
-    "stopping",
-    "trace",
-  ),
-  ("step", "feed", "evaluators", "report", "interop"),
-  (
-    "train",
-    "evaluate",
-    "settings",
-    "run_folder",
-    "bucket",
-    "command_line",
-    "corrupt",
-    "exchange",
-    "field_help",
-    "figures",
-    "flags",
-    "log",
-    "profile",
-    "post_mortem",
-  ),
+  ("parallel", "plugins", "memory", "trace"),
+  ("data",),
+  ("runs",),
+  ("interop", "report"),
+  ("training", "evaluation"),
+  ("experiment", "command_line", "field_help"),
+  ("corrupt", "profiling", "flags"),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 PURE = 3  # layers below this one see arrays, keys and dataclasses only
@@ -70,7 +45,7 @@ PURE_IMPORTS = {
   "numpy",
   "typing",
 }
-MAX_LINES = 500  # a module is split by topic, not because it is long
+MAX_LINES = 600  # a module is split by topic, not because it is long
 PACKAGE = [
   path
   for path in CODE
@@ -135,6 +110,16 @@ def test_imports_point_downwards(path):
     assert not re.search(r"\bdevices\(|default_backend|open\(", source(path))
 
 
+@pytest.mark.parametrize("path", PACKAGE, ids=str)
+def test_the_report_is_imported_by_main_alone(path):
+  """And it reads runs from their files: nothing in it computes."""
+  there = {n.split(".")[1] for n in imported(tree(path)) if "ram_jax." in n}
+  if place(path) == "report":
+    assert there <= {"report", "runs", "data"}
+  else:
+    assert "report" not in there
+
+
 def test_upward_imports_are_seen():
   path = pathlib.Path("ram_jax/methods/standard.py")
   names = [
@@ -151,7 +136,7 @@ def test_upward_imports_are_seen():
 
 def test_layers_are_the_design_documents():
   text = (ROOT / "docs" / "design.md").read_text()
-  rows = dict(re.findall(r"^L(\d)  +(.*)$", text, re.MULTILINE))
+  rows = dict(re.findall(r"^L(\d+)  +(.*)$", text, re.MULTILINE))
   assert len(rows) == len(LAYERS) + 1  # and main.py on top
   for path in PACKAGE:
     here = place(path)

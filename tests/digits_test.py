@@ -8,6 +8,7 @@ from PIL import Image
 
 import main as program
 from configs import digits
+from ram_jax import experiment
 
 
 @pytest.fixture(scope="module")

@@ -368,13 +368,8 @@ def test_named_preact_resnet_is_taken(
   config = standard.get_config(f"smoke,dataset=digits,model={model}")
   config.normalization.update({"mean": (0, 0, 0), "std": (1, 1, 1)})
   config.weights.measured = str(preact[file])
-<<<<<<< HEAD
   module = experiment.evaluate_weights(config, tmp_path / "run").module
-  assert names.assumptions(module) == [
-=======
-  module = exchange.evaluate_weights(config, tmp_path / "run").module
   assert module.assumptions == [
->>>>>>> main
     f"the network is taken to be {note}, too" for note in notes
   ]
 

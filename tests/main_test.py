@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import main as program
-from ram_jax import command_line, flags, memory, plugins
+from ram_jax import command_line, experiment, flags, memory, plugins
 from ram_jax.evaluation import clean
 from ram_jax.evaluation import loop as evaluate
 from ram_jax.runs import folder as run_folder
@@ -358,7 +358,7 @@ def test_finished_run_is_only_shown(nothing_runs, config, trained):
   folder, out, _ = trained
   code, again, err = run(config, f"--workdir={folder}")
   assert code == 0 and again == out
-  assert f"{folder} is finished (--mode=evaluate measures it again)" in err
+  assert f"{folder} is finished (--mode=evaluate evaluates it again)" in err
 
 
 def test_finished_run_is_shown_where_nothing_can_be_written(
@@ -459,7 +459,7 @@ def test_what_happens_on_the_way(monkeypatch, config, error, code, words):
   def raises(*args):
     raise error
 
-  monkeypatch.setattr(train, "train_and_evaluate", raises)
+  monkeypatch.setattr(experiment, "train_and_evaluate", raises)
   found, out, err = run(config)
   assert (found, out) == (code, "")
   assert err.splitlines()[-1].startswith(words) and "Traceback" not in err
@@ -514,7 +514,7 @@ def test_bugs_keep_their_traceback(monkeypatch, config, error):
   def raises(*args):
     raise error
 
-  monkeypatch.setattr(train, "train_and_evaluate", raises)
+  monkeypatch.setattr(experiment, "train_and_evaluate", raises)
   with pytest.raises(type(error)):
     run(config)
 

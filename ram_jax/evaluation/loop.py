@@ -10,38 +10,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-<<<<<<< HEAD:ram_jax/evaluation/loop.py
 from ram_jax import parallel, plugins
 from ram_jax.data import pipeline
 from ram_jax.evaluation import correctness, views
 from ram_jax.evaluation.cache import Parts, surroundings
-from ram_jax.interop import names
-from ram_jax.models.classifier import Classifier
+from ram_jax.models.classifier import Classifier, check_values
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import metrics, provenance
 from ram_jax.runs import results as runs
 from ram_jax.runs import signals as stopping
 from ram_jax.runs.checkpoint import fingerprint
-=======
-from ram_jax import (
-  figures,
-  memory,
-  metrics,
-  parallel,
-  plugins,
-  provenance,
-  run_folder,
-  settings,
-  stopping,
-)
-from ram_jax.attacks import sizes
-from ram_jax.checkpoint import Checkpoints, fingerprint
-from ram_jax.data import pipeline, sanity
-from ram_jax.evaluators import correctness
-from ram_jax.models.classifier import Classifier, check_values
-from ram_jax.parts import Parts, surroundings
-from ram_jax.report import runs
->>>>>>> main:ram_jax/evaluate.py
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +106,7 @@ def run(
     folder: the run's folder, locked.
     stop: asked between the parts whether to leave.
     data: `train`, size and fingerprint of the training data, where known.
-    about: entries of results.json's `run` that are not as the config has them,
-      and `notes` on the network, if any.
+    about: entries of results.json's `run` that are not as the config has them.
 
   Returns:
     What results.json holds.
@@ -150,9 +127,7 @@ def run(
   key = jax.random.fold_in(jax.random.key(config.seed), 2)
   images, labels = evaluation.images, evaluation.labels
   results = describe(config, evaluation, int(state.step))
-  about = dict(about or {})
-  assumed = about.pop("notes", [])
-  results["run"] |= about
+  results["run"] |= about or {}
   results["data"] = {"test": pipeline.describe(images, labels)}
   if data and "train" in data:
     results["data"]["train"] = data["train"]
@@ -170,14 +145,10 @@ def run(
         found = measured.pop("pictures", {})
         pictures |= {f"{name}/{x}": image for x, image in found.items()}
         results[name] = correctness.counted(measured, name, bits)
-<<<<<<< HEAD:ram_jax/evaluation/loop.py
-  results["notes"] = [*evaluation.notes, *notes(config, results), *assumed]
-=======
   results["notes"] = [*evaluation.notes, *notes(config, results)]
   # An export says which network it is.
   if results["run"]["method"] == "weights":
     results["notes"] += getattr(evaluation.module, "assumptions", ())
->>>>>>> main:ram_jax/evaluate.py
   results["timing"] = {
     "train_seconds": sum(row["timing"]["seconds"] for row in rows),
     "evaluate_seconds": time.monotonic() - started + parts.seconds,

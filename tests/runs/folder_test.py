@@ -11,7 +11,8 @@ from ram_jax import experiment
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs.checkpoint import Checkpoints
 
-DATA = {"size": 64, "fingerprint": "sha256:0"}
+SPLIT = {"size": 64, "fingerprint": "sha256:0"}
+DATA = {"train": SPLIT, "test": SPLIT, "notes": ["odd"]}
 
 
 def config(**overrides):
@@ -59,9 +60,12 @@ def test_data_may_move_but_not_change(tmp_path):
   run_folder.check(moved, tmp_path)
   run_folder.check_data(DATA, tmp_path)
   run_folder.check_data(DATA, tmp_path / "new")
-  other = DATA | {"fingerprint": "sha256:1"}
-  with pytest.raises(ValueError, match="was trained on other data"):
-    run_folder.check_data(other, tmp_path)
+  run_folder.check_data({"test": SPLIT}, tmp_path)  # to evaluate it
+  other = SPLIT | {"fingerprint": "sha256:1"}
+  for split, words in (("train", "trained"), ("test", "evaluated")):
+    with pytest.raises(ValueError, match=f"was {words} on other data"):
+      run_folder.check_data(DATA | {split: other}, tmp_path)
+  assert run_folder.read_data(tmp_path) == DATA
   (tmp_path / "data.json").write_text("{")
   with pytest.raises(ValueError, match=r"data\.json is damaged"):
     run_folder.check_data(DATA, tmp_path)
