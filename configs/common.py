@@ -33,7 +33,10 @@ MODELS = {
   # The paper's network: torchvision's ResNet-50, bottlenecks twice as wide
   "wrn_50_2": {"name": "resnet", "depth": 50, "width_factor": 2},
   # Three networks called PreActResNet-18 (docs/pytorch_weights.md)
-  "preact_resnet18": {"name": "preact_resnet", "variant": "robustbench"},
+  "preact_resnet18": {
+    "name": "preact_resnet",
+    "variant": "robustbench",  # Whose network: robustbench | rice | fast
+  },
   "preact_resnet18_rice": {"name": "preact_resnet", "variant": "rice"},
   "preact_resnet18_fast": {"name": "preact_resnet", "variant": "fast"},
 }
@@ -41,7 +44,7 @@ SMOKE_MODEL = "wrn_10_1"
 
 
 def apply(config: ConfigDict, argument: str) -> ConfigDict:
-  """Applies the config string and locks the config.
+  """Applies the choices of the config string and locks the config.
 
   Args:
     config: a complete config.
