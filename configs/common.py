@@ -35,7 +35,7 @@ MODELS = {
   # Three networks called PreActResNet-18 (docs/pytorch_weights.md)
   "preact_resnet18": {
     "name": "preact_resnet",
-    "variant": "robustbench",  # Whose network: robustbench | rice | fast
+    "variant": "robustbench",  # Source: robustbench | rice | fast
   },
   "preact_resnet18_rice": {"name": "preact_resnet", "variant": "rice"},
   "preact_resnet18_fast": {"name": "preact_resnet", "variant": "fast"},
