@@ -26,8 +26,7 @@ from ram_jax.attacks import sizes
 from ram_jax.checkpoint import Checkpoints, fingerprint
 from ram_jax.data import pipeline, sanity
 from ram_jax.evaluators import correctness
-from ram_jax.interop import names
-from ram_jax.models.classifier import Classifier
+from ram_jax.models.classifier import Classifier, check_values
 from ram_jax.parts import Parts, surroundings
 from ram_jax.report import runs
 
@@ -168,9 +167,8 @@ def run(
     ValueError: if the state holds numbers that no network can use.
     stopping.Stopped: if it was asked to leave.
   """
-  names.check_variables(
-    f"the weights of step {int(state.step)}", state.params, state.batch_stats
-  )
+  variables = {"params": state.params, "batch_stats": state.batch_stats}
+  check_values(f"the weights of step {int(state.step)}", variables)
   stop.at_once("what is measured is kept")
   started = time.monotonic()
   # A damaged file must stop this now, not after hours of measuring.
@@ -201,7 +199,7 @@ def run(
   results["notes"] = [*evaluation.notes, *notes(config, results)]
   # An export says which network it is.
   if results["run"]["method"] == "weights":
-    results["notes"] += names.assumptions(evaluation.module)
+    results["notes"] += getattr(evaluation.module, "assumptions", ())
   results["timing"] = {
     "train_seconds": sum(row["timing"]["seconds"] for row in rows),
     "evaluate_seconds": time.monotonic() - started + parts.seconds,

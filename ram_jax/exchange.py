@@ -16,6 +16,7 @@ from ram_jax import (
 )
 from ram_jax.checkpoint import Checkpoints
 from ram_jax.interop import names, weights
+from ram_jax.models.classifier import check_values
 
 FORMAT = ".safetensors"
 
@@ -104,8 +105,8 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   # The parameters' shapes are the same for images of all sizes.
   state = checkpoints.restore_variables(module, (32, 32, 3))
   checkpoints.close()
-  what = f"the weights of step {int(state.step)}"
-  names.check_variables(what, state.params, state.batch_stats)
+  variables = {"params": state.params, "batch_stats": state.batch_stats}
+  check_values(f"the weights of step {int(state.step)}", variables)
   metadata = {
     "run": f"{config.name}-{config.seed}",
     "method": config.method.name,

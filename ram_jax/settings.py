@@ -14,6 +14,7 @@ from ram_jax import plugins, run_folder
 from ram_jax.attacks import sizes
 from ram_jax.interop import normalization
 from ram_jax.interop.weights import PRODUCER, Weights
+from ram_jax.models.classifier import check_values
 from ram_jax.report import tables
 
 
@@ -152,6 +153,7 @@ def _take(config: ConfigDict, weights: Weights | None) -> None:
   config.weights.notes = ()
   if not weights:
     return
+  check_values("the file of weights", weights.tensors)
   _check_export(config, weights)
   config.weights.fingerprint = weights.fingerprint
   constants, stated = config.normalization, weights.normalization

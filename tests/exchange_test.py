@@ -234,8 +234,8 @@ def test_numbers_that_no_network_can_use(evaluated, change, words):
   code, line, results = evaluated(change)
   assert (code, line) == (
     2,
-    f"error: the weights cannot be used: {words}: choose another file or "
-    "checkpoint",
+    f"error: the file of weights cannot be used: {words}: choose another file "
+    "or checkpoint",
   )
   assert not results.parent.exists()
 
@@ -367,7 +367,7 @@ def test_named_preact_resnet_is_taken(
   config.normalization.update({"mean": (0, 0, 0), "std": (1, 1, 1)})
   config.weights.measured = str(preact[file])
   module = exchange.evaluate_weights(config, tmp_path / "run").module
-  assert names.assumptions(module) == [
+  assert module.assumptions == [
     f"the network is taken to be {note}, too" for note in notes
   ]
 

@@ -139,8 +139,7 @@ def from_torch(
 
   Raises:
     ValueError: if a name is missing or unexpected, or a shape is another; the
-      message lists them, and says which network the names look like. If a
-      number is not finite, or a running variance negative.
+      message lists them, and says which network the names look like.
   """
   images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
   init = functools.partial(module.init, train=False)
@@ -158,29 +157,11 @@ def from_torch(
   for name, path in paths.items():
     array = np.asarray(tensors[name])
     axes = (2, 3, 1, 0) if array.ndim == 4 else None
-    with np.errstate(over="ignore"):  # what overflows is rejected below
-      leaves[path] = np.ascontiguousarray(
-        array.transpose(axes), dtype=wanted[path].dtype
-      )
-  _check_values("the weights", {n: leaves[p] for n, p in paths.items()})
+    leaves[path] = np.ascontiguousarray(
+      array.transpose(axes), dtype=wanted[path].dtype
+    )
   variables = traverse_util.unflatten_dict(leaves)
   return variables["params"], variables["batch_stats"]
-
-
-def check_variables(what: str, params: Any, batch_stats: Any) -> None:
-  """Rejects a network's numbers that no network can use.
-
-  Args:
-    what: holds them, for the message.
-    params: parameters.
-    batch_stats: running statistics.
-
-  Raises:
-    ValueError: naming the arrays that hold a NaN, an infinity or a negative
-      running variance.
-  """
-  leaves = _leaves(params, batch_stats).items()
-  _check_values(what, {"/".join(p): np.asarray(x) for p, x in leaves})
 
 
 def describe(tensors: Mapping[str, np.ndarray]) -> str | None:
@@ -213,36 +194,12 @@ def describe(tensors: Mapping[str, np.ndarray]) -> str | None:
   return text
 
 
-def assumptions(module: nn.Module) -> list[str]:
-  """What a network is taken to be of that its tensors do not show.
-
-  Args:
-    module: the network.
-
-  Returns:
-    A sentence where networks with the same tensors have different logits, else
-    none.
-  """
-  if not isinstance(module, preact_resnet.Model):
-    return []
-  variant = preact_resnet.VARIANTS[module.variant]
-  others = [v for v in _alike(variant.final_norm) if v != variant]
-  return [
-    f"the network is taken to be {variant.model}, as given; the tensors fit "
-    f"{other.model}, too"
-    for other in others
-  ]
-
-
-def _alike(final_norm: bool) -> list[preact_resnet.Variant]:
-  """PreActResNets of the same tensors."""
-  variants = preact_resnet.VARIANTS.values()
-  return [v for v in variants if v.final_norm == final_norm]
-
-
 def _preact_names(final_norm: bool) -> str:
   """The config's names of the networks that have these tensors."""
-  alike = [f"model={v.model} ({v.origin})" for v in _alike(final_norm)]
+  alike = [
+    f"model={variant.model} ({variant.origin})"
+    for variant in preact_resnet.alike(final_norm)
+  ]
   if len(alike) == 1:
     return f", {alike[0]}"
   return (
@@ -318,28 +275,6 @@ def _check(
       f"classes: {'; '.join(parts)}; they look like "
       f"{describe(tensors) or 'no network that is known here'}: choose the "
       "file's network (config.model, config.dataset), or another file"
-    )
-
-
-def _check_values(what: str, arrays: Mapping[str, np.ndarray]) -> None:
-  """As `check_variables`, of arrays by our names or PyTorch's."""
-  last = {name: re.split(r"\W", name)[-1] for name in arrays}
-  kinds = {
-    "with values that are not finite": [
-      f"{name} ({np.sum(~np.isfinite(x))} of {x.size})"
-      for name, x in arrays.items()
-      if not np.isfinite(x).all()
-    ],
-    "with a negative running variance": [
-      f"{name} ({np.min(x):.4g})"
-      for name, x in arrays.items()
-      if last[name] in ("var", _LEAVES["var"]) and np.min(x) < 0
-    ],
-  }
-  if parts := [_list(kind, names) for kind, names in kinds.items() if names]:
-    raise ValueError(
-      f"{what} cannot be used: {'; '.join(parts)}: choose another file or "
-      "checkpoint"
     )
 
 

@@ -1,18 +1,22 @@
 """A network with its variables, and its forward over several views."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
 
 from ram_jax.models import layers
 from ram_jax.models.batch_norm import MOMENTUM
 
 BATCH_NORM = ("running", "batch")
+VARIANCES = ("/var", ".running_var")  # ends of names, ours and PyTorch's
+SHOWN = 6  # names that a message lists of each kind
 
 
 @flax.struct.dataclass
@@ -58,6 +62,44 @@ class Classifier:
       variables, images, True, method=method, mutable=["batch_stats"]
     )
     return outputs
+
+
+def check_values(what: str, variables: Mapping[str, Any]) -> None:
+  """Rejects numbers with which a network cannot compute.
+
+  Args:
+    what: holds them, for the message.
+    variables: arrays by name, or dicts of such.
+
+  Raises:
+    ValueError: naming the arrays that hold a NaN, a number that is infinite in
+      the default float type, or a negative running variance.
+  """
+  infinite, negative = [], []
+  for path, array in traverse_util.flatten_dict(dict(variables)).items():
+    name, values = "/".join(path), np.asarray(array)
+    if values.dtype.kind != "f":  # a counter
+      continue
+    with np.errstate(over="ignore"):
+      values = values.astype(jnp.result_type(float))
+    if bad := np.sum(~np.isfinite(values)):
+      infinite.append(f"{name} ({bad} of {values.size})")
+    if name.endswith(VARIANCES) and np.any(values < 0):
+      negative.append(f"{name} ({np.nanmin(values):.4g})")
+  found = [
+    f"{len(names)} with {kind}: {', '.join(names[:SHOWN])}"
+    + " and more" * (len(names) > SHOWN)
+    for kind, names in (
+      ("values that are not finite", infinite),
+      ("a negative running variance", negative),
+    )
+    if names
+  ]
+  if found:
+    raise ValueError(
+      f"{what} cannot be used: {'; '.join(found)}: choose another file or "
+      "checkpoint"
+    )
 
 
 def forward_views(

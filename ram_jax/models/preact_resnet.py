@@ -59,6 +59,11 @@ VARIANTS: Mapping[str, Variant] = {
 }
 
 
+def alike(final_norm: bool) -> list[Variant]:
+  """Variants with the same tensors: with a last normalisation, or without."""
+  return [v for v in VARIANTS.values() if v.final_norm == final_norm]
+
+
 class Block(nn.Module):
   """Two 3x3 convolutions, each after normalisation and ReLU.
 
@@ -130,6 +135,17 @@ class Model(nn.Module):
   def label(self) -> str:
     """The network's name in tables."""
     return "PreActResNet-18"
+
+  @property
+  def assumptions(self) -> list[str]:
+    """Sentences on what a file of weights does not say of its network."""
+    chosen = VARIANTS[self.variant]
+    return [
+      f"the network is taken to be {chosen.model}, as given; the tensors fit "
+      f"{other.model}, too"
+      for other in alike(chosen.final_norm)
+      if other != chosen
+    ]
 
   def setup(self) -> None:
     """Builds the layers."""
