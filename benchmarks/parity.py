@@ -1,6 +1,6 @@
-"""Shows that our arithmetic is PyTorch's: `python -m benchmarks.parity`.
+"""Compares our arithmetic with PyTorch: `python -m benchmarks.parity`.
 
-Writes docs/parity.md; ends with 1 if a bound is not kept.
+Writes docs/parity.md; exits with 1 if a value exceeds its bound.
 """
 
 import itertools
@@ -20,7 +20,7 @@ Lines = Iterator[tuple[str, bool]]
 
 
 def main() -> None:
-  """Writes the page, and ends with 1 if a bound is not kept."""
+  """Writes the page, and exits with 1 if a value exceeds its bound."""
   torch.set_num_threads(1)  # many small operations
   page = Path(__file__).resolve().parents[1] / "docs" / "parity.md"
   lines = [
@@ -38,25 +38,29 @@ def main() -> None:
 
 _HEAD = """# Parity with PyTorch
 
-Made by `python -m benchmarks.parity`, jax {jax}, flax {flax}, PyTorch {torch},
-on one {machine} CPU. Ours against the PyTorch code of
-`benchmarks/torch_reference/`, from the same random weights, images
-({size}x{size}, batches of {batch}), views and starts of attacks; no weight and
-no statistic is 0 or 1. Our steps are those of the program that `train.py` runs.
-A distance is |ours - PyTorch's| / |PyTorch's| of one tensor, and the largest of
-a quantity's tensors is shown; bold where it is above the bound. Where the loss
-of an image is 1e-12, the gradient p - 1 has lost twelve digits on both sides;
-PGD follows its direction, and shows it. Views are flips and crops, which stand
-for AugMix here: its operations are compared with Pillow's in
-[paper_map.md](paper_map.md)."""
+Made by `python -m benchmarks.parity`, with jax {jax}, flax {flax} and PyTorch
+{torch}, on one {machine} CPU. It compares ram_jax with the PyTorch code in
+`benchmarks/torch_reference/`. Both sides use the same random weights, images
+({size}x{size}, batches of {batch}), views and starting points of attacks. No
+weight and no statistic is 0 or 1. On the side of ram_jax, the steps are those
+of the program that `train.py` runs. The views are flips and crops instead of
+AugMix, whose operations are compared with Pillow in
+[paper_map.md](paper_map.md).
+
+The tables show relative differences, |ram_jax - PyTorch| / |PyTorch| of a
+tensor, as the maximum over the tensors of a quantity. Values above the bound
+are bold. If the loss of an image is 1e-12, the gradient p - 1 has lost twelve
+digits on both sides. PGD follows the direction of this gradient, so its
+difference is larger there."""
 
 
 _ROUNDING = """
 ## float32, momentum after the first step
 
-Distance from PyTorch in float64: median (and largest) of {draws} draws of
-weights and images. The large ones are roundings that take an activation across
-the kink of a ReLU. The median of ours is at most {bound} times PyTorch's own.
+Difference from PyTorch in float64: median (and maximum) over {draws} draws of
+weights and images. Large values occur if rounding moves an activation across
+the kink of a ReLU. The median of ram_jax is at most {bound} times that of
+PyTorch in float32.
 """
 
 
@@ -123,7 +127,7 @@ def _single_table() -> Lines:
 def _rounding_table() -> Lines:
   bound = distances.ROUNDING_BOUND
   yield _ROUNDING.format(draws=distances.DRAWS, bound=bound), True
-  yield from _title("network", "method", "ours", "PyTorch in float32")
+  yield from _title("network", "method", "ram_jax", "PyTorch in float32")
   for name, method in itertools.product(
     distances.MODELS, ("standard", "robust_augmix")
   ):

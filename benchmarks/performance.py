@@ -1,4 +1,4 @@
-"""The measured part of docs/performance.md, of the benchmarks' JSON files."""
+"""The measured part of docs/performance.md, from the benchmarks' JSON files."""
 
 import json
 import pathlib
@@ -10,7 +10,7 @@ SIDES = {
   "pytorch": "PyTorch",
   "pytorch_and_pillow": "PyTorch and Pillow",
   "pytorch_compiled": "PyTorch compiled",
-  "ours": "ours",
+  "ours": "ram_jax",
 }
 
 
@@ -64,7 +64,7 @@ def _cell(value: Any) -> str:
 
 def _rates(result: dict[str, Any], head: str) -> Iterator[str]:
   rates = result["images_per_second"]
-  columns = [head, "original, images/s", "ours, images/s", "ratio"]
+  columns = [head, "original, images/s", "ram_jax, images/s", "speedup"]
   names = ("original", "ours", "ratio")
   rows = [[name, *map(row.get, names)] for name, row in rates.items()]
   if "mixed" in result:
@@ -87,14 +87,14 @@ def _step(result: dict[str, Any]) -> Iterator[str]:
       "network, batch",
       "method",
       *(f"{title}, s" for title in SIDES.values()),
-      "PyTorch / ours",
-      "of the matmul peak",
-      "step / its parts",
+      "PyTorch / ram_jax",
+      "of matmul peak",
+      "step / sum of parts",
     ],
     rows,
   )
   peak = result["matmul_flops_per_second"] / 1e9
-  yield f"\nPeak: {peak:.0f} GFLOP/s in a large product of matrices."
+  yield f"\nPeak: {peak:.0f} GFLOP/s, measured with a large matrix product."
 
 
 def _evaluate(result: dict[str, Any]) -> Iterator[str]:
@@ -103,8 +103,8 @@ def _evaluate(result: dict[str, Any]) -> Iterator[str]:
     for row in result["rows"]
     for name in ("clean", "pgd")
   ]
-  columns = ["network, batch", "", "PyTorch, images/s", "ours, images/s"]
-  yield from _table([*columns, "ratio"], rows)
+  columns = ["network, batch", "", "PyTorch, images/s", "ram_jax, images/s"]
+  yield from _table([*columns, "speedup"], rows)
 
 
 def _attack(result: dict[str, Any]) -> Iterator[str]:
@@ -128,13 +128,13 @@ def _attack(result: dict[str, Any]) -> Iterator[str]:
   yield from _table(
     [
       "network, batch",
-      "gradient, PyTorch, s",
-      "gradient, ours, s",
-      "with the weights', s",
+      "input gradient, PyTorch, s",
+      "input gradient, ram_jax, s",
+      "with weight gradients, s",
       "PGD-7, PyTorch, s",
-      "PGD-7, ours, s",
+      "PGD-7, ram_jax, s",
       "in a loop, s",
-      "ratio",
+      "speedup",
     ],
     rows,
   )
@@ -162,8 +162,8 @@ def _scaling(result: dict[str, Any]) -> Iterator[str]:
     + [row["bytes_a_step"] / 1e6]
     for count, row in result["by_count"].items()
   ]
-  columns = ["simulated devices", "step, s", "over one device"]
-  yield from _table([*columns, "reduced in a step, MB"], rows)
+  columns = ["simulated devices", "step, s", "relative to one device"]
+  yield from _table([*columns, "all-reduced per step, MB"], rows)
 
 
 TABLES = {

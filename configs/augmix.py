@@ -1,9 +1,10 @@
-"""AugMix with its consistency loss, the paper's baseline of eq. 2.
+"""AugMix with its consistency loss, a baseline of the paper (eq. 2).
 
   python main.py --config=configs/augmix.py --workdir=runs/augmix-0
 
-Expected: mean accuracy over the 15 corruptions of CIFAR-10-C near 88.8 % for
-WRN-40-2 (RobustBench's entry of AugMix), nearly none at epsilon = 1.
+Expected: with WRN-40-2 a mean accuracy of about 88.8 % over the 15 corruptions
+of CIFAR-10-C (AugMix's entry in RobustBench), and close to 0 % under attack at
+epsilon 1.
 """
 
 from ml_collections import ConfigDict

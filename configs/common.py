@@ -1,4 +1,4 @@
-"""What the configs share: the strict string behind the file's name.
+"""Short names of models and data sets, for the config string.
 
 `--config=configs/robust_augmix.py:model=wrn_40_2,dataset=cifar100,smoke`
 """
@@ -11,29 +11,31 @@ from configs import default
 
 _CIFAR = default.get_config().dataset.to_dict()
 DATASETS = {
-  # The paper's, and its like with 100 classes.
+  # CIFAR-10, as in the paper, and CIFAR-100
   "cifar10": _CIFAR | {"classes": 10},
   "cifar100": _CIFAR | {"classes": 100},
-  # Of the user's own.
+  # Arrays of the user
   "arrays": {
-    "name": "arrays",  # ram_jax/data/<name>.py, whose fields follow
-    "path": "",  # .npz file, or folder of .npy (ram_jax/data/arrays.py)
-    "num_classes": 0,  # 0: one more than the largest label, all in training
-    "label": "",  # name in tables; empty: the file's name
+    "name": "arrays",  # Plug-in: ram_jax/data/<name>.py
+    "path": "",  # .npz file, or folder of .npy files (docs/data.md)
+    # Number of classes. 0: the largest label + 1; each class must then have a
+    # training image
+    "num_classes": 0,
+    "label": "",  # Name of the data set in tables; empty: the file's name
   },
-  # scikit-learn's, without fields.
+  # scikit-learn's handwritten digits; no fields
   "digits": {"name": "digits"},
 }
 MODELS = {
-  # torchvision's networks with a stem for small images.
+  # torchvision's networks, with a stem for small images
   "resnet18": {"name": "resnet", "depth": 18, "width_factor": 1},
   "resnet50": {"name": "resnet", "depth": 50, "width_factor": 1},
-  # The paper's: torchvision's bottleneck ResNet-50 of double width.
+  # The paper's network: torchvision's ResNet-50, bottlenecks twice as wide
   "wrn_50_2": {"name": "resnet", "depth": 50, "width_factor": 2},
-  # Three networks of one name; ram_jax/models/preact_resnet.py says whose.
+  # Three networks called PreActResNet-18 (docs/pytorch_weights.md)
   "preact_resnet18": {
     "name": "preact_resnet",
-    "variant": "robustbench",  # or rice, fast: a key of VARIANTS there
+    "variant": "robustbench",  # Source: robustbench | rice | fast
   },
   "preact_resnet18_rice": {"name": "preact_resnet", "variant": "rice"},
   "preact_resnet18_fast": {"name": "preact_resnet", "variant": "fast"},
@@ -42,11 +44,11 @@ SMOKE_MODEL = "wrn_10_1"
 
 
 def apply(config: ConfigDict, argument: str) -> ConfigDict:
-  """Applies the coarse choices of the config string and locks the config.
+  """Applies the choices of the config string and locks the config.
 
   Args:
     config: a complete config.
-    argument: `model=…`, `dataset=…` and `smoke`, in any order, comma between.
+    argument: `model=…`, `dataset=…` and `smoke`, comma-separated, in any order.
 
   Returns:
     The same config, changed and locked.
@@ -88,9 +90,9 @@ def model_spec(name: str) -> ConfigDict:
   depth, width = map(int, match.groups())
   return ConfigDict(
     {
-      "name": "wide_resnet",  # ram_jax/models/<name>.py, whose fields follow
-      "depth": depth,  # 6 n + 4
-      "widen_factor": width,  # times 16, 32 and 64 channels
+      "name": "wide_resnet",  # Plug-in: ram_jax/models/<name>.py
+      "depth": depth,  # Number of layers: 6 n + 4
+      "widen_factor": width,  # Multiplies 16, 32 and 64 channels
     }
   )
 
@@ -132,7 +134,7 @@ def _set_dataset(config: ConfigDict, name: str) -> None:
   config.dataset = dataset_spec(name)
   config.evaluators.corruption.classes = 100 if name == "cifar100" else 10
   if name == "digits":
-    config.augment.flip = False  # a mirrored 2 is no digit
+    config.augment.flip = False  # a mirrored 2 is not a digit
 
 
 def _smoke(config: ConfigDict) -> None:

@@ -1,172 +1,189 @@
-"""Every field of a run, with its unit and meaning; variants only override.
+"""All fields of a run with their defaults; other configs only override them.
 
-The values are the paper's (section 4); where the paper is silent, those of its
-author's code, or of AugMix's. `None` in a placeholder means: chosen for the
-device at start-up and recorded in the run's config.json.
+The defaults follow the paper (section 4); where the paper does not say, its
+author's code, then AugMix's. A placeholder of None is resolved for the device
+at start-up and recorded in the run's config.json. `--help` prints the comments.
 """
 
 from ml_collections import ConfigDict, config_dict
 
-# Step size of the paper's attacks, in training (7 steps) and in evaluation
-# (10 steps) alike: 2.5 * epsilon / 7.
+# Step size of the paper's attacks as a multiple of epsilon, both in training
+# (7 steps) and in evaluation (10 steps).
 RELATIVE_STEP_SIZE = 2.5 / 7
 
 
 def get_config() -> ConfigDict:
-  """Returns the paper's run, standard training."""
+  """Returns the paper's standard training."""
   config = ConfigDict()
-  config.name = "standard"  # names the default workdir: runs/<name>-<seed>
-  config.seed = 0  # data order, augmentation, attacks, initial weights
+  config.name = "standard"  # Default workdir: runs/<name>-<seed>
+  # Seed of data order, augmentation, attacks and initial weights, below 2^32
+  config.seed = 0
 
-  # What is trained on.
+  # Training and test data
   config.dataset = ConfigDict(
     {
-      "name": "cifar",  # ram_jax/data/<name>.py, whose fields follow
-      "classes": 10,  # 10 or 100
-      "folder": "",  # has cifar-10-batches-py; empty: tensorflow-datasets
-      "tfds_dir": "",  # tensorflow-datasets' folder; empty: its default
-      "label": "",  # name in tables; empty: told from the files' checksums
+      "name": "cifar",  # Plug-in: ram_jax/data/<name>.py
+      "classes": 10,  # 10: CIFAR-10 | 100: CIFAR-100
+      # Folder that contains cifar-10-batches-py or cifar-100-python. Empty: use
+      # tensorflow-datasets.
+      "folder": "",
+      # Data folder of tensorflow-datasets. Empty: $TFDS_DATA_DIR, or
+      # ~/tensorflow_datasets if that is not set.
+      "tfds_dir": "",
+      # Name of the data set in tables. Empty: CIFAR-10 or CIFAR-100, with a
+      # remark if the files are not the original ones.
+      "label": "",
     }
   )
-  # The network; the paper's is WRN-50-2.
+  # Network; the default is the paper's WRN-50-2
   config.model = ConfigDict(
     {
-      "name": "resnet",  # ram_jax/models/<name>.py, whose fields follow
-      "depth": 50,  # 18 or 50
-      "width_factor": 2,  # times the inner channels; 1 for depth 18
+      "name": "resnet",  # Plug-in: ram_jax/models/<name>.py
+      "depth": 50,  # Number of layers: 18 | 50
+      "width_factor": 2,  # Multiplies the bottleneck width; 1 for depth 18
     }
   )
-  # Weights from a file, .safetensors or .pt (ram_jax/interop/weights.py).
+  # Weights from a .safetensors or PyTorch file (docs/pytorch_weights.md)
   config.weights = ConfigDict(
     {
-      "initial": "",  # training starts from it (--init_from); empty: random
-      "measured": "",  # measured in place of a run (--weights)
-      # Which network of the file, such as state_dict_ema: the first names, up
-      # to a dot, of its tensors' names. Empty: the only or the main one.
+      # File to start training from (--init_from). Empty: random weights.
+      "initial": "",
+      "measured": "",  # File to evaluate instead of a run (--weights)
+      # Network to load if the file contains several: the prefix of its tensor
+      # names, such as state_dict_ema. Empty: the only or the main network.
       "entry": "",
       # SHA-256 of the file. None: computed at start-up.
       "fingerprint": config_dict.placeholder(str),
-      # What of the file was taken, and the normalization: written at start-up.
+      # How the file was read and which normalization is used. Set at start-up.
       "notes": (),
     }
   )
-  # What the network does to pixels first, per channel: (pixel - mean) / std.
-  # Empty: as the file of weights states, without one the data set's statistics.
+  # Input normalization per channel: (pixel - mean) / std. Empty: as the weights
+  # file states, or the statistics of the data set if no file is given.
   config.normalization = ConfigDict(
     {
-      "mean": (),  # three numbers in [0,1], of pixels in [0,1]
-      "std": (),  # three numbers above 0, at most 1
-      # Both by name: augmix | author | common | none (pixels as they are)
+      "mean": (),  # Three numbers in [0,1], for pixels in [0,1]
+      "std": (),  # Three numbers in (0,1], for pixels in [0,1]
+      # Sets mean and std by name: augmix | author | common | none (identity)
       "preset": "",
     }
   )
-  # ram_jax/methods/<name>.py, and its fields.
+  # Training method; plug-in: ram_jax/methods/<name>.py
   config.method = ConfigDict({"name": "standard"})
 
-  # Before everything else, on every training image.
+  # Augmentation of all training images, before the method's own
   config.augment = ConfigDict(
     {
-      "name": "basic",  # ram_jax/augment/<name>.py, whose fields follow
-      "flip": True,  # left-right, probability 1/2
-      "padding": 4,  # pixels of black border before the random crop
+      "name": "basic",  # Plug-in: ram_jax/augment/<name>.py
+      "flip": True,  # Flip left-right with probability 1/2
+      "padding": 4,  # Pixels of black padding before the random crop
     }
   )
 
-  # How long and how fast.
+  # Length, batch size, logging and execution of the training
   train = config.train = ConfigDict()
-  train.epochs = 100  # passes over the training images
-  train.batch_size = 128  # images in a step, over all devices together
-  train.images = 0  # first N training images only; 0: all
-  # Training images of at most so many GiB, as uint8, lie on every device; more
-  # stream from the host, each step's alone. It changes no result.
+  train.epochs = 100  # Passes over the training images
+  train.batch_size = 128  # Images per step, over all devices together
+  train.images = 0  # Use only the first N training images; 0: all
+  # Training images of up to this many GiB (as uint8) are stored on every
+  # device; more are streamed from the host. Does not change results.
   train.device_data_gib = 2.0
-  train.log_every = 50  # steps between lines of metrics.jsonl
-  train.checkpoint_every = 1  # epochs between checkpoints
-  # Steps in one call of the compiled program: more hides the host's latency.
-  # None: 10 on accelerators, 1 on CPUs. The largest divisor of the run's
-  # number of steps that does not exceed it is used.
+  train.log_every = 50  # Steps between lines of metrics.jsonl
+  train.checkpoint_every = 1  # Epochs between checkpoints
+  # Maximum number of steps per call of the compiled program; more steps hide
+  # host latency. The largest divisor of the total number of steps up to this
+  # maximum is used. None: 10 on accelerators, 1 on CPUs.
   train.steps_per_dispatch = config_dict.placeholder(int)
-  # Loops (attack steps, steps in a dispatch) as repeated code: CPUs run
-  # convolutions inside loops slowly. None: True on CPUs only.
+  # Unroll the loops over attack steps and over the steps of a dispatch, as
+  # convolutions in loops are slow on CPUs. None: true on CPUs, else false.
   train.unroll = config_dict.placeholder(bool)
-  # Of the convolutions: "bfloat16" or "float32". None: bfloat16 on
-  # accelerators, float32 on CPUs. The head, a normalisation after the last
-  # block and the whole evaluation are always float32.
+  # Type of the convolutions in training: bfloat16 | float32. None: bfloat16 on
+  # accelerators, float32 on CPUs. The head, a normalization after the last
+  # block, and the evaluation always use float32.
   train.dtype = config_dict.placeholder(str)
 
-  # SGD as PyTorch's.
+  # SGD, with the update rule of PyTorch
   config.optimizer = ConfigDict(
     {
-      "learning_rate": 0.1,  # of the first step
-      "schedule": "cosine_epoch",  # cosine_epoch | cosine_step | constant
-      "momentum": 0.9,  # from 0 to below 1
-      "nesterov": True,  # Nesterov's form of it
-      "weight_decay": 5e-4,  # on all parameters, BatchNorm's included
+      "learning_rate": 0.1,  # Initial learning rate
+      # cosine_epoch (updated every epoch) | cosine_step (every step) | constant
+      "schedule": "cosine_epoch",
+      "momentum": 0.9,  # In [0,1)
+      "nesterov": True,  # Use Nesterov momentum
+      "weight_decay": 5e-4,  # For all parameters, including BatchNorm
     }
   )
-  # Whose statistics normalise.
+  # BatchNorm statistics in training; the evaluation uses running statistics
   config.batch_norm = ConfigDict(
     {
-      "views": "separate",  # statistics of each view alone | joint
-      "attack": "running",  # statistics while attacking: running | batch
-      "sync": True,  # statistics over all devices, as if there were one
+      # Batch statistics: separate (for each view) | joint (over all views)
+      "views": "separate",
+      "attack": "running",  # Statistics used by the attack: running | batch
+      "sync": True,  # Compute batch statistics over all devices
     }
   )
 
-  # How it is measured.
+  # Batch size and number of images of the evaluation
   config.evaluate = ConfigDict(
     {
-      "batch_size": 512,  # images at once, over all devices; changes no result
-      "images": 0,  # first N test images only; 0: all
+      # Images per batch, over all devices together. Does not change results.
+      "batch_size": 512,
+      "images": 0,  # Use only the first N test images; 0: all
     }
   )
-  # What is measured; each `name` is ram_jax/evaluation/<name>.py.
+  # Metrics to evaluate
   evaluators = config.evaluators = ConfigDict()
-  # On unchanged images.
+  # Accuracy on clean test images
   evaluators.clean = ConfigDict({"name": "clean"})
-  # Under attack.
+  # Accuracy under attack
   evaluators.adversarial = ConfigDict(
     {
-      "name": "adversarial",  # its fields follow
-      "epsilons": (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0),  # L2, pixels in [0,1]
-      "relative_step_size": RELATIVE_STEP_SIZE,  # in units of epsilon
-      # First N test images on which it is checked that the attack works: by
-      # twice the steps, noise and gradients, about 2 * steps + 1 gradients an
-      # image. 0: not checked.
+      "name": "adversarial",  # Plug-in: ram_jax/evaluation/<name>.py
+      # Radii of the attack, in the units of pixels in [0,1]; below 1 for linf
+      "epsilons": (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
+      "relative_step_size": RELATIVE_STEP_SIZE,  # Step size / epsilon
+      # Number of test images on which the attack itself is checked, with about
+      # 2 * steps + 1 gradients per image (docs/attack_checks.md). 0: no check.
       "check_images": 200,
-      "attack": attack(steps=10),  # its epsilon draws the picture of views
+      # Attack; its epsilon and step_size are only used for figures/views.png
+      "attack": attack(steps=10),
     }
   )
-  # On corrupted images.
+  # Accuracy on corrupted test images
   evaluators.corruption = ConfigDict(
     {
-      "name": "corruption",  # its fields follow
+      "name": "corruption",  # Plug-in: ram_jax/evaluation/<name>.py
       "classes": 10,  # 10: CIFAR-10-C | 100: CIFAR-100-C
-      # .npy files: the published ones, or what --mode=corrupt wrote.
+      # Folder of .npy files: published ones, or the output of --mode=corrupt
       "folder": "",
-      "tfds_dir": "",  # where tensorflow-datasets keeps cifar10_corrupted
-      "generate": True,  # made here, where neither of the two is given
-      # Of what is generated. Not the run's, so that all runs are measured on
-      # the same images.
+      # Data folder of tensorflow-datasets that contains cifar10_corrupted
+      "tfds_dir": "",
+      # Generate the corrupted images if folder and tfds_dir are empty
+      "generate": True,
+      # Seed of the generated images, below 2^32. Separate from the run's seed,
+      # so that all runs are evaluated on the same images.
       "seed": 0,
-      # frost1.png to frost5.jpg; empty: of the package imagecorruptions.
+      # Folder with frost1.png to frost5.jpg. Empty: those of the installed
+      # package imagecorruptions.
       "frost_folder": "",
-      "names": (),  # such as fog,snow; empty: all 19 that there are
-      "severities": (1, 2, 3, 4, 5),  # of each
+      # Corruptions to evaluate, such as fog,snow. Empty: all available ones.
+      "names": (),
+      "severities": (1, 2, 3, 4, 5),  # Severities to evaluate
     }
   )
-  # Under a wave of each frequency.
+  # Error under Fourier noise, for each frequency (Yin et al. 2019)
   evaluators.fourier = ConfigDict(
     {
-      "name": "fourier",  # its fields follow
-      # First N test images, 1000 as in Yin et al. 2019 (514 forward passes
-      # each for 32 x 32 pixels); 0: not measured.
+      "name": "fourier",  # Plug-in: ram_jax/evaluation/<name>.py
+      # Number of test images, with 514 forward passes each for 32 x 32 pixels.
+      # Yin et al. use 1000. 0: not evaluated.
       "images": 1000,
-      "norm": 4.0,  # L2 norm of the wave in each channel, pixels in [0,1]
+      "norm": 4.0,  # L2 norm of the noise per channel, pixels in [0,1]
     }
   )
-  # Accuracy that the run must reach, printed beside what it reached:
-  # (measure, epsilon or None, "at least" | "at most", share).
+  # Required accuracies, printed as "met" or "NOT MET" below the results. Each
+  # is (metric, epsilon or None, "at least" | "at most", fraction); the metric
+  # is clean, adversarial or corruption.
   config.floors = ()
   return config
 
@@ -179,8 +196,9 @@ def consistency() -> ConfigDict:
   """
   return ConfigDict(
     {
-      "weight": 12.0,  # lambda, of the divergence beside the cross-entropy
-      "jensen_shannon": "exact",  # exact | clamped, as in both PyTorch codes
+      "weight": 12.0,  # Lambda, weight of the Jensen-Shannon divergence
+      # exact | clamped (to [1e-7,1], as in AugMix's and the author's code)
+      "jensen_shannon": "exact",
     }
   )
 
@@ -192,37 +210,40 @@ def attack(steps: int) -> ConfigDict:
     steps: gradient steps.
 
   Returns:
-    The attack's spec. Overriding `epsilon` moves `step_size` with it.
+    The attack's spec. `step_size` follows `epsilon` until it is set itself.
   """
-  # Shared, so that the step size follows.
+  # A reference, so that the step size follows.
   epsilon = config_dict.FieldReference(1.0)
   return ConfigDict(
     {
-      "name": "pgd",  # ram_jax/attacks/<name>.py, whose fields follow
-      "norm": "l2",  # l2 | linf
-      "epsilon": epsilon,  # radius of the ball, pixels in [0,1]; linf: below 1
-      "step_size": epsilon * RELATIVE_STEP_SIZE,  # absolute
-      "steps": steps,  # gradient steps, one forward and backward pass each
-      "restarts": 1,  # the worst of so many random starts is kept
-      "start": "sphere",  # as the author: on the ball | uniform | none
+      "name": "pgd",  # Plug-in: ram_jax/attacks/<name>.py
+      "norm": "l2",  # Norm of the perturbation: l2 | linf
+      "epsilon": epsilon,  # Radius, pixels in [0,1]; below 1 for linf
+      "step_size": epsilon * RELATIVE_STEP_SIZE,  # Step size, pixels in [0,1]
+      "steps": steps,  # Gradient steps
+      "restarts": 1,  # Number of random starts; the worst case is kept
+      # Starting point: sphere (random, at distance epsilon) | uniform (random,
+      # in the ball) | none (the clean image)
+      "start": "sphere",
     }
   )
 
 
 def augmix() -> ConfigDict:
-  """AugMix as the paper's reference [9] has it (ram_jax/augment/augmix.py).
+  """AugMix as in reference [9] of the paper (ram_jax/augment/augmix.py).
 
   Returns:
     The augmentation's spec.
   """
   return ConfigDict(
     {
-      "name": "augmix",  # ram_jax/augment/<name>.py, whose fields follow
-      "operations": 9,  # 9: the paper's | 13: the author's code
-      "resampling": "bilinear",  # bilinear | author (nearest, bicubic)
-      "width": 3,  # chains
-      "depth": -1,  # operations in a chain; -1: 1 to 3 at random
-      "severity": 3,  # 1..10
-      "alpha": 1.0,  # of the Dirichlet and Beta distributions
+      "name": "augmix",  # Plug-in: ram_jax/augment/<name>.py
+      "operations": 9,  # Number of operations: 9 (paper) | 13 (author's code)
+      # bilinear | author (rotation nearest, shear bicubic)
+      "resampling": "bilinear",
+      "width": 3,  # Number of chains
+      "depth": -1,  # Operations per chain; -1: random, from 1 to 3
+      "severity": 3,  # Strength of the operations, from 1 to 10
+      "alpha": 1.0,  # Parameter of the Dirichlet and Beta distributions
     }
   )

@@ -1,12 +1,13 @@
-"""RobustAugMix, the paper's run (section 4, eq. 4 and 5).
+"""RobustAugMix with the settings of the paper (section 4, eq. 4 and 5).
 
   python main.py --config=configs/robust_augmix.py \
     --workdir=runs/robust_augmix-0
 
-23 forward passes an image, 169.5 GFLOP with WRN-50-2: 100 epochs are 8.5e17
-FLOP. Expected, from the paper's figures: better than standard training on 15 of
-19 corruptions, an epsilon curve close to adversarial training's, and a clean
-accuracy below standard training's and AugMix's. The paper prints no numbers.
+Cost with WRN-50-2: 169.5 GFLOP per image (equal to 23 forward passes), 8.5e17
+FLOP for 100 epochs. Expected from the paper's figures, as it reports no
+numbers: better than standard training on 15 of 19 corruptions, an accuracy
+under attack close to that of adversarial training, and a clean accuracy below
+those of standard training and AugMix.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +21,7 @@ def get_config(argument: str = "") -> ConfigDict:
 
 
 def complete() -> ConfigDict:
-  """Returns the paper's run before any choice of the config string."""
+  """Returns the config before the config string is applied."""
   config = default.get_config()
   config.name = "robust_augmix"
   config.method = ConfigDict(

@@ -605,10 +605,10 @@ def test_help_has_the_comments_of_the_source():
   text, values = helped()
   assert "Fields of configs/default.py" in text and values["train.epochs"]
   rows = (
-    "  train.epochs=100            passes over the training images\n",
-    "\nevaluators.clean:             On unchanged images.\n"
+    "  train.epochs=100            Passes over the training images\n",
+    "\nevaluators.clean:             Accuracy on clean test images\n"
     "  evaluators.clean.name=clean\n\n",  # the group's is not the name's
-    "  dataset.classes=10          10 or 100\n",
+    "  dataset.classes=10          10: CIFAR-10 | 100: CIFAR-100\n",
     "  evaluators.corruption.classes=10\n"
     "                              10: CIFAR-10-C | 100: CIFAR-100-C\n",
     "  weights.fingerprint=none    SHA-256 of the file. None: computed at st",
@@ -617,10 +617,8 @@ def test_help_has_the_comments_of_the_source():
     assert row in text, row
   path = f"--config={ROOT}/configs/digits.py"
   text, values = helped(path)
-  assert "  model.depth=10              6 n + 4\n" in text
-  assert (
-    text.count("method.weight=12.0          lambda, of the divergence") == 1
-  )
+  assert "  model.depth=10              Number of layers: 6 n + 4\n" in text
+  assert text.count("method.weight=12.0          Lambda, weight of") == 1
   bare = [
     n for n in values if re.search(rf"^  {n}=\S*\n(?! {{9}})", text, re.M)
   ]
@@ -642,7 +640,7 @@ def test_help_of_ones_own_config(tmp_path):
     "  return config\n"
   )
   text, values = helped(f"--config={path}")
-  assert "  train.epochs=3              passes over the training" in text
+  assert "  train.epochs=3              Passes over the training" in text
   assert "  model.side=3                Of mine. In pixels.\n" in text
   assert "  note=a b                    for me\n" in text
   refuses("no config.x", f"--config={path}", "--config.x=1", "--help")
