@@ -397,9 +397,8 @@ def describe(file: weights.Weights, name: str) -> dict[str, Any]:
 def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   """Writes a run's weights as PyTorch's state_dict, in a safetensors file.
 
-  The names are those of the networks that PyTorch users have: docs/pytorch_weights.md lists
-  the classes into which it loads strictly. Its metadata say what is done to
-  pixels first.
+  docs/pytorch_weights.md lists the PyTorch classes into which it loads
+  strictly. Its metadata say what is done to pixels first.
 
   Args:
     folder: of a trained run.
