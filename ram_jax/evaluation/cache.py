@@ -133,8 +133,8 @@ def _read(path: pathlib.Path) -> dict[tuple[str, str], dict[str, Any]]:
       row = json.loads(line)
       if row.pop("sha256") == _sha256(json.dumps(row)):
         kept[row["key"], row["name"]] = row
-    except (ValueError, KeyError, AttributeError, TypeError):
-      continue  # it is measured again
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+      continue  # it is evaluated again
   return kept
 
 
