@@ -29,6 +29,20 @@ def compilation_cache(tmp_path_factory):
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+@pytest.fixture(scope="module")
+def quick_compilation():
+  """Compilation without most optimizations, in a fraction of the time.
+
+  For files whose programs run briefly and whose numbers have a tolerance: not
+  for those that compare bits of differently compiled programs.
+  """
+  jax.clear_caches()
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+  jax.clear_caches()  # no other file uses these programs
+
+
 @pytest.fixture
 def x64():
   """Double precision for one test."""

@@ -7,6 +7,7 @@ from scipy.spatial import distance
 
 from ram_jax import losses
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 DIVERGENCES = [losses.jensen_shannon, losses.clamped_jensen_shannon]
 
 

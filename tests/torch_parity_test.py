@@ -23,6 +23,7 @@ from benchmarks import (  # noqa: E402
 from benchmarks.torch_reference import training  # noqa: E402
 from ram_jax.interop import weights  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 WRN = {"name": "wide_resnet", "depth": 10, "widen_factor": 1}
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SIZE = distances.SIZE
@@ -48,27 +49,42 @@ def test_one_batch_and_its_attacks():
   assert max(found.values()) <= distances.BATCH_BOUND, found
 
 
-@pytest.mark.parametrize("model", distances.OTHER_MODELS)
+# Our bottleneck is compared in models/networks_test.py too.
+@pytest.mark.parametrize(
+  "model",
+  [
+    pytest.param(name, marks=pytest.mark.slow if name == "WRN-50-2" else ())
+    for name in distances.OTHER_MODELS
+  ],
+)
 def test_one_batch_of_other_networks(model):
   spec = distances.OTHER_MODELS[model]
   found = distances.one_batch(spec, SIZE, attack=False)
   assert max(found.values()) <= distances.BATCH_BOUND, found
 
 
+# The method with every view and loss, with both values of every option. The
+# others are parts of it; methods_test.py has each one's loss by hand.
 @pytest.mark.parametrize(
   ("method", "model", "chosen"),
   [
-    ("standard", WRN, {}),
-    ("adversarial", WRN, {"batch_norm.attack": "running"}),
-    (
-      "augmix",
-      WRN,
-      {"batch_norm.views": "separate", "method.jensen_shannon": "clamped"},
-    ),
-    ("robust_augmix", distances.MODELS["ResNet-18"], options()),
+    ("robust_augmix", WRN, options()),
     ("robust_augmix", WRN, options("joint", "clamped", "batch")),
+    *(
+      pytest.param(*row, marks=pytest.mark.slow)
+      for row in (
+        ("standard", WRN, {}),
+        ("adversarial", WRN, {"batch_norm.attack": "running"}),
+        (
+          "augmix",
+          WRN,
+          {"batch_norm.views": "separate", "method.jensen_shannon": "clamped"},
+        ),
+        ("robust_augmix", distances.MODELS["ResNet-18"], options()),
+      )
+    ),
   ],
-  ids=["standard", "adversarial", "augmix", "resnet_18", "joint"],
+  ids=["separate", "joint", "standard", "adversarial", "augmix", "resnet_18"],
 )
 def test_three_steps(method, model, chosen):
   count = setting.STEPS

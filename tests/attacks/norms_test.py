@@ -8,6 +8,7 @@ from scipy import stats
 
 from ram_jax.attacks.norms import NORMS
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 EVERY = [(norm, start) for norm in NORMS for start in NORMS[norm].starts]
 
 

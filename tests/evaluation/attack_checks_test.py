@@ -11,6 +11,7 @@ from ram_jax.attacks.pgd import Attack
 from ram_jax.evaluation import adversarial, attack_checks
 from ram_jax.evaluation import loop as evaluate
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 SIZE = 40
 EPSILONS = (0.0, 0.25, 1.0, 8.0)
 # Two classes by the brightness of 4x4 images, whose mean is M = brightness.

@@ -1,5 +1,6 @@
 """Evaluators: exact counts, whatever the batch and the devices."""
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,28 +10,43 @@ from ram_jax import keys as keys_lib
 from ram_jax import parallel, plugins
 from ram_jax.attacks.pgd import Attack
 from ram_jax.evaluation import adversarial, clean
-from ram_jax.models.classifier import Classifier
-from ram_jax.models.wide_resnet import Model
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 SIZE = 21  # not a multiple of any batch below
+LOGITS = jax.jit(lambda model, images: model(images))
+ATTACKED = jax.jit(
+  lambda attack, keys, images, labels, model: model(
+    attack(keys, images, labels, model)
+  )
+)
+
+
+@flax.struct.dataclass
+class Network:
+  """Two layers, which compile fast."""
+
+  first: jax.Array
+  second: jax.Array
+
+  def __call__(self, images):
+    pixels = images.reshape(len(images), -1) - 0.5
+    return jnp.tanh(pixels @ self.first) @ self.second
 
 
 @pytest.fixture(scope="module")
 def model():
-  module = Model(10, (0.5,) * 3, (0.25,) * 3, depth=10, widen_factor=1)
-  variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), False)
-  # Scaled up, so that small attacks change some predictions and not all.
-  params = jax.tree.map(lambda x: 1.5 * x, variables["params"])
-  return parallel.replicate(
-    Classifier(params, variables["batch_stats"], module)
-  )
+  rng = np.random.default_rng(0)
+  # So large that small attacks change some predictions and not all.
+  first, second = rng.normal(size=(192, 16)), rng.normal(size=(16, 10))
+  layers = jnp.asarray(first / 4), jnp.asarray(second)
+  return parallel.replicate(Network(*layers))
 
 
 @pytest.fixture(scope="module")
 def data(model):
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (SIZE, 8, 8, 3), np.uint8)
-  logits = np.asarray(model(jnp.asarray(images / 255, jnp.float32)))
+  logits = np.asarray(LOGITS(model, jnp.asarray(images / 255, jnp.float32)))
   labels = logits.argmax(-1).astype(np.int32)
   labels[:5] = (labels[:5] + 1) % 10  # five wrong ones
   return images, labels
@@ -44,7 +60,7 @@ def test_clean_counts_every_example_once(model, data, batch_size):
   assert set(results["calibration"]) == {"rms", "ece", "nll", "brier"}
 
 
-def evaluator(batch_size, epsilons=(0.0, 0.05, 8.0)):
+def evaluator(batch_size, epsilons=(0.0, 0.3, 8.0)):
   attack = Attack(1.0, 1.0, steps=3, start="sphere")
   return adversarial.Evaluator(attack, epsilons, 2.5 / 7, 0, batch_size)
 
@@ -58,7 +74,7 @@ def test_adversarial_counts_are_those_of_the_attack_by_hand(model, data):
   for row in results["by_epsilon"]:
     epsilon = row["epsilon"]
     attack = Attack(epsilon, epsilon * 2.5 / 7, steps=3, start="sphere")
-    logits = model(attack(keys, floats, jnp.asarray(labels), model))
+    logits = ATTACKED(attack, keys, floats, labels, model)
     wanted = np.asarray(logits).argmax(-1) == labels
     np.testing.assert_array_equal(row["correct"], wanted)
     assert row["total"] == SIZE
@@ -70,7 +86,7 @@ def test_adversarial_counts_are_those_of_the_attack_by_hand(model, data):
 def test_batch_size_changes_no_robust_image(model, data):
   key = jax.random.key(4)
   one, other = (
-    evaluator(size, (0.05,)).run(model, *data, key)["by_epsilon"][0]["correct"]
+    evaluator(size, (0.3,)).run(model, *data, key)["by_epsilon"][0]["correct"]
     for size in (4, 32)
   )
   np.testing.assert_array_equal(one, other)

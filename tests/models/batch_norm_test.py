@@ -5,6 +5,8 @@ import pytest
 
 from ram_jax.models.batch_norm import BatchNorm
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def init(module, inputs):
   return module.init(jax.random.key(0), inputs, True)

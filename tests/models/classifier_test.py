@@ -8,6 +8,8 @@ from ram_jax.models import layers
 from ram_jax.models.batch_norm import BatchNorm
 from ram_jax.models.classifier import Classifier, forward_views
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 class Tiny(nn.Module):
   """Two convolutions, each with batch normalisation, and a head."""

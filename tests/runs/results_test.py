@@ -131,7 +131,16 @@ def test_half_written_last_line_is_tolerated(make_run):
   assert runs.load(run.folder).metrics == []
 
 
-@pytest.mark.parametrize("line", ["{broken", "[1]", '{"epoch": 1}', "null"])
+@pytest.mark.parametrize(
+  "line",
+  [
+    "{broken",
+    "[1]",
+    '{"epoch": 1}',
+    "null",
+    '{"step": 1, "epoch": 1, "loss": NaN}',
+  ],
+)
 def test_other_damage_of_metrics_is_refused(make_run, line):
   run = make_run("AugMix")
   path = run.folder / "metrics.jsonl"
