@@ -36,7 +36,7 @@ def load(text: str) -> ConfigDict:
 
   Raises:
     FileNotFoundError: for a missing file; the message lists what exists.
-    ValueError: for an argument that the file refuses, or a broken file.
+    ValueError: for an argument that the file rejects, or a broken file.
   """
   path, argument = split(text)
   if path.name == "config.json" and path.is_file():

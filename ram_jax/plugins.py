@@ -95,7 +95,7 @@ def build(
 
   Raises:
     ValueError: for an unknown name, an unknown or missing field, or a value
-      that the plug-in refuses; the message says where and what is allowed.
+      that the plug-in rejects; the message says where and what is allowed.
   """
   where = where or f"config.{kind}"
   fields = dict(spec)

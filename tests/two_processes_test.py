@@ -159,7 +159,7 @@ def test_two_processes_equal_one_even_if_one_was_killed(data, tmp_path):
   ]
   for code, said in ends:
     assert code == 0, said
-  assert re.search("going on from step 2 of 4", ends[0][1])
+  assert re.search("resuming from step 2 of 4", ends[0][1])
   wanted = np.load(one)
   assert len(wanted.files) > 20
   for found in map(np.load, outs):

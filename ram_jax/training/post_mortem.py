@@ -143,7 +143,7 @@ class Watch:
     fed = feed.dispatches(single, self._data, seed, batch_size, now)
     for rows, shards in fed:
       if now % training.per_dispatch == 0:
-        start = state  # a run can go on from here
+        start = state  # a run can resume from here
       # What is dispatched is donated.
       after, metrics = training.dispatch(_copy(state), rows, self._key, shards)
       metrics = {name: float(x[0]) for name, x in metrics.items()}
