@@ -15,6 +15,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
+from ram_jax import plugins
+from tests import tiny
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -27,6 +30,14 @@ def compilation_cache(tmp_path_factory):
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder  # for child processes
   jax.config.update("jax_compilation_cache_dir", folder)
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="module")
+def tiny_network():
+  """Every config's network is a tiny one in the tests of a file."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(plugins, "build_model", tiny.build_model)
+    yield
 
 
 @pytest.fixture
