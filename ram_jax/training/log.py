@@ -1,4 +1,4 @@
-"""What a training run writes on its way: means of metrics; a NaN is rejected."""
+"""What a training run writes on its way: means of metrics, without NaNs."""
 
 import pathlib
 import time
