@@ -64,7 +64,7 @@ class Stop:
     return self.number > 0
 
   def at_once(self, what: str) -> None:
-    """From now on whatever is going on may be left at any moment.
+    """From now on the program may leave at any moment.
 
     Of several processes only at boundaries, or others would wait for ever.
 

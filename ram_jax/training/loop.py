@@ -211,7 +211,7 @@ def fit(
 
 
 def crosses(before: int, now: int, every: int) -> bool:
-  """Whether a multiple of `every` lies in (before, now]."""
+  """Whether a multiple of `every` is in (before, now]."""
   return now // every > before // every
 
 
