@@ -1,8 +1,8 @@
 """What made a step's numbers infinite or NaN: found by taking it once more.
 
-A step itself only returns a few norms. Where one is not finite, training resumes
-from the state that was kept at the last line of metrics.jsonl, one step at a
-time, and the bad step is looked at in every part.
+A step itself only returns a few norms. Where one is not finite, training
+resumes from the state that was kept at the last line of metrics.jsonl, one step
+at a time, and every part of the bad step is examined.
 """
 
 import contextlib
