@@ -23,6 +23,7 @@ class Net(nn.Module):
   num_classes: int = 10
   axis_name: str | None = None
   dtype: Any = None
+  widths: tuple[int, int] = (4, 8)
 
   @property
   def label(self):
@@ -31,7 +32,7 @@ class Net(nn.Module):
   @nn.compact
   def __call__(self, images, train):
     x = images - 0.5
-    for features in (4, 8):
+    for features in self.widths:
       x = layers.conv(features, 3, 2, self.dtype, waves)(x)
       x = nn.relu(BatchNorm(self.axis_name, self.dtype)(x, train))
     dtype = jnp.result_type(float)
