@@ -1,7 +1,7 @@
-"""From a config to a run: the one opening sequence of every mode.
+"""From a config to a run: checks, data, the folder; then train or evaluate.
 
-`prepare` resolves and checks a config, loads its data, and opens the run's
-folder; training, evaluation, profiling and corruption all start with it.
+`resolve` makes a config definite; `prepare` is the one opening sequence of
+training and of evaluating a run or a file of weights.
 """
 
 import contextlib

@@ -36,7 +36,7 @@ def initialize() -> None:
     ValueError: if only some of the three are set.
   """
   # JAX would catch SIGTERM and name a step at which to save, but counts them by
-  # one, where a dispatch has several, as does orbax: `stopping.py` does it.
+  # one, where a dispatch has several, as does orbax: `runs/signals.py` does it.
   jax.config.update("jax_enable_preemption_service", False)
   if jax.distributed.is_initialized():
     return

@@ -36,7 +36,7 @@ def dispatches(
   they are asked for. Closing the iterator ends the thread.
 
   Args:
-    training: a `train.Training`.
+    training: a `training.loop.Training`.
     data: `images` uint8 [N,H,W,C] and `labels` int32 [N]; on the host, perhaps
       mapped from a file.
     seed: the run's.

@@ -70,7 +70,7 @@ class Evaluator:
       labels: int32 [N].
       key: the attack's random starts come from it and the example's position
         alone.
-      part: keeps what was measured for each epsilon (`parts.Parts.of`).
+      part: keeps what was measured for each epsilon (`cache.Parts.of`).
 
     Returns:
       `attack` (how the numbers were got); `by_epsilon`, a list of `epsilon`,

@@ -16,6 +16,8 @@ import numpy as np
 from ram_jax import parallel
 from ram_jax.runs.signals import Stop
 
+# What numbers depend on: all of the package, not the evaluation alone.
+PACKAGE = pathlib.Path(__file__).parents[1]
 # (name of the part, what measures it) -> what was measured, now or before.
 Part = Callable[[str, Callable[[], Any]], Any]
 
@@ -96,7 +98,7 @@ def cache_key() -> dict[str, Any]:
   Returns:
     This program's text, all installed packages, XLA's flags and JAX's width.
   """
-  root, digest = pathlib.Path(__file__).parent, hashlib.sha256()
+  root, digest = PACKAGE, hashlib.sha256()
   for path in sorted(root.rglob("*.py")):
     digest.update(f"{path.relative_to(root)};".encode() + path.read_bytes())
   packages = importlib.metadata.distributions()

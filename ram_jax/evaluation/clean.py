@@ -40,7 +40,7 @@ class Evaluator:
       images: uint8 [N,H,W,C].
       labels: int32 [N].
       key: unused; nothing here is random.
-      part: keeps what was measured (`parts.Parts.of`).
+      part: keeps what was measured (`cache.Parts.of`).
 
     Returns:
       As `measure`.

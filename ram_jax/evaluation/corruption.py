@@ -92,7 +92,7 @@ class Evaluator:
       labels: int32 [N].
       key: unused: what is generated depends on `seed`.
       part: keeps what was measured for each corruption and severity
-        (`parts.Parts.of`).
+        (`cache.Parts.of`).
 
     Returns:
       `label`, `generated` (by this program; then also `seed`),

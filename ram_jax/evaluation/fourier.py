@@ -60,7 +60,7 @@ class Evaluator:
       labels: int32 [N].
       key: the waves' signs come from it, the frequency and the example's
         position alone.
-      part: keeps the count of each frequency (`parts.Parts.of`).
+      part: keeps the count of each frequency (`cache.Parts.of`).
 
     Returns:
       `norm`, `total` (images) and `wrong`, H lists of W counts, the lowest

@@ -167,8 +167,8 @@ def finished(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
     folder: the run's folder; it may be missing.
 
   Returns:
-    What results.json holds, if it measures the last step as `config` asks,
-    and the figures were drawn, too.
+    What results.json holds, if it is of the last step and evaluated as `config`
+    asks.
   """
   if (folder / PARTS).exists():
     return None

@@ -39,7 +39,7 @@ class Log:
     """Opens the files; rows after `now` are dropped from them.
 
     Args:
-      training: a `train.Training`.
+      training: a `training.loop.Training`.
       batch_size: images in a step.
       folder: the run's.
       now: updates made so far.

@@ -91,7 +91,7 @@ class Watch:
 
     Args:
       config: resolved.
-      training: a `train.Training`.
+      training: a `training.loop.Training`.
       data: `images` and `labels`, on the host.
       key: the run's, on the devices.
       folder: the run's.
