@@ -21,6 +21,8 @@ from ram_jax.models.classifier import Classifier
 from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.training import loop as train
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def tiny():
   """Standard training of a small network on digits, clean accuracy only."""
@@ -33,7 +35,7 @@ def tiny():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(quick_compilation, tmp_path_factory):
   folder = tmp_path_factory.mktemp("runs") / "run"
   results = experiment.train_and_evaluate(tiny(), folder)
   out = folder.parent / "weights" / "run.safetensors"
