@@ -25,10 +25,10 @@ OUT_OF_MEMORY = (
 # What a full or worn-out disk answers, and a place of somebody else's.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-ROOM = ": make room or mend the disk, and the same command goes on"
+ROOM = ": free some space or repair the disk, and the same command resumes"
 PERMISSION = ": change its permissions, or name another place or a copy"
 HINTS = dict.fromkeys(FULL, ROOM) | dict.fromkeys(FORBIDDEN, PERMISSION)
-INTERRUPTED = "interrupted: the same command goes on from what was saved last"
+INTERRUPTED = "interrupted: the same command resumes from what was saved last"
 # What a user's mistake, or a user's data, raises. Anything else is a bug.
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
 
@@ -266,7 +266,7 @@ def report(flags: argparse.Namespace) -> None:
 
 
 def show(config: ConfigDict, folder: pathlib.Path, workdir: str) -> None:
-  """Prints a measured run's table, its floors, and where everything lies.
+  """Prints a measured run's table, its floors, and where everything is.
 
   Args:
     config: the run's.

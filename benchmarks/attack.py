@@ -1,4 +1,4 @@
-r"""The training attack, PGD-7, in a loop and written out, beside PyTorch.
+r"""The training attack, PGD-7, in a loop and unrolled, beside PyTorch.
 
 python -m benchmarks.attack --models=resnet18:32,wrn_16_2:64
 """
@@ -28,7 +28,7 @@ def measure(model: str, batch: int, repeats: int) -> dict[str, Any]:
   Returns:
     Seconds and ratios to PyTorch by side: of `gradient`, of the pixels alone;
     of `all_gradients`, with the weights', which the attack leaves out; and of
-    the `attack`, written out and in a `loop`.
+    the `attack`, unrolled and in a `loop`.
   """
   step = our_step.build("adversarial", model, batch)
   pictures = timing.pictures(batch)

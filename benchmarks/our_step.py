@@ -90,7 +90,7 @@ def parts(step: Step) -> dict[str, Callable[[], Any]]:
 
   Returns:
     By name a function whose result is waited for: `attack` is all of the
-    attack's gradients, written out or in a loop as in the step.
+    attack's gradients, unrolled or in a loop as in the step.
   """
   config, module, batch = step.config, step.module, step.config.train.batch_size
   state = step.training.create()

@@ -18,6 +18,9 @@ from ram_jax.runs import folder as run_folder
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 NOT_CONFIGS = ("__init__", "common", "default")
+# Groups of fields that are not those of a plug-in; "": no group.
+_PLAIN = ("", "train", "optimizer", "batch_norm", "evaluate", "weights")
+_PLAIN += ("normalization",)
 
 
 def load(text: str) -> ConfigDict:
@@ -33,7 +36,7 @@ def load(text: str) -> ConfigDict:
 
   Raises:
     FileNotFoundError: for a missing file; the message lists what exists.
-    ValueError: for an argument that the file refuses, or a broken file.
+    ValueError: for an argument that the file rejects, or a broken file.
   """
   path, argument = split(text)
   if path.name == "config.json" and path.is_file():
@@ -93,14 +96,35 @@ def _recorded(path: pathlib.Path, argument: str) -> ConfigDict:
       "--config.FIELD=VALUE changes single ones"
     )
 
+  def tuples(value: Any) -> Any:
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
   def restored(value: Any) -> Any:
     if isinstance(value, dict):
       return {key: restored(part) for key, part in value.items()}
-    if isinstance(value, list):
-      return tuple(map(restored, value))
-    return config_dict.placeholder(str) if value is None else value
+    return config_dict.placeholder(str) if value is None else tuples(value)
 
-  return ConfigDict(restored(run_folder.read(path.parent))).lock()
+  found = run_folder.read(path.parent)
+  _check_kinds(run_folder.flat(found), path)
+  return ConfigDict(restored(found)).lock()
+
+
+def _check_kinds(found: dict[str, Any], path: pathlib.Path) -> None:
+  """Compares with the default config the fields that no plug-in checks."""
+  known = load(str(CONFIGS / "default.py"))
+  for name in fields(known):
+    group, _, key = name.rpartition(".")
+    if group not in _PLAIN:
+      continue
+    holder = known[group] if group else known
+    kind, value = holder.get_type(key), found.get(name, ...)
+    kinds = {float: (float, int), tuple: (list,)}.get(kind, (kind,))
+    free = value is None and holder[key] is None
+    if type(value) not in kinds and not free:
+      raise ValueError(
+        f"{path} is damaged: {name} is not a {kind.__name__}, which it is in "
+        "configs/default.py: restore it"
+      )
 
 
 def available() -> tuple[str, ...]:

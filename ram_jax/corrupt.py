@@ -21,7 +21,7 @@ LABELS = "labels.npy"
 
 
 def write(config: ConfigDict, out: str | pathlib.Path) -> dict[str, Any]:
-  """Corrupts the test set of a config, or goes on with it.
+  """Corrupts the test set of a config, or resumes it.
 
   `out` receives `<corruption>.npy` (uint8 [5N,H,W,3], severities 1 to 5 one
   after another), `labels.npy` ([5N]) and `manifest.json`, which names every
@@ -124,7 +124,7 @@ def _found(out: pathlib.Path, described: dict[str, Any]) -> dict[str, Any]:
   if differ := run_folder.differences(found["made_with"], theirs):
     raise ValueError(
       f"--out={out} holds other images: {'; '.join(differ[:3])}. Name another "
-      "folder, or give the same seed, data and versions to go on"
+      "folder, or give the same seed, data and versions to resume"
     )
   return found
 
@@ -165,7 +165,7 @@ def _finish(
     part.unlink(missing_ok=True)
     raise OSError(
       f"cannot write {out / name} ({error.strerror or error}): make room or "
-      "mend the folder, and the same command goes on"
+      "repair the folder, and the same command resumes"
     ) from error
   found["files"][name] = manifest.digest(out / name)
   _write_manifest(found, out)

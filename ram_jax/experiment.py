@@ -92,6 +92,21 @@ def resolve(
   Raises:
     ValueError: for a value out of range; the message names the field.
   """
+  try:
+    return _resolved(config, trained, weights)
+  # A config.json that somebody has edited, or a config file of one's own.
+  except (TypeError, AttributeError, KeyError) as error:
+    raise ValueError(
+      f"the config lacks a field, or has one of a wrong kind ({error!r}): "
+      "compare it with configs/default.py"
+    ) from error
+
+
+def _resolved(
+  config: ConfigDict,
+  trained: dict[str, Any] | None,
+  weights: Weights | None,
+) -> ConfigDict:
   config = config.copy_and_resolve_references()
   cpu = jax.default_backend() == "cpu"
   chosen = {

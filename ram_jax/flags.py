@@ -67,7 +67,7 @@ def parser() -> Parser:
   flags.add_argument(
     "--mode",
     default="train",
-    help="train: train (or go on) and measure; evaluate: measure a trained "
+    help="train: train (or resume) and evaluate; evaluate: evaluate a trained "
     "run again, or --weights; profile: show which part of a training step "
     "takes how long; corrupt: write the corrupted test set, as "
     "CIFAR-10-C is of CIFAR-10; export: write a run's weights for PyTorch; "
@@ -202,7 +202,7 @@ def _fields(text: str | None, overrides: Sequence[str]) -> str:
 
 
 def check(flags: argparse.Namespace) -> None:
-  """Refuses flags that the mode does not take.
+  """Rejects flags that the mode does not take.
 
   Args:
     flags: from `parse`.

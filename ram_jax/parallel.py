@@ -99,7 +99,7 @@ def is_first_process() -> bool:
 
 
 def check_batch_size(batch_size: int, field: str) -> None:
-  """Refuses a batch that the devices cannot share evenly.
+  """Rejects a batch that the devices cannot share evenly.
 
   Args:
     batch_size: examples in the global batch.
@@ -118,7 +118,7 @@ def check_batch_size(batch_size: int, field: str) -> None:
 
 
 def check_agreement(number: int, what: str) -> None:
-  """Refuses processes that would go on from different places.
+  """Rejects processes that would resume from different places.
 
   Args:
     number: this process's own.

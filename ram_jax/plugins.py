@@ -95,7 +95,7 @@ def build(
 
   Raises:
     ValueError: for an unknown name, an unknown or missing field, or a value
-      that the plug-in refuses; the message says where and what is allowed.
+      that the plug-in rejects; the message says where and what is allowed.
   """
   where = where or f"config.{kind}"
   fields = dict(spec)
@@ -124,7 +124,7 @@ def attack_spec(spec: Any, unroll: bool) -> dict[str, Any]:
     The spec as a dict.
   """
   fields = spec.to_dict()
-  if "attack" in fields:
+  if isinstance(fields.get("attack"), dict):
     fields["attack"]["unroll"] = unroll
   return fields
 
@@ -159,6 +159,8 @@ def build_model(
 def _value(key: str, value: Any, where: str) -> Any:
   if isinstance(value, Mapping) and "name" in value:
     return build(key, value, where)
+  if key in KINDS:
+    raise ValueError(f"{where} is {value!r:.60}: give a group with a name")
   return tuple(value) if isinstance(value, list) else value
 
 

@@ -15,6 +15,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
+from ram_jax import plugins
+from tests import tiny
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -41,6 +44,14 @@ def quick_compilation():
   yield
   jax.config.update("jax_disable_most_optimizations", False)
   jax.clear_caches()  # no other file uses these programs
+
+
+@pytest.fixture(scope="module")
+def tiny_network():
+  """Every config's network is a tiny one in the tests of a file."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(plugins, "build_model", tiny.build_model)
+    yield
 
 
 @pytest.fixture

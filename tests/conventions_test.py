@@ -170,6 +170,38 @@ def test_paper_map_names_what_exists():
     assert (ROOT / path).exists() or (ROOT / "ram_jax" / path).exists(), path
 
 
+# Words of a translation, with what an engineer writes instead.
+DIALECT = {
+  r"go(es|ing)? on (from|where|behind|exactly)": "resume",
+  r"the same command goes": "the same command resumes",
+  r"\bmend(s|ed)?\b": "fix, repair",
+  r"\bstrangers?\b": "untrusted",
+  r"\brightly\b": "correctly",
+  r"\bwritten out\b": "unrolled",
+  r"\bsurroundings\b": "environment",
+  r"\bmeasured again\b": "evaluated again",
+  r"\brefus(e|es|ed|al)\b": "reject",
+  r"\bthe same bits\b": "bit-identical",
+  r"\bhears? no signal\b": "ignores the signal",
+  r"\b(?<!it )lies? (on disk|on the device|beside|there)\b": "is, is stored",
+}
+PAGES = [
+  path.relative_to(ROOT)
+  for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
+]
+
+
+@pytest.mark.parametrize("path", [*CODE, *PAGES], ids=str)
+def test_plain_english(path):
+  text = " ".join(source(path).split())
+  found = [
+    f"{match[0]!r}: write {instead!r}"
+    for pattern, instead in DIALECT.items()
+    for match in re.finditer(pattern, text, re.IGNORECASE)
+  ]
+  assert not found, found
+
+
 def definitions(path):
   """(is public, node) of functions, classes and methods, not nested ones."""
   kinds = (ast.ClassDef, ast.FunctionDef)

@@ -444,7 +444,7 @@ def test_report_of_several_runs(trained, copy, tmp_path):
 @pytest.mark.parametrize(
   ("error", "code", "words"),
   [
-    (KeyboardInterrupt(), 130, "interrupted: the same command goes on"),
+    (KeyboardInterrupt(), 130, "interrupted: the same command resumes"),
     (FloatingPointError("step 3:\nloss is nan"), 2, "error: step 3: loss is"),
     (OSError(28, "No space left on device"), 2, "error: [Errno 28] No space"),
     (
@@ -717,7 +717,7 @@ def test_real_interruption(config, trained, tmp_path):
   steps = [p.name for p in (folder / "checkpoints").iterdir()]
   newest = max(map(int, steps))
   assert err.splitlines()[-1] == (
-    f"interrupted: step {newest} of 400000 is saved, the same command goes on "
+    f"interrupted: step {newest} of 400000 is saved, the same command resumes "
     "from there"
   )
   assert "Traceback" not in err

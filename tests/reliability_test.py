@@ -107,10 +107,10 @@ def test_killed_run_goes_on_to_the_same_bits(command, whole, tmp_path):
     if where == "8":
       left = [p.name for p in (folder / "checkpoints").iterdir()]
       assert "8" not in left and len(left) == 2  # one is unfinished
-  assert "going on from step 4 of 8" in killed.stderr
+  assert "resuming from step 4 of 8" in killed.stderr
   assert len(parts._read(folder / "parts.jsonl")) == 3
   code, _, err = run(*argv)
-  assert code == 0 and "going on from step 8 of 8" in err
+  assert code == 0 and "resuming from step 8 of 8" in err
   assert_as_whole(folder, whole)
 
 
@@ -153,7 +153,9 @@ def test_sigterm_while_measuring(monkeypatch, command, whole, trained):
     stop_after(patch, 10)
     code, out, err = run(*argv)
   assert (code, out) == (143, "")
-  line = "stopped by SIGTERM: what is measured is kept, the same command goes"
+  line = (
+    "stopped by SIGTERM: what is measured is kept, the same command resumes"
+  )
   assert err.splitlines()[-1].startswith(line)
   names = counted(monkeypatch)
   assert run(*argv, "--mode=evaluate")[0] == 0
@@ -185,7 +187,7 @@ def test_stale_and_damaged_parts_are_measured_again(
       if change == "weights":
         patch.setattr(evaluate, "fingerprint", lambda tree: "other")
       elif change == "program":
-        patch.setattr(evaluate, "surroundings", lambda: {"program": "other"})
+        patch.setattr(evaluate, "cache_key", lambda: {"program": "other"})
       images = "--config.evaluate.images=16" if change == "images" else fourier
       assert run(*argv, images)[0] == 0
     assert len(names) == PARTS, change
@@ -242,8 +244,8 @@ def small_files(monkeypatch):
 @pytest.mark.parametrize(
   ("size", "words"),
   [
-    (100, r"\[Errno 27\] File too large.*the same command goes on"),
-    (20_000, "a checkpoint cannot be written .*the same command goes on from"),
+    (100, r"\[Errno 27\] File too large.*the same command resumes"),
+    (20_000, "a checkpoint cannot be written .*the same command resumes from"),
   ],
 )
 def test_full_disk(command, whole, tmp_path, small_files, size, words):

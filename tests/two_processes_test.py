@@ -25,12 +25,14 @@ import jax, numpy as np
 from configs import standard
 from ram_jax.runs import bucket
 from ram_jax.evaluation import loop as evaluate
-from ram_jax import experiment, parallel
+from ram_jax import experiment, parallel, plugins
+from tests import tiny
 
 victim = int(sys.argv[1])  # the process that is killed, if any
 workdir, data, out = sys.argv[2:5]
 store = pathlib.Path(workdir.removeprefix("file://"))
 bucket.SECONDS = 1
+plugins.build_model = tiny.build_model
 jax.config.update("jax_enable_x64", True)
 parallel.initialize()
 alone = jax.process_count() == 1
@@ -63,7 +65,7 @@ def spy(config, evaluation, state, *rest, real=evaluate.run):
   return results
 evaluate.run = spy
 
-config = standard.get_config("model=wrn_10_1,dataset=arrays")
+config = standard.get_config("dataset=arrays")
 config.dataset.path = data
 config.train.batch_size = config.evaluate.batch_size = 8
 config.train.epochs = 2
@@ -159,7 +161,7 @@ def test_two_processes_equal_one_even_if_one_was_killed(data, tmp_path):
   ]
   for code, said in ends:
     assert code == 0, said
-  assert re.search("going on from step 2 of 4", ends[0][1])
+  assert re.search("resuming from step 2 of 4", ends[0][1])
   wanted = np.load(one)
   assert len(wanted.files) > 20
   for found in map(np.load, outs):
@@ -176,14 +178,15 @@ import os, pathlib, signal, sys
 import jax, numpy as np
 from jax.experimental import multihost_utils
 from configs import standard
-from ram_jax import parallel
-from ram_jax import experiment
+from ram_jax import experiment, parallel, plugins
 from ram_jax.runs import signals as stopping
 from ram_jax.training import loop as train
 from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.data import digits
+from tests import tiny
+plugins.build_model = tiny.build_model
 parallel.initialize()
-config = standard.get_config("model=wrn_10_1")
+config = standard.get_config()
 config.train.batch_size = 8
 config.train.epochs = 4
 config.train.log_every = 3

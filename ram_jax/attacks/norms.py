@@ -93,7 +93,7 @@ def l2_sphere(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
 
 
 def _squares_in_order(x: jax.Array) -> jax.Array:
-  """Sum of squares by halves: the same bits however a batch is split.
+  """Sum of squares by halves: bit-identical however a batch is split.
 
   The compiler orders `jnp.sum` as suits the number of examples on a device.
   """

@@ -273,7 +273,7 @@ def _depth_range(depth: object) -> tuple[int, int]:
 
 
 def _check(keys: jax.Array, images: jax.Array) -> None:
-  """Refuses arrays that would be augmented wrongly."""
+  """Rejects arrays that would be augmented wrongly."""
   if images.ndim != 4 or images.shape[-1] not in (1, 3):
     raise ValueError(f"images have shape {images.shape}; give [B,H,W,1 or 3]")
   if not jnp.issubdtype(images.dtype, jnp.floating):

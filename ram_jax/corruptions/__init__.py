@@ -19,7 +19,7 @@ Corruption = Callable[..., jax.Array]
 
 
 def _checked(function: Corruption) -> Corruption:
-  """Refuses a severity that its parameters do not have."""
+  """Rejects a severity that its parameters do not have."""
 
   @functools.wraps(function)
   def corruption(

@@ -2,7 +2,7 @@
 
 A set that the devices can hold is placed on them once, and a dispatch is given
 indices into it. Of a larger one a dispatch is given its own rows, and indices
-into those: the step is the same function and takes the same bits.
+into those: the step is the same function and its result is bit-identical.
 """
 
 import collections

@@ -76,6 +76,6 @@ def _read(path: pathlib.Path) -> np.ndarray:
     raise ValueError(
       f"frost needs {', '.join(_NAMES)}: {path} does not exist"
     ) from None
-  # Pillow refuses to unpack more pixels than any photograph has.
+  # Pillow rejects to unpack more pixels than any photograph has.
   except (OSError, SyntaxError, Image.DecompressionBombError) as error:
     raise ValueError(f"frost cannot read {path}: {error}") from error

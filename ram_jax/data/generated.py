@@ -108,7 +108,7 @@ def label(seed: int) -> str:
 
 
 def check_choice(names: Sequence[str], severities: Sequence[int]) -> None:
-  """Refuses corruptions and severities that do not exist.
+  """Rejects corruptions and severities that do not exist.
 
   Args:
     names: of corruptions.

@@ -59,7 +59,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def check(folder: pathlib.Path, files: dict[str, str], name: str) -> None:
-  """Refuses a file that is not the one that was made.
+  """Rejects a file that is not the one that was made.
 
   Args:
     folder: of the file.

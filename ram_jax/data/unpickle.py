@@ -1,4 +1,4 @@
-"""Reads pickled batches of arrays from strangers without running their code.
+"""Reads untrusted pickled batches of arrays without running their code.
 
 A pickle names the functions to call, so `pickle.load` runs whatever a file's
 author wished. Here the few names that numpy's arrays need stand for harmless

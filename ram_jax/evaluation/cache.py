@@ -43,7 +43,7 @@ class Parts:
       ValueError: if the processes see different files.
     """
     self._path, self._stop, self._kept = path, stop, _read(path)
-    self.seconds = 0.0  # that the parts took which were not measured again
+    self.seconds = 0.0  # that the parts took which were not evaluated again
     parallel.check_agreement(
       len(self._kept), f"what {path} holds (is it shared by all hosts?)"
     )
@@ -90,7 +90,7 @@ class Parts:
     self._path.unlink(missing_ok=True)
 
 
-def surroundings() -> dict[str, Any]:
+def cache_key() -> dict[str, Any]:
   """What numbers depend on beside a config, weights and data.
 
   Returns:
@@ -133,8 +133,8 @@ def _read(path: pathlib.Path) -> dict[tuple[str, str], dict[str, Any]]:
       row = json.loads(line)
       if row.pop("sha256") == _sha256(json.dumps(row)):
         kept[row["key"], row["name"]] = row
-    except (ValueError, KeyError, AttributeError, TypeError):
-      continue  # it is measured again
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+      continue  # it is evaluated again
   return kept
 
 

@@ -1,4 +1,4 @@
-"""Which images were classified rightly: counts and bits from what was measured.
+"""Which images were classified correctly: counts and bits of results.
 
 Evaluators return a bool array [N] under `correct`; results.json takes its sum,
 correct.npz its bits, for paired tests.

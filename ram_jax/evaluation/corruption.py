@@ -60,7 +60,7 @@ class Evaluator:
       self._files().names()  # complains now where there is nothing
 
   def check(self, images: np.ndarray, labels: np.ndarray) -> None:
-    """Refuses corrupted images that are not this test set's, or are damaged.
+    """Rejects corrupted images that are not this test set's, or are damaged.
 
     Args:
       images: uint8 [N,H,W,C], the clean test set.

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ram_jax import parallel, plugins
 from ram_jax.data import pipeline
 from ram_jax.evaluation import correctness, views
-from ram_jax.evaluation.cache import Parts, surroundings
+from ram_jax.evaluation.cache import Parts, cache_key
 from ram_jax.models.classifier import Classifier, check_values
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import metrics, provenance
@@ -97,7 +97,7 @@ def run(
   """Runs every evaluator and writes the results.
 
   What is measured is kept in the folder, part by part, until the results are
-  written: a run that was stopped goes on where it was.
+  written: a run that was stopped resumes where it was.
 
   Args:
     config: resolved.
@@ -133,7 +133,7 @@ def run(
     results["data"]["train"] = data["train"]
   if trained := provenance.trained_with(folder):
     results["trained_with"] = trained
-  depends = {"weights": fingerprint((params, batch_stats)), **surroundings()}
+  depends = {"weights": fingerprint((params, batch_stats)), **cache_key()}
   parts, bits, pictures = Parts(folder / run_folder.PARTS, stop), {}, {}
   # bfloat16 passes of a float32 product would change attacks' decisions.
   with jax.default_matmul_precision("highest"):

@@ -102,7 +102,7 @@ def to_torch(
     batch_stats: its running statistics.
 
   Returns:
-    Arrays of the same bits and type by PyTorch's names: convolutions [out, in,
+    Bit-identical arrays by PyTorch's names: convolutions [out, in,
     H, W], linear weights [out, in]; `num_batches_tracked` is int64 0.
 
   Raises:

@@ -83,9 +83,13 @@ def read(
 
 def _check_archive(path: pathlib.Path) -> None:
   """Rejects archives that are not torch.save's."""
-  with zipfile.ZipFile(path) as archive:
-    packed = {i.filename for i in archive.infolist() if i.compress_type}
-    parts = {name.partition("/")[2] for name in archive.namelist()}
+  try:
+    with zipfile.ZipFile(path) as archive:
+      packed = {i.filename for i in archive.infolist() if i.compress_type}
+      parts = {name.partition("/")[2] for name in archive.namelist()}
+  # A damaged directory fails in many ways; the reading of it is about to.
+  except Exception:
+    return
   for part, kind, load in (
     ("constants.pkl", "a TorchScript program", "torch.jit.load(FILE)"),
     (
@@ -139,7 +143,7 @@ def _torch(path: pathlib.Path) -> types.ModuleType:
   # Before 2.6 `weights_only` could be made to run code (CVE-2025-32434).
   if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
     raise ValueError(
-      f"PyTorch {torch.__version__} does not read files of strangers safely: "
+      f"PyTorch {torch.__version__} does not read untrusted files safely: "
       f"install 2.6 or newer, or convert {path} to .safetensors"
     )
   return torch

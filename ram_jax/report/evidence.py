@@ -59,7 +59,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-  """One run of each method, and which images it classified rightly.
+  """One run of each method, and which images it classified correctly.
 
   Attributes:
     runs: by the file name of the method.

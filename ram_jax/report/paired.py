@@ -47,7 +47,7 @@ class Difference:
 
 
 def load(run: Run) -> dict[str, np.ndarray]:
-  """Reads which images a run classified rightly.
+  """Reads which images a run classified correctly.
 
   Args:
     run: with correct.npz in its folder.
@@ -87,7 +87,7 @@ def load(run: Run) -> dict[str, np.ndarray]:
 
 
 def check_images(ours: Run, theirs: Run) -> None:
-  """Refuses runs that were measured on different test images.
+  """Rejects runs that were measured on different test images.
 
   Args:
     ours: a run.

@@ -77,7 +77,7 @@ def _json(path: pathlib.Path, text: str, model: str | None) -> Reference:
     ("description", _published),
   ):
     if field in tree:
-      _refuse_model(model)
+      _reject_model(model)
       return parse(path, tree)
   raise ValueError(f"it has {_listed(tree)}; what can be read is {FORMATS}")
 
@@ -96,7 +96,7 @@ def _csv(path: pathlib.Path, text: str, model: str | None) -> Reference:
       )
   if header[0] == "" and len(rows) > 2 and rows[1][0] == "":
     return _robustbench_table(path, rows, model)
-  _refuse_model(model)
+  _reject_model(model)
   if len(set(header)) < len(header):
     raise ValueError(f"it has a column twice: {_listed(header)}")
   cells = [dict(zip(header, row, strict=True)) for row in rows[1:]]
@@ -112,7 +112,7 @@ def _csv(path: pathlib.Path, text: str, model: str | None) -> Reference:
   return _author(path, entries)
 
 
-def _refuse_model(model: str | None) -> None:
+def _reject_model(model: str | None) -> None:
   if model:
     raise ValueError(f"it has one model: leave out ':{model}'")
 

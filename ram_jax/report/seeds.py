@@ -11,7 +11,7 @@ from ram_jax.report.intervals import Estimate
 from ram_jax.runs.results import Counts, Run
 
 # What runs of one configuration may differ in: the seed, the name, and where
-# data and weights lie, which are known by their fingerprints.
+# data and weights are stored, which are known by their fingerprints.
 ALONE = ("name", "seed", "weights.initial", "weights.measured")
 PLACES = ("folder", "tfds_dir", "path", "label", "preset", "notes")
 
@@ -76,7 +76,7 @@ def groups(runs: Sequence[Run]) -> tuple[Group, ...]:
   """
   if not runs:
     raise ValueError("no run to show: name at least one run folder")
-  _refuse_repeats(runs)
+  _reject_repeats(runs)
   found = collections.defaultdict(list)
   for run in runs:
     seeds = [other.results["run"]["seed"] for other in found[_key(run)]]
@@ -150,7 +150,7 @@ def _key(run: Run) -> str:
   return json.dumps(tree, sort_keys=True)
 
 
-def _refuse_repeats(runs: Sequence[Run]) -> None:
+def _reject_repeats(runs: Sequence[Run]) -> None:
   folders = collections.Counter(run.folder.resolve() for run in runs)
   for run in runs:
     if folders[run.folder.resolve()] > 1:

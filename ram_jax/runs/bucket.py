@@ -41,7 +41,7 @@ def opened(workdir: str) -> Iterator[pathlib.Path]:
       store: anything that fsspec knows.
 
   Yields:
-    The folder. That of a URL holds what lies there, and is copied back by the
+    The folder. That of a URL holds what is there, and is copied back by the
     first process; other processes have copies of their own.
 
   Raises:
@@ -136,7 +136,7 @@ class _Store:
     self._token, self._beat, self._lost = uuid.uuid4().hex, 0, ""
 
   def claim(self) -> None:
-    """Refuses a folder in which another program works; begins to work there.
+    """Rejects a folder in which another program works; begins to work there.
 
     A program that was killed leaves its sign, which then changes no more.
     """
@@ -171,7 +171,7 @@ class _Store:
         self._files.rm_file(self._path(LOCK))
 
   def pull(self, folder: pathlib.Path) -> None:
-    """Copies what lies there into an empty folder."""
+    """Copies what is there into an empty folder."""
     with self._told("read"):
       self._files.invalidate_cache()
       for path in self._files.find(self._root):
@@ -216,7 +216,7 @@ class _Store:
     folder.parent.rename(kept)
     return (
       f"{self.url} cannot be written ({problem}); everything is in "
-      f"{kept / 'run'}: copy it there, and the same command goes on"
+      f"{kept / 'run'}: copy it there, and the same command resumes"
     )
 
   def push(self, folder: pathlib.Path, copy: pathlib.Path) -> None:

@@ -35,7 +35,7 @@ class Checkpoints:
     """Opens or creates the folder.
 
     Args:
-      folder: where the checkpoints lie.
+      folder: where the checkpoints are stored.
       keep: how many of the newest stay.
     """
     _drop_echoes()
@@ -57,7 +57,7 @@ class Checkpoints:
     Raises:
       OSError: if this one, or the one before, cannot be written.
     """
-    # numpy: orbax refuses single-host jax arrays when there are more hosts.
+    # numpy: orbax rejects single-host jax arrays when there are more hosts.
     host = jax.tree.map(np.asarray, state)
     beside = {"sha256": fingerprint(host), "open_line": open_line}
     with self._writing():
@@ -196,8 +196,8 @@ class Checkpoints:
     except Exception as error:  # orbax raises whatever its layers raise
       raise OSError(
         f"a checkpoint cannot be written in {self._folder} "
-        f"({_first_line(error)}): make room or mend the folder, and the same "
-        f"command goes on from {self.latest_step() or 'the start'}"
+        f"({_first_line(error)}): free some space or repair the folder, and "
+        f"the same command resumes from {self.latest_step() or 'the start'}"
       ) from error
 
 
@@ -232,7 +232,7 @@ def _name(keys: Any) -> str:
 def _fitted(
   template: Any, saved: dict[str, np.ndarray], path: pathlib.Path
 ) -> Any:
-  """The saved arrays in the template's structure; other shapes are refused."""
+  """The saved arrays in the template's structure; other shapes are rejected."""
 
   def fit(keys: Any, wanted: Any) -> np.ndarray:
     name, shape = _name(keys), np.shape(wanted)

@@ -46,7 +46,7 @@ _READ = {
 
 
 def check(config: ConfigDict, folder: pathlib.Path) -> None:
-  """Refuses a folder that cannot be written or holds another training run.
+  """Rejects a folder that cannot be written or holds another training run.
 
   Args:
     config: resolved.
@@ -64,12 +64,12 @@ def check(config: ConfigDict, folder: pathlib.Path) -> None:
     )
   if parallel.any_process((folder / LOCK).exists()):
     with lock(folder):
-      pass  # refused now, and not after the data are read
+      pass  # rejected now, and not after the data are read
   check_owner(config, folder)
 
 
 def check_owner(config: ConfigDict, folder: pathlib.Path) -> None:
-  """Refuses a folder that holds another training run.
+  """Rejects a folder that holds another training run.
 
   Args:
     config: resolved.
@@ -91,7 +91,7 @@ def check_owner(config: ConfigDict, folder: pathlib.Path) -> None:
     more = f"; and {len(differ) - 3} more" if len(differ) > 3 else ""
     raise ValueError(
       f"--workdir={folder} holds another run: {shown}{more}. Choose "
-      "another --workdir, or give the same configuration to go on"
+      "another --workdir, or give the same configuration to resume"
     )
 
 
@@ -177,7 +177,7 @@ def finished(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
     size, step = results["data"]["train"]["size"], results["run"]["step"]
     measured = results["config"]
   except (FileNotFoundError, ValueError, KeyError):
-    return None  # missing or damaged results are measured again
+    return None  # missing or damaged results are evaluated again
   train = config.train
   last = pipeline.steps_per_epoch(size, train.batch_size) * train.epochs
   if step != last or differences(measured, config):

@@ -15,7 +15,7 @@ from ram_jax import parallel
 
 
 def announce(text: str) -> None:
-  """Tells the person at the terminal what goes on; one process speaks."""
+  """Tells the person at the terminal what happens; one process speaks."""
   if parallel.is_first_process():
     print(text, file=sys.stderr, flush=True)
 
@@ -24,7 +24,7 @@ class MetricWriter:
   """Writes one line per log interval; a resumed run leaves no gap or double."""
 
   def __init__(self, folder: pathlib.Path, step: int) -> None:
-    """Opens the files and drops what lies behind the step resumed from.
+    """Opens the files and drops what comes after the step resumed from.
 
     Args:
       folder: the run's folder.

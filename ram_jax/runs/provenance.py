@@ -70,13 +70,12 @@ def trained_with(folder: pathlib.Path) -> list[dict[str, Any]]:
     As `here`, each once, in order; empty where nothing was recorded.
   """
   rows, found, path = [], [], folder / FILE
-  text = path.read_text(encoding="utf-8") if path.exists() else ""
-  for line in text.splitlines():
+  for line in path.read_bytes().splitlines() if path.exists() else []:
     try:
       row = json.loads(line)
-      what = {"versions": row["versions"], "device": row["device"]}
+      what = {part: dict(row[part]) for part in ("versions", "device")}
       rows.append((int(row["step"]), what))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
       continue  # half a line of a killed run
   for i, (step, what) in enumerate(rows):
     # Of a start from which nothing was saved nothing is left.

@@ -1,7 +1,7 @@
 """Reads a run's folder: results.json (counts) and metrics.jsonl (training).
 
 Everything that is shown of a run comes through here, so this is also where a
-damaged or foreign file is refused, before a wrong number reaches a table.
+damaged or foreign file is rejected, before a wrong number reaches a table.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ class Run:
   """One evaluated run.
 
   Attributes:
-    folder: where the run lies.
+    folder: where the run is stored.
     results: results.json as it stands (schema 1, checked).
     metrics: rows of metrics.jsonl in the order of their steps, possibly none.
   """

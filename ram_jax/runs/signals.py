@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the program saves, says how to go on, and leaves."""
+"""SIGTERM and Ctrl-C: the program saves, says how to resume, and leaves."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ import jax
 from ram_jax import parallel
 
 WORDS = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "interrupted"}
-GOES_ON = "the same command goes on from there"
+RESUMES = "the same command resumes from there"
 # Seconds after the first and after the second signal at which the process ends
 # even if it has not saved.
 PATIENCE = (300, 5)
@@ -38,7 +38,7 @@ class Stopped(BaseException):
       what: is kept.
     """
     words = WORDS[signal.Signals(number)]
-    super().__init__(f"{words}: {what}, {GOES_ON}")
+    super().__init__(f"{words}: {what}, {RESUMES}")
     self.code = 128 + number
 
 
@@ -64,7 +64,7 @@ class Stop:
     return self.number > 0
 
   def at_once(self, what: str) -> None:
-    """From now on whatever is going on may be left at any moment.
+    """From now on the program may leave at any moment.
 
     Of several processes only at boundaries, or others would wait for ever.
 
@@ -163,7 +163,7 @@ def _watch(reader: int) -> None:
       came.append(number[0])
   line = (
     f"{WORDS[signal.Signals(came[0])]}: no step ended within "
-    f"{PATIENCE[len(came) - 1]} s, what was saved last is kept, {GOES_ON}\n"
+    f"{PATIENCE[len(came) - 1]} s, what was saved last is kept, {RESUMES}\n"
   )
   os.write(2, line.encode())  # whatever lock the main thread holds
   os._exit(128 + came[0])

@@ -1,4 +1,4 @@
-"""A run's folder as it is at one moment, while the run goes on."""
+"""A run's folder as it is at one moment, while the run continues."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""What a training run writes on its way: means of metrics, NaNs refused."""
+"""What a training run writes on its way: means of metrics, without NaNs."""
 
 import pathlib
 import time
@@ -114,7 +114,7 @@ class Log:
 
 
 def check_finite(rows: dict[str, np.ndarray], since: int) -> None:
-  """Refuses metrics with a NaN or an infinity.
+  """Rejects metrics with a NaN or an infinity.
 
   Args:
     rows: [steps] by name.

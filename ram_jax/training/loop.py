@@ -55,7 +55,7 @@ def build(
   images_shape: tuple[int, ...],
   start: Callable[[Any], tuple[Any, Any]] | None = None,
 ) -> Training:
-  """Builds a config's training; refuses what cannot run.
+  """Builds a config's training; rejects what cannot run.
 
   Args:
     config: resolved.
@@ -174,10 +174,10 @@ def fit(
   open_line = None
   if checkpoints.latest_step() is not None:
     state, open_line = checkpoints.restore(state)
-    announce(f"going on from step {int(state.step)} of {total}")
+    announce(f"resuming from step {int(state.step)} of {total}")
   now = int(state.step)
   parallel.check_agreement(
-    now, f"the step to go on from (is {folder} shared by all hosts?)"
+    now, f"the step to resume from (is {folder} shared by all hosts?)"
   )
   if now < total:
     provenance.record(folder, now)
@@ -211,7 +211,7 @@ def fit(
 
 
 def crosses(before: int, now: int, every: int) -> bool:
-  """Whether a multiple of `every` lies in (before, now]."""
+  """Whether a multiple of `every` is in (before, now]."""
   return now // every > before // every
 
 

@@ -1,8 +1,8 @@
 """What made a step's numbers infinite or NaN: found by taking it once more.
 
-A step itself only returns a few norms. Where one is not finite, training goes
-on from the state that was kept at the last line of metrics.jsonl, one step at a
-time, and the bad step is looked at in every part.
+A step itself only returns a few norms. Where one is not finite, training
+resumes from the state that was kept at the last line of metrics.jsonl, one step
+at a time, and every part of the bad step is examined.
 """
 
 import contextlib
@@ -143,7 +143,7 @@ class Watch:
     fed = feed.dispatches(single, self._data, seed, batch_size, now)
     for rows, shards in fed:
       if now % training.per_dispatch == 0:
-        start = state  # a run can go on from here
+        start = state  # a run can resume from here
       # What is dispatched is donated.
       after, metrics = training.dispatch(_copy(state), rows, self._key, shards)
       metrics = {name: float(x[0]) for name, x in metrics.items()}

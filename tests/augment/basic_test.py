@@ -45,14 +45,12 @@ def test_an_example_depends_on_its_own_key_and_image_alone():
   np.testing.assert_array_equal(
     augment(keys[order], images[order]), np.asarray(together)[order]
   )
-  for devices in (1, 2, 4):
-    spread = jax.pmap(basic.Augment())(
-      keys[:36].reshape(devices, -1),
-      images[:36].reshape(devices, -1, 32, 32, 3),
-    )
-    np.testing.assert_array_equal(
-      np.asarray(spread).reshape(36, 32, 32, 3), together[:36]
-    )
+  spread = jax.pmap(basic.Augment())(
+    keys[:36].reshape(4, 9), images[:36].reshape(4, 9, 32, 32, 3)
+  )
+  np.testing.assert_array_equal(
+    np.asarray(spread).reshape(36, 32, 32, 3), together[:36]
+  )
 
 
 def test_no_flip_and_no_padding_change_nothing(batch):

@@ -64,9 +64,12 @@ def batched(name, flavour):
 
 
 @functools.cache
-def drawing(name, size):
-  """The compiled draw `(keys, severity)`; both flavours share it."""
-  draw = functools.partial(ops.OPS[name].draw, size=size)
+def drawing(size):
+  """The compiled draw `(keys, severity)` of all; both flavours share it."""
+
+  def draw(key, severity):
+    return {name: op.draw(key, severity, size) for name, op in ops.OPS.items()}
+
   return jax.jit(jax.vmap(draw, in_axes=(0, None)))
 
 
@@ -82,7 +85,7 @@ def differences(images, name, params, flavour):
 def draws(name, count, severity, size=(32, 32), seed=0):
   """Parameters [count,1] drawn for an operation."""
   keys = jax.random.split(jax.random.key(seed), count)
-  return drawing(name, size)(keys, severity)
+  return drawing(size)(keys, severity)[name]
 
 
 def main():

@@ -23,6 +23,12 @@ CERTAIN = {
 }
 
 
+def some(names, *chosen):
+  """All names, of which only the chosen ones are not slow."""
+  slow = pytest.mark.slow
+  return [n if n in chosen else pytest.param(n, marks=slow) for n in names]
+
+
 @functools.cache
 def photographs(name):
   if name != "frost":
@@ -51,28 +57,37 @@ def levels(images):
   return np.round(255 * np.asarray(images)).astype(int)
 
 
+# One size and severity for all that can share compiled programs: sides that
+# are odd, no multiple of a JPEG block, and not equal.
+SIZE = (33, 28)
+SEVERITY = 5
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_same_under_vmap_jit_and_loop_and_in_any_batch(name):
-  images, assets, severity = batch(32, 32), photographs(name), 4
-  call = functools.partial(corruptions.corrupt, name, severity, assets=assets)
+  images, assets = batch(*SIZE), photographs(name)
+  call = functools.partial(corruptions.corrupt, name, SEVERITY, assets=assets)
   together = levels(call(keys(0), images))
   turned = call(keys(0)[::-1], images[::-1])
   np.testing.assert_array_equal(levels(turned)[::-1], together)
-  function = corruptions.CORRUPTIONS[name]
-  alone = function(keys(0)[2], images[2], severity, assets)  # eager
-  jitted = jax.jit(function, static_argnums=2)
+  jitted = jax.jit(corruptions.CORRUPTIONS[name], static_argnums=2)
   loop = [
-    jitted(key, image, severity, assets)
+    jitted(key, image, SEVERITY, assets)
     for key, image in zip(keys(0), images, strict=True)
   ]
   np.testing.assert_array_equal(levels(loop), together)
-  np.testing.assert_array_equal(levels(alone), together[2])
 
 
-# Sides that are odd, no multiple of a JPEG block, and not equal.
-@pytest.mark.parametrize(("size", "severity"), [((33, 28), 5), ((96, 96), 1)])
-@pytest.mark.parametrize("name", NAMES)
-def test_grey_levels_of_any_size_by_key(name, size, severity):
+@pytest.mark.parametrize("name", some(NAMES, "impulse_noise", "saturate"))
+def test_eager_is_jit(name):
+  images, assets = batch(*SIZE), photographs(name)
+  together = corruptions.corrupt(name, SEVERITY, keys(0), images, assets=assets)
+  function = corruptions.CORRUPTIONS[name]
+  alone = function(keys(0)[2], images[2], SEVERITY, assets)
+  np.testing.assert_array_equal(levels(alone), levels(together)[2])
+
+
+def check_grey_levels_by_key(name, size, severity):
   images = batch(*size)
   call = functools.partial(
     corruptions.corrupt, name, severity, assets=photographs(name)
@@ -90,24 +105,37 @@ def test_grey_levels_of_any_size_by_key(name, size, severity):
   assert (first[2] != images[2]).any()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_grey_levels_by_key(name):
+  check_grey_levels_by_key(name, SIZE, SEVERITY)
+
+
+# At severity 1 it is another branch.
+@pytest.mark.parametrize("name", some(NAMES, "elastic_transform"))
+def test_grey_levels_by_key_of_large_images(name):
+  check_grey_levels_by_key(name, (96, 96), 1)
+
+
 def test_one_and_four_devices_give_the_same():
   mesh = jax.sharding.Mesh(np.array(jax.devices()), ("batch",))
   across = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
-  spread = jax.device_put((keys(3), batch(32, 32)), across)
+  spread = jax.device_put((keys(3), batch(*SIZE)), across)
   for name in ("shot_noise", "elastic_transform"):
-    many = corruptions.corrupt(name, 5, *spread).block_until_ready()
+    call = functools.partial(corruptions.corrupt, name, SEVERITY, assets=None)
+    many = call(*spread).block_until_ready()
     assert len(many.sharding.device_set) == 4
-    one = corruptions.corrupt(name, 5, keys(3), batch(32, 32))
+    one = call(keys(3), batch(*SIZE))
     np.testing.assert_array_equal(many, one)
 
 
 def test_double_precision_gives_the_same(x64):
-  images = batch(32, 32)
+  images = batch(*SIZE)
   for name in ("gaussian_noise", "glass_blur", "zoom_blur", "saturate"):
-    many = corruptions.corrupt(name, 3, keys(4), images)
+    call = functools.partial(corruptions.corrupt, name, SEVERITY, assets=None)
+    many = call(keys(4), images)
     assert many.dtype == jnp.float32
     with jax.enable_x64(False):
-      one = corruptions.corrupt(name, 3, keys(4), images)
+      one = call(keys(4), images)
     np.testing.assert_array_equal(many, one)
 
 

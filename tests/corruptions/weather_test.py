@@ -15,7 +15,12 @@ from ram_jax.corruptions import spatter, weather
 # scikit-image 0.26, SciPy 1.17, ImageMagick 6.9.11-60. `ice` is what frost cut
 # out of its photographs.
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "weather.npz")
-SEVERITIES = (1, 2, 3, 4, 5)
+SEVERITIES = [
+  pytest.param(severity, marks=pytest.mark.slow)
+  if severity in (2, 4)  # other parameters of the same branches
+  else severity
+  for severity in (1, 2, 3, 4, 5)
+]
 SIZE = (32, 32)
 PICTURES = tuple(
   np.full(shape, 50 * i + 20, np.uint8)
@@ -27,6 +32,7 @@ def given(name, severity):
   return GOLDEN[name][severity - 1].astype(np.float32)
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def snow(levels, severity):
   height, width = weather.snow_shape(SIZE, severity)
   top, left = (32 - height) // 2, (32 - width) // 2
@@ -35,18 +41,24 @@ def snow(levels, severity):
   return weather.snow_cover(levels, layer, severity)
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def frost(levels, severity):
   return weather.frost_cover(levels, GOLDEN["ice"][severity - 1], severity)
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def fog(levels, severity):
   decay = (3, 3, 2.5, 2, 1.75)[severity - 1]
   cloud = weather.plasma(given("plasma", severity), decay)
   return weather.fog_cover(levels, cloud, severity)
 
 
+water = jax.jit(spatter.water, static_argnums=2)
+mud = jax.jit(spatter.mud, static_argnums=2)
+
+
 def splash(levels, severity):
-  cover = spatter.water if severity <= 3 else spatter.mud
+  cover = water if severity <= 3 else mud
   return cover(levels, given("noise", severity), severity)
 
 
@@ -57,7 +69,7 @@ def splash(levels, severity):
 )
 def test_equals_the_original_for_given_draws(name, function, severity):
   levels = GOLDEN["images"][severity - 1]
-  ours = jax.jit(functools.partial(function, severity=severity))(levels)
+  ours = function(levels, severity)
   difference = np.abs(np.asarray(ours, int) - GOLDEN[name][severity - 1])
   # The original computes in doubles and truncates.
   assert difference.max() <= 1
@@ -66,8 +78,8 @@ def test_equals_the_original_for_given_draws(name, function, severity):
 
 def test_water_without_a_drop_leaves_the_image():
   levels = GOLDEN["images"][0]
-  water = jax.jit(functools.partial(spatter.water, severity=1))
-  np.testing.assert_array_equal(water(levels, jnp.full(SIZE, -9.0)), levels)
+  dry = np.full(SIZE, -9, np.float32)
+  np.testing.assert_array_equal(water(levels, dry, 1), levels)
 
 
 def test_frost_takes_windows_of_every_picture_alike():
@@ -98,24 +110,8 @@ def test_frost_says_what_it_lacks():
     weather.frost(key, image, 1, assets=PICTURES)
 
 
-def test_another_size_stays_in_range_and_changes():
-  image = jnp.full((28, 45, 3), 100 / 255, jnp.float32)
-
-  @jax.jit
-  def change(key):
-    functions = weather.snow, weather.fog, spatter.spatter
-    return jnp.stack([function(key, image, 3) for function in functions])
-
-  for changed in 255 * np.asarray(change(jax.random.key(1))):
-    assert np.isfinite(changed).all()
-    assert changed.min() >= 0
-    assert changed.max() <= 255
-    np.testing.assert_allclose(changed, np.round(changed), atol=1e-4)
-    assert len(np.unique(changed)) > 10
-
-
 def test_64_bits_change_no_drop_and_no_flake(x64):
   levels = GOLDEN["images"][0]
   for function, name in [(snow, "snow"), (splash, "spatter")]:
-    ours = jax.jit(functools.partial(function, severity=1))(levels)
+    ours = function(levels, 1)
     np.testing.assert_array_equal(ours, GOLDEN[name][0])

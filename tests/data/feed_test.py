@@ -14,6 +14,8 @@ from ram_jax.data import digits, feed, pipeline
 from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.training import loop as train
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 SIZE, BATCH, PER_DISPATCH = 36, 8, 2
 
 
@@ -25,7 +27,7 @@ def data():
 
 
 def built(data, budget):
-  config = standard.get_config("model=wrn_10_1")
+  config = standard.get_config()
   config.train.update(
     batch_size=BATCH,
     epochs=2,

@@ -17,13 +17,14 @@ from array_record.python import array_record_module
 from PIL import Image
 
 import main as program
-from ram_jax import figures
 from ram_jax.data import cifar, cifar_c, pipeline, tfds
-from ram_jax.evaluation import clean
+from ram_jax.evaluation import calibration, clean
+from ram_jax.report import figures
 from ram_jax.training import loop as train
 
 RNG = np.random.default_rng(0)
 SIZES = {"train": 20, "test": 7}
+NUMBERS = dict.fromkeys(calibration.NAMES, 0.0)
 
 
 def archive(classes, sizes=SIZES):
@@ -344,13 +345,14 @@ def evaluate(monkeypatch, tmp_path):
   def measure(model, images, labels, batch_size):
     del model, batch_size
     right = images[:, 0, 0, 0] % 2 == 0
-    return {"correct": right, "total": len(labels), "calibration": {}}
+    return {"correct": right, "total": len(labels), "calibration": NUMBERS}
 
   nothing = types.SimpleNamespace(step=0, params={}, batch_stats={})
   monkeypatch.setattr(train, "build", lambda *args: None)
+  monkeypatch.setattr(train, "check_memory", lambda *args: None)
   monkeypatch.setattr(train, "fit", lambda *args: nothing)
   monkeypatch.setattr(clean, "measure", measure)
-  monkeypatch.setattr(figures, "draw", lambda *args: None)
+  monkeypatch.setattr(figures, "draw", lambda folder: None)
   root = pathlib.Path(program.__file__).parent
   config = tmp_path / "mine.py"
   config.write_text("""

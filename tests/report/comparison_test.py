@@ -260,7 +260,11 @@ PERMISSION = "change its permissions, or name another place or a copy"
   [
     ("compare", errno.EACCES, PERMISSION),
     ("compare", errno.EROFS, PERMISSION),
-    ("compare", errno.ENOSPC, "make room or mend the disk, and the same comma"),
+    (
+      "compare",
+      errno.ENOSPC,
+      "free some space or repair the disk, and the same comma",
+    ),
     ("report", errno.EACCES, PERMISSION),
   ],
 )

@@ -80,9 +80,9 @@ def test_stopped_run_goes_on_from_the_store(
   with monkeypatch.context() as patch:
     stop_after(patch, 10)
     code, _, err = run(*argv)
-  assert code == 143 and "going on from step 3 of 8" in err
+  assert code == 143 and "resuming from step 3 of 8" in err
   code, out, err = run(*argv)
-  assert code == 0 and "going on from step 8 of 8" in err
+  assert code == 0 and "resuming from step 8 of 8" in err
   assert f"Results: {memory}/results.json" in out
   assert_as_whole(fetched(memory, tmp_path / "copy"), whole)
   left = pathlib.Path(err.partition("worked on in ")[2].partition(",")[0])
@@ -218,7 +218,7 @@ def test_copy_that_breaks_off_can_be_gone_on_from(
         raise ConnectionError
       left.pop()
       real(*arguments)
-      if arguments[-1] == "checkpoints/4/data":  # meanwhile the run goes on
+      if arguments[-1] == "checkpoints/4/data":  # meanwhile the run continues
         save(6)
         save(8)
 

@@ -23,6 +23,8 @@ def test_each_is_named_once_in_order(monkeypatch, tmp_path):
     monkeypatch.setattr(provenance, "here", lambda what=what: what)
     provenance.record(tmp_path, step)
   with open(tmp_path / provenance.FILE, "a") as file:
+    for odd in ('{"step": 1e999', "[" * 9999, '{"step": 3, "versions": 4}'):
+      file.write(f"\n{odd}")
     file.write('\n{"step": 10, "vers')  # killed
   found = provenance.trained_with(tmp_path)
   assert found == [now, later]

@@ -41,7 +41,7 @@ def test_sigterm_at_once():
     pytest.fail("it was ignored")
   assert caught.value.code == 143
   assert str(caught.value) == (
-    "stopped by SIGTERM: all is kept, the same command goes on from there"
+    "stopped by SIGTERM: all is kept, the same command resumes from there"
   )
 
 
@@ -81,7 +81,7 @@ def test_unanswered_signal_ends_the_process(monkeypatch, capfd):
     assert ended.get(timeout=60) == 143
   assert capfd.readouterr().err == (
     "stopped by SIGTERM: no step ended within 0.05 s, what was saved last is "
-    "kept, the same command goes on from there\n"
+    "kept, the same command resumes from there\n"
   )
 
 

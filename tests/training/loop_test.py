@@ -17,14 +17,16 @@ from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.training import log
 from ram_jax.training import loop as train
 
-IMAGES, BATCH = 32, 8
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
+IMAGES, BATCH, SIDE = 32, 8, 8
 KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
 def data():
   rng = np.random.default_rng(0)
-  images = rng.integers(0, 256, (IMAGES, 16, 16, 3), np.uint8)
+  images = rng.integers(0, 256, (IMAGES, SIDE, SIDE, 3), np.uint8)
   return {"images": images, "labels": rng.integers(0, 10, IMAGES, np.int32)}
 
 
@@ -37,11 +39,13 @@ def small(config):
 
 @pytest.fixture(scope="module")
 def robust():
-  config = small(robust_augmix.get_config("model=wrn_10_1"))
+  config = small(robust_augmix.get_config())
   config.method.attack.steps = 1
+  with config.unlocked():  # AugMix compiles for long
+    config.method.augment = {"name": "basic", "padding": 2, "flip": True}
   config.evaluate.batch_size = 8
   config = experiment.resolve(config)
-  return config, train.build(config, digits.Source(), (IMAGES, 16, 16, 3))
+  return config, train.build(config, digits.Source(), (IMAGES, SIDE, SIDE, 3))
 
 
 def fit(config, training, data, folder, stop=None):
@@ -53,6 +57,13 @@ def fit(config, training, data, folder, stop=None):
   finally:
     checkpoints.close()
   return jax.tree.map(np.asarray, state)
+
+
+@pytest.fixture(scope="module")
+def whole(robust, data, tmp_path_factory):
+  """Last state and lines of a run that nothing stopped."""
+  folder = tmp_path_factory.mktemp("whole")
+  return fit(*robust, data, folder), lines(folder)
 
 
 def interrupted(training, after):
@@ -80,15 +91,14 @@ def lines(folder):
 # After 2: before any checkpoint. After 5: one epoch is saved, then a step is
 # lost. After 7: and a line of metrics.jsonl is lost, too.
 @pytest.mark.parametrize("after", [2, 5, 7])
-def test_resumed_run_equals_uninterrupted(robust, data, tmp_path, after):
+def test_resumed_run_equals_uninterrupted(robust, data, whole, tmp_path, after):
   config, training = robust
-  whole = fit(config, training, data, tmp_path / "whole")
   with pytest.raises(KeyboardInterrupt):
     fit(config, interrupted(training, after), data, tmp_path / "cut")
   resumed = fit(config, training, data, tmp_path / "cut")
   assert resumed.step == 8
-  assert_equal(whole, resumed)
-  assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
+  assert_equal(whole[0], resumed)
+  assert whole[1] == lines(tmp_path / "cut")
   assert [row["step"] for row in lines(tmp_path / "cut")] == [3, 4, 6, 8]
 
 
@@ -137,10 +147,11 @@ def signalled(training, stop, after, number):
   return dataclasses.replace(training, dispatch=dispatch)
 
 
-def test_signal_saves_at_any_step_and_nothing_shows(robust, data, tmp_path):
+def test_signal_saves_at_any_step_and_nothing_shows(
+  robust, data, whole, tmp_path
+):
   """After 2 and 5 of 8: between the lines, which are at 3, 4, 6 and 8."""
   config, training = robust
-  whole = fit(config, training, data, tmp_path / "whole")
   for after, number, code in (
     (2, signal.SIGTERM, 143),
     (3, signal.SIGINT, 130),
@@ -152,16 +163,15 @@ def test_signal_saves_at_any_step_and_nothing_shows(robust, data, tmp_path):
     assert caught.value.code == code
   assert "interrupted: step 5 of 8 is saved, the same comm" in str(caught.value)
   resumed = fit(config, training, data, tmp_path / "cut")
-  assert_equal(whole, resumed)
-  assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
+  assert_equal(whole[0], resumed)
+  assert whole[1] == lines(tmp_path / "cut")
   seconds = [row["timing"]["seconds"] for row in timed(tmp_path / "cut")]
   assert all(np.array(seconds) > 0)
 
 
-def test_damaged_checkpoint_costs_its_steps_only(robust, data, tmp_path):
+def test_damaged_checkpoint_costs_its_steps_only(robust, data, whole, tmp_path):
   """Back to a step between two lines: those behind it are cut off."""
   config, training = robust
-  whole = fit(config, training, data, tmp_path / "whole")
   for after in (5, 2):
     stop = stopping.Stop()
     stopped = signalled(training, stop, after, signal.SIGTERM)
@@ -170,8 +180,8 @@ def test_damaged_checkpoint_costs_its_steps_only(robust, data, tmp_path):
   assert [row["step"] for row in lines(tmp_path / "cut")] == [3, 4, 6]
   shutil.rmtree(tmp_path / "cut" / "checkpoints" / "7" / "state")
   resumed = fit(config, training, data, tmp_path / "cut")
-  assert_equal(whole, resumed)
-  assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
+  assert_equal(whole[0], resumed)
+  assert whole[1] == lines(tmp_path / "cut")
 
 
 def test_signal_while_the_last_step_runs(robust, data, tmp_path):
@@ -183,32 +193,31 @@ def test_signal_while_the_last_step_runs(robust, data, tmp_path):
   assert fit(config, training, data, tmp_path).step == 8
 
 
-def test_seed_changes_the_run(robust, data, tmp_path):
+def test_seed_changes_the_run(robust, data, whole, tmp_path):
   config, training = robust
-  one = fit(config, training, data, tmp_path / "one")
   with config.unlocked():
     config.seed = 1
   other = fit(config, training, data, tmp_path / "other")
   with config.unlocked():
     config.seed = 0
-  a, b = (jax.tree.leaves(state.params)[-1] for state in (one, other))
+  a, b = (jax.tree.leaves(state.params)[-1] for state in (whole[0], other))
   assert np.abs(a - b).max() > 1e-4
 
 
 @pytest.mark.parametrize("requested", [1, 3, 8, 100])
 def test_steps_per_dispatch_divides_the_run(requested):
-  config = small(standard.get_config("model=wrn_10_1"))
+  config = small(standard.get_config())
   config.train.steps_per_dispatch = requested
   config = experiment.resolve(config)
-  training = train.build(config, digits.Source(), (IMAGES, 16, 16, 3))
+  training = train.build(config, digits.Source(), (IMAGES, SIDE, SIDE, 3))
   assert training.per_dispatch == {1: 1, 3: 2, 8: 8, 100: 8}[requested]
 
 
 def test_diverging_run_stops_and_keeps_its_checkpoint(data, tmp_path):
-  config = small(standard.get_config("model=wrn_10_1"))
+  config = small(standard.get_config())
   config.train.epochs = 4
   config = experiment.resolve(config)
-  training = train.build(config, digits.Source(), (IMAGES, 16, 16, 3))
+  training = train.build(config, digits.Source(), (IMAGES, SIDE, SIDE, 3))
 
   def poisoned(state, *rest):
     if int(state.step) == 9:

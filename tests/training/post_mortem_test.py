@@ -106,13 +106,23 @@ def fails(config, training, data, folder):
 
 
 @pytest.fixture(scope="module")
+def harmful():
+  return build(Method(to_nan))
+
+
+@pytest.fixture(scope="module")
+def healthy():
+  return build(Method())
+
+
+@pytest.fixture(scope="module")
 def step_of_culprit():
   order = train.pipeline.batch_indices(0, 0, 4, IMAGES, BATCH)
   return int(np.flatnonzero((order == CULPRIT).any(axis=1))[0]) + 1
 
 
-def test_image_with_a_nan_is_named(data, tmp_path, step_of_culprit):
-  config, training = build(Method(to_nan))
+def test_image_with_a_nan_is_named(harmful, data, tmp_path, step_of_culprit):
+  config, training = harmful
   text, report, batch = fails(config, training, data, tmp_path)
   number = step_of_culprit
   assert report["step"] == batch["step"] == number
@@ -140,9 +150,9 @@ def test_image_with_a_nan_is_named(data, tmp_path, step_of_culprit):
 
 
 def test_the_step_can_be_repeated_from_the_state_before_it(
-  data, tmp_path, step_of_culprit
+  harmful, healthy, data, tmp_path, step_of_culprit
 ):
-  config, training = build(Method(to_nan))
+  config, training = harmful
   text, report, _ = fails(config, training, data, tmp_path)
   [kept] = (tmp_path / "post_mortem" / "checkpoints").glob("[0-9]*")
   # The dispatch that the step is in begins there.
@@ -151,9 +161,8 @@ def test_the_step_can_be_repeated_from_the_state_before_it(
   again = tmp_path / "again"
   shutil.copytree(kept, again / "checkpoints" / kept.name)
   assert fails(config, training, data, again)[1] == report
-  healthy = build(Method())[1]
   checkpoints = Checkpoints(again / "checkpoints")
-  state = train.fit(config, healthy, data, again, checkpoints)
+  state = train.fit(config, healthy[1], data, again, checkpoints)
   checkpoints.close()
   assert int(state.step) == 16  # every number of it is finite, or fit stops
 
@@ -179,16 +188,16 @@ def test_statistics_alone_are_seen(data, tmp_path, step_of_culprit):
   assert set(report["metrics"]) == {"statistics_norm"}
 
 
-def test_a_good_run_leaves_nothing(data, tmp_path):
-  config, training = build(Method())
+def test_a_good_run_leaves_nothing(healthy, data, tmp_path):
+  config, training = healthy
   checkpoints = Checkpoints(tmp_path / "checkpoints")
   train.fit(config, training, data, tmp_path, checkpoints)
   checkpoints.close()
   assert not (tmp_path / "post_mortem").exists()
 
 
-def test_no_room_for_a_post_mortem(data, tmp_path, monkeypatch):
-  config, training = build(Method(to_nan))
+def test_no_room_for_a_post_mortem(harmful, data, tmp_path):
+  config, training = harmful
 
   def full(*args):
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no memory")
