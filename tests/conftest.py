@@ -41,7 +41,9 @@ def quick_compilation():
   """
   jax.clear_caches()
   jax.config.update("jax_disable_most_optimizations", True)
-  yield
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for child processes
+    yield
   jax.config.update("jax_disable_most_optimizations", False)
   jax.clear_caches()  # no other file uses these programs
 

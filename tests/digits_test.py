@@ -9,17 +9,22 @@ from PIL import Image
 import main as program
 from configs import digits
 from ram_jax import experiment
+from ram_jax.report import figures
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
   folder = tmp_path_factory.mktemp("digits")
   config = digits.get_config("smoke")
+  config.method.attack.steps = 1  # most of the compilation
+  config.evaluators.adversarial.attack.steps = 2
   config.floors = (
     ("clean", None, "at least", 0.0),
     ("adversarial", 1.0, "at least", 1.0),
   )
-  return config, folder, experiment.train_and_evaluate(config, folder)
+  results = experiment.train_and_evaluate(config, folder)
+  figures.draw(folder)
+  return config, folder, results
 
 
 def test_results_say_what_was_run(run):
@@ -38,7 +43,7 @@ def test_results_say_what_was_run(run):
   (row,) = results["adversarial"]["by_epsilon"]
   assert row["epsilon"] == 1.0
   assert row["correct"] <= results["clean"]["correct"]
-  assert "adversarial accuracy: PGD-10, not AutoAttack" in results["notes"]
+  assert "adversarial accuracy: PGD-2, not AutoAttack" in results["notes"]
 
 
 def test_metrics_are_written_for_every_step(run):

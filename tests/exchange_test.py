@@ -19,7 +19,8 @@ from ram_jax.interop import names, weights
 from ram_jax.models import preact_resnet
 from ram_jax.models.classifier import Classifier
 from ram_jax.runs.checkpoint import Checkpoints
-from ram_jax.training import loop as train
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def tiny():
@@ -33,7 +34,7 @@ def tiny():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(quick_compilation, tmp_path_factory):
   folder = tmp_path_factory.mktemp("runs") / "run"
   results = experiment.train_and_evaluate(tiny(), folder)
   out = folder.parent / "weights" / "run.safetensors"
@@ -102,7 +103,9 @@ def test_training_starts_from_the_file(run, tmp_path):
   file = weights.read(out)
   config = experiment.resolve(tiny(), weights=file)
   source = plugins.build("dataset", config.dataset)
-  state = train.build(config, source, (64, 32, 32, 3), file).create()
+  split = np.zeros((64, 32, 32, 3), np.uint8), np.zeros(64, np.int32)
+  training, _ = experiment.build_training(config, source, split, file)
+  state = training.create()
   checkpoints = Checkpoints(folder / "checkpoints")
   saved, _ = checkpoints.restore(state)
   checkpoints.close()

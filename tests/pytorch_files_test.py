@@ -3,6 +3,7 @@ is taken, with which normalization, and what is said where a file cannot be
 used."""
 
 import argparse
+import functools
 import pathlib
 import types
 
@@ -24,14 +25,18 @@ SILENT = "the file does not say how its network normalizes pixels"
 BLOCK = "block1.layer.0.conv1.weight"
 
 
-def network(value=1.0):
-  """The state_dict of a WRN-10-1 for four classes; conv1 has one value."""
+@functools.cache
+def ones():
   module = wide_resnet.Model(4, *COMMON, depth=10, widen_factor=1)
   images = jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32)
   made = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, 0), images)
-  ones = jax.tree.map(lambda x: np.ones(x.shape, np.float32), made)
-  arrays = names.to_torch(module, ones["params"], ones["batch_stats"])
-  tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+  made = jax.tree.map(lambda x: np.ones(x.shape, np.float32), made)
+  return names.to_torch(module, made["params"], made["batch_stats"])
+
+
+def network(value=1.0):
+  """The state_dict of a WRN-10-1 for four classes; conv1 has one value."""
+  tensors = {name: torch.tensor(array) for name, array in ones().items()}
   return tensors | {"conv1.weight": tensors["conv1.weight"] * value}
 
 

@@ -31,7 +31,8 @@ def draw(folder: pathlib.Path) -> None:
     plots.training_curves(shown, part / "training_curves.png")
   pictures = runs.read_pictures(folder)
   if views := pictures.get("views"):
-    plots.views(part / "views.png", tuple(views.items()))
+    rows = [(name, images / 255) for name, images in views.items()]
+    plots.views(part / "views.png", rows)
   if corrupted := pictures.get("corruption"):
     images = np.stack(list(corrupted.values()))
     sheet = corruption_plots.draw_contact_sheet(images, list(corrupted))

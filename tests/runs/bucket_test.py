@@ -24,6 +24,9 @@ from tests.reliability_test import (  # noqa: F401
   whole,
 )
 
+# Runs are compared with one that was compiled alike.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
@@ -94,7 +97,7 @@ def test_stopped_run_goes_on_from_the_store(
 def test_killed_run_goes_on_from_the_store(command, whole, tmp_path):  # noqa: F811
   url = f"file://{tmp_path / 'store'}"
   argv = (*command, f"--workdir={url}")
-  quick = "import sys; from ram_jax import bucket; bucket.SECONDS = 0.2\n"
+  quick = "import sys; from ram_jax.runs import bucket; bucket.SECONDS = 0.2\n"
   quick = f"import sys; sys.path.insert(0, sys.argv[1])\n{quick}"
   program = [sys.executable, "-c", quick + KILLED, str(ROOT), "part", *argv]
   killed = subprocess.run(
