@@ -13,10 +13,12 @@ from ram_jax.report import figures
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(quick_compilation, tmp_path_factory):
   folder = tmp_path_factory.mktemp("digits")
   config = digits.get_config("smoke")
-  config.method.attack.steps = 1  # most of the compilation
+  # Most of the compilation: other tests have them in full.
+  config.method.attack.steps = 1
+  config.method.augment.update({"width": 1, "depth": 1})
   config.evaluators.adversarial.attack.steps = 2
   config.floors = (
     ("clean", None, "at least", 0.0),
