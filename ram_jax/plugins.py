@@ -159,7 +159,7 @@ def build_model(
 def _value(key: str, value: Any, where: str) -> Any:
   if isinstance(value, Mapping) and "name" in value:
     return build(key, value, where)
-  if key in KINDS:
+  if key in KINDS and not hasattr(value, "keys"):
     raise ValueError(f"{where} is {value!r:.60}: give a group with a name")
   return tuple(value) if isinstance(value, list) else value
 

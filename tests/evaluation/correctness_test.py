@@ -3,6 +3,7 @@
 import numpy as np
 
 from ram_jax.evaluation import correctness
+from ram_jax.runs import results
 
 RIGHT = np.arange(13) % 3 == 0  # five of thirteen
 
@@ -24,7 +25,7 @@ def test_counts_and_bits_by_name(tmp_path):
   map_of_counts = {"norm": 4.0, "wrong": [[1, 2]], "total": 2}
   assert correctness.counted(map_of_counts, "fourier", bits) == map_of_counts
   path = tmp_path / "new" / "correct.npz"
-  correctness.write(bits, path)
+  results.write_arrays(bits, path)
   saved = np.load(path)
   names = ["clean", "adversarial/0.25", "adversarial/1.0", "corruption/fog/5"]
   assert saved.files == names

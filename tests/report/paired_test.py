@@ -10,6 +10,7 @@ from scipy import stats
 
 from ram_jax.evaluation import correctness
 from ram_jax.report import paired
+from ram_jax.runs import results as runs
 
 # Heights of Zea Mays, crossed less self-fertilised, in eighths of an inch:
 # Darwin's pairs in Fisher, The Design of Experiments, 1935, section 17.
@@ -171,7 +172,7 @@ def test_what_an_evaluation_writes_is_read(make_run):
   bits = {}
   parts = {n: correctness.counted(m, n, bits) for n, m in measured.items()}
   made = make_run("A", **parts)
-  correctness.write(bits, made.folder / paired.NAME)
+  runs.write_arrays(bits, made.folder / paired.NAME)
   names = [paired.corrupted("fog", 5)]
   names += [paired.attacked(0.25), paired.attacked(8 / 255), "clean"]
   found = paired.load(made)

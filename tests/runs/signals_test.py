@@ -112,7 +112,7 @@ with stopping.listen():
 def test_second_signal_ends_a_process_that_waits_in_c():
   process = subprocess.Popen(
     [sys.executable, "-c", STUCK],
-    cwd=pathlib.Path(__file__).resolve().parents[1],
+    cwd=pathlib.Path(__file__).resolve().parents[2],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
