@@ -191,23 +191,23 @@ def prepare(
   folder = pathlib.Path(workdir)
   run_folder.check(config, folder)
   source = plugins.build("dataset", config.dataset)
-  images = (
-    pipeline.load(source, "train", config.train.images) if train else None
-  )
-  whole = pipeline.load(source, "test")
-  saved = run_folder.read_data(folder)
-  found = {"test": pipeline.describe(*whole)}
+  splits = {"test": pipeline.load(source, "test")}
   if train:
-    found["train"] = pipeline.describe(*images)
+    splits["train"] = pipeline.load(source, "train", config.train.images)
+  found = {name: pipeline.describe(*split) for name, split in splits.items()}
   run_folder.check_data(found, folder)
-  test = pipeline.limited(source, "test", whole, config.evaluate.images)
+  saved = run_folder.read_data(folder)
+  test = pipeline.limited(
+    source, "test", splits["test"], config.evaluate.images
+  )
   of_test = sanity.warnings(test)
-  warnings = sanity.warnings(test, images)
-  # Of the training data, which are not here when a run is evaluated again.
-  kept = [text for text in warnings if text not in of_test]
-  kept = kept if train else saved.get("notes", [])
-  warnings = [*kept, *of_test]
-  warnings += sizes.check(run_folder.flat(config.to_dict()), test[0][0].size)
+  if train:
+    warnings = sanity.warnings(test, splits["train"])
+    about_train = [text for text in warnings if text not in of_test]
+  else:  # as the training has found
+    about_train = saved.get("notes", [])
+  fields = run_folder.flat(config.to_dict())
+  warnings = [*about_train, *of_test, *sizes.check(fields, test[0][0].size)]
   noted = tuple(getattr(source, "notes", ()))
   for text in noted:
     announce(f"note: {text}")
@@ -218,9 +218,9 @@ def prepare(
       config,
       folder,
       source,
-      images,
+      splits.get("train"),
       test,
-      saved | found | {"notes": kept},
+      saved | found | {"notes": about_train},
       (*noted, *warnings),
       stack,
     )
@@ -322,7 +322,10 @@ def build_training(
 def evaluate_run(
   config: ConfigDict, workdir: str | pathlib.Path
 ) -> dict[str, Any]:
-  """Evaluates a trained run (again). The training data are not read.
+  """Evaluates a trained run (again), without its training images.
+
+  Only the statistics of a user's own arrays need them, where the config has no
+  normalization.
 
   Args:
     config: the run's; what belongs to the evaluation may differ.

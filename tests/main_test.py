@@ -20,6 +20,7 @@ import pytest
 
 import main as program
 from ram_jax import command_line, experiment, flags, memory, plugins
+from ram_jax.data import pipeline
 from ram_jax.evaluation import clean
 from ram_jax.evaluation import loop as evaluate
 from ram_jax.runs import folder as run_folder
@@ -390,14 +391,22 @@ def test_other_evaluation_measures_again(monkeypatch, config, copy):
   assert run(config, f"--workdir={copy}", half)[2].count("is finished") == 1
 
 
-def test_evaluating_again_gives_the_same(config, trained, copy):
+def test_evaluating_again_gives_the_same(monkeypatch, config, trained, copy):
   # As if it had been trained on an accelerator.
   saved = run_folder.read(copy)
   saved["train"] |= {"dtype": "bfloat16", "steps_per_dispatch": 4}
   run_folder.write_json(saved, copy / "config.json")
   (copy / "results.json").unlink()
+  loaded, load = [], pipeline.load
+
+  def noted(source, split, *rest):
+    loaded.append(split)
+    return load(source, split, *rest)
+
+  monkeypatch.setattr(pipeline, "load", noted)
   code, _, err = run(config, f"--workdir={copy}", "--mode=evaluate")
   assert code == 0, err
+  assert loaded == ["test"]  # data.json knows the training data
   again, first = results(copy), results(trained[0])
   assert again.pop("config")["train"]["dtype"] == "bfloat16"
   del first["config"]

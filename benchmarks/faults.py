@@ -1,0 +1,123 @@
+"""Do the tests catch small faults? Seeds them one after another and asks.
+
+  python -m benchmarks.faults CHECKOUT [--only NAME] [--clean]
+
+CHECKOUT is a clone that nothing else uses meanwhile. The faults are in
+faults.json: what is broken, in which file, and the tests that should catch it.
+CAUGHT: a test failed. MISSED: the tests passed. ERROR: neither, as where the
+text to be changed is not there exactly once. The exit code is 0 only if every
+fault is caught.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+LIST = pathlib.Path(__file__).with_name("faults.json")
+SECONDS = 300  # for the tests of one fault
+
+
+def main() -> int:
+  """Seeds the faults and prints a line for each.
+
+  Returns:
+    The exit code.
+  """
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("checkout", type=pathlib.Path)
+  parser.add_argument("--only", action="append", help="may be repeated")
+  parser.add_argument(
+    "--clean", action="store_true", help="no fault: the tests must pass"
+  )
+  given = parser.parse_args()
+  # Any way to end this but SIGKILL restores the file.
+  signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+  faults = json.loads(LIST.read_text(encoding="utf-8"))
+  wanted = [f for f in faults if f["name"] in (given.only or [f["name"]])]
+  good = 0
+  for fault in wanted:
+    started = time.monotonic()
+    try:
+      with seeded(given.checkout.resolve(), fault, given.clean):
+        word, line = judge(given.checkout, fault["tests"])
+    except (ValueError, OSError, SyntaxError) as error:
+      word, line = "ERROR", str(error)
+    good += word == ("MISSED" if given.clean else "CAUGHT")
+    seconds = time.monotonic() - started
+    print(f"{word} {seconds:6.1f} s  {fault['name']}  {line}", flush=True)
+  print(f"{good} of {len(wanted)} as they should be")
+  return int(good < len(wanted))
+
+
+@contextlib.contextmanager
+def seeded(
+  checkout: pathlib.Path, fault: dict[str, Any], clean: bool
+) -> Iterator[None]:
+  """Has the fault in its file for as long as the context lasts.
+
+  Args:
+    checkout: the clone.
+    fault: a row of faults.json.
+    clean: leave the file as it is.
+
+  Raises:
+    ValueError: if the text to be changed is not there exactly once.
+  """
+  path = checkout / fault["file"]
+  whole = path.read_bytes()
+  old, new = fault["old"].encode(), fault["new"].encode()
+  if (count := whole.count(old)) != 1:
+    raise ValueError(f"`old` occurs {count} times in {fault['file']}")
+  broken = whole if clean else whole.replace(old, new)
+  compile(broken, str(path), "exec")
+  found = path.stat()
+  try:
+    path.write_bytes(broken)
+    yield
+  finally:
+    path.write_bytes(whole)
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def judge(checkout: pathlib.Path, tests: list[str]) -> tuple[str, str]:
+  """Runs tests.
+
+  Args:
+    checkout: the clone.
+    tests: files or names of tests.
+
+  Returns:
+    The word for what they say, and the line that explains it.
+  """
+  command = [sys.executable, "-m", "pytest", "-x", "-v"]
+  command += ["-p", "no:cacheprovider", *tests]
+  try:
+    done = subprocess.run(
+      command,
+      cwd=checkout,
+      # A stale .pyc would hide the fault, or keep it.
+      env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+      capture_output=True,
+      text=True,
+      timeout=SECONDS,
+    )
+  except subprocess.TimeoutExpired:
+    return "ERROR", f"no answer in {SECONDS} s"
+  lines = [line for line in done.stdout.splitlines() if line.strip()] or [""]
+  marked = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+  line = (marked or lines)[-1][:160]
+  if done.returncode == 0:  # all skipped is no answer
+    return ("MISSED" if " passed" in lines[-1] else "ERROR"), line
+  return ("CAUGHT" if done.returncode == 1 else "ERROR"), line
+
+
+if __name__ == "__main__":
+  sys.exit(main())
