@@ -191,9 +191,10 @@ def prepare(
   folder = pathlib.Path(workdir)
   run_folder.check(config, folder)
   source = plugins.build("dataset", config.dataset)
-  splits = {"test": pipeline.load(source, "test")}
+  splits = {}
   if train:
     splits["train"] = pipeline.load(source, "train", config.train.images)
+  splits["test"] = pipeline.load(source, "test")
   found = {name: pipeline.describe(*split) for name, split in splits.items()}
   run_folder.check_data(found, folder)
   saved = run_folder.read_data(folder)
