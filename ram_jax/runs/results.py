@@ -1,7 +1,7 @@
-"""Reads a run's folder: results.json (counts) and metrics.jsonl (training).
+"""The results of a run: results.json, pictures.npz, rows of metrics.jsonl.
 
-Everything that is shown of a run comes through here, so this is also where a
-damaged or foreign file is rejected, before a wrong number reaches a table.
+Everything that is shown of a run is read here, so this is also where a damaged
+or foreign file is rejected, before a wrong number reaches a table.
 """
 
 import dataclasses
