@@ -22,8 +22,8 @@ from ram_jax.report.evidence import (
   Missing,
   gather,
 )
-from ram_jax.report.rendering import Table
 from ram_jax.report.sentences import SIMILAR, UNMEASURED, Answer, Sentence
+from ram_jax.report.table import Table
 from ram_jax.runs.results import Run
 
 SCHEMA = 1

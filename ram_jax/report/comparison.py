@@ -13,7 +13,7 @@ from ram_jax.report import matching
 from ram_jax.report.cells import NOT_MEASURED
 from ram_jax.report.entries import Entry, Reference
 from ram_jax.report.matching import Comparison, Row
-from ram_jax.report.rendering import Table, literal
+from ram_jax.report.table import Table, literal
 from ram_jax.runs import results as runs
 
 SCHEMA = 1

@@ -6,7 +6,7 @@ from typing import Any
 
 from ram_jax.report import seeds
 from ram_jax.report.cells import NOT_MEASURED
-from ram_jax.report.rendering import Table
+from ram_jax.report.table import Table
 from ram_jax.runs.results import Run
 
 # What the table of origins or the notes show already.

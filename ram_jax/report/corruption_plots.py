@@ -15,8 +15,8 @@ import numpy as np
 
 from ram_jax.report import corruption_numbers as numbers
 from ram_jax.report import look, plots, seeds
-from ram_jax.report.intervals import Estimate
 from ram_jax.report.seeds import Group
+from ram_jax.report.statistics import Estimate
 from ram_jax.runs import results as runs_lib
 from ram_jax.runs.results import Run
 

@@ -12,8 +12,8 @@ from ram_jax.report.cells import (
   mean_percent,
   percent,
 )
-from ram_jax.report.rendering import Table
 from ram_jax.report.seeds import Group
+from ram_jax.report.table import Table
 from ram_jax.runs.results import Run
 
 MEAN_ERROR = (

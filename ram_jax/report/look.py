@@ -13,9 +13,9 @@ import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 
-from ram_jax.report.intervals import Estimate
-from ram_jax.report.rendering import line
 from ram_jax.report.seeds import Group
+from ram_jax.report.statistics import Estimate
+from ram_jax.report.table import line
 
 # Dots per inch: 6.4 inches fill a column of a page on a screen.
 DPI = 150

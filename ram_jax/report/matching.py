@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ram_jax.data.cifar_c import SEVERITIES
 from ram_jax.report import entries as entries_lib
-from ram_jax.report import intervals
+from ram_jax.report import statistics
 from ram_jax.report.entries import Entry, Reference
 from ram_jax.runs import results as runs
 
@@ -90,8 +90,8 @@ def difference_interval(
     (low, high) of ours - theirs, in [-1, 1].
   """
   difference = ours - theirs
-  low, high = intervals.wilson(ours * our_total, our_total)
-  their_low, their_high = intervals.wilson(theirs * their_total, their_total)
+  low, high = statistics.wilson(ours * our_total, our_total)
+  their_low, their_high = statistics.wilson(theirs * their_total, their_total)
   return (
     difference - math.hypot(ours - low, their_high - theirs),
     difference + math.hypot(high - ours, theirs - their_low),

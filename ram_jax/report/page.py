@@ -20,8 +20,8 @@ from ram_jax.report import (
   web,
 )
 from ram_jax.report import corruption_numbers as numbers
-from ram_jax.report.rendering import literal
 from ram_jax.report.sections import Picture, Section
+from ram_jax.report.table import literal
 from ram_jax.runs import results as runs
 
 # The paper's figures of corruptions by category.

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ram_jax.report import corruption_numbers
-from ram_jax.report.intervals import Z_95
+from ram_jax.report.statistics import Z_95
 from ram_jax.runs import results as runs
 from ram_jax.runs.results import Run
 

@@ -15,9 +15,9 @@ import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
 
-from ram_jax.report import intervals, look, seeds, tables
-from ram_jax.report.intervals import Estimate
+from ram_jax.report import look, seeds, statistics, tables
 from ram_jax.report.seeds import Group
+from ram_jax.report.statistics import Estimate
 from ram_jax.runs import results as runs_lib
 from ram_jax.runs.results import Run
 
@@ -219,7 +219,7 @@ def _training_curve(group: Group, key: str) -> dict[float, Estimate]:
   epochs = [e for e in curves[0] if all(e in curve for curve in curves)]
   values = np.array([_averaged([c[e] for e in epochs]) for c in curves])
   return {
-    place: intervals.student(v) if len(v) > 1 else Estimate(v[0])
+    place: statistics.student(v) if len(v) > 1 else Estimate(v[0])
     for place, v in zip(_averaged(epochs), values.T, strict=True)
   }
 

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from ram_jax.report.rendering import Table
+from ram_jax.report.table import Table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ram_jax.report import intervals
-from ram_jax.report.intervals import Estimate
+from ram_jax.report import statistics
+from ram_jax.report.statistics import Estimate
 from ram_jax.runs.results import Counts, Run
 
 # What runs of one configuration may differ in: the seed, the name, and where
@@ -54,10 +54,10 @@ class Group:
     found = [value for value in found if value is not None]
     values = [v[0] / v[1] if isinstance(v, tuple) else v for v in found]
     if len(values) > 1:
-      return intervals.student(values, most)
+      return statistics.student(values, most)
     if not values:
       return None
-    ends = intervals.wilson(*found[0]) if isinstance(found[0], tuple) else ()
+    ends = statistics.wilson(*found[0]) if isinstance(found[0], tuple) else ()
     return Estimate(values[0], *ends)
 
 

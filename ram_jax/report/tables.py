@@ -8,8 +8,8 @@ from typing import Any
 from ram_jax.report import corruption_numbers as numbers
 from ram_jax.report import seeds
 from ram_jax.report.cells import interval_note, mean_percent, percent
-from ram_jax.report.rendering import Table
 from ram_jax.report.seeds import Group
+from ram_jax.report.table import Table
 from ram_jax.runs import results as runs_lib
 from ram_jax.runs.results import Counts, Run
 

@@ -9,8 +9,8 @@ import struct
 from collections.abc import Sequence
 
 from ram_jax.report import look, rendering
-from ram_jax.report.rendering import Table
 from ram_jax.report.sections import Picture, Section
+from ram_jax.report.table import Table
 
 # CSS pixels; what is drawn wider would be too small to read on a phone.
 READABLE = 560

@@ -3,7 +3,7 @@
 import pytest
 from scipy import stats
 
-from ram_jax.report import intervals
+from ram_jax.report import statistics
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from ram_jax.report import intervals
   ],
 )
 def test_wilson_equals_hand_derived_values(correct, total, low, high):
-  assert intervals.wilson(correct, total) == pytest.approx(
+  assert statistics.wilson(correct, total) == pytest.approx(
     (low, high), abs=1e-8
   )
 
@@ -27,7 +27,7 @@ def test_wilson_equals_hand_derived_values(correct, total, low, high):
 def test_wilson_equals_scipy_and_stays_in_range():
   for total in (1, 7, 400, 10000):
     for correct in {0, 1, total // 3, total - 1, total}:
-      ours = intervals.wilson(correct, total)
+      ours = statistics.wilson(correct, total)
       theirs = stats.binomtest(correct, total).proportion_ci(method="wilson")
       assert ours == pytest.approx((theirs.low, theirs.high), abs=1e-12)
       assert 0 <= ours[0] <= correct / total <= ours[1] <= 1
@@ -36,13 +36,13 @@ def test_wilson_equals_scipy_and_stays_in_range():
 @pytest.mark.parametrize("correct, total", [(0, 0), (-1, 5), (6, 5)])
 def test_wilson_refuses_what_is_no_proportion(correct, total):
   with pytest.raises(ValueError, match=f"{correct} of {total}"):
-    intervals.wilson(correct, total)
+    statistics.wilson(correct, total)
 
 
 def test_student_equals_hand_derived_values():
   # Mean 0.6, s^2 = 2 * 0.01 / 2; t(2) = 4.302652729911275 (tables), so half is
   # 4.302652729911275 * 0.1 / sqrt(3) = 0.2484137713...
-  found = intervals.student([0.5, 0.6, 0.7])
+  found = statistics.student([0.5, 0.6, 0.7])
   want = (0.6, 0.6 - 0.24841377, 0.6 + 0.24841377, 3)
   assert (found.value, found.low, found.high, found.seeds) == pytest.approx(
     want, abs=1e-8
@@ -52,9 +52,9 @@ def test_student_equals_hand_derived_values():
 def test_student_equals_scipy_and_stays_in_range():
   values = [0.31, 0.29, 0.35, 0.33]
   want = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-  found = intervals.student(values)
+  found = statistics.student(values)
   assert (found.low, found.high) == pytest.approx(tuple(want), abs=1e-12)
-  wide = intervals.student([0.0, 1.0], most=1.0)
+  wide = statistics.student([0.0, 1.0], most=1.0)
   assert (wide.value, wide.low, wide.high) == (0.5, 0.0, 1.0)
   with pytest.raises(ValueError, match="1 seeds have no spread"):
-    intervals.student([0.5])
+    statistics.student([0.5])
