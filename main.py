@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ram_jax import command_line, corrupt, experiment, parallel, profiling
 from ram_jax import flags as flags_lib
-from ram_jax.report import comparison, figures, page, references, tables
+from ram_jax.report import comparison, page, references, tables
 from ram_jax.runs import bucket, metrics, signals
 from ram_jax.runs import results as runs
 
@@ -243,7 +243,7 @@ def compare(flags: argparse.Namespace) -> None:
 
 
 def report(flags: argparse.Namespace) -> None:
-  """Writes the report of several runs and prints its table, even if not.
+  """Prints the table of several runs and writes their report.
 
   Args:
     flags: from `flags.parse`.
@@ -255,31 +255,27 @@ def report(flags: argparse.Namespace) -> None:
   if not folders:
     raise ValueError("--mode=report needs --runs=FOLDER,FOLDER")
   shown = [runs.load(folder) for folder in folders]
-  folder = pathlib.Path(flags.workdir or "report")
-  try:
-    paths = page.write_report(shown, folder, flags.baseline)
-  except OSError:
-    Console().print(tables.summary(shown))
-    raise
+  # First, as the folder may be one that cannot be written.
   Console().print(tables.summary(shown))
+  folder = pathlib.Path(flags.workdir or "report")
+  paths = page.write_report(shown, folder, flags.baseline)
   print("Written:", *paths, sep="\n  ")
 
 
 def show(config: ConfigDict, folder: pathlib.Path, workdir: str) -> None:
-  """Prints a measured run's table, its floors, and where everything is.
+  """Prints a run's table, its floors, and where everything is.
 
   Args:
     config: the run's.
     folder: the run's folder.
     workdir: what the user calls it.
   """
-  figures.draw(folder)
-  measured = runs.load(folder)
+  page.draw(folder)
+  run = runs.load(folder)
   console = Console()
-  console.print(tables.summary([measured]))
+  console.print(tables.summary([run]))
   if config.floors:
-    checks = tables.floors(measured.results, config.floors)
-    console.print(tables.floors_table(checks))
+    console.print(tables.floors(run, config.floors))
   print(f"Results: {workdir}/results.json")
   print(f"Figures: {workdir}/figures")
 
