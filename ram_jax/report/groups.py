@@ -105,14 +105,15 @@ def labels(members: Sequence[Sequence[Run]]) -> tuple[str, ...]:
     where several groups would be called the same, the seed, else the run's
     name, else the folder.
   """
-  same = collections.defaultdict(list)
-  for i, runs in enumerate(members):
-    same[runs[0].about["label"]].append(i)
-  result = [""] * len(members)
-  for label, places in same.items():
-    extras = _extras([members[i] for i in places])
-    for i, extra in zip(places, extras, strict=True):
-      result[i] = f"{label} ({extra})" if extra else label
+  result = []
+  for runs in members:
+    label = runs[0].about["label"]
+    same = [other for other in members if other[0].about["label"] == label]
+    for extra in (_seeds, _name, _folder) if len(same) > 1 else (_count,):
+      if len(set(map(extra, same))) == len(same):
+        break
+    text = extra(runs)
+    result.append(f"{label} ({text})" if text else label)
   return tuple(result)
 
 
@@ -128,17 +129,17 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def frame(groups: Sequence[Group]) -> pd.DataFrame:
-  """The rows of all groups, as `results.frame`, with three more columns.
+  """The rows of all groups, as `results.frame`, with more columns.
 
   Args:
     groups: the groups.
 
   Returns:
-    In addition `group`, the index into `groups`; `variant`, a name for how a
-    row was obtained, such as "PGD-10 L2"; and `details`, its other settings.
-    Two rows have the same variant if and only if their settings are equal, but
-    for corruption, severity, epsilon and frequency: numbers of different
-    variants must not be mixed.
+    In addition `group`, the index into `groups`; `error`, 1 - `accuracy`;
+    `variant`, a name for how a row was obtained, such as "PGD-10 L2"; and
+    `details`, its other settings. Two rows have the same variant if and only if
+    their settings are equal, but for corruption, severity, epsilon and
+    frequency: numbers of different variants must not be mixed.
   """
   runs = [run for group in groups for run in group.runs]
   found = results.frame(runs)
@@ -150,6 +151,7 @@ def frame(groups: Sequence[Group]) -> pd.DataFrame:
   names = _variants(dict.fromkeys(origins))
   found["variant"] = [names[origin] for origin in origins]
   found["details"] = [_details(origin) for origin in origins]
+  found["error"] = 1 - found["accuracy"]
   found["epsilon"] = found["epsilon"].astype(float).round(EPSILON_DIGITS)
   place = ["run", "evaluator", "variant", *COORDINATES]
   return found.drop_duplicates(place).reset_index(drop=True)
@@ -189,42 +191,29 @@ def series(groups: Sequence[Group], rows: pd.DataFrame) -> list[Series]:
   ]
 
 
-def accuracy(rows: pd.DataFrame) -> Estimate | None:
-  """Accuracy of one group in one place.
-
-  Args:
-    rows: one row per seed.
-
-  Returns:
-    Over several seeds the mean with Student's interval, else the accuracy with
-    Wilson's; None without rows.
-  """
-  if len(rows) == 1:
-    correct, total = int(rows["correct"].iloc[0]), int(rows["total"].iloc[0])
-    return Estimate(correct / total, *statistics.wilson(correct, total))
-  return mean(rows)
-
-
-def mean(
+def estimate(
   rows: pd.DataFrame, column: str = "accuracy", most: float = 1.0
 ) -> Estimate | None:
-  """Mean of a group's rows, each alike, and over its seeds.
+  """Mean of one group's rows, each alike, and over its seeds.
 
   The mean of accuracies, as CIFAR-10-C defines it (Hendrycks and Dietterich
   2019, section 3), not the accuracy of the pooled images.
 
   Args:
     rows: as many for each seed.
-    column: of the numbers.
+    column: of the numbers, at least 0.
     most: the largest value possible.
 
   Returns:
-    Over several seeds with Student's interval; of one run without an interval,
-    as rows of the same images are not independent. None without rows. A run
-    that lacks one of its numbers does not count.
+    Over several seeds with Student's interval; a single accuracy with Wilson's;
+    else without an interval, as rows of the same images are not independent.
+    None without rows. A run that lacks one of its numbers does not count.
   """
+  if len(rows) == 1 and column == "accuracy":
+    correct, total = int(rows["correct"].iloc[0]), int(rows["total"].iloc[0])
+    return Estimate(correct / total, *statistics.wilson(correct, total))
   values = rows.groupby("run")[column].agg(lambda x: x.mean(skipna=False))
-  return over_seeds([float(v) for v in values if not pd.isna(v)], most)
+  return over_seeds(list(values.dropna()), most)
 
 
 def over_seeds(
@@ -262,25 +251,20 @@ def _key(run: Run) -> str:
   return json.dumps([about, run.head.get("data"), config], sort_keys=True)
 
 
-def _extras(members: Sequence[Sequence[Run]]) -> list[str]:
-  """What stands in parentheses: the shortest that tells the groups apart."""
-  seeds = [f"{len(runs)} seeds" if len(runs) > 1 else "" for runs in members]
-  if len(members) == 1:
-    return seeds
-  first = [runs[0] for runs in members]
-  extras = [
-    s or f"seed {run.about['seed']}"
-    for s, run in zip(seeds, first, strict=True)
-  ]
-  for names in (
-    [run.about["name"] for run in first],
-    [str(run.folder) for run in first],
-  ):
-    if len(set(extras)) == len(members):
-      break
-    pairs = zip(names, seeds, strict=True)
-    extras = [", ".join(filter(None, pair)) for pair in pairs]
-  return extras
+def _count(runs: Sequence[Run]) -> str:
+  return f"{len(runs)} seeds" if len(runs) > 1 else ""
+
+
+def _seeds(runs: Sequence[Run]) -> str:
+  return _count(runs) or f"seed {runs[0].about['seed']}"
+
+
+def _name(runs: Sequence[Run]) -> str:
+  return ", ".join(filter(None, (runs[0].about["name"], _count(runs))))
+
+
+def _folder(runs: Sequence[Run]) -> str:
+  return ", ".join(filter(None, (str(runs[0].folder), _count(runs))))
 
 
 Origin = tuple[tuple[str, Any], ...]
@@ -294,10 +278,15 @@ def _origin(row: Row) -> Origin:
 
 def _details(origin: Origin) -> str:
   """Settings that are in no name, such as "restarts 1; start sphere"."""
-  named = ("evaluator", "attack", "norm", "images")
-  pairs = [(k.replace("_", " "), v) for k, v in origin if k not in named]
+  settings = dict(origin)
+  if "images" in settings:
+    return "corrupted images"
+  if "attack" in settings:
+    settings["eps"] = "in units of pixels in [0, 1]"
   return "; ".join(
-    f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in pairs
+    f"{k.replace('_', ' ')} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
+    for k, v in settings.items()
+    if k not in ("evaluator", "attack", "norm")
   )
 
 
@@ -308,7 +297,7 @@ def _variants(origins: Sequence[Origin]) -> dict[Origin, str]:
     settings = dict(origin)
     name = settings.get("images", settings["evaluator"])
     if "attack" in settings:
-      name = f"{settings['attack']} {norm_name(settings.get('norm', ''))}"
+      name = f"{settings['attack']} {norm_name(str(settings.get('norm', '')))}"
     by_name[str(name).strip()].append(origin)
   result = {}
   for name, same in by_name.items():

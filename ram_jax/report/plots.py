@@ -1,6 +1,7 @@
 """Figures: what the paper shows of several runs, and images.
 
-Each `draw_*` returns a matplotlib Figure; `style.save` writes it.
+Each `draw_*` returns a matplotlib Figure, or None where there is nothing to
+draw; `style.save` writes it.
 """
 
 import math
@@ -33,7 +34,7 @@ CURVE_POINTS = 100
 
 def draw_adversarial_accuracy(
   runs: Sequence[Run],
-) -> matplotlib.figure.Figure:
+) -> matplotlib.figure.Figure | None:
   """Accuracy against the size of the attack (the paper's Figure 2).
 
   Args:
@@ -44,15 +45,12 @@ def draw_adversarial_accuracy(
     a line over epsilon (epsilon 0: clean) and a band for its 95 % interval, in
     percent: Wilson's over test images for one run, Student's over seeds for
     several.
-
-  Raises:
-    ValueError: nothing to draw.
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
   attacked, clean = grouping.attacks(rows), grouping.clean(rows)
   if attacked.empty:
-    raise ValueError("none of the runs has adversarial accuracies")
+    return None
   norms = sorted(attacked["norm"].fillna("").unique())
   figure, grid = style.panels(len(norms), 2, 6.0, 3.9, sharey=True)
   for axes, norm in zip(grid, norms, strict=True):
@@ -75,7 +73,7 @@ def draw_adversarial_accuracy(
 
 def draw_severity(
   runs: Sequence[Run], names: Sequence[str]
-) -> matplotlib.figure.Figure:
+) -> matplotlib.figure.Figure | None:
   """Accuracy against severity (the paper's Figures 1 and 3 to 6).
 
   Args:
@@ -86,19 +84,13 @@ def draw_severity(
   Returns:
     A figure with one line per configuration in each panel, over severity (0:
     clean), and a band for its 95 % interval, in percent.
-
-  Raises:
-    ValueError: nothing to draw.
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
   clean = grouping.clean(rows)
   corrupted = rows[rows["corruption"].isin(names)]
   if corrupted.empty:
-    raise ValueError(
-      f"none of the runs was evaluated on {', '.join(names) or 'a corruption'}"
-      ": set config.evaluators.corruption and evaluate them again"
-    )
+    return None
   shown = grouping.series(groups, corrupted)
   present = [name for name in names if (corrupted["corruption"] == name).any()]
   columns = 2 if len(present) < 5 else 3
@@ -119,7 +111,7 @@ def draw_severity(
   return figure
 
 
-def draw_fourier(runs: Sequence[Run]) -> matplotlib.figure.Figure:
+def draw_fourier(runs: Sequence[Run]) -> matplotlib.figure.Figure | None:
   """Errors under waves of single frequencies (Yin et al. 2019, figure 2).
 
   Args:
@@ -130,31 +122,30 @@ def draw_fourier(runs: Sequence[Run]) -> matplotlib.figure.Figure:
     the lowest frequency in the middle, one color scale for all.
 
   Raises:
-    ValueError: nothing to draw.
+    ValueError: frequencies that are not those of one half of the plane.
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
   waves = rows[(rows["evaluator"] == "fourier") & rows["y"].notna()]
   if waves.empty:
-    raise ValueError("none of the runs was evaluated on Fourier waves")
+    return None
   shown = grouping.series(groups, waves)
   figure, grid = style.panels(len(shown), 4, 2.2, 2.5)
-  low, high = math.inf, -math.inf
-  images = []
-  for series, axes in zip(shown, grid, strict=True):
-    error = _fourier_map(series.rows)
-    low, high = min(low, np.nanmin(error)), max(high, np.nanmax(error))
-    images.append(axes.imshow(error, cmap="magma"))
+  maps = [_fourier_map(series.rows) for series in shown]
+  lows, highs = zip(*((np.nanmin(m), np.nanmax(m)) for m in maps), strict=True)
+  low, high = style.tens(min(lows), max(highs))
+  for series, error, axes in zip(shown, maps, grid, strict=True):
+    image = axes.imshow(error, cmap="magma", vmin=low, vmax=high)
     axes.set(xticks=[], yticks=[])
-    style.bare(axes)
+    axes.spines[:].set_visible(False)
     axes.set_title(style.folded(series.label, 26), fontsize=9)
-  for image in images:
-    image.set_clim(*style.tens(low, high))
-  figure.colorbar(images[0], ax=list(grid), label="error (%)")
+  figure.colorbar(image, ax=list(grid), label="error (%)", aspect=15)
   return figure
 
 
-def draw_training_curves(runs: Sequence[Run]) -> matplotlib.figure.Figure:
+def draw_training_curves(
+  runs: Sequence[Run],
+) -> matplotlib.figure.Figure | None:
   """Loss and accuracies during training against the epoch.
 
   Args:
@@ -164,18 +155,13 @@ def draw_training_curves(runs: Sequence[Run]) -> matplotlib.figure.Figure:
     A figure with one panel per quantity that some run has, one line per
     configuration, over several seeds the mean and Student's interval; long
     curves are averaged over neighboring log intervals.
-
-  Raises:
-    ValueError: no run has metrics.
   """
   groups = grouping.groups(runs)
   present = [
     c for c in CURVES if any(c[0] in m for r in runs for m in r.metrics)
   ]
   if not present:
-    raise ValueError(
-      "none of the runs has training metrics: metrics.jsonl is missing or empty"
-    )
+    return None
   empty = grouping.frame(groups).iloc[:0]
   shown = [grouping.Series(g.label, g, "", empty) for g in groups]
   figure, grid = style.panels(len(present), 3, 3.6, 3.0)
@@ -200,7 +186,7 @@ def draw_images(
   Args:
     rows: (name, images [N,H,W,C] uint8, C 1 or 3) from top to bottom, of the
       same shape in each.
-    columns: a name for each of the N; none: no names.
+    columns: names for the first of the N.
 
   Returns:
     A grid of len(rows) x N images, each pixel a square.
@@ -208,47 +194,47 @@ def draw_images(
   Raises:
     ValueError: no rows, or another shape or type.
   """
-  images = [image for _, image in rows]
-  shapes = sorted({image.shape for image in images})
+  shapes = sorted({images.shape for _, images in rows})
   if (
     len(shapes) != 1
     or len(shapes[0]) != 4
     or 0 in shapes[0]
     or shapes[0][3] not in (1, 3)
-    or any(image.dtype != np.uint8 for image in images)
+    or any(images.dtype != np.uint8 for _, images in rows)
   ):
     raise ValueError(
       f"images of shapes {shapes} are no grid: give uint8 [N,H,W,C] with 1 or "
       "3 channels, the same for each row"
     )
-  count, height, width, channels = shapes[0]
-  gap = max(1, height // 16)
-  padding = ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0))
-  grid = np.pad(np.stack(images), padding, constant_values=255)
-  step = np.array([height + gap, width + gap])
-  sheet = grid.swapaxes(1, 2).reshape(*step * [len(rows), count], channels)
-  figure = matplotlib.figure.Figure(layout="constrained")
+  count, height, width, _ = shapes[0]
+  edge = ((0, 0), (1, 1), (1, 1), (0, 0))  # a white pixel around each image
+  lines = [
+    np.concatenate(np.pad(images, edge, constant_values=255), axis=1)
+    for _, images in rows
+  ]
   names = [style.plain(name.replace("_", " ")) for name, _ in rows]
   # Inches: an image is 0.7 high, a letter of size 9 is 0.085 wide.
-  down, across = 0.7 * step * [len(rows), count] / height
-  letters = 0.085 * max(map(len, names))
-  figure.set_size_inches(across + letters + 0.2, down + 0.35)
+  across = 0.7 * count * (width + 2) / (height + 2)
+  size = (across + 0.085 * max(map(len, names)) + 0.2, 0.7 * len(rows) + 0.35)
+  figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
   axes = figure.subplots()
+  sheet = np.concatenate(lines)
   axes.imshow(sheet, interpolation="nearest", cmap="gray", vmin=0, vmax=255)
-  centers = [step[i] * np.arange(n) for i, n in enumerate((len(rows), count))]
-  axes.set_yticks(centers[0] + (height - 1) / 2, names, fontsize=9)
-  places = centers[1] + (width - 1) / 2 if columns else []
-  axes.set_xticks(places, list(columns), fontsize=9)
+  middle = (height + 2) * (np.arange(len(rows)) + 0.5) - 0.5
+  axes.set_yticks(middle, names, fontsize=9)
+  middle = (width + 2) * (np.arange(len(columns)) + 0.5) - 0.5
+  axes.set_xticks(middle, columns, fontsize=9)
   axes.xaxis.tick_top()
+  axes.tick_params(length=0)
+  axes.spines[:].set_visible(False)
   axes.set_anchor("E")  # what is left of the width goes to the names
-  style.bare(axes)
   return figure
 
 
 def _points(rows: pd.DataFrame, column: str) -> dict[float, Estimate]:
   """Accuracy by a coordinate, ascending."""
   return {
-    float(place): grouping.accuracy(part)
+    float(place): grouping.estimate(part)
     for place, part in rows.groupby(column)
   }
 

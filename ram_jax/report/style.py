@@ -1,6 +1,5 @@
 """The style of all figures: colors, markers, legends, PNG files."""
 
-import dataclasses
 import math
 import os
 import pathlib
@@ -19,40 +18,16 @@ from ram_jax.report.table import line
 DPI = 150
 # Okabe and Ito's palette for color-blind readers, without its yellow, which is
 # faint on white; black last.
-COLORS = (
-  "#0072B2",
-  "#D55E00",
-  "#009E73",
-  "#CC79A7",
-  "#E69F00",
-  "#56B4E9",
-  "#000000",
-)
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+COLORS.append("#000000")
 MARKERS = "osD^vPX*<>"
 LINES = ("-", "--", ":", "-.")
 GRAY = "#5c5c5c"
 
 
-@dataclasses.dataclass(frozen=True)
-class Style:
-  """How a series is drawn in every figure of a report.
-
-  Attributes:
-    label: its name in legends, different from every other's.
-    color: the same for all of one method, whatever their order.
-    marker: the method's marker.
-    line: the line style, another one for each further series of a method.
-  """
-
-  label: str
-  color: str
-  marker: str
-  line: str
-
-
 def styles(
   groups: Sequence[Group], shown: Sequence[Series]
-) -> tuple[Style, ...]:
+) -> list[dict[str, Any]]:
   """Styles that depend on the methods, not on their order.
 
   Args:
@@ -60,7 +35,8 @@ def styles(
     shown: the series of one figure.
 
   Returns:
-    One style per series.
+    Options of `Axes.plot` for each series: color and marker are the method's,
+    and each further series of a method has another line style.
   """
   names = sorted({group.about["label"] for group in groups})
   used = {name: {} for name in names}
@@ -72,10 +48,15 @@ def styles(
     name = series.group.about["label"]
     number = used[name].setdefault(series.label, len(used[name]))
     method = names.index(name)
-    marker = MARKERS[(method + number // len(LINES)) % len(MARKERS)]
-    color, dashes = COLORS[method % len(COLORS)], LINES[number % len(LINES)]
-    result.append(Style(plain(series.label), color, marker, dashes))
-  return tuple(result)
+    result.append(
+      {
+        "label": plain(series.label),
+        "color": COLORS[method % len(COLORS)],
+        "marker": MARKERS[(method + number // len(LINES)) % len(MARKERS)],
+        "linestyle": LINES[number % len(LINES)],
+      }
+    )
+  return result
 
 
 def plain(text: str) -> str:
@@ -124,7 +105,7 @@ def panels(
 
 def curve(
   axes: matplotlib.axes.Axes,
-  style: Style,
+  style: Mapping[str, Any],
   points: Mapping[float, Estimate],
   factor: float = 100,
 ) -> None:
@@ -132,31 +113,21 @@ def curve(
 
   Args:
     axes: to draw in.
-    style: of the line.
+    style: of the line, from `styles`.
     points: estimates by their place on the x axis, in its order.
     factor: to the unit shown.
   """
+  places = list(points)
   values = [factor * point.value for point in points.values()]
-  axes.plot(
-    list(points),
-    values,
-    label=style.label,
-    color=style.color,
-    marker=style.marker,
-    linestyle=style.line,
-    markerfacecolor="white",
-    markersize=5,
-    markevery=max(1, len(points) // 8),
-    linewidth=1.5,
-    clip_on=False,
-    zorder=3,
-  )
+  every = max(1, len(points) // 8)
+  line = {"linewidth": 1.5, "clip_on": False, "zorder": 3}
+  marker = {"markerfacecolor": "white", "markersize": 5, "markevery": every}
+  axes.plot(places, values, **style, **line, **marker)
   ends = [(p.low, p.high) for p in points.values() if p.low is not None]
   if len(ends) == len(points):
     low, high = factor * np.array(ends).T
-    axes.fill_between(
-      list(points), low, high, color=style.color, alpha=0.15, lw=0
-    )
+    color = style["color"]
+    axes.fill_between(places, low, high, color=color, alpha=0.15, lw=0)
 
 
 def tidy(axes: matplotlib.axes.Axes, title: str = "") -> None:
@@ -166,12 +137,6 @@ def tidy(axes: matplotlib.axes.Axes, title: str = "") -> None:
   axes.tick_params(color=GRAY, labelsize=9)
   axes.grid(alpha=0.25, linewidth=0.6)
   axes.set_title(title, fontsize=10)
-
-
-def bare(axes: matplotlib.axes.Axes) -> None:
-  """No frame and no ticks, for images."""
-  axes.tick_params(length=0)
-  axes.spines[:].set_visible(False)
 
 
 def legend_below(figure: matplotlib.figure.Figure) -> None:

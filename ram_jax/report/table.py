@@ -71,9 +71,7 @@ class Table:
     return stream.getvalue()
 
   def __rich_console__(
-    self,
-    console: rich.console.Console,
-    options: rich.console.ConsoleOptions,
+    self, console: rich.console.Console, options: rich.console.ConsoleOptions
   ) -> rich.console.RenderResult:
     widest = options.update(width=10_000)  # else rich reports the limit itself
     for tables in self._layouts():

@@ -1,7 +1,10 @@
 """Tables of results: accuracies with intervals, and how they were obtained."""
 
+import dataclasses
+import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,25 +23,18 @@ NOT_EVALUATED = "-"
 MAIN_ACCURACY = 0.01
 EPSILON_TOLERANCE = 1e-6
 # Calibration: name for people, largest value.
-CALIBRATION = {
-  "rms": ("RMS", 1.0),
-  "ece": ("ECE", 1.0),
-  "nll": ("NLL", float("inf")),
-  "brier": ("Brier", 2.0),
-}
-SETS = {
-  "15 benchmark": BENCHMARK,
-  "4 extra": EXTRA,
-  "all 19": (*BENCHMARK, *EXTRA),
-  **CATEGORIES,
-}
+CALIBRATION = {"rms": ("RMS", 1.0), "ece": ("ECE", 1.0)}
+CALIBRATION |= {"nll": ("NLL", math.inf), "brier": ("Brier", 2.0)}
+MEANS = {"benchmark": BENCHMARK, "extra": EXTRA, "all": BENCHMARK + EXTRA}
 # Facts that become columns where runs differ in them.
 SHOWN_FACTS = ("network", "data", "training", "evaluated on", "test set")
-# Fields that other tables or the notes show.
-SHOWN_ELSEWHERE = ("name", "seed", "weights.notes")
-# Digits that tell fingerprints apart.
-DIGITS = 12
-Measure = Callable[[pd.DataFrame], Estimate | None]
+INTERVALS = (
+  "Accuracy in %, with 95 % intervals: Student's over seeds where there are "
+  "several, else Wilson's over test images, which do not cover the choice of "
+  "seed; of a mean over corruptions of one run none, as the same images recur."
+)
+# A table before it is one: name, cells, whether smaller is better.
+Columns = list[tuple[str, Sequence[str], bool | None]]
 
 
 def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
@@ -47,7 +43,7 @@ def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
   Args:
     runs: the runs, in the order of the rows; those that differ only in their
       seeds are one row.
-    every_epsilon: also those at which no run reaches `MAIN_ACCURACY`.
+    every_epsilon: also those at which no run is above `MAIN_ACCURACY`.
 
   Returns:
     The table. Its title is what is equal for all runs; what is not is a column.
@@ -58,36 +54,50 @@ def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
-  columns = [("method", [group.label for group in groups])]
-  described = [facts(group) for group in groups]
+  columns: Columns = [("method", [group.label for group in groups], None)]
+  known = [facts(group) for group in groups]
   for name in SHOWN_FACTS:
-    cells = [row.get(name, NOT_EVALUATED) for row in described]
-    if len(set(cells)) > 1:
-      columns.append((name, cells))
-  first = len(columns)
-  if len(found := grouping.clean(rows)):
-    columns.append(("clean", _column(groups, found)))
+    cells = [row.get(name, NOT_EVALUATED) for row in known]
+    if len({*cells} - {NOT_EVALUATED}) > 1:
+      columns.append((name, cells, None))
+  column = functools.partial(_column, groups)
+  if len(clean := grouping.clean(rows)):
+    columns.append(("clean", column(clean), False))
   sources = _by_variant(rows[rows["corruption"].isin(BENCHMARK)])
   for source, part in sources.items():
     name = "15 corruptions" + (f": {source}" if len(sources) > 1 else "")
-    parts = [part[part["group"] == i] for i in range(len(groups))]
-    pairs = zip(groups, parts, strict=True)
-    columns.append((name, [_mean(*pair, BENCHMARK) for pair in pairs]))
+    columns.append((name, column(part, names=BENCHMARK), False))
   hidden = []
   for attack, part in _by_variant(grouping.attacks(rows)).items():
-    for number, (name, at) in enumerate(_epsilons(part)):
-      is_main = number == 0 or at["accuracy"].max() > MAIN_ACCURACY
-      if every_epsilon or is_main:
-        columns.append((f"{attack}: eps {name}", _column(groups, at)))
+    positive = part[part["epsilon"] > 0].groupby("epsilon")
+    for number, (epsilon, at) in enumerate(positive):
+      name = f"eps {grouping.epsilon_name(epsilon, at['norm'].iloc[0])}"
+      if number and at["accuracy"].max() <= MAIN_ACCURACY and not every_epsilon:
+        hidden.append(f"{attack}, {name}")
       else:
-        hidden.append(f"{attack}, eps {name}")
-  found = notes(groups, rows)
+        columns.append((f"{attack}: {name}", column(at), False))
+  found = [
+    ("warning: " if note.level == "warning" else "") + note.text
+    for note in notes(groups, rows)
+  ]
   if hidden:
-    text = f"not shown, as no run is above 1 %: {'; '.join(hidden)}"
-    found = (*found, Note(text))
-  lines = [f"warning: {n.text}" for n in found if n.level == "warning"]
-  lines += [n.text for n in found if n.level != "warning"]
-  return _table(columns, lines, lead(groups), range(first, len(columns)))
+    found.append(f"not shown, as no run is above 1 %: {'; '.join(hidden)}")
+  return _table(columns, found, lead(groups))
+
+
+def every_epsilon(runs: Sequence[Run]) -> Table | None:
+  """The summary without notes, with the epsilons that it leaves out, if any."""
+  table = summary(runs, every_epsilon=True)
+  if table.header == summary(runs).header:
+    return None
+  return dataclasses.replace(table, title="", footnotes=())
+
+
+def title(groups: Sequence[Group]) -> str:
+  """What the runs are of, in a few words."""
+  known = [facts(group) for group in groups]
+  subjects = {f"{row['network']} on {row['data']}" for row in known}
+  return f"Robustness of {' and '.join(sorted(subjects))}"
 
 
 def lead(groups: Sequence[Group]) -> str:
@@ -96,10 +106,10 @@ def lead(groups: Sequence[Group]) -> str:
   shared = [
     value
     for name, value in first.items()
-    if name != "test set" and all(row.get(name) == value for row in others)
+    if name != "test set" and all(row.get(name, value) == value for row in others)
   ]
   count = sum(len(group.runs) for group in groups)
-  return f"{count} run{'s' * (count > 1)}: {', '.join(shared)}"
+  return f"ram_jax, {count} run{'s' * (count > 1)}: {', '.join(shared)}."
 
 
 def facts(group: Group) -> dict[str, str]:
@@ -117,7 +127,7 @@ def facts(group: Group) -> dict[str, str]:
     "training": f"{epochs} epochs" if epochs else steps and f"{steps} steps",
     "seeds": f"seed{'s' * (len(group.runs) > 1)} {seeds}",
     "evaluated on": images and f"{images:,} test images",
-    "test set": _fingerprint(test),
+    "test set": test.get("fingerprint", "")[:19],
     "device": device and f"{device.get('count')} x {device.get('kind')}",
   }
   return {name: str(value) for name, value in found.items() if value}
@@ -131,122 +141,62 @@ def notes(groups: Sequence[Group], rows: pd.DataFrame) -> tuple[Note, ...]:
     rows: of `groups.frame`.
 
   Returns:
-    Warnings first, without repetition.
+    Without repetition, warnings first, then what the intervals are.
   """
   owners: dict[Note, dict[str, None]] = {}
   for group in groups:
     for run in group.runs:
-      for note in (*_methods(run, rows), *run.notes):
+      for note in run.notes:
         owners.setdefault(note, {})[group.label] = None
-  found = [Note(_interval_note(groups)), *_mixed(groups, rows)]
-  for note, who in sorted(
-    owners.items(), key=lambda x: len(x[1]), reverse=True
-  ):
+  found = [Note(INTERVALS), *_methods(groups, rows)]
+  for note, who in owners.items():
     some = f"({', '.join(who)}) " if len(who) < len(groups) else ""
     found.append(Note(some + note.text, note.level))
   return tuple(sorted(found, key=lambda note: note.level != "warning"))
 
 
 def corruptions(
-  runs: Sequence[Run],
-  baseline: Run | None = None,
-  each_severity: bool = False,
-) -> Table | None:
-  """Accuracy in percent for each corruption, or corruption and severity.
+  runs: Sequence[Run], baseline: Run | None = None
+) -> dict[str, Table]:
+  """Accuracies on corruptions in percent, one column per configuration.
 
   Args:
     runs: the runs, in the order of the columns.
     baseline: one of them; cells get the difference to its configuration.
-    each_severity: not the mean over severities.
 
   Returns:
-    One row per corruption that some run has, in the benchmark's order; None
-    without any.
+    Tables by title: of each corruption, of means over several, and of each
+    severity; none where no run was evaluated on corruptions. Where a mean lacks
+    corruptions or severities, the cell says how many it has.
 
   Raises:
     ValueError: no run, or a run given twice.
   """
-  columns = _corruption_series(runs)
-  if not columns:
-    return None
-  base = _baseline(columns, baseline)
-  table = []
-  for category, names in categories(columns).items():
-    for name in names:
-      parts = [s.rows[s.rows["corruption"] == name] for s in columns]
-      for level in _levels(parts) if each_severity else [None]:
-        place = str(level) if each_severity else category
-        cells = _corruption_cells(columns, parts, base, level)
-        table.append((name.replace("_", " "), place, *cells))
-  header = ("corruption", "severity" if each_severity else "category")
-  header += tuple(s.label for s in columns)
-  lines = [_interval_note([s.group for s in columns])]
-  if not each_severity:
-    lines = ["mean accuracy in % over severities 1 to 5"]
-  if base is not None:
-    label = columns[base].label
-    lines.append(f"signed: difference to {label} in points")
-  best = frozenset(
-    (i, j + 2) for i, row in enumerate(table) for j in _best(row[2:])
-  )
-  return Table(header, tuple(table), tuple(lines), best=best)
-
-
-def corruption_means(
-  runs: Sequence[Run], baseline: Run | None = None
-) -> Table | None:
-  """Mean accuracies over groups of corruptions, and mean errors, in percent.
-
-  Args:
-    runs: the runs, in the order of the rows.
-    baseline: one of them, to which errors are relative.
-
-  Returns:
-    One row per configuration; None without corruptions. Where some corruptions
-    of a mean were not evaluated, the cell says how many were.
-
-  Raises:
-    ValueError: no run, or a run given twice.
-  """
-  shown = _corruption_series(runs)
-  if not shown:
-    return None
-  columns = [("method", [s.label for s in shown])]
-  columns += [
-    (name, [_mean(s.group, s.rows, names) for s in shown])
-    for name, names in SETS.items()
+  groups = grouping.groups(runs)
+  rows = grouping.frame(groups)
+  rows = rows[rows["evaluator"] == "corruption"]
+  if rows.empty:
+    return {}
+  shown = grouping.series(groups, rows)
+  bases = {s.variant: s for s in shown if baseline in s.group.runs}
+  kinds = {name: kind for kind, names in CATEGORIES.items() for name in names}
+  found = rows.groupby("corruption", sort=False)["severity"].unique()
+  each = [name for name in kinds if name in found]
+  each += [name for name in found.index if name not in kinds]
+  single = [(n, kinds.get(n, "other"), (n,), SEVERITIES) for n in each]
+  levels = [(n, str(s), (n,), (s,)) for n in each for s in sorted(found[n])]
+  means = [
+    (kind, str(len(names)), names, SEVERITIES)
+    for kind, names in (MEANS | CATEGORIES).items()
   ]
-  errors = [_mean(s.group, s.rows, BENCHMARK, error=True) for s in shown]
-  columns.append(("mCE", errors))
-  lines = [
-    "mean accuracy in %, over corruptions and severities alike; of several "
-    "seeds with Student's 95 % interval over them",
-    "4 extra: speckle noise, gaussian blur, spatter, saturate; the categories "
-    "have one of them each",
-    "mCE: mean corruption error, 100 minus the mean accuracy over the "
-    "benchmark's 15, not normalized",
-  ]
-  base = _baseline(shown, baseline)
-  if base is not None:
-    columns.append(("relative mCE", [_relative(s, shown[base]) for s in shown]))
-    lines.append(
-      "relative mCE: for each of the 15 the sum of errors over severities, in "
-      f"% of that of {shown[base].label}, and the mean of these"
-    )
-  smaller = {i for i, (name, _) in enumerate(columns) if "mCE" in name}
-  return _table(columns, lines, best=range(1, len(columns)), smaller=smaller)
-
-
-def categories(columns: Sequence[Series]) -> dict[str, tuple[str, ...]]:
-  """The evaluated corruptions by category, unknown ones under "other"."""
-  found = dict.fromkeys(n for s in columns for n in s.rows["corruption"])
-  result = {
-    category: tuple(name for name in names if name in found)
-    for category, names in CATEGORIES.items()
+  table = functools.partial(_corruption_table, shown, bases)
+  return {
+    "Each corruption": table("corruption", "category", single),
+    "Categories of corruptions and mCE": _with_errors(
+      table("mean over", "corruptions", means), shown, bases
+    ),
+    "Each corruption and severity": table("corruption", "severity", levels),
   }
-  known = {name for names in CATEGORIES.values() for name in names}
-  result["other"] = tuple(name for name in found if name not in known)
-  return {category: names for category, names in result.items() if names}
 
 
 def calibration(runs: Sequence[Run]) -> Table | None:
@@ -263,34 +213,24 @@ def calibration(runs: Sequence[Run]) -> Table | None:
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
-  corrupted = rows[rows["corruption"].isin(BENCHMARK)]
-  sources = {"clean": grouping.clean(rows)}
-  for source, part in _by_variant(corrupted).items():
-    several = corrupted["variant"].nunique() > 1
-    sources[source if several else "corrupted"] = part
-  columns = [("method", [group.label for group in groups])]
+  sources = _by_variant(rows[rows["corruption"].isin(BENCHMARK)])
+  parts = [("clean", grouping.clean(rows), ())]
   for source, part in sources.items():
+    name = source if len(sources) > 1 else "15 corruptions"
+    parts.append((name, part, BENCHMARK))
+  columns: Columns = [("method", [group.label for group in groups], None)]
+  for source, part, names in parts:
     for key, (name, most) in CALIBRATION.items():
-      if not part[key].notna().any():
-        continue
-      cells = []
-      for i, group in enumerate(groups):
-        own = part[part["group"] == i]
-        cell = text(grouping.mean(own, key, most), group, 1, 3)
-        names = BENCHMARK if source != "clean" else ()
-        cells.append(cell + _lacking(own, names))
-      columns.append((f"{source}: {name}", cells))
-  if len(columns) == 1:
-    return None
-  lines = [
+      if part[key].notna().any():
+        cells = _column(groups, part, names, key, most, 1, 3)
+        columns.append((f"{source}: {name}", cells, True))
+  lines = (
     "RMS: root mean square calibration error in adaptive bins of 100; ECE: "
     "expected calibration error; both in [0, 1]. NLL: negative log likelihood, "
     "nats. Brier: squared error of the probabilities, in [0, 2]. Smaller is "
     "better in all",
-    "corrupted: mean over the benchmark's 15 corruptions and all severities",
-  ]
-  numbers = range(1, len(columns))
-  return _table(columns, lines, best=numbers, smaller=set(numbers))
+  )
+  return _table(columns, lines) if len(columns) > 1 else None
 
 
 def floors(
@@ -315,16 +255,24 @@ def floors(
   rows = grouping.frame([Group("", (run,))])
   table = []
   for measure, epsilon, bound, value in required:
-    name = measure + (" mean" if measure == "corruption" else "")
-    if epsilon is not None:
-      name += f", eps {epsilon:.4g}"
-    parts = _by_variant(_required_rows(rows, measure, epsilon)) or {
-      "": rows[:0]
-    }
-    for variant, part in parts.items():
-      shown = f"{name} ({variant})" if len(parts) > 1 else name
+    near = (rows["epsilon"] - (epsilon or 0)).abs() <= EPSILON_TOLERANCE
+    part = {
+      "clean": grouping.clean(rows),
+      "corruption": rows[rows["corruption"].isin(BENCHMARK)],
+      "adversarial": grouping.attacks(rows[near]),
+    }[measure]
+    means = part.groupby("variant", sort=False)["accuracy"].mean()
+    found = dict(means) or {"": None}
+    for variant, accuracy in found.items():
+      name = {"corruption": "corruption mean"}.get(measure, measure)
+      name += f", eps {epsilon:.4g}" if epsilon is not None else ""
+      name += f" ({variant})" if len(found) > 1 else ""
+      met, text = False, "not measured"
+      if accuracy is not None:
+        text = f"{100 * accuracy:.2f}"
+        met = accuracy >= value if bound == "at least" else accuracy <= value
       wanted = f"{bound} {100 * value:.2f}"
-      table.append((shown, wanted, *_compared(part, bound, value)))
+      table.append((name, wanted, text, "met" if met else "NOT MET"))
   return Table(("accuracy (%)", "required", "measured", ""), tuple(table))
 
 
@@ -356,133 +304,52 @@ def profile(found: Mapping[str, Any]) -> Table:
   return Table(("part", "ms per step", "share"), tuple(rows), lines)
 
 
-def differences(runs: Sequence[Run]) -> Table | None:
-  """The fields in which the configurations differ.
+def fields(runs: Sequence[Run], differing: bool = False) -> Table | None:
+  """Where numbers come from: versions, devices, data, times, configuration.
 
   Args:
-    runs: the runs; those whose results have no configuration are left out.
+    runs: the runs.
+    differing: only fields of the configuration, but for the seed, in which the
+      columns differ.
 
   Returns:
-    One row per field, one column per configuration; None where nothing differs
-    or fewer than two are known.
+    One row per field of results.json, one column per configuration, with the
+    values of its runs; None without rows.
 
   Raises:
     ValueError: no run, or a run given twice.
   """
-  groups = [g for g in grouping.groups(runs) if "config" in g.runs[0].head]
-  known = [
-    [grouping.flat(run.head["config"]) for run in group.runs]
-    for group in groups
-  ]
+  groups = grouping.groups(runs)
+  known = [[grouping.flat(run.head) for run in g.runs] for g in groups]
+  names = sorted({n for same in known for tree in same for n in tree})
   rows = []
-  for name in sorted({n for configs in known for c in configs for n in c}):
-    cells = [
-      " / ".join(dict.fromkeys(_value(config, name) for config in configs))
-      for configs in known
+  for name in names:
+    values = [[tree.get(name, NOT_EVALUATED) for tree in g] for g in known]
+    texts = [
+      [v if v and type(v) is str else json.dumps(v) for v in g] for g in values
     ]
-    if name not in SHOWN_ELSEWHERE and len(set(cells)) > 1:
-      rows.append((name, *cells))
-  if not rows:
-    return None
+    cells = [" / ".join(dict.fromkeys(same)) for same in texts]
+    place, _, field = name.partition(".")
+    shown = place == "config" and field not in grouping.ALONE
+    if not differing or (shown and len(set(cells)) > 1):
+      rows.append((field if differing else name, *cells))
   header = ("field", *(group.label for group in groups))
-  return Table(header, tuple(rows), ("-: the configuration has no such field",))
-
-
-def origins(runs: Sequence[Run]) -> Table:
-  """Where each run's numbers come from.
-
-  Args:
-    runs: the runs.
-
-  Returns:
-    One row per run, as far as its results say: name, seed, length of training,
-    device, data. Footnotes: versions, and whose they are where they differ.
-  """
-  rows, versions = [], {}
-  labels = grouping.labels([(run,) for run in runs])
-  for label, run in zip(labels, runs, strict=True):
-    seconds = run.head.get("timing", {}).get("train_seconds")
-    data = run.head.get("data", {})
-    cells = [run.about.get(x) for x in ("name", "seed", "epochs", "step")]
-    cells.append(f"{seconds / 60:.1f}" if seconds else None)
-    cells.append(facts(Group("", (run,))).get("device"))
-    for split in ("train", "test"):
-      part = data.get(split)
-      cells.append(part and f"{part.get('size')}: {_fingerprint(part)}")
-    shown = (NOT_EVALUATED if x in (None, {}) else str(x) for x in cells)
-    rows.append((label, *shown))
-    said = run.head.get("versions", {}).items()
-    text = ", ".join(f"{name} {version}" for name, version in said)
-    versions.setdefault(text, []).append(label)
-  header = (
-    *("run", "name", "seed", "epochs", "steps", "training (minutes)"),
-    *("device", "training data", "test data"),
-  )
-  lines = [
-    text if len(who) == len(rows) else f"({', '.join(who)}) {text}"
-    for text, who in versions.items()
-    if text
-  ]
-  lines.append("data: number of images, SHA-256 of images and labels")
-  return Table(header, tuple(rows), tuple(lines))
-
-
-def text(
-  estimate: Estimate | None,
-  group: Group,
-  factor: float = 100,
-  digits: int = 1,
-  more: Sequence[str] = (),
-) -> str:
-  """An estimate in a cell, such as "65.6 (63.5-67.7)".
-
-  Args:
-    estimate: of the group; None: not evaluated.
-    group: the runs; the cell says so where not all of them went into it.
-    factor: to the unit shown.
-    digits: behind the point.
-    more: further details in the parentheses.
-
-  Returns:
-    The cell.
-  """
-  if estimate is None:
-    return NOT_EVALUATED
-  ends = []
-  if estimate.low is not None:
-    low, high = factor * estimate.low, factor * estimate.high
-    ends.append(f"{low:.{digits}f}-{high:.{digits}f}")
-  if estimate.seeds < len(group.runs):
-    ends.append(f"{estimate.seeds} of {len(group.runs)} seeds")
-  # 52.85 of 1057 / 2000, which times 100 is a little less.
-  value = f"{round(factor * estimate.value, 9):.{digits}f}"
-  ends += more
-  return value + (f" ({'; '.join(ends)})" if ends else "")
+  return Table(header, tuple(rows)) if rows else None
 
 
 def _table(
-  columns: Sequence[tuple[str, Sequence[str]]],
-  lines: Sequence[str],
-  title: str = "",
-  best: Sequence[int] = (),
-  smaller: Sequence[int] = (),
+  columns: Columns, footnotes: Sequence[str] = (), title: str = ""
 ) -> Table:
-  """Builds a table from columns.
-
-  Args:
-    columns: name and cells of each.
-    lines: footnotes.
-    title: above the table.
-    best: columns whose best cell is emphasized.
-    smaller: those in which smaller is better.
-  """
-  cells = [column for _, column in columns]
-  marked = frozenset(
-    (i, j) for j in best for i in _best(cells[j], smaller=j in smaller)
+  """Builds a table from columns, in which the best numbers are emphasized."""
+  names, cells, smaller = zip(*columns, strict=True)
+  best = frozenset(
+    (i, j)
+    for j, column in enumerate(cells)
+    if smaller[j] is not None
+    for i in _best(column, smaller[j])
   )
-  header = tuple(name for name, _ in columns)
   rows = tuple(zip(*cells, strict=True))
-  return Table(header, rows, tuple(lines), title, marked)
+  return Table(names, rows, tuple(footnotes), title, best)
 
 
 def _best(cells: Sequence[str], smaller: bool = False) -> list[int]:
@@ -498,199 +365,184 @@ def _best(cells: Sequence[str], smaller: bool = False) -> list[int]:
   return [i for i, number in numbers.items() if number == wanted]
 
 
-def _column(
-  groups: Sequence[Group],
-  rows: pd.DataFrame,
-  measure: Measure = grouping.accuracy,
-) -> list[str]:
-  """A cell for each group."""
-  return [
-    text(measure(rows[rows["group"] == i]), group)
-    for i, group in enumerate(groups)
-  ]
+def _corruption_table(
+  shown: Sequence[Series],
+  bases: Mapping[str, Series],
+  first: str,
+  second: str,
+  sets: Iterable[tuple[str, str, Sequence[str], Sequence[int]]],
+) -> Table:
+  """A row for each (name, place, corruptions, severities)."""
+  rows = []
+  for name, place, names, levels in sets:
+    cells = []
+    for s in shown:
+      base = bases.get(s.variant)
+      other = base.rows if base and base is not s else None
+      cells.append(_cell(s.group, s.rows, names, levels=levels, base=other))
+    rows.append((name.replace("_", " "), place, *cells))
+  best = {(i, j + 2) for i, row in enumerate(rows) for j in _best(row[2:])}
+  notes = [INTERVALS]
+  if bases:
+    label = next(iter(bases.values())).group.label
+    notes.append(f"with a sign: difference to {label} in points")
+  header = (first, second, *(s.label for s in shown))
+  return Table(header, tuple(rows), tuple(notes), best=frozenset(best))
+
+
+def _with_errors(
+  table: Table, shown: Sequence[Series], bases: Mapping[str, Series]
+) -> Table:
+  """Adds mean corruption errors, and those relative to a baseline."""
+  errors = [_cell(s.group, s.rows, BENCHMARK, column="error") for s in shown]
+  rows = [("mCE", "15", *errors)]
+  notes = ["mCE: mean corruption error over the benchmark's 15, not normalized"]
+  if bases:
+    cells = [_relative(s, bases.get(s.variant)) for s in shown]
+    rows.append(("relative mCE", "15", *cells))
+    notes.append(
+      "relative mCE: for each of the 15 the sum of errors over severities, in "
+      "% of that of the baseline, and the mean of these"
+    )
+  return dataclasses.replace(
+    table, rows=(*table.rows, *rows), footnotes=(*table.footnotes, *notes)
+  )
 
 
 def _by_variant(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
   return dict(tuple(rows.groupby("variant", sort=False)))
 
 
-def _epsilons(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-  """The rows of each epsilon above 0 with its name, ascending."""
-  norm = rows["norm"].iloc[0]
-  return [
-    (grouping.epsilon_name(epsilon, norm), part)
-    for epsilon, part in rows[rows["epsilon"] > 0].groupby("epsilon")
-  ]
-
-
-def _mean(
-  group: Group, rows: pd.DataFrame, names: Sequence[str], error: bool = False
-) -> str:
-  """Mean accuracy, or error, over corruptions and severities in percent."""
-  part = rows[
-    rows["corruption"].isin(names) & rows["severity"].isin(SEVERITIES)
-  ]
-  if error:
-    part = part.assign(accuracy=1 - part["accuracy"])
-  return text(grouping.mean(part), group) + _lacking(part, names)
-
-
-def _lacking(rows: pd.DataFrame, names: Sequence[str]) -> str:
-  """Such as " [14 of 15]" where a mean lacks corruptions or severities."""
-  if rows.empty or not names:
-    return ""
-  by_run = rows.groupby("run")
-  kinds, sets = by_run["corruption"].nunique().min(), by_run.size().min()
-  if sets < len(SEVERITIES) * kinds:
-    return f" [{sets} of {len(SEVERITIES) * len(names)} test sets]"
-  return f" [{kinds} of {len(names)}]" if kinds < len(names) else ""
-
-
-def _corruption_series(runs: Sequence[Run]) -> list[Series]:
-  groups = grouping.groups(runs)
-  rows = grouping.frame(groups)
-  return grouping.series(groups, rows[rows["evaluator"] == "corruption"])
-
-
-def _baseline(shown: Sequence[Series], baseline: Run | None) -> int | None:
-  """Place of the baseline's group; None without a baseline, or its rows."""
-  for i, part in enumerate(shown):
-    if baseline in part.group.runs:
-      return i
-  return None
-
-
-def _levels(parts: Sequence[pd.DataFrame]) -> list[int]:
-  return sorted({int(level) for part in parts for level in part["severity"]})
-
-
-def _corruption_cells(
-  columns: Sequence[Series],
-  parts: Sequence[pd.DataFrame],
-  base: int | None,
-  level: int | None,
+def _column(
+  groups: Sequence[Group], rows: pd.DataFrame, *options: Any, **named: Any
 ) -> list[str]:
-  """Cells of one corruption, at one severity or in the mean over them."""
-  if level is not None:
-    parts = [part[part["severity"] == level] for part in parts]
-    found = [grouping.accuracy(part) for part in parts]
-  else:
-    found = [grouping.mean(part) for part in parts]
-  cells = []
-  for i, (estimate, part) in enumerate(zip(found, parts, strict=True)):
-    more = []
-    if base not in (None, i) and estimate and found[base]:
-      # Adding 0 makes +0.0 of -0.0.
-      more = [f"{100 * (estimate.value - found[base].value):+z.1f}"]
-    cell = text(estimate, columns[i].group, more=more)
-    cells.append(cell + ("" if level else _lacking(part, [""])))
-  return cells
+  """A cell for each group, with options of `_cell`."""
+  return [
+    _cell(group, rows[rows["group"] == i], *options, **named)
+    for i, group in enumerate(groups)
+  ]
 
 
-def _relative(shown: Series, base: Series) -> str:
+def _cell(
+  group: Group,
+  rows: pd.DataFrame,
+  names: Sequence[str] = (),
+  column: str = "accuracy",
+  most: float = 1.0,
+  factor: float = 100,
+  digits: int = 1,
+  levels: Sequence[int] = SEVERITIES,
+  base: pd.DataFrame | None = None,
+) -> str:
+  """A number of a group, such as "65.6 (63.5-67.7)".
+
+  Args:
+    group: the runs.
+    rows: its rows.
+    names: corruptions to average over; none: one row per run.
+    column: of the number.
+    most: its largest possible value.
+    factor: to the unit shown.
+    digits: behind the point.
+    levels: severities to average over.
+    base: the baseline's rows; the difference to it is shown where both are
+      means over the same corruptions and severities.
+  """
+  rows = _selected(rows, names, levels)
+  found = grouping.estimate(rows, column, most)
+  more = []
+  if found and base is not None:
+    base = _selected(base, names, levels)
+    if _places(base) == _places(rows):
+      difference = found.value - grouping.estimate(base, column, most).value
+      more = [f"{factor * difference:+z.1f}"]  # z makes +0.0 of -0.0
+  sets = rows.groupby("run")["corruption"].agg(["nunique", "size"])
+  lacking = _lacking(sets["nunique"].min(), sets["size"].min(), names, levels)
+  return _text(found, group, factor, digits, more) + (lacking if found else "")
+
+
+def _places(rows: pd.DataFrame) -> set[tuple[str, int]]:
+  return set(zip(rows["corruption"], rows["severity"], strict=True))
+
+
+def _selected(
+  rows: pd.DataFrame, names: Sequence[str], levels: Sequence[int] = SEVERITIES
+) -> pd.DataFrame:
+  if not names:
+    return rows
+  return rows[rows["corruption"].isin(names) & rows["severity"].isin(levels)]
+
+
+def _text(
+  estimate: Estimate | None,
+  group: Group,
+  factor: float = 100,
+  digits: int = 1,
+  more: Iterable[str] = (),
+) -> str:
+  """A number with its interval and other details in parentheses."""
+  if estimate is None:
+    return NOT_EVALUATED
+  details = []
+  if estimate.low is not None:
+    low, high = factor * estimate.low, factor * estimate.high
+    details.append(f"{low:.{digits}f}-{high:.{digits}f}")
+  if estimate.seeds < len(group.runs):
+    details.append(f"{estimate.seeds} of {len(group.runs)} seeds")
+  details += more
+  # 52.85 of 1057 / 2000, which times 100 is a little less.
+  value = f"{round(factor * estimate.value, 9):.{digits}f}"
+  return value + (f" ({'; '.join(details)})" if details else "")
+
+
+def _lacking(
+  kinds: int, sets: int, names: Sequence[str], levels: Sequence[int]
+) -> str:
+  """Such as " [14 of 15]" where a mean lacks corruptions or severities."""
+  if not names or sets == len(names) * len(levels):
+    return ""
+  if sets == kinds * len(levels):
+    return f" [{kinds} of {len(names)}]"
+  return f" [{sets} of {len(names) * len(levels)} test sets]"
+
+
+def _relative(shown: Series, base: Series | None) -> str:
   """Mean corruption error relative to a baseline's, in percent.
 
   For each corruption the sum of errors over severities, divided by the
   baseline's, and the mean of these ratios (Hendrycks and Dietterich 2019,
   section 4, there with AlexNet as the baseline). Only what both have counts.
   """
-  if shown.variant != base.variant:
+  if base is None:
     return NOT_EVALUATED
-  errors = [
-    1
-    - s.rows[s.rows["corruption"].isin(BENCHMARK)].pivot(
-      index=["corruption", "severity"], columns="run", values="accuracy"
+  errors, others = (
+    _selected(s.rows, BENCHMARK).pivot(
+      index=["corruption", "severity"], columns="run", values="error"
     )
     for s in (shown, base)
-  ]
-  reference = errors[1].mean(axis=1, skipna=False)
-  ratios = []
-  for run in errors[0]:
-    both = pd.DataFrame({"run": errors[0][run], "base": reference}).dropna()
-    sums = both.groupby("corruption").sum()
-    sums = sums[sums["base"] > 0]
-    if len(sums):
-      ratios.append((sums["run"] / sums["base"]).mean())
-  cell = text(grouping.over_seeds(ratios), shown.group)
-  return cell + _lacking(
-    shown.rows[shown.rows["corruption"].isin(BENCHMARK)], BENCHMARK
   )
+  both = errors.assign(base=others.mean(axis=1, skipna=False)).dropna()
+  sums = both.groupby("corruption").sum()
+  sums = sums[sums["base"] > 0]
+  ratios = sums.drop(columns="base").div(sums["base"], axis=0).mean().dropna()
+  found = grouping.over_seeds(list(ratios))
+  sets = int(both.index.get_level_values(0).isin(sums.index).sum())
+  lacking = _lacking(len(sums), sets, BENCHMARK, SEVERITIES)
+  return _text(found, shown.group) + (lacking if found else "")
 
 
-def _required_rows(
-  rows: pd.DataFrame, measure: str, epsilon: float | None
-) -> pd.DataFrame:
-  if measure == "clean":
-    return grouping.clean(rows)
-  if measure == "corruption":
-    return rows[rows["corruption"].isin(BENCHMARK)]
-  attacked = grouping.attacks(rows)
-  return attacked[(attacked["epsilon"] - epsilon).abs() <= EPSILON_TOLERANCE]
-
-
-def _compared(rows: pd.DataFrame, bound: str, value: float) -> tuple[str, str]:
-  """The mean accuracy of rows in percent, and whether it is as required."""
-  if rows.empty:
-    return "not measured", "NOT MET"
-  found = float(rows["accuracy"].mean())
-  met = found >= value if bound == "at least" else found <= value
-  return f"{100 * found:.2f}", "met" if met else "NOT MET"
-
-
-def _value(config: Mapping[str, Any], name: str) -> str:
-  if name not in config:
-    return NOT_EVALUATED
-  value = config[name]
-  return value if isinstance(value, str) and value else json.dumps(value)
-
-
-def _fingerprint(data: Mapping[str, Any]) -> str:
-  return data.get("fingerprint", "").removeprefix("sha256:")[:DIGITS]
-
-
-def _interval_note(groups: Sequence[Group]) -> str:
-  """Which interval is in parentheses."""
-  wilson = "the 95 % Wilson interval over test images"
-  student = "with Student's 95 % interval over them"
-  several = [len(group.runs) > 1 for group in groups]
-  if not any(several):
-    return (
-      f"Accuracy in %, with {wilson}; it does not cover the choice of seed."
-    )
-  if all(several):
-    return f"Accuracy in %: mean over seeds, {student}."
-  return (
-    f"Accuracy in %. Rows of several seeds: their mean, {student}. The others: "
-    f"{wilson}, which does not cover the choice of seed."
-  )
-
-
-def _methods(run: Run, rows: pd.DataFrame) -> list[Note]:
-  """How a run's numbers were obtained."""
-  own = rows[rows["folder"] == str(run.folder)]
+def _methods(groups: Sequence[Group], rows: pd.DataFrame) -> list[Note]:
+  """How the numbers were obtained, and warnings where they do not compare."""
   found = []
-  for variant, part in _by_variant(grouping.attacks(own)).items():
-    totals = ", ".join(f"{n:,}" for n in sorted(part["total"].unique()))
-    details = part["details"].iloc[0]
-    found.append(
-      f"{variant}: {details}; eps in units of pixels in [0, 1]; on {totals} "
-      "test images"
-    )
-  for variant in _by_variant(own[own["corruption"].isin(BENCHMARK)]):
-    found.append(
-      f"15 corruptions: {variant}; mean over the benchmark's corruptions and 5 "
-      "severities, of one run without an interval, as the same images recur"
-    )
-  return [Note(text) for text in found]
-
-
-def _mixed(groups: Sequence[Group], rows: pd.DataFrame) -> list[Note]:
-  """Warnings of numbers in one column that cannot be compared."""
-  found = []
-  if len({facts(group).get("test set") for group in groups}) > 1:
+  if len({facts(group).get("test set") for group in groups} - {None}) > 1:
     found.append("the runs were evaluated on different test images")
   for variant, part in _by_variant(rows).items():
     totals = part.groupby("group")["total"].agg(lambda x: str(sorted(set(x))))
     if totals.nunique() > 1:
       found.append(f"{variant}: evaluated on different numbers of test images")
-  return [Note(f"{text}: do not compare them", "warning") for text in found]
+  found = [Note(f"{text}: do not compare them", "warning") for text in found]
+  for variant, part in _by_variant(rows[rows["details"] != ""]).items():
+    images = ", ".join(f"{n:,}" for n in sorted(part["total"].unique()))
+    text = f"{variant}: {part['details'].iloc[0]}; on {images} test images"
+    found.append(Note(text))
+  return found
