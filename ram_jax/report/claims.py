@@ -9,15 +9,14 @@ import collections
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ram_jax.contracts import Row
-from ram_jax.corruptions import CORRUPTIONS, SEVERITIES
-from ram_jax.report import compare, references, statistics
+from ram_jax.report import compare, pairs, statistics
+from ram_jax.report.pairs import NAMES, Metric, Missing, Pair, corruptions
 from ram_jax.report.statistics import Difference
 from ram_jax.report.table import Table
 from ram_jax.runs import results
@@ -33,16 +32,11 @@ METHODS = {
   ADVERSARIAL: "adversarial training",
   AUGMIX: "AugMix",
 }
-NAMES = tuple(CORRUPTIONS)
 LEVEL = 0.05
 BETTER, WORSE = 1, -1
 # Our reading of "very similar": about the size of a marker in a figure whose
 # axis goes from 0 to 100 %. The paper gives no number.
 SIMILAR = 0.03
-HIGH, LOW = (4, 5), (1, 2, 3)
-# Upper ends of the bands, as fractions of the highest frequency that an image
-# has along an axis (half its side); in the corners are higher ones.
-BANDS = {"low": 1 / 3, "middle": 2 / 3, "high": np.inf}
 # Fields of a configuration that differ between any two runs, or say where data
 # and weights are stored, which are known by their fingerprints.
 OWN = ("name", "seed", "method", "weights")
@@ -63,10 +57,6 @@ HOW = (
   "training times are of one training each; results do not tell whether other "
   "work shared the device",
 )
-
-
-class Missing(Exception):
-  """Says what a sentence's answer would need."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,183 +96,8 @@ class Comparison:
     return text
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
-  """A run of a method, and the run of a baseline.
-
-  Attributes:
-    names: the paper's, of the two methods.
-    runs: the two.
-    correct: which images each classified correctly, by the rows' keys.
-  """
-
-  names: Sequence[str]
-  runs: Sequence[Run]
-  correct: Sequence[Mapping[str, np.ndarray]]
-
-  def rows(self, evaluator: str) -> list[tuple[Row, Row]]:
-    """Rows of both with equal settings, on the same test images.
-
-    Args:
-      evaluator: of the rows.
-
-    Returns:
-      The rows, in the order of the first run's.
-
-    Raises:
-      Missing: such rows.
-    """
-    sides, both = [], " and ".join(self.names)
-    for run, name in zip(self.runs, self.names, strict=True):
-      rows = {(r.key, r.total): r for r in run.rows if r.evaluator == evaluator}
-      if not rows:
-        raise Missing(f"{evaluator!r} in the results of {name}")
-      sides.append(rows)
-    tests = [run.head.get("data", {}).get("test", {}) for run in self.runs]
-    prints = {test.get("fingerprint") for test in tests}
-    if None in prints or len(prints) > 1:
-      raise Missing(f"the same test images for {both}")
-    mine, other = sides
-    shared = [(mine[key], other[key]) for key in mine if key in other]
-    if not shared:
-      raise Missing(f"{evaluator!r} with the same settings for {both}")
-    return shared
-
-  def test(self, weights: Mapping[str, int]) -> Difference:
-    """Compares image by image.
-
-    Args:
-      weights: of rows, by their keys.
-
-    Returns:
-      As `statistics.paired`.
-
-    Raises:
-      Missing: a correct.npz with these rows.
-    """
-    for correct, name in zip(self.correct, self.names, strict=True):
-      if not weights.keys() <= correct.keys():
-        raise Missing(f"correct.npz of {name}")
-    return statistics.paired(*self.correct, weights)
-
-
-# Yields what is compared, in words; None in place of what is lacking. May raise
-# Missing.
-Metric = Callable[[Pair], Iterator[tuple[str, Difference | None]]]
 # Comparisons -> verdict.
 Rule = Callable[[Sequence[Comparison]], str]
-
-
-def clean_accuracy(pair: Pair) -> Iterator[tuple[str, Difference]]:
-  """Clean accuracy."""
-  for row, _ in pair.rows("clean"):
-    yield "clean", pair.test({row.key: 1})
-
-
-def each_epsilon(pair: Pair) -> Iterator[tuple[str, Difference]]:
-  """Accuracy under each attack."""
-  for row in _attacked(pair):
-    yield references.label(row.settings), pair.test({row.key: 1})
-
-
-def mean_over_epsilons(pair: Pair) -> Iterator[tuple[str, Difference]]:
-  """Mean accuracy under all attacks."""
-  weights = {row.key: 1 for row in _attacked(pair)}
-  yield f"mean of {len(weights)} epsilons", pair.test(weights)
-
-
-def corruptions(*names: str) -> Metric:
-  """Mean accuracy over severities on each of some corruptions."""
-
-  def metric(pair: Pair) -> Iterator[tuple[str, Difference | None]]:
-    cells = _cells(pair)
-    for name in names:
-      keys = [row.key for row, _ in cells[name].values()]
-      yield name, pair.test(dict.fromkeys(keys, 1)) if keys else None
-
-  return metric
-
-
-def severity_contrast(
-  pair: Pair,
-) -> Iterator[tuple[str, Difference | None]]:
-  """An image's mean gain at severities 4 and 5 less that at 1 to 3.
-
-  Args:
-    pair: of runs.
-
-  Yields:
-    One difference, over the corruptions evaluated at all severities; the names
-    of the others.
-
-  Raises:
-    Missing: such a corruption.
-  """
-  cells = _cells(pair)
-  whole = [name for name in NAMES if len(cells[name]) == len(SEVERITIES)]
-  if not whole:
-    raise Missing("a corruption at all five severities")
-  weights, gains = {}, []
-  for severity in SEVERITIES:
-    level = [cells[name][severity] for name in whole]
-    # Whole numbers in proportion to means of two and of three severities.
-    weight = len(LOW) if severity in HIGH else -len(HIGH)
-    weights |= {row.key: weight for row, _ in level}
-    gain = np.mean([_accuracy(row) - _accuracy(base) for row, base in level])
-    gains.append(f"{100 * gain:+z.1f}")
-  name = f"gain by severity: {', '.join(gains)}; 4-5 less 1-3"
-  yield name, pair.test(weights)
-  yield from ((name, None) for name in NAMES if name not in whole)
-
-
-def frequencies(pair: Pair) -> Iterator[tuple[str, Difference]]:
-  """Accuracy under Fourier waves by band, as if of different images."""
-  rows = pair.rows("fourier")
-  total = min(row.total for row, _ in rows)
-  mine, other = (band_accuracies(side) for side in zip(*rows, strict=True))
-  for band in BANDS:
-    ends = statistics.newcombe(mine[band], total, other[band], total)
-    yield band, Difference(mine[band] - other[band], *ends, images=total)
-
-
-def band_accuracies(rows: Sequence[Row]) -> dict[str, float]:
-  """Mean accuracy over the frequencies of each band.
-
-  Args:
-    rows: of the evaluator "fourier", half of the plane.
-
-  Returns:
-    Accuracy in [0, 1] by name of the band.
-
-  Raises:
-    Missing: frequencies of a band.
-  """
-  y, x = (np.abs([row.settings[axis] for row in rows]) for axis in "yx")
-  radius = np.hypot(y, x) / max(1, min(y.max(), x.max()))
-  bands = np.searchsorted(list(BANDS.values()), radius)
-  # (y, x) and (-y, -x) are one wave, but two frequencies of the plane, except
-  # where they are the same one.
-  weights = 2 - (np.isin(y, (0, y.max())) & np.isin(x, (0, x.max())))
-  accuracies = np.array(list(map(_accuracy, rows)))
-  if len(set(bands)) < len(BANDS):
-    raise Missing("Fourier waves of low, middle and high frequencies")
-  masks = {name: weights * (bands == i) for i, name in enumerate(BANDS)}
-  return {n: float(np.average(accuracies, weights=w)) for n, w in masks.items()}
-
-
-def training_time(pair: Pair) -> Iterator[tuple[str, Difference]]:
-  """How much longer training took, as a fraction of the baseline's time."""
-  seconds, settings = [], []
-  for run, name in zip(pair.runs, pair.names, strict=True):
-    seconds.append(run.head.get("timing", {}).get("train_seconds"))
-    settings.append((run.head.get("device"), run.about.get("step")))
-    if not seconds[-1]:
-      raise Missing(f"training time of {name}")
-  if settings[0] != settings[1]:
-    raise Missing(f"device and updates as those of {pair.names[1]}")
-  device = settings[0][0] or {}
-  name = f"time in %, on {device.get('count')} x {device.get('kind')}"
-  yield name, Difference(seconds[0] / seconds[1] - 1)
 
 
 def at_least(count: int, of: int, sign: int = BETTER, **signs: int) -> Rule:
@@ -413,33 +228,35 @@ CLAIMS = (
     "improves over standard training [...], particularly when tested against "
     "corruptions of higher severity levels",
     "larger gain at severities 4 and 5",
-    Test(at_least(1, of=1), severity_contrast, [STANDARD]),
+    Test(at_least(1, of=1), pairs.severity_contrast, [STANDARD]),
   ),
   Claim(
     "similar_under_attack",
     "RobustAugMix achieves very similar adversarial accuracy to Robust "
     "training",
     f"read as: within {100 * SIMILAR:g} points at every epsilon",
-    Test(within(SIMILAR), each_epsilon, [ADVERSARIAL]),
+    Test(within(SIMILAR), pairs.each_epsilon, [ADVERSARIAL]),
   ),
   Claim(
     "more_robust",
     "and significantly improves over Standard and AugMix",
     "higher adversarial accuracy than both",
-    Test(at_least(2, of=2), mean_over_epsilons, [STANDARD, AUGMIX]),
+    Test(at_least(2, of=2), pairs.mean_over_epsilons, [STANDARD, AUGMIX]),
   ),
   Claim(
     "clean_cost",
     "a drop in clean accuracy compared to Standard and AugMix training",
     "lower than both",
-    Test(at_least(2, of=2, sign=WORSE), clean_accuracy, [STANDARD, AUGMIX]),
+    Test(
+      at_least(2, of=2, sign=WORSE), pairs.clean_accuracy, [STANDARD, AUGMIX]
+    ),
   ),
   Claim(
     "training_time",
     "an increased computational cost needed to train with adversarial "
     "perturbations",
     "longer than both",
-    Test(longer, training_time, [STANDARD, AUGMIX]),
+    Test(longer, pairs.training_time, [STANDARD, AUGMIX]),
   ),
   Claim(
     "adversarial_frequencies",
@@ -449,7 +266,7 @@ CLAIMS = (
     "better at high, worse at low frequencies (a hypothesis)",
     Test(
       at_least(2, of=2, high=BETTER, low=WORSE),
-      frequencies,
+      pairs.frequencies,
       [STANDARD],
       method=ADVERSARIAL,
     ),
@@ -459,7 +276,12 @@ CLAIMS = (
     "The AugMix method brings robustness against low-frequency domain "
     "corruptions",
     "better at low frequencies",
-    Test(at_least(1, of=1, low=BETTER), frequencies, [STANDARD], method=AUGMIX),
+    Test(
+      at_least(1, of=1, low=BETTER),
+      pairs.frequencies,
+      [STANDARD],
+      method=AUGMIX,
+    ),
   ),
 )
 
@@ -618,29 +440,6 @@ def _only_one(first: Run, run: Run) -> str:
   return ", ".join(f"{count} of {name}" for name, count in counts.items())
 
 
-def _accuracy(row: Row) -> float:
-  return row.correct_count / row.total
-
-
-def _attacked(pair: Pair) -> list[Row]:
-  rows = [row for row, _ in pair.rows("adversarial") if row.settings["epsilon"]]
-  if not rows:
-    raise Missing("an epsilon above 0 that both were evaluated at")
-  return rows
-
-
-def _cells(pair: Pair) -> dict[str, dict[int, tuple[Row, Row]]]:
-  """Rows by corruption and severity."""
-  rows = pair.rows("corruption")
-  if len(images := {row.settings["images"] for row, _ in rows}) > 1:
-    raise Missing(f"one set of corrupted images: {', '.join(sorted(images))}")
-  found = {name: {} for name in NAMES}
-  for row, base in rows:
-    levels = found.setdefault(row.settings["corruption"], {})
-    levels[row.settings["severity"]] = (row, base)
-  return found
-
-
 def _verdict(agrees: bool, disagrees: bool) -> str:
   if agrees:
     return "agrees"
@@ -670,8 +469,8 @@ def _answer(
       lacking.append(str(missing))
   tested = [difference.p for *_, difference in found]
   adjusted = tested if None in tested else statistics.holm(tested)
-  pairs = zip(found, adjusted, strict=True)
-  comparisons = [Comparison(*row, p) for row, p in pairs]
+  rows = zip(found, adjusted, strict=True)
+  comparisons = [Comparison(*row, p) for row, p in rows]
   return Answer(
     claim.name,
     claim.quote,

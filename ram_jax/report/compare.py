@@ -63,13 +63,11 @@ def match(run: Run, reference: Reference) -> Comparison:
   """
   mine = references.of_run(run)
   rows = pd.concat([mine.rows, references.frame(_means(mine.rows))])
-  pairs = rows.merge(
-    reference.rows, on=SETTINGS, suffixes=("_run", "_reference")
-  )
+  names = [f"_{side}" for side in SIDES]
+  pairs = rows.merge(reference.rows, on=SETTINGS, suffixes=names)
   cells = pairs[pairs.severity.notna()]
-  averages = [
-    _average(part) for _, part in cells.groupby("corruption", sort=False)
-  ]
+  parts = cells.groupby("corruption", sort=False)
+  averages = [_average(part) for _, part in parts]
   if len(averages) > 1:
     averages.insert(0, _average(cells) | {"corruption": "corruption mean"})
   others, means = pairs[pairs.corruption.isna()], pairs.corruption.isin(MEANS)
@@ -81,19 +79,15 @@ def match(run: Run, reference: Reference) -> Comparison:
       f"{_listed(_records(reference.rows))}"
     )
   used = set(pairs[SETTINGS].itertuples(index=False, name=None))
-  only = [
-    [
-      _given(r)
-      for r in _records(side.rows)
-      if tuple(map(r.get, SETTINGS)) not in used
-    ]
-    for side in (mine, reference)
-  ]
-  rounding = reference.rounding
-  found, single = (
-    [_row(pair, rounding) for pair in part] for part in (found, _records(cells))
+  only = []
+  for side in (mine, reference):
+    rows = map(_given, _records(side.rows))
+    only.append([r for r in rows if tuple(map(r.get, SETTINGS)) not in used])
+  paired = (
+    [_row(pair, reference.rounding) for pair in part]
+    for part in (found, _records(cells))
   )
-  return Comparison(run.about["label"], mine, reference, found, single, *only)
+  return Comparison(run.about["label"], mine, reference, *paired, *only)
 
 
 def _means(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -127,15 +121,14 @@ def _row(pair: Mapping[str, Any], rounding: float) -> dict[str, Any]:
     row[side] = _given({name: pair[f"{name}_{side}"] for name in names})
   mine, other = row["run"], row["reference"]
   row |= {"difference": mine["accuracy"] - other["accuracy"]}
-  low = high = None
+  row |= {"low": None, "high": None, "outside": False}
   if "total" in mine and "total" in other:
-    low, high = statistics.newcombe(
-      mine["accuracy"], mine["total"], other["accuracy"], other["total"]
-    )
+    counts = [s[name] for s in (mine, other) for name in ("accuracy", "total")]
+    low, high = statistics.newcombe(*counts)
     # The true value is up to half a digit away from the one given.
-    low, high = low - rounding, high + rounding
-  outside = low is not None and not low <= 0 <= high
-  return row | {"low": low, "high": high, "outside": outside}
+    row |= {"low": low - rounding, "high": high + rounding}
+    row["outside"] = not row["low"] <= 0 <= row["high"]
+  return row
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -36,6 +36,7 @@ IMAGES = {"CIFAR-10": 10_000, "CIFAR-100": 10_000}
 # where a row has no such setting; epsilon in pixels of [0, 1], to 4 digits.
 SETTINGS = ["evaluator", "norm", "epsilon", "corruption", "severity"]
 COLUMNS = [*SETTINGS, "attack", "accuracy", "total"]
+ATTACK = {"attack", "norm", "epsilon"}
 # In the column `corruption`, without a severity: means that sources give.
 # RobustBench and most papers take 15 of the 19 corruptions, the author all.
 MEANS = {"mean of 15": BENCHMARK, "mean of 19": NAMES}
@@ -83,8 +84,10 @@ class Reference:
   notes: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
-    for text in (self.name, self.source, self.model, self.data, *self.notes):
-      if not isinstance(text, str | None):
+    texts = [self.name, self.source, *self.notes]
+    texts += [text for text in (self.model, self.data) if text is not None]
+    for text in texts:
+      if not isinstance(text, str):
         raise ValueError(f"{text!r:.60} is no text")
     if not _is_within(self.rounding, 1):
       raise ValueError(f"rounding {self.rounding!r:.60} is not in [0, 1]")
@@ -111,12 +114,9 @@ def frame(rows: Iterable[Mapping[str, Any]], total: Any = None) -> pd.DataFrame:
   lines = []
   for row in rows:
     row = {"total": total} | row
-    accuracy, images, epsilon = (
-      row["accuracy"],
-      row["total"],
-      row.get("epsilon"),
-    )
+    accuracy, images = row["accuracy"], row["total"]
     if row["evaluator"] == "adversarial":
+      epsilon = row["epsilon"]
       if not _is_within(epsilon, 1e9):
         raise ValueError(f"epsilon {epsilon!r:.60} is no number of at least 0")
       # An epsilon given as 8 / 255 or as 0.031373 is the same epsilon.
@@ -136,7 +136,7 @@ def frame(rows: Iterable[Mapping[str, Any]], total: Any = None) -> pd.DataFrame:
 def label(settings: Mapping[str, Any]) -> str:
   """A row's settings in words, such as "L2 eps 0.5 (PGD-10)"."""
   if settings.get("attack"):
-    norm, attack = settings["norm"].capitalize(), settings["attack"]
+    norm, attack = str(settings["norm"]).capitalize(), settings["attack"]
     return f"{norm} eps {settings['epsilon']:.4g} ({attack})"
   name, severity = settings.get("corruption"), settings.get("severity")
   if severity:
@@ -208,21 +208,17 @@ def of_run(run: Run) -> Reference:
     ValueError: two attacks of one name, norm and epsilon, or two sets of
       corrupted images.
   """
-  rows, images = [], {}
+  rows, notes = [], {note.text: None for note in run.notes}
   for row in run.rows:
-    settings, kind = dict(row.settings), row.evaluator
-    if settings.get("attack") and settings.get("epsilon"):
-      kind = "adversarial" if kind != "attack_check" else None
-    if (
-      kind in ("clean", "corruption")
-      or kind == "adversarial"
-      and settings["epsilon"]
-    ):
-      images[settings.get("images")] = None
-      numbers = {"accuracy": row.correct_count / row.total, "total": row.total}
-      rows.append(settings | {"evaluator": kind} | numbers)
-  notes = [note.text for note in run.notes]
-  notes += [f"corrupted images: {name}" for name in images if name]
+    settings, kind = row.settings, row.evaluator
+    if settings.keys() >= ATTACK and kind != "attack_check":
+      settings = {name: settings[name] for name in ATTACK}
+      kind = "adversarial" if settings["epsilon"] else None
+    if kind in ("clean", "adversarial", "corruption"):
+      accuracy = row.correct_count / row.total
+      rows.append({**settings} | _row(kind, accuracy, total=row.total))
+    if kind == "corruption":
+      notes[f"corrupted images: {settings['images']}"] = None
   about = run.about
   return Reference(
     about["name"],
@@ -352,35 +348,19 @@ def _of_folder(path: pathlib.Path, names: Mapping[str, str]) -> str | None:
   return _named(folder.name, names) or _named(folder.parent.name, names)
 
 
-def _clean(accuracy: Any) -> dict[str, Any]:
-  return {"evaluator": "clean", "accuracy": accuracy}
-
-
-def _attack(
-  epsilon: Any, attack: str, norm: str, accuracy: Any
-) -> dict[str, Any]:
-  settings = {"attack": attack, "norm": norm, "epsilon": epsilon}
-  return {"evaluator": "adversarial", "accuracy": accuracy} | settings
-
-
-def _mean(corruption: str, accuracy: Any) -> dict[str, Any]:
-  return {
-    "evaluator": "corruption",
-    "corruption": corruption,
-    "accuracy": accuracy,
-  }
+def _row(evaluator: str, accuracy: Any, **settings: Any) -> dict[str, Any]:
+  return {"evaluator": evaluator, "accuracy": accuracy} | settings
 
 
 def _cell(corruption: str, severity: Any, accuracy: Any) -> dict[str, Any]:
   if corruption not in NAMES:
     names = ", ".join(NAMES)
-    raise ValueError(
-      f"unknown corruption {corruption!r:.60}: there are {names}"
-    )
+    raise ValueError(f"unknown corruption {corruption!r:.60}: choose {names}")
   level = _number(severity)
   if level not in SEVERITIES:
     raise ValueError(f"severity {severity!s:.60} of {corruption} is not 1 to 5")
-  return _mean(corruption, _number(accuracy)) | {"severity": int(level)}
+  cell = {"corruption": corruption, "severity": int(level)}
+  return _row("corruption", _number(accuracy), **cell)
 
 
 def _author(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> Reference:
@@ -397,15 +377,17 @@ def _author(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> Reference:
 
 def _author_metrics(path: pathlib.Path, tree: dict[str, Any]) -> Reference:
   sweep = tree.get("pgd_adversarial_accuracy_by_epsilon", {})
-  rows = [_clean(tree["clean_accuracy"])]
+  rows = [_row("clean", tree["clean_accuracy"])]
   rows += [_author_attack(*row) for row in sweep.items()]
   if "cifar10c_mean_accuracy" in tree:
-    rows.append(_mean("mean of 19", tree["cifar10c_mean_accuracy"]))
+    mean = tree["cifar10c_mean_accuracy"]
+    rows.append(_row("corruption", mean, corruption="mean of 19"))
   return _author(path, rows)
 
 
 def _author_attack(epsilon: Any, accuracy: Any) -> dict[str, Any]:
-  return _attack(_number(epsilon), "PGD-10", "l2", _number(accuracy))
+  attack = {"epsilon": _number(epsilon), "attack": "PGD-10", "norm": "l2"}
+  return _row("adversarial", _number(accuracy), **attack)
 
 
 def _author_folder(folder: pathlib.Path) -> Reference:
@@ -419,26 +401,23 @@ def _author_folder(folder: pathlib.Path) -> Reference:
       "file"
     )
   rows = pd.concat([part.rows for part in parts], ignore_index=True)
+  cells = rows.accuracy[rows.severity.notna()]
   # The mean of however many cells there are, which the table shows anyway.
-  mean = rows.accuracy[rows.severity.notna()].mean()
-  rows = rows.assign(
-    other=rows.groupby(SETTINGS, dropna=False).accuracy.transform("first")
-  )
-  is_mean = rows.corruption.isin(MEANS) & (mean == mean)
-  rows.loc[is_mean, "other"] = mean
-  for row in rows.to_dict("records"):
-    if abs(row["accuracy"] - row["other"]) > AGREEMENT:
+  is_mean = rows.corruption.isin(MEANS) & bool(len(cells))
+  others = rows.groupby(SETTINGS, dropna=False).accuracy.transform("first")
+  others = others.mask(is_mean, cells.mean())
+  for row, other in zip(rows.to_dict("records"), others, strict=True):
+    if abs(row["accuracy"] - other) > AGREEMENT:
       raise ValueError(
         f"the files in {str(folder)!r} are of different evaluations: "
-        f"{label(row)} is {row['accuracy']:.6g} in one, {row['other']:.6g} in "
-        "another"
+        f"{label(row)} is {row['accuracy']:.6g} in one, {other:.6g} in another"
       )
   names = ", ".join(pathlib.Path(part.source).name for part in parts)
   return dataclasses.replace(
     parts[0],
     name=folder.name,
     source=f"{folder}: {names}",
-    rows=rows[~is_mean].drop_duplicates(SETTINGS)[COLUMNS],
+    rows=rows[~is_mean].drop_duplicates(SETTINGS),
   )
 
 
@@ -462,13 +441,14 @@ def _robustbench_table(
 
 
 def _robustbench_model(path: pathlib.Path, tree: dict[str, Any]) -> Reference:
-  rows = [_clean(_percent(tree, "clean_acc"))]
+  rows = [_row("clean", _percent(tree, "clean_acc"))]
   if "autoattack_acc" in tree:
-    epsilon, norm = _robustbench_epsilon(path, tree["eps"])
+    attack = _robustbench_attack(path, tree["eps"])
     accuracy = _percent(tree, "autoattack_acc")
-    rows.append(_attack(epsilon, "AutoAttack", norm, accuracy))
+    rows.append(_row("adversarial", accuracy, **attack))
   if "corruptions_acc" in tree:
-    rows.append(_mean("mean of 15", _percent(tree, "corruptions_acc")))
+    accuracy = _percent(tree, "corruptions_acc")
+    rows.append(_row("corruption", accuracy, corruption="mean of 15"))
   data, notes = _robustbench_data(path, tree.get("dataset"))
   extra = str(tree["additional_data"]).lower()
   if extra not in ("true", "false"):
@@ -496,7 +476,7 @@ def _percent(tree: dict[str, Any], name: str) -> float:
   return value / 100
 
 
-def _robustbench_epsilon(path: pathlib.Path, value: Any) -> tuple[float, str]:
+def _robustbench_attack(path: pathlib.Path, value: Any) -> dict[str, Any]:
   """Size and norm of the attack, which the file's folder tells."""
   norm = _of_folder(path, NORMS)
   if norm is None:
@@ -504,10 +484,9 @@ def _robustbench_epsilon(path: pathlib.Path, value: Any) -> tuple[float, str]:
       "it does not say in which norm its eps is: put it into a folder named "
       "L2 or Linf"
     )
-  parts = str(value).split("/")
+  over, slash, under = str(value).partition("/")
   try:
-    over, under = map(float, parts if len(parts) > 1 else [*parts, 1])
-    epsilon = over / under
+    epsilon = float(over) / (float(under) if slash else 1)
   except (ValueError, ZeroDivisionError):
     epsilon = -1
   # No pixel changes by more than 1: an 8 there may be 8/255.
@@ -516,7 +495,7 @@ def _robustbench_epsilon(path: pathlib.Path, value: Any) -> tuple[float, str]:
       f"eps is {value!r:.60} in the {norm} norm of pixels in [0, 1]: give a "
       "number such as 0.5, or 8/255 for 8 grey levels"
     )
-  return epsilon, norm
+  return {"attack": "AutoAttack", "norm": norm, "epsilon": epsilon}
 
 
 def _robustbench_data(
@@ -534,24 +513,23 @@ def _robustbench_data(
 
 
 def _published(path: pathlib.Path, tree: dict[str, Any]) -> Reference:
-  source, notes = tree["source"], tree["notes"]
+  notes = tree["notes"]
+  notes = [notes] if isinstance(notes, str) else notes
+  where = "" if path.parent == PUBLISHED else f"{path}: "
   return Reference(
     path.stem,
-    source if path.parent == PUBLISHED else f"{path}: {source}",
+    where + tree["source"],
     frame(_published_rows(tree), tree["images"]),
     tree["model"],
     tree["data"],
     rounding=tree["rounding"],
-    notes=(
-      tree["description"],
-      *([notes] if isinstance(notes, str) else notes),
-    ),
+    notes=(tree["description"], *notes),
   )
 
 
 def _published_rows(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
   if "clean" in tree:
-    yield _clean(tree["clean"])
+    yield _row("clean", tree["clean"])
   for sweep in tree.get("adversarial", []):
     name, norm = sweep["attack"], sweep["norm"]
     if not isinstance(name, str) or norm not in NORMS:
@@ -560,9 +538,11 @@ def _published_rows(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
         f"{' or '.join(NORMS)}"
       )
     for epsilon, accuracy in sweep["by_epsilon"]:
-      yield _attack(epsilon, name, norm, accuracy)
+      attack = {"attack": name, "norm": norm, "epsilon": epsilon}
+      yield _row("adversarial", accuracy, **attack)
   for name, accuracies in tree.get("corruption", {}).items():
     for cell in zip(SEVERITIES, accuracies, strict=True):
       yield _cell(name, *cell)
   if "corruption_mean" in tree:
-    yield _mean("mean of 15", tree["corruption_mean"])
+    mean = tree["corruption_mean"]
+    yield _row("corruption", mean, corruption="mean of 15")

@@ -11,7 +11,7 @@ import pytest
 from ram_jax.contracts import Row
 from ram_jax.corruptions import CORRUPTIONS
 from ram_jax.evaluation import fourier
-from ram_jax.report import claims, statistics
+from ram_jax.report import claims, pairs, statistics
 from ram_jax.runs import results
 
 NAMES = tuple(CORRUPTIONS)
@@ -318,7 +318,15 @@ def test_two_sets_of_corrupted_images_are_not_mixed(make):
     both.append(results.load(run.folder))
   found = row(both, "more_than_standard")
   assert found["verdict"] == "not evaluated"
-  assert found["lacking"] == "one set of corrupted images: C, D"
+  assert found["lacking"] == "one 'images', not C, D"
+
+
+def test_waves_of_two_norms_are_not_mixed(make):
+  errors = [*waves(1, 2, 3), *waves(1, 2, 3, norm=2.0)]
+  shown = [make(method, errors=errors) for method in ("augmix", "standard")]
+  found = row(shown, "augmix_frequencies")
+  assert found["verdict"] == "not evaluated"
+  assert found["lacking"] == "one 'wave_norm', not 2.0, 4.0"
 
 
 def test_a_part_of_the_corruptions_can_refuse_but_not_confirm_all(make):
@@ -424,5 +432,5 @@ def test_bands_are_those_of_a_small_map():
     else row
     for row in waves(1, 4, 9, size=4, total=10)
   ]
-  found = claims.band_accuracies(found)
+  found = pairs.band_accuracies(found)
   assert found == pytest.approx({"low": 0.9, "middle": 0.6, "high": 2 / 11})

@@ -393,7 +393,7 @@ def test_a_run_is_a_reference(make_run, corruption):
     (CORRUPTIONS + "snow,1,-0.1", r"-0.1, not in \[0, 1\]$"),
     (CORRUPTIONS + "snow,1,nan", r"nan, not in \[0, 1\]$"),
     (CORRUPTIONS + "snow,1,high", "'high' is no number"),
-    (CORRUPTIONS + "rain,1,0.5", "unknown corruption 'rain'.* fog,"),
+    (CORRUPTIONS + "rain,1,0.5", "unknown corruption 'rain': .* fog,"),
     (CORRUPTIONS + "snow,6,0.5", "severity 6 of snow is not 1 to 5"),
     (CORRUPTIONS + "snow,1", "row 4 has 2 cells where the first has 3"),
     (CORRUPTIONS + "fog,2,0.4", "fog, severity 2 is given twice"),
