@@ -115,7 +115,7 @@ def test_the_report_is_imported_by_main_alone(path):
   """And it reads runs from their files: nothing in it computes."""
   there = {n.split(".")[1] for n in imported(tree(path)) if "ram_jax." in n}
   if place(path) == "report":
-    assert there <= {"report", "runs", "data"}
+    assert there <= {"report", "runs", "contracts", "corruptions"}
   else:
     assert "report" not in there
 

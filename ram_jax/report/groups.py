@@ -109,10 +109,10 @@ def labels(members: Sequence[Sequence[Run]]) -> tuple[str, ...]:
   for runs in members:
     label = runs[0].about["label"]
     same = [other for other in members if other[0].about["label"] == label]
-    for extra in (_seeds, _name, _folder) if len(same) > 1 else (_count,):
-      if len(set(map(extra, same))) == len(same):
+    for part in ("seed", "name", "folder") if len(same) > 1 else ("",):
+      if len({_extra(other, part) for other in same}) == len(same):
         break
-    text = extra(runs)
+    text = _extra(runs, part)
     result.append(f"{label} ({text})" if text else label)
   return tuple(result)
 
@@ -251,20 +251,13 @@ def _key(run: Run) -> str:
   return json.dumps([about, run.head.get("data"), config], sort_keys=True)
 
 
-def _count(runs: Sequence[Run]) -> str:
-  return f"{len(runs)} seeds" if len(runs) > 1 else ""
-
-
-def _seeds(runs: Sequence[Run]) -> str:
-  return _count(runs) or f"seed {runs[0].about['seed']}"
-
-
-def _name(runs: Sequence[Run]) -> str:
-  return ", ".join(filter(None, (runs[0].about["name"], _count(runs))))
-
-
-def _folder(runs: Sequence[Run]) -> str:
-  return ", ".join(filter(None, (str(runs[0].folder), _count(runs))))
+def _extra(runs: Sequence[Run], part: str) -> str:
+  """What is in the parentheses of a label."""
+  count = f"{len(runs)} seeds" if len(runs) > 1 else ""
+  about, folder = runs[0].about, runs[0].folder
+  texts = {"name": about["name"], "folder": str(folder), "": ""}
+  texts["seed"] = "" if count else f"seed {about['seed']}"
+  return ", ".join(filter(None, (texts[part], count)))
 
 
 Origin = tuple[tuple[str, Any], ...]

@@ -107,8 +107,7 @@ def write_report(
   texts = [*(part.markdown() for part in parts), f"Made by `{line(made)}`\n"]
   paths = [folder / "summary.md", folder / "report.html"]
   for path, content in zip(paths, ("\n\n".join(texts), page), strict=True):
-    # JSON may hold halves of letters, which have no bytes.
-    path.write_text(content, encoding="utf-8", errors="backslashreplace")
+    path.write_text(content, encoding="utf-8")
   return paths + [figure.path for figure in figures.values()]
 
 

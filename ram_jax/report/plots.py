@@ -22,12 +22,9 @@ from ram_jax.runs.results import Run
 
 # The paper's Figure 1: one corruption of each category.
 EXAMPLES = ("gaussian_noise", "glass_blur", "fog", "jpeg_compression")
-# Key in metrics.jsonl, title, factor to the shown unit.
-CURVES = (
-  ("loss", "training loss", 1.0),
-  ("accuracy", "training accuracy (%)", 100.0),
-  ("adversarial_accuracy", "training adversarial accuracy (%)", 100.0),
-)
+# Key in metrics.jsonl, title, factor to the shown unit; on training images.
+CURVES = (("loss", "training loss", 1.0), ("accuracy", "accuracy (%)", 100.0))
+CURVES += (("adversarial_accuracy", "adversarial accuracy (%)", 100.0),)
 # More points than these hide the trend in the noise of single batches.
 CURVE_POINTS = 100
 
@@ -194,19 +191,14 @@ def draw_images(
   Raises:
     ValueError: no rows, or another shape or type.
   """
-  shapes = sorted({images.shape for _, images in rows})
-  if (
-    len(shapes) != 1
-    or len(shapes[0]) != 4
-    or 0 in shapes[0]
-    or shapes[0][3] not in (1, 3)
-    or any(images.dtype != np.uint8 for _, images in rows)
-  ):
+  shapes = {x.shape if x.dtype == np.uint8 else () for _, x in rows}
+  shape = shapes.pop() if len(shapes) == 1 else ()
+  if len(shape) != 4 or 0 in shape or shape[3] not in (1, 3):
     raise ValueError(
-      f"images of shapes {shapes} are no grid: give uint8 [N,H,W,C] with 1 or "
-      "3 channels, the same for each row"
+      "these images are no grid: give uint8 [N,H,W,C] with 1 or 3 channels, of "
+      "the same shape in each row"
     )
-  count, height, width, _ = shapes[0]
+  count, height, width, _ = shape
   edge = ((0, 0), (1, 1), (1, 1), (0, 0))  # a white pixel around each image
   lines = [
     np.concatenate(np.pad(images, edge, constant_values=255), axis=1)
@@ -300,25 +292,13 @@ def _fourier_map(rows: pd.DataFrame) -> np.ndarray:
 
 def _training_curve(group: Group, key: str) -> dict[float, Estimate]:
   """A quantity by epoch, over the epochs that all seeds have logged."""
-  curves = [
-    {row["epoch"]: row[key] for row in run.metrics if key in row}
-    for run in group.runs
-  ]
-  curves = [curve for curve in curves if curve]
-  if not curves:
+  logs = [pd.DataFrame(run.metrics) for run in group.runs if run.metrics]
+  logs = [log.dropna(subset=key) for log in logs if key in log]
+  if not logs:
     return {}
-  epochs = [e for e in curves[0] if all(e in curve for curve in curves)]
-  values = np.array([_averaged([c[e] for e in epochs]) for c in curves])
-  return {
-    place: grouping.over_seeds(list(v))
-    for place, v in zip(_averaged(epochs), values.T, strict=True)
-  }
-
-
-def _averaged(values: Sequence[float]) -> np.ndarray:
-  """Means of neighbors, so that at most CURVE_POINTS points remain."""
-  values = np.asarray(values, dtype=np.float64)
-  size = -(-len(values) // CURVE_POINTS) or 1
-  return np.array(
-    [values[i : i + size].mean() for i in range(0, len(values), size)]
-  )
+  columns = [log.groupby("epoch")[key].last() for log in logs]
+  table = pd.concat(columns, axis=1, join="inner").reset_index()
+  # Means of neighbors, so that at most CURVE_POINTS points remain.
+  size = -(-len(table) // CURVE_POINTS) or 1
+  means = table.groupby(table.index // size).mean().to_numpy().tolist()
+  return {epoch: grouping.over_seeds(values) for epoch, *values in means}

@@ -102,12 +102,9 @@ def title(groups: Sequence[Group]) -> str:
 
 def lead(groups: Sequence[Group]) -> str:
   """What was run, in a sentence: everything that is equal for all runs."""
-  first, *others = [facts(group) for group in groups]
-  shared = [
-    value
-    for name, value in first.items()
-    if name != "test set" and all(row.get(name, value) == value for row in others)
-  ]
+  known = pd.DataFrame([facts(group) for group in groups])
+  shared = known.drop(columns="test set", errors="ignore").bfill().iloc[0]
+  shared = shared[known.nunique() == 1]
   count = sum(len(group.runs) for group in groups)
   return f"ram_jax, {count} run{'s' * (count > 1)}: {', '.join(shared)}."
 

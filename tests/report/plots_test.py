@@ -278,6 +278,10 @@ def test_images_are_drawn_in_order(channels):
     (("a", np.zeros((4, 4, 3), np.uint8)),),
     (("a", np.zeros((1, 4, 4, 2), np.uint8)),),
     (("a", np.zeros((1, 4, 4, 3))),),
+    (
+      ("a", np.zeros((1, 4, 4, 3), np.uint8)),
+      ("b", np.zeros((1, 4, 4, 3))),
+    ),
     (("a", np.zeros((0, 4, 4, 3), np.uint8)),),
   ],
 )
