@@ -33,6 +33,11 @@ INTERVALS = (
   "several, else Wilson's over test images, which do not cover the choice of "
   "seed; of a mean over corruptions of one run none, as the same images recur."
 )
+ERRORS = "mCE: mean corruption error over the benchmark's 15, not normalized"
+RELATIVE = (
+  "relative mCE: for each of the 15 the sum of errors over severities, in % of "
+  "that of the baseline, and the mean of these"
+)
 # A table before it is one: name, cells, whether smaller is better.
 Columns = list[tuple[str, Sequence[str], bool | None]]
 
@@ -180,16 +185,21 @@ def corruptions(
   found = rows.groupby("corruption", sort=False)["severity"].unique()
   each = [name for name in kinds if name in found]
   each += [name for name in found.index if name not in kinds]
-  single = [(n, kinds.get(n, "other"), (n,), SEVERITIES) for n in each]
-  levels = [(n, str(s), (n,), (s,)) for n in each for s in sorted(found[n])]
+  single = [(n, kinds.get(n, "other"), {"names": (n,)}) for n in each]
   means = [
-    (kind, str(len(names)), names, SEVERITIES)
+    (kind, str(len(names)), {"names": names})
     for kind, names in (MEANS | CATEGORIES).items()
+  ]
+  means.append(("mCE", "15", {"names": BENCHMARK, "column": "error"}))
+  levels = [
+    (name, str(level), {"names": (name,), "levels": (level,)})
+    for name in each
+    for level in sorted(found[name])
   ]
   table = functools.partial(_corruption_table, shown, bases)
   return {
     "Each corruption": table("corruption", "category", single),
-    "Categories of corruptions and mCE": _with_errors(
+    "Categories of corruptions and mCE": _with_relative_errors(
       table("mean over", "corruptions", means), shown, bases
     ),
     "Each corruption and severity": table("corruption", "severity", levels),
@@ -367,43 +377,36 @@ def _corruption_table(
   bases: Mapping[str, Series],
   first: str,
   second: str,
-  sets: Iterable[tuple[str, str, Sequence[str], Sequence[int]]],
+  sets: Iterable[tuple[str, str, Mapping[str, Any]]],
 ) -> Table:
-  """A row for each (name, place, corruptions, severities)."""
-  rows = []
-  for name, place, names, levels in sets:
+  """A row for each (name, place, options of `_cell`)."""
+  rows, best = [], set()
+  for name, place, options in sets:
     cells = []
     for s in shown:
       base = bases.get(s.variant)
       other = base.rows if base and base is not s else None
-      cells.append(_cell(s.group, s.rows, names, levels=levels, base=other))
+      cells.append(_cell(s.group, s.rows, base=other, **options))
+    smaller = options.get("column") == "error"
+    best |= {(len(rows), j + 2) for j in _best(cells, smaller)}
     rows.append((name.replace("_", " "), place, *cells))
-  best = {(i, j + 2) for i, row in enumerate(rows) for j in _best(row[2:])}
-  notes = [INTERVALS]
+  lines = [INTERVALS]
   if bases:
     label = next(iter(bases.values())).group.label
-    notes.append(f"with a sign: difference to {label} in points")
+    lines.append(f"with a sign: difference to {label} in points")
   header = (first, second, *(s.label for s in shown))
-  return Table(header, tuple(rows), tuple(notes), best=frozenset(best))
+  return Table(header, tuple(rows), tuple(lines), best=frozenset(best))
 
 
-def _with_errors(
+def _with_relative_errors(
   table: Table, shown: Sequence[Series], bases: Mapping[str, Series]
 ) -> Table:
-  """Adds mean corruption errors, and those relative to a baseline."""
-  errors = [_cell(s.group, s.rows, BENCHMARK, column="error") for s in shown]
-  rows = [("mCE", "15", *errors)]
-  notes = ["mCE: mean corruption error over the benchmark's 15, not normalized"]
+  rows, lines = table.rows, [*table.footnotes, ERRORS]
   if bases:
     cells = [_relative(s, bases.get(s.variant)) for s in shown]
-    rows.append(("relative mCE", "15", *cells))
-    notes.append(
-      "relative mCE: for each of the 15 the sum of errors over severities, in "
-      "% of that of the baseline, and the mean of these"
-    )
-  return dataclasses.replace(
-    table, rows=(*table.rows, *rows), footnotes=(*table.footnotes, *notes)
-  )
+    rows += (("relative mCE", "15", *cells),)
+    lines.append(RELATIVE)
+  return dataclasses.replace(table, rows=rows, footnotes=tuple(lines))
 
 
 def _by_variant(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
