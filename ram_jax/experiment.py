@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from ram_jax import memory, plugins
 from ram_jax.attacks import sizes
+from ram_jax.contracts import Note, Source
 from ram_jax.data import pipeline, sanity
 from ram_jax.evaluation import loop as evaluation_loop
 from ram_jax.interop import names, normalization, weights
@@ -140,17 +141,17 @@ class Experiment:
     test: test images and labels, as many as `config.evaluate.images` asks for.
     data: data.json: `train` and `test`, size and fingerprint each, as far as
       they are known, and `notes`.
-    notes: what a reader must know of data and attacks, one sentence each.
+    notes: what a reader must know of data and attacks.
     stop: knows whether a signal came; set by `lock`.
   """
 
   config: ConfigDict
   folder: pathlib.Path
-  source: Any
+  source: Source
   train: Split | None
   test: Split
   data: dict[str, Any]
-  notes: tuple[str, ...]
+  notes: tuple[Note, ...]
   _stack: contextlib.ExitStack
   stop: signals.Stop = dataclasses.field(default_factory=signals.Stop)
 
@@ -222,14 +223,14 @@ def prepare(
       splits.get("train"),
       test,
       saved | found | {"notes": about_train},
-      (*noted, *warnings),
+      (*map(Note, noted), *(Note(text, "warning") for text in warnings)),
       stack,
     )
 
 
 def train_and_evaluate(
   config: ConfigDict, workdir: str | pathlib.Path
-) -> dict[str, Any]:
+) -> results_lib.Run:
   """Trains a run to its end and evaluates it.
 
   A workdir that holds part of the same run resumes from its last checkpoint,
@@ -241,7 +242,7 @@ def train_and_evaluate(
     workdir: the run's folder; made if missing.
 
   Returns:
-    What results.json holds.
+    The evaluated run.
 
   Raises:
     ValueError: for what no run can be made from, before any step.
@@ -257,13 +258,13 @@ def train_and_evaluate(
     )
   config, file = with_initial_weights(config)
   folder = pathlib.Path(workdir)
-  results = run_folder.finished(config, folder)
+  finished = run_folder.finished(config, folder)
   # A finished run is shown from a folder that cannot be written, too.
-  if not results or os.access(folder, os.W_OK):
+  if not finished or os.access(folder, os.W_OK):
     run_folder.check(config, folder)
-  if results:
+  if finished:
     announce(f"{folder} is finished (--mode=evaluate evaluates it again)")
-    return results
+    return finished
   with prepare(config, folder, train=True) as run:
     evaluation = evaluation_loop.build(config, run.source, run.test, run.notes)
     training, data = build_training(config, run.source, run.train, file)
@@ -296,7 +297,7 @@ def with_initial_weights(
 
 
 def build_training(
-  config: ConfigDict, source: Any, train: Split, file: Weights | None
+  config: ConfigDict, source: Source, train: Split, file: Weights | None
 ) -> tuple[training_loop.Training, dict[str, np.ndarray]]:
   """Builds a training that starts from a file's weights or from random ones.
 
@@ -322,7 +323,7 @@ def build_training(
 
 def evaluate_run(
   config: ConfigDict, workdir: str | pathlib.Path
-) -> dict[str, Any]:
+) -> results_lib.Run:
   """Evaluates a trained run (again), without its training images.
 
   Only the statistics of a user's own arrays need them, where the config has no
@@ -333,7 +334,7 @@ def evaluate_run(
     workdir: the run's folder.
 
   Returns:
-    What results.json holds.
+    The evaluated run.
 
   Raises:
     FileNotFoundError: if the folder holds no run or no checkpoint.
@@ -359,7 +360,7 @@ def evaluate_run(
 
 def evaluate_weights(
   config: ConfigDict, workdir: str | pathlib.Path
-) -> dict[str, Any]:
+) -> results_lib.Run:
   """Evaluates the weights of a file as those of a run are evaluated.
 
   Args:
@@ -367,7 +368,7 @@ def evaluate_weights(
     workdir: folder of the results; made if missing.
 
   Returns:
-    What results.json holds.
+    The evaluated run.
 
   Raises:
     FileNotFoundError: if there is no such file.

@@ -159,7 +159,7 @@ def differences(
   ]
 
 
-def finished(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
+def finished(config: ConfigDict, folder: pathlib.Path) -> runs.Run | None:
   """The results of a run that has nothing left to do.
 
   Args:
@@ -167,25 +167,24 @@ def finished(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
     folder: the run's folder; it may be missing.
 
   Returns:
-    What results.json holds, if it is of the last step and evaluated as `config`
-    asks.
+    The run, if its results are of the last step and evaluated as `config` asks.
   """
   if (folder / PARTS).exists():
     return None
   try:
-    results = runs.load(folder).results
-    size, step = results["data"]["train"]["size"], results["run"]["step"]
-    measured = results["config"]
+    run = runs.load(folder)
+    size, step = run.head["data"]["train"]["size"], run.about["step"]
+    evaluated = run.head["config"]
   except (FileNotFoundError, ValueError, KeyError):
     return None  # missing or damaged results are evaluated again
   train = config.train
   last = pipeline.steps_per_epoch(size, train.batch_size) * train.epochs
-  if step != last or differences(measured, config):
+  if step != last or differences(evaluated, config):
     return None
   checkpoints = Checkpoints(folder / "checkpoints")
   latest = checkpoints.latest_step()
   checkpoints.close()
-  return results if latest == last else None
+  return run if latest == last else None
 
 
 def read(folder: pathlib.Path) -> dict[str, Any]:
