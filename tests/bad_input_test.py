@@ -24,11 +24,7 @@ from ram_jax.data import cifar_c, manifest
 from ram_jax.evaluation import loop as evaluate
 from ram_jax.report import (
   comparison,
-  configurations,
-  corruption_tables,
-  entries,
   reference_files,
-  tables,
 )
 from ram_jax.runs import results as runs
 from ram_jax.training import loop as train
@@ -681,7 +677,7 @@ def test_photograph_without_end(data, tmp_path):
 
 # A results.json with every part; one part after another is made wrong.
 RESULTS = {
-  "schema": 1,
+  "schema": 2,
   "run": {"name": "x-0", "method": "augmix", "label": "X", "model": "M"}
   | {"data_label": "D", "seed": 0, "step": 4, "epochs": 1},
   "config": {"seed": 0, "train": {"epochs": 1}},
@@ -691,21 +687,25 @@ RESULTS = {
     "train": {"size": 4, "fingerprint": "sha256:1"},
     "test": {"size": 2, "fingerprint": "sha256:0"},
   },
-  "clean": {"correct": 1, "total": 2, "calibration": {"rms": 0.1}},
-  "adversarial": {
-    "attack": {"name": "PGD-1", "norm": "l2", "steps": 1},
-    "by_epsilon": [{"epsilon": 1.0, "correct": 1, "total": 2}],
-  },
-  "corruption": {
-    "label": "c",
-    "by_corruption": [
-      {"corruption": "fog", "severity": 1, "correct": 1, "total": 2}
-    ],
-    "missing": {"frost": "why"},
-  },
-  "fourier": {"norm": 4.0, "total": 2, "wrong": [[1, 0], [0, 1]]},
-  "notes": ["n"],
   "timing": {"train_seconds": 1.0, "evaluate_seconds": 1.0},
+  "notes": [{"text": "n", "level": "info"}],
+  "rows": [
+    {"total": 2, "correct": 1} | row
+    for row in (
+      {"evaluator": "clean", "settings": {}, "values": {"rms": 0.1}},
+      {
+        "evaluator": "adversarial",
+        "settings": {"attack": "PGD-1", "norm": "l2", "epsilon": 1.0},
+        "values": {},
+      },
+      {
+        "evaluator": "corruption",
+        "settings": {"corruption": "fog", "severity": 1, "images": "c"},
+        "values": {},
+      },
+      {"evaluator": "fourier", "settings": {"y": 0, "x": 1}, "values": {}},
+    )
+  ],
 }
 OTHERS = (None, "x", -1, True, [], {}, [1], {"a": 1})
 
@@ -742,16 +742,12 @@ def test_results_are_refused_or_shown(tmp_path, place):
     except ValueError as error:
       assert "results.json" in str(error) and "\n" not in str(error)
       continue
-    tables.summary([run]).markdown()
-    configurations.origins([run]).markdown()
-    configurations.complete(run)
-    corruption_tables.by_corruption([run])
-    entries.of_run(run)
+    runs.frame([run])
 
 
 def test_results_through_the_command(tmp_path):
   (tmp_path / "results.json").write_text(json.dumps(RESULTS | {"notes": [3]}))
-  words = "notes hold what is no text: 3"
+  words = "notes have what is not a note: 3"
   refuses(words, "--mode=report", f"--runs={tmp_path}")
   refuses(words, "--mode=compare", f"--workdir={tmp_path}", "--reference=x")
 

@@ -12,6 +12,7 @@ import pytest
 from configs import standard
 from ram_jax import corrupt, parallel, plugins
 from ram_jax.data import cifar_c, generated, manifest
+from tests import found
 
 SIZE = 6
 NAMES = ("gaussian_noise", "frost", "fog")
@@ -108,11 +109,12 @@ def test_a_written_set_measures_as_one_made_on_the_fly(config, out):
     spec = config.evaluators.corruption.to_dict() | fields
     evaluator = plugins.build("evaluator", spec, batch_size=4)
     evaluator.check(*data(config))
-    results.append(evaluator.run(model, *data(config), jax.random.key(0)))
+    run, pictures = found.collect(evaluator, model, *data(config))
+    rows = [(r.settings, r.correct, r.values) for r in run.rows]
+    results.append((rows, pictures, run.notes))
   np.testing.assert_equal(*results)
-  rows = results[0]["by_corruption"]
   assert len(rows) == 15
-  assert 0 < sum(row["correct"].sum() for row in rows) < 15 * SIZE
+  assert 0 < sum(correct.sum() for _, correct, _ in rows) < 15 * SIZE
 
 
 def test_an_interrupted_set_is_gone_on_with(config, out, monkeypatch):

@@ -20,11 +20,14 @@ import pytest
 
 import main as program
 from ram_jax import command_line, experiment, flags, memory, plugins
+from ram_jax.contracts import Row
 from ram_jax.data import pipeline
 from ram_jax.evaluation import clean
 from ram_jax.evaluation import loop as evaluate
 from ram_jax.runs import folder as run_folder
+from ram_jax.runs import results as runs
 from ram_jax.training import loop as train
+from tests import found
 
 ROOT = pathlib.Path(program.__file__).resolve().parent
 # What errors list: a new file is on the list by itself.
@@ -296,16 +299,17 @@ def test_folders_of_other_runs(nothing_runs, config, copy, tmp_path):
 
 def test_trained_run_is_shown(trained):
   folder, out, err = trained
-  clean = results(folder)["clean"]
-  assert f" {100 * clean['correct'] / 32:.1f} (" in out and clean["total"] == 32
+  clean = found.row(runs.load(folder), "clean")
+  assert f" {100 * clean.correct_count / 32:.1f} (" in out
+  assert clean.total == 32
   assert f"Results: {folder / 'results.json'}" in out
   assert "train on 4 x cpu" in err and "step 4/4" in err
   assert (folder / "figures" / "training_curves.png").exists()
 
 
 def results(folder):
-  found = json.loads((folder / "results.json").read_text())
-  return {k: v for k, v in found.items() if k != "timing"}
+  tree = json.loads((folder / "results.json").read_text())
+  return {k: v for k, v in tree.items() if k != "timing"}
 
 
 ATTACKED = """
@@ -322,9 +326,9 @@ def get_config():
 
 def test_warnings_are_printed_and_noted(data, monkeypatch, tmp_path):
   state = types.SimpleNamespace(step=4, params={}, batch_stats={})
-  measured = {"correct": np.ones(32, bool), "total": 32}
+  row = Row("clean", {}, 32, 32)
   monkeypatch.setattr(train, "fit", lambda *args: state)
-  monkeypatch.setattr(clean.Evaluator, "run", lambda *args: measured)
+  monkeypatch.setattr(clean.Evaluator, "results", lambda *args: [row])
   with np.load(data) as good:
     arrays = dict(good)
   for split in ("train", "test"):
@@ -347,9 +351,9 @@ def test_warnings_are_printed_and_noted(data, monkeypatch, tmp_path):
     "of 255: probably cast from [0, 1], which needs "
     "(images * 255).round().astype(numpy.uint8)"
   )
-  found = results(tmp_path / "run")
-  assert {large, dark} <= set(found["notes"])
-  assert found["config"]["method"]["attack"]["epsilon"] == 77 / 255
+  shown = runs.load(tmp_path / "run")
+  assert {large, dark} <= set(found.notes(shown, "warning"))
+  assert shown.head["config"]["method"]["attack"]["epsilon"] == 77 / 255
   shown = " ".join(out.split())
   for text in (large, dark):
     assert f"warning: {text}" in err and text in shown
@@ -387,7 +391,7 @@ def test_other_evaluation_measures_again(monkeypatch, config, copy):
   half = "--config.evaluate.images=16"
   code, _, err = run(config, f"--workdir={copy}", half)
   assert code == 0 and "finished" not in err
-  assert results(copy)["clean"]["total"] == 16
+  assert found.row(runs.load(copy), "clean").total == 16
   assert run(config, f"--workdir={copy}", half)[2].count("is finished") == 1
 
 
@@ -494,19 +498,15 @@ def test_corrupted_set_is_written_and_measured(config, copy, tmp_path):
     "--config.evaluators.fourier.images=8",
   )
   assert code == 0 and "contrast (2 of 2)" in err, err
-  assert "frost was not measured: it is not in" in " ".join(text.split())
-  measured = results(copy)
-  assert measured["corruption"]["seed"] == 0
-  assert measured["fourier"]["total"] == 8
-  rows = measured["corruption"]["by_corruption"]
-  saved = np.load(copy / "correct.npz")
-  counts = {"clean": measured["clean"]["correct"]} | {
-    f"corruption/{row['corruption']}/{row['severity']}": row["correct"]
-    for row in rows
-  }
-  assert len(rows) == 10 and set(saved.files) == set(counts)
-  for name, count in counts.items():
-    assert np.unpackbits(saved[name], count=32).sum() == count
+  assert "frost was not evaluated: it is not in" in " ".join(text.split())
+  shown = runs.load(copy)
+  assert {row.total for row in found.rows(shown, "fourier")} == {8}
+  rows = found.rows(shown, "corruption")
+  assert len(rows) == 10
+  assert all(row.settings["images"].endswith("seed 0") for row in rows)
+  correct = runs.read_correct(shown)
+  for row in (found.row(shown, "clean"), *rows):
+    assert correct[row.key].sum() == row.correct_count
   assert (copy / "figures" / "corruptions.png").exists()
   # Another test set is refused before anything is measured.
   np.save(out / "labels.npy", np.zeros(160, np.uint8))

@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import save_file
 
 from ram_jax import plugins
+from ram_jax.contracts import Row
 from ram_jax.interop import names
 from ram_jax.models import wide_resnet
 from tests.main_test import config, data, refuses, results, run  # noqa: F401
@@ -54,11 +55,11 @@ def evaluate(config, tmp_path, monkeypatch):  # noqa: F811
   """Evaluates a file's content; the numbers themselves are not computed."""
   models = []
 
-  def measure(self, model, images, *args):
+  def evaluated(self, model, images, *args):
     models.append(model)
-    return {"correct": np.ones(len(images), bool), "total": len(images)}
+    yield Row("clean", {}, len(images), len(images))
 
-  monkeypatch.setattr(plugins.load("evaluator", "clean"), "run", measure)
+  monkeypatch.setattr(plugins.load("evaluator", "clean"), "results", evaluated)
 
   def call(content, *flags, suffix=".pt"):
     path, folder = tmp_path / f"file{suffix}", tmp_path / f"run{len(models)}"
@@ -73,11 +74,13 @@ def evaluate(config, tmp_path, monkeypatch):  # noqa: F811
     recorded = found["config"]["normalization"]
     assert used == (tuple(recorded["mean"]), tuple(recorded["std"]))
     table = " ".join(out.split())
-    assert all(" ".join(note.split()) in table for note in found["notes"])
+    texts = [note["text"] for note in found["notes"]]
+    assert all(" ".join(text.split()) in table for text in texts)
     return types.SimpleNamespace(
       value=float(np.asarray(model.params["stem"]["kernel"])[0, 0, 0, 0]),
       used=used,
-      notes=found["notes"][1:-1],  # between the file's and the images' number
+      # Between the file's and the images' number.
+      notes=texts[1:-1],
     )
 
   return call

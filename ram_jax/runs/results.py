@@ -370,7 +370,7 @@ def _problems(results: dict[str, Any]) -> Iterator[str]:
     if key in holder and not isinstance(holder[key], kind):
       yield f"{name} is of the wrong kind: {holder[key]!r:.60}"
   for note in results["notes"]:
-    if not isinstance(note["text"], str) or set(note) != {"text", "level"}:
+    if not _is_note(note):
       yield f"notes have what is not a note: {note!r:.60}"
   seen = set()
   for row in results["rows"]:
@@ -407,6 +407,12 @@ def _row(row: dict[str, Any]) -> Row:
     row["correct"],
     values=row["values"],
   )
+
+
+def _is_note(note: Any) -> bool:
+  known = isinstance(note, dict) and set(note) == {"text", "level"}
+  levels = ("info", "warning")
+  return known and isinstance(note["text"], str) and note["level"] in levels
 
 
 def _is_finite(value: Any) -> bool:

@@ -8,7 +8,9 @@ import pytest
 
 from configs import augmix, robust_augmix
 from ram_jax import experiment
+from ram_jax.contracts import Row
 from ram_jax.runs import folder as run_folder
+from ram_jax.runs import results as runs
 from ram_jax.runs.checkpoint import Checkpoints
 
 SPLIT = {"size": 64, "fingerprint": "sha256:0"}
@@ -132,18 +134,16 @@ class Trained:
 
   def __init__(self, folder):
     self.folder, self.config = folder, owned(folder, config())
-    self.results = {
-      "schema": 1,
+    self.head = {
       "run": {"name": "x-0", "label": "X", "model": "M", "step": 4}
-      | {"data_label": "D", "seed": 0},
+      | {"method": "x", "data_label": "D", "seed": 0},
       "config": self.config.to_dict(),
       "data": {"train": {"size": 64}},
-      "clean": {"correct": 1, "total": 2},
     }
     self.write()
 
   def write(self):
-    run_folder.write_json(self.results, self.folder / "results.json")
+    runs.write(self.folder, self.head, [Row("clean", {}, 2, 1)])
 
   def save(self, *steps):
     checkpoints = Checkpoints(self.folder / "checkpoints")
@@ -164,7 +164,7 @@ def test_finished_run_is_known(trained, tmp_path):
   assert run_folder.finished(trained.config, trained.folder) is None
   trained.save(4)
   found = run_folder.finished(trained.config, trained.folder)
-  assert found["clean"] == {"correct": 1, "total": 2}
+  assert (found.rows[0].correct_count, found.rows[0].total) == (1, 2)
   other = experiment.resolve(config(evaluate__images=5))
   assert run_folder.finished(other, trained.folder) is None
 
@@ -173,11 +173,11 @@ def test_finished_run_is_known(trained, tmp_path):
 def test_unfinished_or_unknown_results_are_measured_again(trained, case):
   trained.save(4)
   if case == "partly":  # measured by --mode=evaluate while it was training
-    trained.results["run"]["step"] = 2
+    trained.head["run"]["step"] = 2
   elif case == "step":  # of a longer run, by the size of its data
-    trained.results["data"]["train"]["size"] = 80
+    trained.head["data"]["train"]["size"] = 80
   elif case == "foreign":
-    del trained.results["data"]
+    del trained.head["data"]
   trained.write()
   if case == "damaged":
     path = trained.folder / "results.json"
