@@ -597,7 +597,7 @@ def nested(depth=60):
       {"data": np.zeros((1, 3072), np.uint8), "labels": nested()},
       "holds lists",
     ),
-    (nested(), "a list holds lists"),
+    (nested(), "holds a list, expected a dictionary"),
     ({"data": Fraction(1, 2), "labels": [0]}, "asks for fractions.Fraction"),
     ({"data": b"x", "labels": [0]}, "data is bytes"),
     ({}, "lacks ['data', 'labels']"),
@@ -907,14 +907,16 @@ def test_manifest_is_refused_or_used(tmp_path, harm):
   }
   path = tmp_path / "manifest.json"
   path.write_text(json.dumps(tree))
-  cifar_c.CorruptedSource(folder=str(tmp_path)).check()  # good as it is
+  # The fingerprint is of the whole test set: the first images have another.
+  test = np.zeros((2, 8, 8, 3), np.uint8), np.zeros(2, np.int32)
+  cifar_c.CorruptedSource(folder=str(tmp_path)).check(*test)  # good as it is
   refused = 0
   for place in (p for p in places(tree) if harm in "/".join(map(str, p))):
     for other in changed(tree, place):
       path.write_text(json.dumps(other))
       try:
         source = cifar_c.CorruptedSource(folder=str(tmp_path))
-        source.check()
+        source.check(*test)
         source.load("fog", 1)
         assert isinstance(source.missing(), dict)
       except (ValueError, OSError):

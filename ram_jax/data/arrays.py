@@ -98,25 +98,23 @@ class Source:
 
   def _images(self, split: str) -> np.ndarray:
     key = f"{split}_images"
-    images = _read(self.path, key)
-    found = images.shape
+    images = found = _read(self.path, key)
     if images.ndim == 3:
       images = images[..., None]
     colour = images.ndim == 4 and images.shape[-1] in (1, 3)
     if images.dtype != np.uint8 or not colour or not images.size:
       raise ValueError(
-        f"{self.path}: {key} is {images.dtype} {list(found)}, expected"
+        f"{self.path}: {key} is {images.dtype} {list(found.shape)}, expected"
         f" uint8 [N, H, W, 3] or [N, H, W]: {_image_advice(images, split)}"
       )
     return np.broadcast_to(images, (*images.shape[:3], 3))  # not copied
 
   def _labels(self, split: str) -> np.ndarray:
     key = f"{split}_labels"
-    labels = _read(self.path, key)
+    labels, what = _read(self.path, key), f"{self.path}: {key}"
     if not labels.size:
-      raise ValueError(f"{self.path}: {key} is empty")
+      raise ValueError(f"{what} is empty")
     advice = _label_advice(labels, split)
-    what = f"{self.path}: {key}"
     return pipeline.as_labels(labels, len(labels), what, advice)
 
   @functools.cached_property
@@ -148,17 +146,17 @@ def _image_advice(images: np.ndarray, split: str) -> str:
     return f"are {split}_images and {split}_labels swapped?"
   if images.ndim != 4:
     return "reshape each image to [H, W, 3]"
-  stored = "images"
   _, second, third, last = images.shape
-  if last in (2, 4):
-    stored += f"[..., :{last - 1}]"  # without transparency
-  elif last not in (1, 3) and second in (1, 3):
-    stored += ".transpose(0, 2, 3, 1)"
-  elif last not in (1, 3) and third in (1, 3):
-    stored += ".transpose(3, 0, 1, 2)"
-  elif last not in (1, 3):
-    return "the last axis must have three colours or one"
-  return _pixel_advice(images[: pipeline.CHUNK], stored)
+  layouts = (
+    (last in (1, 3), ""),
+    (last in (2, 4), f"[..., :{last - 1}]"),  # without transparency
+    (second in (1, 3), ".transpose(0, 2, 3, 1)"),
+    (third in (1, 3), ".transpose(3, 0, 1, 2)"),
+  )
+  for fits, change in layouts:
+    if fits:
+      return _pixel_advice(images[: pipeline.CHUNK], f"images{change}")
+  return "the last axis must have three colours or one"
 
 
 def _pixel_advice(images: np.ndarray, stored: str) -> str:
@@ -174,21 +172,17 @@ def _pixel_advice(images: np.ndarray, stored: str) -> str:
       f"there are values from {low:.4g} to {high:.4g}, store pixels from 0 to "
       "255, as they were before any normalisation"
     )
-  if high <= 1:
-    stored = f"({stored} * 255)"
-  elif wide:
-    stored = f"({stored} / 257)"
-  if images.dtype.kind == "f" or wide:
-    stored += ".round()"
-  return f"store {stored}.astype(numpy.uint8)"
+  if wide or high <= 1:
+    stored = f"({stored} / 257)" if wide else f"({stored} * 255)"
+  rounded = ".round()" if wide or images.dtype.kind == "f" else ""
+  return f"store {stored}{rounded}.astype(numpy.uint8)"
 
 
 def _label_advice(labels: np.ndarray, split: str) -> str:
   """What to store in place of labels that are of no use as they are."""
-  stored = "labels"
+  kind, stored = labels.dtype.kind, "labels"
   if labels.ndim > 1 and labels.size == max(labels.shape):
     stored, labels = "labels.squeeze()", labels.ravel()
-  kind = labels.dtype.kind
   if kind in "US":
     return (
       "store each name's position in the sorted list of all names, the same "
@@ -200,12 +194,11 @@ def _label_advice(labels: np.ndarray, split: str) -> str:
     if kind in "biuf" and labels.min() >= 0 and np.allclose(labels.sum(1), 1):
       return "store labels.argmax(1)"
     return "store the number of one class for each image"
-  whole = kind == "f" and np.array_equal(labels, np.round(labels))
-  if kind == "b" or whole:
-    stored += ".astype(int)"
-  elif kind not in "iu" or stored == "labels":
-    return "store the numbers of the classes, from 0 on"
-  return f"store {stored}"
+  if kind == "b" or (kind == "f" and (labels == labels.round()).all()):
+    return f"store {stored}.astype(int)"
+  if kind in "iu" and stored != "labels":
+    return f"store {stored}"
+  return "store the numbers of the classes, from 0 on"
 
 
 def _read(name: str, key: str) -> np.ndarray:
@@ -220,22 +213,24 @@ def _read(name: str, key: str) -> np.ndarray:
     found = _found(path)
     if key in found:
       if path.is_dir():
-        mapped = np.load(path / f"{key}.npy", "r", allow_pickle=False)
-        return np.atleast_1d(mapped).view(np.ndarray)
-      with np.load(path, allow_pickle=False) as arrays:
-        return np.atleast_1d(arrays[key])
+        array = np.load(path / f"{key}.npy", "r", allow_pickle=False)
+      else:
+        with np.load(path, allow_pickle=False) as arrays:
+          array = arrays[key]
+      return np.atleast_1d(array).view(np.ndarray)
   # A damaged archive fails in any of several ways, an object array in another.
   except Exception as error:
+    why = (
+      f" ({error!r}): write plain arrays with numpy.savez, or with numpy.save"
+    )
+    why += " into a folder"
     if "allow_pickle" in str(error):
-      raise ValueError(
-        f"{path}: {key} cannot be read, as it is a pickle of Python objects, "
-        "which could run code: store numpy.stack(images), of images of one "
-        "size, and numpy.array(labels, int)"
-      ) from error
-    raise ValueError(
-      f"{path}: {key} cannot be read ({error!r}): write plain arrays with"
-      " numpy.savez, or with numpy.save into a folder"
-    ) from error
+      why = (
+        ", as it is a pickle of Python objects, which could run code: store "
+        "numpy.stack(images), of images of one size, and "
+        "numpy.array(labels, int)"
+      )
+    raise ValueError(f"{path}: {key} cannot be read{why}") from error
   raise ValueError(
     f"{path} lacks {key}: it must hold {', '.join(_KEYS)} and holds {found}: "
     "save the arrays under these names"
