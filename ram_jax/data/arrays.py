@@ -13,6 +13,17 @@ from ram_jax.data import pipeline, sanity
 # What unpacks to more than this, and to more than so many times its size in the
 # file, is no photograph: a few kilobytes can claim terabytes.
 _LARGE, _RATIO = 2**30, 200
+# How arrays of other types and layouts are converted.
+_IMAGE_ADVICE = (
+  "store images.transpose(0, 2, 3, 1) of [N, 3, H, W], images[..., :3] without "
+  "transparency, (images * 255).round().astype(numpy.uint8) of [0, 1], and "
+  "pixels as they were before any normalisation"
+)
+_LABEL_ADVICE = (
+  "store labels.squeeze() of [N, 1], labels.argmax(1) of one-hot labels, "
+  "labels.astype(int) of other types, and of names each one's position in "
+  "numpy.unique of all"
+)
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -104,18 +115,22 @@ class Source:
     colour = images.ndim == 4 and images.shape[-1] in (1, 3)
     if images.dtype != np.uint8 or not colour or not images.size:
       raise ValueError(
-        f"{self.path}: {key} is {images.dtype} {list(found.shape)}, expected"
-        f" uint8 [N, H, W, 3] or [N, H, W]: {_image_advice(images, split)}"
+        f"{self.path}: {key} is {_described(found)}, expected uint8 "
+        f"[N, H, W, 3] or [N, H, W], grey, from 0 to 255: {_IMAGE_ADVICE}"
       )
     return np.broadcast_to(images, (*images.shape[:3], 3))  # not copied
 
   def _labels(self, split: str) -> np.ndarray:
     key = f"{split}_labels"
-    labels, what = _read(self.path, key), f"{self.path}: {key}"
+    labels = _read(self.path, key)
     if not labels.size:
-      raise ValueError(f"{what} is empty")
-    advice = _label_advice(labels, split)
-    return pipeline.as_labels(labels, len(labels), what, advice)
+      raise ValueError(f"{self.path}: {key} is empty")
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+      raise ValueError(
+        f"{self.path}: {key} is {_described(labels)}, expected integers [N] "
+        f"from 0: {_LABEL_ADVICE}"
+      )
+    return pipeline.as_labels(labels, len(labels), f"{self.path}: {key}")
 
   @functools.cached_property
   def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -138,67 +153,13 @@ class Source:
     return tuple(mean), tuple(std)
 
 
-def _image_advice(images: np.ndarray, split: str) -> str:
-  """What to store in place of images that are of no use as they are."""
-  if not images.size:
-    return "there must be an image"
-  if images.ndim == 1:
-    return f"are {split}_images and {split}_labels swapped?"
-  if images.ndim != 4:
-    return "reshape each image to [H, W, 3]"
-  _, second, third, last = images.shape
-  layouts = (
-    (last in (1, 3), ""),
-    (last in (2, 4), f"[..., :{last - 1}]"),  # without transparency
-    (second in (1, 3), ".transpose(0, 2, 3, 1)"),
-    (third in (1, 3), ".transpose(3, 0, 1, 2)"),
-  )
-  for fits, change in layouts:
-    if fits:
-      return _pixel_advice(images[: pipeline.CHUNK], f"images{change}")
-  return "the last axis must have three colours or one"
-
-
-def _pixel_advice(images: np.ndarray, stored: str) -> str:
-  """The same for the pixels, of which the first images tell the scale."""
-  if images.dtype == np.uint8:
-    return f"store {stored}"
-  if images.dtype.kind not in "biuf":
-    return "store pixels from 0 to 255"
-  low, high = images.min(), images.max()
-  wide = images.dtype == np.uint16 and high > 255
-  if not (wide or 0 <= low <= high <= 255):  # NaN, too
-    return (
-      f"there are values from {low:.4g} to {high:.4g}, store pixels from 0 to "
-      "255, as they were before any normalisation"
-    )
-  if wide or high <= 1:
-    stored = f"({stored} / 257)" if wide else f"({stored} * 255)"
-  rounded = ".round()" if wide or images.dtype.kind == "f" else ""
-  return f"store {stored}{rounded}.astype(numpy.uint8)"
-
-
-def _label_advice(labels: np.ndarray, split: str) -> str:
-  """What to store in place of labels that are of no use as they are."""
-  kind, stored = labels.dtype.kind, "labels"
-  if labels.ndim > 1 and labels.size == max(labels.shape):
-    stored, labels = "labels.squeeze()", labels.ravel()
-  if kind in "US":
-    return (
-      "store each name's position in the sorted list of all names, the same "
-      "list for both splits"
-    )
-  if labels.ndim > 2:
-    return f"are {split}_images and {split}_labels swapped?"
-  if labels.ndim == 2:
-    if kind in "biuf" and labels.min() >= 0 and np.allclose(labels.sum(1), 1):
-      return "store labels.argmax(1)"
-    return "store the number of one class for each image"
-  if kind == "b" or (kind == "f" and (labels == labels.round()).all()):
-    return f"store {stored}.astype(int)"
-  if kind in "iu" and stored != "labels":
-    return f"store {stored}"
-  return "store the numbers of the classes, from 0 on"
+def _described(array: np.ndarray) -> str:
+  """Type, shape, and the range of the first rows' values."""
+  text = f"{array.dtype} {list(array.shape)}"
+  if array.size and array.dtype.kind in "biuf":
+    first = array[: pipeline.CHUNK].astype(float)
+    text += f" from {first.min():.4g} to {first.max():.4g}"
+  return text
 
 
 def _read(name: str, key: str) -> np.ndarray:
