@@ -336,8 +336,7 @@ def test_files_without_a_known_network(rejected):
   line = rejected(
     "no weights of a network known", {"arch": "vgg", "params": vgg}
   )
-  assert "its entries are arch, params; params has 1 tensor, all named " in line
-  assert "encoder.features.0.…, such as encoder.features.0.weight" in line
+  assert "it has params.encoder.features.0.weight: give a state_dict" in line
 
 
 class Scripted(torch.nn.Module):
@@ -364,16 +363,17 @@ def exported(path):
   [
     (
       torch.ones(2, 3),
-      "has a bare tensor [2, 3] and no names of layers: store",
+      "has a bare Tensor and no network with names of layers: store",
     ),
     (
       [torch.ones(2)] * 3,
-      "has a list of 3 parts and no names of layers: store",
+      "has a bare list and no network with names of layers",
     ),
-    (7, "has a bare int and no names of layers"),
+    (7, "has a bare int and no network with names of layers"),
     (
       torch.optim.SGD([torch.ones(2)]).state_dict(),
-      "has an optimizer's state and no network: store the network's state_dict",
+      "has an optimizer's state and no network with names of layers: store the "
+      "network's state_dict",
     ),
     (script, "is a TorchScript program, which is code; nothing of it was run"),
     (exported, "is a program of torch.export, which is code; nothing of it"),
