@@ -23,50 +23,39 @@ _PLAIN = ("", "train", "optimizer", "batch_norm", "evaluate", "weights")
 _PLAIN += ("normalization",)
 
 
-def load(text: str) -> ConfigDict:
+def load(text: str, overrides: Sequence[str] = ()) -> ConfigDict:
   """Loads a config.
 
   Args:
     text: `FILE.py`, or `FILE.py:ARGUMENT` with what `get_config` takes, or the
       `config.json` of a run. A colon is part of the path where such a file
       exists.
+    overrides: see `override`.
 
   Returns:
-    What the file's `get_config` returns, or what the run was started with.
+    What the file's `get_config` returns, or what the run was started with;
+    then single fields are set.
 
   Raises:
     FileNotFoundError: for a missing file; the message lists what exists.
-    ValueError: for an argument that the file rejects, or a broken file.
+    ValueError: for an argument or an override that is rejected, or a broken
+      file.
   """
   path, argument = split(text)
   if path.name == "config.json" and path.is_file():
-    return _recorded(path, argument)
-  if not path.is_file() or path.suffix != ".py":
-    near = difflib.get_close_matches(path.stem, available(), 1)
-    known = [f"configs/{name}.py" for name in available()]
+    config = _recorded(path, argument)
+  elif path.suffix == ".py" and path.is_file():
+    config = _called(path, argument)
+  else:
+    names = available()
+    near = difflib.get_close_matches(path.stem, names, 1)
+    known, near = ([f"configs/{n}.py" for n in row] for row in (names, near))
     raise FileNotFoundError(
-      f"--config={text} is not a config file"
-      f"{_suggestion([f'configs/{stem}.py' for stem in near])}: choose "
+      f"--config={text} is not a config file{_suggestion(near)}: choose "
       f"{', '.join(known)}, or a .py file of your own, or a "
       "run's config.json"
     )
-  try:
-    spec = importlib.util.spec_from_file_location("config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(*[argument] if argument else [])
-  except ValueError:
-    raise
-  except Exception as error:  # whatever the user's own file does wrong
-    raise ValueError(
-      f"the config file {path} fails with {type(error).__name__}: {error} "
-      "(--debug shows where)"
-    ) from error
-  if not isinstance(config, ConfigDict):
-    raise ValueError(
-      f"get_config of {path} returned a {type(config).__name__}: let it "
-      "return a ConfigDict"
-    )
+  override(config, overrides)
   return config
 
 
@@ -86,6 +75,28 @@ def split(text: str) -> tuple[pathlib.Path, str]:
     if path.is_file():
       break
   return path, text[end + 1 :]
+
+
+def _called(path: pathlib.Path, argument: str) -> ConfigDict:
+  """What a file's `get_config` returns."""
+  try:
+    spec = importlib.util.spec_from_file_location("config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(*[argument] if argument else [])
+  except ValueError:
+    raise
+  except Exception as error:  # whatever the user's own file does wrong
+    raise ValueError(
+      f"the config file {path} fails with {type(error).__name__}: {error} "
+      "(--debug shows where)"
+    ) from error
+  if not isinstance(config, ConfigDict):
+    raise ValueError(
+      f"get_config of {path} returned a {type(config).__name__}: let it "
+      "return a ConfigDict"
+    )
+  return config
 
 
 def _recorded(path: pathlib.Path, argument: str) -> ConfigDict:

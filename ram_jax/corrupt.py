@@ -72,6 +72,25 @@ def write(config: ConfigDict, out: str | pathlib.Path) -> dict[str, Any]:
   return found
 
 
+def describe(found: dict[str, Any]) -> str:
+  """Says what a corrupted set holds and lacks.
+
+  Args:
+    found: the manifest.
+
+  Returns:
+    One line, and one for each corruption that is missing.
+  """
+  made, data = found["made_with"], found["made_with"]["data"]
+  count = len(found["files"]) - 1  # one has the labels
+  text = (
+    f"{count} corruptions x 5 severities of {data['size']} images "
+    f"({data['label']}), seed {made['seed']}"
+  )
+  rows = (f"\nMissing: {n}: {reason}" for n, reason in found["missing"].items())
+  return text + "".join(rows)
+
+
 def _prepare(config: ConfigDict) -> tuple[Generator, dict[str, Any]]:
   """What makes the images, and everything that they depend on."""
   batch_size = config.evaluate.batch_size

@@ -1,18 +1,70 @@
-"""The flags of main.py, and which mode takes which."""
+"""The flags of main.py, which mode takes which, and what --help shows."""
 
 import argparse
+import ast
 import collections
 import difflib
+import itertools
 import os
+import pathlib
+import re
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
-from ram_jax import command_line, field_help
+from ml_collections import ConfigDict
+
+from ram_jax import command_line
 
 DESCRIPTION = (
   "Trains, measures and reports: python main.py --config=configs/digits.py."
 )
+# Flag -> (what its value is, what it does).
+FLAGS = {
+  "config": (
+    "FILE",
+    "what to run: FILE.py, perhaps with choices behind it "
+    "(FILE.py:model=NAME,dataset=NAME,smoke), or the config.json of a run; "
+    "--config.FIELD=VALUE sets one of the fields below",
+  ),
+  "workdir": (
+    "FOLDER|URL",
+    "folder of the run, also in a bucket: gs://BUCKET/FOLDER (default: "
+    "runs/NAME-SEED, with --weights runs/weights-FILE), or of the report "
+    "(default: report)",
+  ),
+  "mode": (
+    "MODE",
+    "train: train (or resume) and evaluate; evaluate: evaluate a trained "
+    "run again, or --weights; profile: show which part of a training step "
+    "takes how long; corrupt: write the corrupted test set, as "
+    "CIFAR-10-C is of CIFAR-10; export: write a run's weights for PyTorch; "
+    "compare: a run beside a reference; report: several runs on one page",
+  ),
+  "init_from": (
+    "FILE",
+    "training starts from these weights: .safetensors, or PyTorch's .pt",
+  ),
+  "weights": (
+    "FILE",
+    "with --mode=evaluate: what is measured, in place of a run",
+  ),
+  "out": (
+    "FOLDER|FILE.safetensors",
+    "with --mode=corrupt the folder, with --mode=export the file",
+  ),
+  "reference": (
+    "NAME|PATH",
+    "with --mode=compare: a published result, or a file or folder of one",
+  ),
+  "runs": ("FOLDER,FOLDER", "with --mode=report: the runs' folders"),
+  "baseline": (
+    "FOLDER",
+    "with --mode=report: the one of the runs that others are compared to",
+  ),
+}
+PATHS = ("workdir", "init_from", "weights", "out", "reference")
 # Which flags each mode takes, beside --debug.
 MODES = {
   "train": ("config", "workdir", "init_from"),
@@ -23,6 +75,14 @@ MODES = {
   "compare": ("workdir", "reference"),
   "report": ("workdir", "runs", "baseline"),
 }
+# What a mode cannot do without, beside --config.
+NEEDED = {
+  "corrupt": "--out=FOLDER",
+  "export": "--workdir=FOLDER and --out=FILE",
+  "compare": "--workdir=FOLDER and --reference=NAME or PATH",
+  "report": "--runs=FOLDER,FOLDER",
+}
+WIDTH, COLUMN = 80, 30  # of the listed fields, and where comments start
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,62 +110,12 @@ def parser() -> Parser:
     help="show this, then the fields of --config (default: configs/default.py) "
     "with their values",
   )
-  flags.add_argument(
-    "--config",
-    metavar="FILE",
-    help="what to run: FILE.py, perhaps with choices behind it "
-    "(FILE.py:model=NAME,dataset=NAME,smoke), or the config.json of a run; "
-    "--config.FIELD=VALUE sets one of the fields below",
-  )
-  flags.add_argument(
-    "--workdir",
-    metavar="FOLDER|URL",
-    help="folder of the run, also in a bucket: gs://BUCKET/FOLDER (default: "
-    "runs/NAME-SEED, with --weights runs/weights-FILE), or of the report "
-    "(default: report)",
-  )
-  flags.add_argument(
-    "--mode",
-    default="train",
-    help="train: train (or resume) and evaluate; evaluate: evaluate a trained "
-    "run again, or --weights; profile: show which part of a training step "
-    "takes how long; corrupt: write the corrupted test set, as "
-    "CIFAR-10-C is of CIFAR-10; export: write a run's weights for PyTorch; "
-    "compare: a run beside a reference; report: several runs on one page",
-  )
-  flags.add_argument(
-    "--init_from",
-    metavar="FILE",
-    help="training starts from these weights: .safetensors, or PyTorch's .pt",
-  )
-  flags.add_argument(
-    "--weights",
-    metavar="FILE",
-    help="with --mode=evaluate: what is measured, in place of a run",
-  )
-  flags.add_argument(
-    "--out",
-    metavar="FOLDER|FILE.safetensors",
-    help="with --mode=corrupt the folder, with --mode=export the file",
-  )
-  flags.add_argument(
-    "--reference",
-    metavar="NAME|PATH",
-    help="with --mode=compare: a published result, or a file or folder of one",
-  )
-  flags.add_argument(
-    "--runs",
-    metavar="FOLDER,FOLDER",
-    help="with --mode=report: the runs' folders",
-  )
-  flags.add_argument(
-    "--baseline",
-    metavar="FOLDER",
-    help="with --mode=report: the one of the runs that others are compared to",
-  )
+  for name, (value, text) in FLAGS.items():
+    flags.add_argument(f"--{name}", metavar=value, help=text)
   flags.add_argument(
     "--debug", action="store_true", help="show tracebacks of errors"
   )
+  flags.set_defaults(mode="train")
   return flags
 
 
@@ -133,18 +143,58 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
   del flags.help
   if unknown:
     known = [f"--{name}" for name in vars(flags)]
-    name = unknown[0].partition("=")[0]
-    near = difflib.get_close_matches(name, known, 1)
+    near = difflib.get_close_matches(unknown[0].partition("=")[0], known, 1)
     hint = f", did you mean {near[0]}?" if near else ""
     raise ValueError(
       f"cannot use {unknown[0]!r}{hint}: the flags are {', '.join(known)} and "
       "--config.FIELD=VALUE (see --help)"
     )
-  for name in ("workdir", "init_from", "weights", "out", "reference"):
+  for name in PATHS:
     if value := getattr(flags, name):
       setattr(flags, name, os.path.expanduser(value))
   flags.overrides = overrides
   return flags
+
+
+def check(flags: argparse.Namespace) -> None:
+  """Rejects flags that the mode does not take, and misses those it needs.
+
+  Args:
+    flags: from `parse`.
+
+  Raises:
+    ValueError: for an unknown mode, or a flag that is of another one, empty
+      or missing.
+  """
+  mode = flags.mode
+  if mode not in MODES:
+    raise ValueError(f"unknown --mode={mode}: choose {', '.join(MODES)}")
+  if empty := [name for name, value in vars(flags).items() if value == ""]:
+    raise ValueError(f"--{empty[0]} is empty: give a value, or leave it out")
+  for name in (name for name in FLAGS if name != "mode"):
+    value = getattr(flags, name)
+    given = value or (name == "config" and flags.overrides)
+    if given and name not in MODES[mode]:
+      takers = [mode for mode, names in MODES.items() if name in names]
+      raise ValueError(
+        f"--{name} is for --mode={' or '.join(takers)}, not --mode={mode}"
+      )
+    a_run = name == "workdir" and mode != "report"
+    if value and "://" in value and not a_run:
+      raise ValueError(
+        f"--{name}={value} is a URL, as only a run's --workdir may be: give a "
+        "path"
+      )
+  needed = NEEDED.get(mode, "")
+  if not all(getattr(flags, n) for n in re.findall(r"--(\w+)=", needed)):
+    raise ValueError(f"--mode={mode} needs {needed}")
+  if "config" in MODES[mode] and not flags.config:
+    raise ValueError(
+      "--config is missing: for example --config=configs/digits.py"
+    )
+  if "workdir" in MODES[mode]:
+    where = os.path.abspath(flags.workdir or "")
+    _check_encoding(where, f"the folder {where}")
 
 
 def folders(text: str) -> list[str]:
@@ -158,14 +208,11 @@ def folders(text: str) -> list[str]:
   """
   parts, found = text.split(","), []
   while parts:
-    ends = range(len(parts), 0, -1)
-    names = (",".join(parts[:end]) for end in ends)
-    whole = zip(names, ends, strict=True)
+    names = [",".join(parts[:end]) for end in range(len(parts), 0, -1)]
     # os.path: pathlib raises where a name is too long to exist.
-    whole = (pair for pair in whole if os.path.exists(pair[0]))
-    name, end = next(whole, (parts[0].strip(), 1))
+    name = next(filter(os.path.exists, names), parts[0].strip())
     found += [name] if name else []
-    del parts[:end]
+    del parts[: 1 + name.count(",")]
   return found
 
 
@@ -185,53 +232,6 @@ def _separated(argv: Sequence[str]) -> tuple[list[str], list[str]]:
   return overrides, others
 
 
-def _fields(text: str | None, overrides: Sequence[str]) -> str:
-  """The fields of a config, or of the default one, for --help."""
-  described = [command_line.CONFIGS / f"{n}.py" for n in ("default", "common")]
-  if text is None:
-    name, config = "configs/default.py", command_line.load(str(described[0]))
-  else:
-    name, config = text, command_line.load(text)
-    path, _ = command_line.split(text)
-    described += [path] if path.suffix == ".py" else []
-  command_line.override(config, overrides)
-  return (
-    f"Fields of {name}, each set by --config.FIELD=VALUE:\n\n"
-    f"{field_help.listing(config, described)}"
-  )
-
-
-def check(flags: argparse.Namespace) -> None:
-  """Rejects flags that the mode does not take.
-
-  Args:
-    flags: from `parse`.
-
-  Raises:
-    ValueError: for an unknown mode, or a flag that is of another one.
-  """
-  if flags.mode not in MODES:
-    raise ValueError(f"unknown --mode={flags.mode}: choose {', '.join(MODES)}")
-  if empty := [name for name, value in vars(flags).items() if value == ""]:
-    raise ValueError(f"--{empty[0]} is empty: give a value, or leave it out")
-  if "workdir" in MODES[flags.mode]:
-    where = os.path.abspath(flags.workdir or "")
-    _check_encoding(where, f"the folder {where}")
-  for name in {name for names in MODES.values() for name in names}:
-    given = getattr(flags, name) or (name == "config" and flags.overrides)
-    if given and name not in MODES[flags.mode]:
-      takers = [mode for mode, names in MODES.items() if name in names]
-      raise ValueError(
-        f"--{name} is for --mode={' or '.join(takers)}, not --mode={flags.mode}"
-      )
-    a_run = name == "workdir" and flags.mode != "report"
-    if isinstance(given, str) and "://" in given and not a_run:
-      raise ValueError(
-        f"--{name}={given} is a URL, as only a run's --workdir may be: give a "
-        "path"
-      )
-
-
 def _check_encoding(text: str, what: str) -> None:
   """Rejects bytes that are no text: checkpoints are written under UTF-8 names.
 
@@ -245,3 +245,106 @@ def _check_encoding(text: str, what: str) -> None:
       f"{sys.getfilesystemencoding()}, the encoding of this locale: set "
       "LC_ALL=C.UTF-8 or PYTHONUTF8=1, or rename it to ASCII"
     ) from error
+
+
+def _fields(text: str | None, overrides: Sequence[str]) -> str:
+  """The fields of a config, or of the default one, for --help.
+
+  Lines `FIELD=VALUE  comment`: after `--config.` the value is read as it is.
+  """
+  paths = [command_line.CONFIGS / f"{n}.py" for n in ("default", "common")]
+  config = command_line.load(text or str(paths[0]), overrides)
+  if text and (path := command_line.split(text)[0]).suffix == ".py":
+    paths.append(path)
+  blocks = [block for path in paths for block in _blocks(path)]
+  return "\n".join(
+    [
+      f"Fields of {text or 'configs/default.py'}, each set by "
+      "--config.FIELD=VALUE:\n",
+      *_lines(config, "", blocks),
+    ]
+  )
+
+
+def _lines(
+  config: ConfigDict, prefix: str, blocks: list[dict[str, str]]
+) -> Iterator[str]:
+  """A group's own fields first, and `name` before them; then its groups."""
+  keys = sorted(config.keys(), key=lambda key: (key != "name", key))
+  groups = [key for key in keys if isinstance(config[key], ConfigDict)]
+  for key in (key for key in keys if key not in groups):
+    field = f"  {prefix}{key}={_text(config[key])}"
+    yield _row(field, _comment(key, set(keys), blocks))
+  for key in groups:
+    yield "\n" + _row(f"{prefix}{key}:", _comment(key, set(keys), blocks))
+    yield from _lines(config[key], f"{prefix}{key}.", blocks)
+
+
+def _row(left: str, comment: str) -> str:
+  """A field and its comment, which is below it if the field is long."""
+  if not comment:
+    return left
+  indent = " " * COLUMN
+  above = f"{left}\n" if len(left) >= COLUMN - 1 else ""
+  start = indent if above else left.ljust(COLUMN)
+  return above + textwrap.fill(
+    comment,
+    WIDTH,
+    initial_indent=start,
+    subsequent_indent=indent,
+    break_long_words=False,
+    break_on_hyphens=False,
+  )
+
+
+def _text(value: Any) -> str:
+  """A value as `command_line.override` reads it."""
+  if isinstance(value, tuple):
+    words = [x if isinstance(x, str) else repr(x) for x in value]
+    plain = all(isinstance(x, int | float) for x in value)
+    if value and (plain or all(word.isidentifier() for word in words)):
+      return ",".join(words)
+  small = value is None or isinstance(value, bool)
+  return str(value).lower() if small else str(value)
+
+
+def _comment(key: str, keys: set[str], blocks: list[dict[str, str]]) -> str:
+  """That of the block which has the most keys in common with the group."""
+
+  def likeness(block: dict[str, str]) -> int:
+    return len(block.keys() & keys) - len(block.keys() - keys)
+
+  known = [block for block in blocks if block.get(key)]
+  best = max(known, key=likeness, default={})
+  return best[key] if best and likeness(best) > 0 else ""
+
+
+def _blocks(path: pathlib.Path) -> list[dict[str, str]]:
+  """The comment, or "", of each key of each group of fields in a file.
+
+  A group is a dict, `{"epochs": 4, ...}`, or assignments to attributes of the
+  same object, `train.epochs = 4`.
+  """
+  text = path.read_text(encoding="utf-8")
+  lines = text.split("\n")
+
+  def comment(node: ast.expr | ast.stmt) -> str:
+    """Beside or above what begins its line."""
+    line, above = lines[node.lineno - 1], reversed(lines[: node.lineno - 1])
+    if line[: node.col_offset].strip():
+      return ""
+    if beside := re.search("  # (.*)", line):
+      return beside[1]
+    found = itertools.takewhile(lambda x: x.strip().startswith("#"), above)
+    return " ".join(x.strip("# ") for x in reversed(list(found)))
+
+  blocks, objects = [], collections.defaultdict(dict)
+  for node in ast.walk(ast.parse(text)):
+    if isinstance(node, ast.Dict):
+      named = [k for k in node.keys if isinstance(k, ast.Constant)]
+      blocks.append({k.value: comment(k) for k in named})
+    for target in node.targets if isinstance(node, ast.Assign) else ():
+      if isinstance(target, ast.Attribute):
+        group = objects[ast.unparse(target.value)]
+        group[target.attr] = comment(node)
+  return [*blocks, *objects.values()]

@@ -128,7 +128,7 @@ D = "--config=CONFIGS/digits.py"
     (["--mode=report", "--runs=, "], "--mode=report needs --runs=FOLDER,FO"),
     (["--mode=report", "--runs=/no/such,"], "no run folder '/no/such'"),
     (["--mode=report", "--runs=a", "--config=x"], "for --mode=train or evalu"),
-    (["--mode=corrupt"], "--mode=corrupt needs --config=FILE.py and --out=FO"),
+    (["--mode=corrupt", D], "--mode=corrupt needs --out=FOLDER"),
     (["--mode=corrupt", "--out=a"], "--config is missing: for example"),
     (["--mode=corrupt", "--workdir=a"], "evaluate or profile or export or co"),
     (["--mode=export", "--config.seed=1"], "--config is for --mode=train or"),
