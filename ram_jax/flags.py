@@ -17,9 +17,6 @@ from ml_collections import ConfigDict
 
 from ram_jax import command_line
 
-DESCRIPTION = (
-  "Trains, measures and reports: python main.py --config=configs/digits.py."
-)
 # Flag -> (what its value is, what it does).
 FLAGS = {
   "config": (
@@ -42,27 +39,12 @@ FLAGS = {
     "CIFAR-10-C is of CIFAR-10; export: write a run's weights for PyTorch; "
     "compare: a run beside a reference; report: several runs on one page",
   ),
-  "init_from": (
-    "FILE",
-    "training starts from these weights: .safetensors, or PyTorch's .pt",
-  ),
-  "weights": (
-    "FILE",
-    "with --mode=evaluate: what is measured, in place of a run",
-  ),
-  "out": (
-    "FOLDER|FILE.safetensors",
-    "with --mode=corrupt the folder, with --mode=export the file",
-  ),
-  "reference": (
-    "NAME|PATH",
-    "with --mode=compare: a published result, or a file or folder of one",
-  ),
-  "runs": ("FOLDER,FOLDER", "with --mode=report: the runs' folders"),
-  "baseline": (
-    "FOLDER",
-    "with --mode=report: the one of the runs that others are compared to",
-  ),
+  "init_from": ("FILE", "weights to start from: .safetensors, PyTorch's .pt"),
+  "weights": ("FILE", "weights to evaluate in place of a run"),
+  "out": ("PATH", "folder of the corrupted set, or .safetensors to export to"),
+  "reference": ("NAME|PATH", "a published result, or a file or folder of one"),
+  "runs": ("FOLDER,FOLDER", "the runs of a report"),
+  "baseline": ("FOLDER", "the one of --runs that others are compared to"),
 }
 PATHS = ("workdir", "init_from", "weights", "out", "reference")
 # Which flags each mode takes, beside --debug.
@@ -97,7 +79,8 @@ def parser() -> Parser:
   """Returns the parser of all flags but `--config.FIELD=VALUE`."""
   flags = Parser(
     prog="main.py",
-    description=DESCRIPTION,
+    description="Trains, evaluates and reports, such as: python main.py "
+    "--config=configs/digits.py",
     epilog=f"Configs: {', '.join(command_line.available())}. Of a flag or "
     "field that is given twice the last one counts.",
     allow_abbrev=False,
@@ -133,8 +116,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     ValueError: for anything unknown.
     SystemExit: after --help was shown.
   """
-  for text in argv:
-    _check_encoding(text, text)
+  for text in (*argv, os.getcwd()):
+    _check_encoding(text)
   overrides, others = _separated(argv)
   flags, unknown = parser().parse_known_args(others)
   if flags.help:
@@ -192,9 +175,6 @@ def check(flags: argparse.Namespace) -> None:
     raise ValueError(
       "--config is missing: for example --config=configs/digits.py"
     )
-  if "workdir" in MODES[mode]:
-    where = os.path.abspath(flags.workdir or "")
-    _check_encoding(where, f"the folder {where}")
 
 
 def folders(text: str) -> list[str]:
@@ -232,7 +212,7 @@ def _separated(argv: Sequence[str]) -> tuple[list[str], list[str]]:
   return overrides, others
 
 
-def _check_encoding(text: str, what: str) -> None:
+def _check_encoding(text: str) -> None:
   """Rejects bytes that are no text: checkpoints are written under UTF-8 names.
 
   Python stands for them with lone surrogates, in a path as in an argument.
@@ -241,7 +221,7 @@ def _check_encoding(text: str, what: str) -> None:
     text.encode()
   except UnicodeEncodeError as error:
     raise ValueError(
-      f"cannot use {ascii(what)}: it is no text in "
+      f"cannot use {ascii(text)}: it is no text in "
       f"{sys.getfilesystemencoding()}, the encoding of this locale: set "
       "LC_ALL=C.UTF-8 or PYTHONUTF8=1, or rename it to ASCII"
     ) from error
@@ -257,13 +237,9 @@ def _fields(text: str | None, overrides: Sequence[str]) -> str:
   if text and (path := command_line.split(text)[0]).suffix == ".py":
     paths.append(path)
   blocks = [block for path in paths for block in _blocks(path)]
-  return "\n".join(
-    [
-      f"Fields of {text or 'configs/default.py'}, each set by "
-      "--config.FIELD=VALUE:\n",
-      *_lines(config, "", blocks),
-    ]
-  )
+  title = f"Fields of {text or 'configs/default.py'}, each set by "
+  lines = _lines(config, "", blocks)
+  return "\n".join([f"{title}--config.FIELD=VALUE:\n", *lines])
 
 
 def _lines(
@@ -281,17 +257,10 @@ def _lines(
 
 
 def _row(left: str, comment: str) -> str:
-  """A field and its comment, which is below it if the field is long."""
-  if not comment:
-    return left
-  indent = " " * COLUMN
-  above = f"{left}\n" if len(left) >= COLUMN - 1 else ""
-  start = indent if above else left.ljust(COLUMN)
-  return above + textwrap.fill(
-    comment,
+  return textwrap.fill(
+    f"{left:{COLUMN - 2}}  {comment}".rstrip(),
     WIDTH,
-    initial_indent=start,
-    subsequent_indent=indent,
+    subsequent_indent=" " * COLUMN,
     break_long_words=False,
     break_on_hyphens=False,
   )

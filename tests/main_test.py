@@ -578,10 +578,8 @@ def test_flags_given_twice_or_with_a_space(monkeypatch):
 
 def test_folder_that_is_no_text(nothing_runs, monkeypatch):
   monkeypatch.setattr(os, "getcwd", lambda: "/\udcc3")
-  where = r"cannot use 'the folder /\udcc3/"
   digits = f"--config={ROOT}/configs/digits.py"
-  refuses(where + "b'", digits, "--workdir=b")
-  refuses("it is no text in utf-8, the encoding of this locale", digits)
+  refuses(r"cannot use '/\udcc3': it is no text in utf-8, the enc", digits)
 
 
 def helped(*argv):
@@ -618,8 +616,7 @@ def test_help_has_the_comments_of_the_source():
     "\nevaluators.clean:             Accuracy on clean test images\n"
     "  evaluators.clean.name=clean\n\n",  # the group's is not the name's
     "  dataset.classes=10          10: CIFAR-10 | 100: CIFAR-100\n",
-    "  evaluators.corruption.classes=10\n"
-    "                              10: CIFAR-10-C | 100: CIFAR-100-C\n",
+    "  evaluators.corruption.classes=10  10: CIFAR-10-C | 100: CIFAR-100-C\n",
     "  weights.fingerprint=none    SHA-256 of the file. None: computed at st",
   )
   for row in rows:
