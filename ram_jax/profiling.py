@@ -39,7 +39,7 @@ def profile(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   Raises:
     ValueError: for what no run can be made from.
   """
-  config, file = experiment.with_initial_weights(config)
+  config, file = experiment.with_weights(config)
   source = plugins.build("dataset", config.dataset)
   train = pipeline.load(source, "train", config.train.images)
   training, data = experiment.build_training(config, source, train, file)

@@ -251,12 +251,15 @@ def read_data(folder: pathlib.Path) -> dict[str, Any]:
   return found
 
 
-def check_data(data: dict[str, Any], folder: pathlib.Path) -> None:
+def check_data(data: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
   """Rejects other data than the run began with.
 
   Args:
     data: size and fingerprint, by split.
     folder: the run's folder; it may be missing.
+
+  Returns:
+    As `read_data`.
 
   Raises:
     ValueError: if the fingerprints differ.
@@ -270,6 +273,7 @@ def check_data(data: dict[str, Any], folder: pathlib.Path) -> None:
         f"these ({data[split]}): give the same data, or choose another "
         "--workdir"
       )
+  return saved
 
 
 def claim(
