@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from ram_jax import experiment, parallel, plugins, trace
 from ram_jax.data import feed, pipeline
 from ram_jax.runs import folder as run_folder
+from ram_jax.runs import provenance
 from ram_jax.runs.metrics import announce
 from ram_jax.training import loop as training_loop
 
@@ -47,23 +48,12 @@ def profile(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   if parallel.is_first_process():  # an error now, and not after compiling
     folder.mkdir(parents=True, exist_ok=True)
   training_loop.check_memory(training, data, 1, "profiling")
-  with _scopes_in_cache():
-    found = _measure(config, training, data, folder)
+  # The scopes are in the program's metadata, which the cache would ignore.
+  jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
+  found = _measure(config, training, data, folder)
   if parallel.is_first_process():
     run_folder.write_json(found, folder / "profile.json")
   return found
-
-
-@contextlib.contextmanager
-def _scopes_in_cache() -> Iterator[None]:
-  """Keeps compiled programs apart that differ in their scopes alone."""
-  name = "jax_compilation_cache_include_metadata_in_key"
-  before = getattr(jax.config, name)
-  jax.config.update(name, True)
-  try:
-    yield
-  finally:
-    jax.config.update(name, before)
 
 
 def _measure(
@@ -138,15 +128,10 @@ def _found(
     )
   devices = jax.local_device_count()
   parts = {name: seconds / devices for name, seconds in total.items()}
-  device = jax.devices()[0]
   return {
     "schema": SCHEMA,
     "config": config.to_dict(),
-    "device": {
-      "platform": device.platform,
-      "kind": device.device_kind,
-      "count": jax.device_count(),
-    },
+    "device": provenance.here()["device"],
     "dispatches": DISPATCHES,
     **timing,
     "parts": parts | {HOST: timing["seconds"] - busy / devices},
