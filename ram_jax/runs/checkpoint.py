@@ -111,12 +111,11 @@ class Checkpoints:
       FileNotFoundError: if there is no checkpoint.
       ValueError: if all are damaged, or it is of another model.
     """
-    saved, _, path = self.newest()
     images = jnp.zeros((1, *image_shape))
     init = functools.partial(module.init, train=False)
     wanted = jax.eval_shape(init, jax.random.key(0), images)
-    found = _fitted(wanted, _by_name(saved), path)
-    return types.SimpleNamespace(step=saved["step"], **found)
+    found, _ = self.restore({"step": 0} | wanted)
+    return types.SimpleNamespace(**found)
 
   def close(self) -> None:
     """Waits until everything is on disk.

@@ -321,12 +321,7 @@ def write_json(tree: Any, path: pathlib.Path) -> None:
     path: the file; its folder is made if missing.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_suffix(".part")
-  with open(part, "w", encoding="utf-8") as file:
-    file.write(json.dumps(tree, indent=2, allow_nan=False) + "\n")
-    file.flush()
-    os.fsync(file.fileno())  # a power failure, too, leaves the old or the new
-  part.replace(path)
+  metrics.replace(path, json.dumps(tree, indent=2, allow_nan=False) + "\n")
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
