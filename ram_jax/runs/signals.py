@@ -5,7 +5,6 @@ import os
 import select
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from types import FrameType
 
