@@ -12,15 +12,15 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from ram_jax.runs import folder as run_folder
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+DEFAULT = str(CONFIGS / "default.py")
 NOT_CONFIGS = ("__init__", "common", "default")
-# Groups of fields that are not those of a plug-in; "": no group.
-_PLAIN = ("", "train", "optimizer", "batch_norm", "evaluate", "weights")
-_PLAIN += ("normalization",)
+# Groups of fields that are a plug-in's.
+_OF_PLUG_INS = ("dataset", "model", "method", "augment", "evaluators")
 
 
 def load(text: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -100,42 +100,33 @@ def _called(path: pathlib.Path, argument: str) -> ConfigDict:
 
 
 def _recorded(path: pathlib.Path, argument: str) -> ConfigDict:
-  """A run's config: JSON's lists were tuples, None is to be chosen."""
+  """A run's config: the default one, whose kinds of fields count, changed."""
   if argument:
     raise ValueError(
       f"cannot use {argument!r}: {path} has all choices in it, "
       "--config.FIELD=VALUE changes single ones"
     )
+  found, config = run_folder.read(path.parent), load(DEFAULT)
+  try:
+    for name, value in _given(found).items():
+      if name in _OF_PLUG_INS:
+        config[name] = ConfigDict(value)
+      else:
+        config.update({name: value})
+    if differ := run_folder.differences(found, config.to_dict()):
+      raise ValueError(differ[0])
+  except (ValueError, TypeError, AttributeError) as error:
+    raise ValueError(
+      f"{path} is damaged: compare it with configs/default.py ({error})"
+    ) from error
+  return config.lock()
 
-  def tuples(value: Any) -> Any:
-    return tuple(map(tuples, value)) if isinstance(value, list) else value
 
-  def restored(value: Any) -> Any:
-    if isinstance(value, dict):
-      return {key: restored(part) for key, part in value.items()}
-    return config_dict.placeholder(str) if value is None else tuples(value)
-
-  found = run_folder.read(path.parent)
-  _check_kinds(run_folder.flat(found), path)
-  return ConfigDict(restored(found)).lock()
-
-
-def _check_kinds(found: dict[str, Any], path: pathlib.Path) -> None:
-  """Compares with the default config the fields that no plug-in checks."""
-  known = load(str(CONFIGS / "default.py"))
-  for name in fields(known):
-    group, _, key = name.rpartition(".")
-    if group not in _PLAIN:
-      continue
-    holder = known[group] if group else known
-    kind, value = holder.get_type(key), found.get(name, ...)
-    kinds = {float: (float, int), tuple: (list,)}.get(kind, (kind,))
-    free = value is None and holder[key] is None
-    if type(value) not in kinds and not free:
-      raise ValueError(
-        f"{path} is damaged: {name} is not a {kind.__name__}, which it is in "
-        "configs/default.py: restore it"
-      )
+def _given(value: Any) -> Any:
+  """Without None, which is still to be chosen; JSON's lists were tuples."""
+  if isinstance(value, dict):
+    return {k: _given(part) for k, part in value.items() if part is not None}
+  return tuple(map(_given, value)) if isinstance(value, list) else value
 
 
 def available() -> tuple[str, ...]:
