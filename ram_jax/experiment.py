@@ -6,7 +6,6 @@ training and of evaluating a run or a file of weights.
 
 import contextlib
 import dataclasses
-import functools
 import json
 import math
 import os
@@ -17,11 +16,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ram_jax import memory, plugins
+from ram_jax import plugins
 from ram_jax.attacks import sizes
 from ram_jax.data import pipeline, sanity
 from ram_jax.evaluation import loop as evaluation_loop
@@ -331,12 +329,9 @@ def evaluate_run(
   config = resolve(config, run_folder.read(folder))
   run = prepare(config, folder, train=False)
   evaluation = evaluation_loop.build(config, run.source, run.test, run.notes)
-  shape = run.test[0].shape[1:]
-  images, key = jnp.zeros((1, *shape)), jax.random.key(0)
-  init = functools.partial(evaluation.module.init, key, images, train=False)
-  memory.check(init, 1, 0, "evaluation")
   with run.locked(claim=False) as stop:
     with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+      shape = run.test[0].shape[1:]
       state = checkpoints.restore_variables(evaluation.module, shape)
     return evaluation_loop.run(
       config, evaluation, state, folder, stop, run.data
@@ -491,15 +486,12 @@ def _check(config: ConfigDict) -> None:
   values = run_folder.flat(config.to_dict())
   rules = dict(_RULES)
   for name in values:
-    group, _, field = name.rpartition(".")
-    if group.endswith("attack"):
-      if field == "steps":
-        rules[name] = _COUNT
-      elif field == "epsilon":
-        rules[name] = _SIZE
+    if name.endswith("attack.steps"):
+      group = name.removesuffix(".steps")
       # Without an epsilon there is nothing to step through.
-      elif field == "step_size" and values[f"{group}.epsilon"] > 0:
-        rules[name] = _POSITIVE
+      step = _POSITIVE if values[f"{group}.epsilon"] > 0 else _SIZE
+      rules |= {name: _COUNT, f"{group}.epsilon": _SIZE}
+      rules[f"{group}.step_size"] = step
   for name, (allowed, rule) in rules.items():
     if not rule(values[name]):
       raise ValueError(f"config.{name} is {values[name]!r}: give {allowed}")
