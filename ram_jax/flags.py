@@ -3,7 +3,6 @@
 import argparse
 import ast
 import collections
-import difflib
 import itertools
 import os
 import pathlib
@@ -119,19 +118,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
   for text in (*argv, os.getcwd()):
     _check_encoding(text)
   overrides, others = _separated(argv)
-  flags, unknown = parser().parse_known_args(others)
+  flags = parser().parse_args(others)
   if flags.help:
     print(f"{parser().format_help()}\n{_fields(flags.config, overrides)}")
     raise SystemExit(0)
   del flags.help
-  if unknown:
-    known = [f"--{name}" for name in vars(flags)]
-    near = difflib.get_close_matches(unknown[0].partition("=")[0], known, 1)
-    hint = f", did you mean {near[0]}?" if near else ""
-    raise ValueError(
-      f"cannot use {unknown[0]!r}{hint}: the flags are {', '.join(known)} and "
-      "--config.FIELD=VALUE (see --help)"
-    )
   for name in PATHS:
     if value := getattr(flags, name):
       setattr(flags, name, os.path.expanduser(value))
@@ -268,10 +259,10 @@ def _row(left: str, comment: str) -> str:
 
 def _text(value: Any) -> str:
   """A value as `command_line.override` reads it."""
-  if isinstance(value, tuple):
-    words = [x if isinstance(x, str) else repr(x) for x in value]
+  if isinstance(value, tuple) and value:
+    words = [str(x) for x in value]
     plain = all(isinstance(x, int | float) for x in value)
-    if value and (plain or all(word.isidentifier() for word in words)):
+    if plain or all(word.isidentifier() for word in words):
       return ",".join(words)
   small = value is None or isinstance(value, bool)
   return str(value).lower() if small else str(value)
