@@ -67,7 +67,8 @@ def opened(workdir: str) -> Iterator[pathlib.Path]:
     # Nobody's copy may hold already what the first process does next.
     parallel.any_process(False)
     if parallel.is_first_process():
-      stack.enter_context(store.kept(folder))
+      stack.push(lambda kind, *_: store.push_last(folder, failing=bool(kind)))
+      stack.enter_context(_every(lambda: store.push(folder), workdir))
     else:
       stack.callback(shutil.rmtree, folder)
     try:
@@ -183,21 +184,8 @@ class _Store:
         self._files.get_file(path, str(target))
         self._copied[name] = _stamp(target)
 
-  @contextlib.contextmanager
-  def kept(self, folder: pathlib.Path) -> Iterator[None]:
-    """Copies what changes; in the end removes the folder."""
-    try:
-      with _every(lambda: self.push(folder), self.url):
-        yield
-    except BaseException:
-      if problem := self._push_last(folder):
-        metrics.announce(problem)
-      raise
-    if problem := self._push_last(folder):
-      raise OSError(problem)
-
-  def _push_last(self, folder: pathlib.Path) -> str:
-    """The problem, if there is one; then the folder gets another name."""
+  def push_last(self, folder: pathlib.Path, failing: bool) -> None:
+    """Copies and removes a folder; one that cannot be copied is renamed."""
     # Who sends SIGTERM kills in the end.
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
@@ -205,7 +193,7 @@ class _Store:
         try:
           self.push(folder)
           shutil.rmtree(folder)
-          return ""
+          return
         except KeyboardInterrupt:
           problem = "interrupted"
           break
@@ -215,10 +203,13 @@ class _Store:
     finally:
       signal.signal(signal.SIGTERM, before)
     kept = folder.rename(f"{folder}-{time.time():.0f}")
-    return (
+    text = (
       f"{self.url} cannot be written ({problem}); everything is in {kept}: "
       "copy it there, and the same command resumes"
     )
+    if not failing:
+      raise OSError(text)
+    metrics.announce(text)  # and what ends the run is raised
 
   def push(self, folder: pathlib.Path) -> None:
     """Copies what has changed, in an order that can be resumed from any time.
@@ -244,7 +235,11 @@ class _Store:
     path = folder
     try:
       found = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
-      names = {p.as_posix() for p in found if not any(map(_ignored, p.parts))}
+      names = {
+        path.as_posix()
+        for path in found
+        if not any(fnmatch.filter(path.parts, pattern) for pattern in IGNORED)
+      }
       for name in sorted(
         names, key=lambda n: (n.startswith("checkpoints/"), n)
       ):
@@ -295,10 +290,6 @@ class _Store:
       raise ValueError(
         f"--workdir={self.url} cannot be {what}: {error}"
       ) from error
-
-
-def _ignored(name: str) -> bool:
-  return any(fnmatch.fnmatch(name, pattern) for pattern in IGNORED)
 
 
 def _stamp(path: pathlib.Path) -> tuple[int, int]:
