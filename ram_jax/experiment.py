@@ -101,9 +101,7 @@ def resolve(
 
 
 def _resolved(
-  config: ConfigDict,
-  trained: dict[str, Any] | None,
-  weights: Weights | None,
+  config: ConfigDict, trained: dict[str, Any] | None, weights: Weights | None
 ) -> ConfigDict:
   config = config.copy_and_resolve_references()
   cpu = jax.default_backend() == "cpu"
