@@ -122,6 +122,61 @@ class Attack(Protocol):
     ...
 
 
+class IterativeAttack(Attack, Protocol):
+  """An attack of many steps, which can be run a few steps at a time.
+
+  Every leaf of its state has a leading axis B and belongs to one example, which
+  carries its own iteration count and key: finished examples can be replaced by
+  new ones between two steps, and the batch an example is in changes nothing.
+
+  Attributes:
+    label: name for tables, such as "APGD-CE".
+    norm: "l2" or "linf".
+    epsilon: radius of the ball in pixel units.
+    steps: iterations per example.
+  """
+
+  label: str
+  norm: str
+  epsilon: jax.Array | float
+  steps: int
+
+  def start(
+    self,
+    keys: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    targets: jax.Array,
+    model: Model,
+  ) -> Any:
+    """Returns the state before the first step.
+
+    Args:
+      keys: keys [B].
+      images: floats [B,H,W,C] in [0,1], classified correctly.
+      labels: integer classes [B].
+      targets: classes [B] that a targeted attack aims at; others ignore them.
+      model: the model under attack.
+    """
+    ...
+
+  def step(self, state: Any, model: Model) -> Any:
+    """Returns the state after one more step of every example."""
+    ...
+
+  def images(self, state: Any) -> jax.Array:
+    """Returns the adversarial images [B,H,W,C], or the given ones."""
+    ...
+
+  def found(self, state: Any) -> jax.Array:
+    """Returns whether an example is misclassified in the ball, bool [B]."""
+    ...
+
+  def exhausted(self, state: Any) -> jax.Array:
+    """Returns whether an example has had all its steps, bool [B]."""
+    ...
+
+
 class Method(Protocol):
   """A training objective.
 

@@ -33,7 +33,7 @@ def initialize() -> None:
   them.
 
   Raises:
-    ValueError: if only some of the three are set.
+    ValueError: if only some of the three are set, or there is no device.
   """
   # JAX would catch SIGTERM and name a step at which to save, but counts them by
   # one, where a dispatch has several, as does orbax: `runs/signals.py` does it.
@@ -54,6 +54,10 @@ def initialize() -> None:
     )
   elif on_cloud_tpu():
     jax.distributed.initialize()
+  try:
+    jax.devices()
+  except RuntimeError as error:
+    raise ValueError(f"JAX finds no device: {error}") from error
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import save_file
 
 from ram_jax import plugins
+from ram_jax.contracts import Row
 from ram_jax.interop import names
 from ram_jax.models import wide_resnet
 from tests.main_test import config, data, refuses, results, run  # noqa: F401
@@ -54,11 +55,11 @@ def evaluate(config, tmp_path, monkeypatch):  # noqa: F811
   """Evaluates a file's content; the numbers themselves are not computed."""
   models = []
 
-  def measure(self, model, images, *args):
+  def evaluated(self, model, images, *args):
     models.append(model)
-    return {"correct": np.ones(len(images), bool), "total": len(images)}
+    yield Row("clean", {}, len(images), len(images))
 
-  monkeypatch.setattr(plugins.load("evaluator", "clean"), "run", measure)
+  monkeypatch.setattr(plugins.load("evaluator", "clean"), "results", evaluated)
 
   def call(content, *flags, suffix=".pt"):
     path, folder = tmp_path / f"file{suffix}", tmp_path / f"run{len(models)}"
@@ -73,11 +74,13 @@ def evaluate(config, tmp_path, monkeypatch):  # noqa: F811
     recorded = found["config"]["normalization"]
     assert used == (tuple(recorded["mean"]), tuple(recorded["std"]))
     table = " ".join(out.split())
-    assert all(" ".join(note.split()) in table for note in found["notes"])
+    texts = [note["text"] for note in found["notes"]]
+    assert all(" ".join(text.split()) in table for text in texts)
     return types.SimpleNamespace(
       value=float(np.asarray(model.params["stem"]["kernel"])[0, 0, 0, 0]),
       used=used,
-      notes=found["notes"][1:-1],  # between the file's and the images' number
+      # Between the file's and the images' number.
+      notes=texts[1:-1],
     )
 
   return call
@@ -333,8 +336,7 @@ def test_files_without_a_known_network(rejected):
   line = rejected(
     "no weights of a network known", {"arch": "vgg", "params": vgg}
   )
-  assert "its entries are arch, params; params has 1 tensor, all named " in line
-  assert "encoder.features.0.…, such as encoder.features.0.weight" in line
+  assert "it has params.encoder.features.0.weight: give a state_dict" in line
 
 
 class Scripted(torch.nn.Module):
@@ -361,16 +363,17 @@ def exported(path):
   [
     (
       torch.ones(2, 3),
-      "has a bare tensor [2, 3] and no names of layers: store",
+      "has a bare Tensor and no network with names of layers: store",
     ),
     (
       [torch.ones(2)] * 3,
-      "has a list of 3 parts and no names of layers: store",
+      "has a bare list and no network with names of layers",
     ),
-    (7, "has a bare int and no names of layers"),
+    (7, "has a bare int and no network with names of layers"),
     (
       torch.optim.SGD([torch.ones(2)]).state_dict(),
-      "has an optimizer's state and no network: store the network's state_dict",
+      "has an optimizer's state and no network with names of layers: store the "
+      "network's state_dict",
     ),
     (script, "is a TorchScript program, which is code; nothing of it was run"),
     (exported, "is a program of torch.export, which is code; nothing of it"),

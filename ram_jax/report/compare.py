@@ -212,8 +212,7 @@ def write_texts(
   paths = [path.with_name(path.name + ending) for ending in (".md", ".json")]
   text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
   for target, content in zip(paths, (markdown, text), strict=True):
-    data = content.encode()
-    results.replace(target, lambda file, data=data: file.write(data))
+    results.replace(target, content.encode())
   return paths
 
 

@@ -149,8 +149,9 @@ def frame(groups: Sequence[Group]) -> pd.DataFrame:
   found["group"] = [owners[run] for run in found["run"]]
   origins = [_origin(row) for run in runs for row in run.rows]
   names = _variants(dict.fromkeys(origins))
-  found["variant"] = [names[origin] for origin in origins]
-  found["details"] = [_details(origin) for origin in origins]
+  # Text as Python's, since a name may have halves of characters.
+  variants = [(names[origin], _details(origin)) for origin in origins]
+  found[["variant", "details"]] = pd.DataFrame(variants, dtype=object)
   found["error"] = 1 - found["accuracy"]
   found["epsilon"] = found["epsilon"].astype(float).round(EPSILON_DIGITS)
   place = ["run", "evaluator", "variant", *COORDINATES]

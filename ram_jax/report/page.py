@@ -107,7 +107,8 @@ def write_report(
   texts = [*(part.markdown() for part in parts), f"Made by `{line(made)}`\n"]
   paths = [folder / "summary.md", folder / "report.html"]
   for path, content in zip(paths, ("\n\n".join(texts), page), strict=True):
-    path.write_text(content, encoding="utf-8")
+    # JSON may have halves of characters, which have no bytes.
+    path.write_text(content, encoding="utf-8", errors="backslashreplace")
   return paths + [figure.path for figure in figures.values()]
 
 

@@ -107,7 +107,7 @@ def title(groups: Sequence[Group]) -> str:
 
 def lead(groups: Sequence[Group]) -> str:
   """What was run, in a sentence: everything that is equal for all runs."""
-  known = pd.DataFrame([facts(group) for group in groups])
+  known = pd.DataFrame([facts(g) for g in groups], dtype=object)
   shared = known.drop(columns="test set", errors="ignore").bfill().iloc[0]
   shared = shared[known.nunique() == 1]
   count = sum(len(group.runs) for group in groups)

@@ -7,13 +7,14 @@ is rejected here, before a wrong number reaches a table.
 """
 
 import dataclasses
+import io
 import json
 import math
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -115,6 +116,28 @@ def load(folder: str | os.PathLike) -> Run:
   )
 
 
+def collect(
+  folder: pathlib.Path,
+  head: Mapping[str, Any],
+  found: Sequence[Row | Note | Picture],
+  log: Sequence[dict[str, Any]] = (),
+) -> Run:
+  """A run from what its evaluators found, as `load` would read it.
+
+  Args:
+    folder: the run's.
+    head: run, config, versions, device, data, timing.
+    found: rows, notes and pictures, in order.
+    log: rows of metrics.jsonl.
+
+  Returns:
+    The run, whose rows have `correct`.
+  """
+  rows = tuple(part for part in found if isinstance(part, Row))
+  notes = tuple(part for part in found if isinstance(part, Note))
+  return Run(folder, dict(head), rows, notes, list(log))
+
+
 def write(
   folder: pathlib.Path,
   head: Mapping[str, Any],
@@ -130,39 +153,35 @@ def write(
   Raises:
     ValueError: if two rows have the same key.
   """
-  rows = [part for part in found if isinstance(part, Row)]
-  keys = [row.key for row in rows]
+  run = collect(folder, head, found)
+  keys = [row.key for row in run.rows]
   if twice := {key for key in keys if keys.count(key) > 1}:
     raise ValueError(
       f"two evaluators have the same results {sorted(twice)[0]!r}: let them "
       "differ in their settings"
     )
-  notes = tuple(part for part in found if isinstance(part, Note))
   pictures = {p.name: p.images for p in found if isinstance(p, Picture)}
-  correct = {r.key: r.correct for r in rows if r.correct is not None}
+  correct = {r.key: r.correct for r in run.rows if r.correct is not None}
+  table = frame([run]).drop(columns=["run", "folder"]).to_csv(index=False)
   folder.mkdir(parents=True, exist_ok=True)
   for name, arrays in (("pictures", pictures), ("correct", correct)):
-    replace(
-      folder / f"{name}.npz",
-      lambda file, arrays=arrays: np.savez_compressed(file, **arrays),
-    )
-  table = frame([Run(folder, dict(head), tuple(rows), notes, [])])
-  text = table.drop(columns=["run", "folder"]).to_csv(index=False)
-  replace(folder / "results.csv", lambda file: file.write(text.encode()))
-  text = _text(dict(head), notes, rows)
-  replace(folder / "results.json", lambda file: file.write(text.encode()))
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    replace(folder / f"{name}.npz", content.getvalue())
+  replace(folder / "results.csv", table.encode())
+  replace(folder / "results.json", _text(run).encode())
 
 
-def replace(path: pathlib.Path, write_to: Callable[[IO[bytes]], Any]) -> None:
+def replace(path: pathlib.Path, content: bytes) -> None:
   """Writes a file so that a reader finds the old or the new one, never half.
 
   Args:
     path: the file; its folder exists.
-    write_to: writes the content to a binary file.
+    content: all of it.
   """
   part = path.with_name(f"{path.name}.part")
   with open(part, "wb") as file:
-    write_to(file)
+    file.write(content)
     file.flush()
     os.fsync(file.fileno())  # a power failure, too, leaves the old or the new
   part.replace(path)
@@ -272,9 +291,7 @@ def check_floors(required: Sequence[Any]) -> None:
       )
 
 
-def _text(
-  head: dict[str, Any], notes: Sequence[Note], rows: Sequence[Row]
-) -> str:
+def _text(run: Run) -> str:
   """results.json: one line per row, as there are hundreds."""
   lines = [
     json.dumps(
@@ -287,10 +304,10 @@ def _text(
       },
       allow_nan=False,
     )
-    for row in rows
+    for row in run.rows
   ]
-  tree = {"schema": SCHEMA} | head
-  tree |= {"notes": [dataclasses.asdict(note) for note in notes], "rows": []}
+  notes = [dataclasses.asdict(note) for note in run.notes]
+  tree = {"schema": SCHEMA} | run.head | {"notes": notes, "rows": []}
   text = json.dumps(tree, indent=2, allow_nan=False).removesuffix("]\n}")
   return text + "\n    " + ",\n    ".join(lines) + "\n  ]\n}\n"
 
@@ -317,9 +334,6 @@ def _read_results(path: pathlib.Path) -> dict[str, Any]:
     raise FileNotFoundError(f"no results in {str(path)!r}: {again}")
   try:
     results = json.loads(path.read_bytes(), parse_constant=_no_number)
-    # Without halves of letters, which JSON may have and pandas does not take.
-    text = json.dumps(results, ensure_ascii=False)
-    results = json.loads(text.encode("utf-8", "ignore"))
   except (ValueError, RecursionError) as error:
     raise ValueError(
       f"{str(path)!r} is not whole JSON ({error}): {again}"
@@ -356,8 +370,7 @@ def _problems(results: dict[str, Any]) -> Iterator[str]:
     if key in holder and not isinstance(holder[key], kind):
       yield f"{name} is of the wrong kind: {holder[key]!r:.60}"
   for note in results["notes"]:
-    kinds = (type(note["text"]), note["level"])
-    if kinds not in ((str, "info"), (str, "warning")) or len(note) != 2:
+    if not _is_note(note):
       yield f"notes have what is not a note: {note!r:.60}"
   seen = set()
   for row in results["rows"]:
@@ -394,6 +407,12 @@ def _row(row: dict[str, Any]) -> Row:
     row["correct"],
     values=row["values"],
   )
+
+
+def _is_note(note: Any) -> bool:
+  known = isinstance(note, dict) and set(note) == {"text", "level"}
+  levels = ("info", "warning")
+  return known and isinstance(note["text"], str) and note["level"] in levels
 
 
 def _is_finite(value: Any) -> bool:

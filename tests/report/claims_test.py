@@ -1,4 +1,4 @@
-"""Runs made so that each sentence agrees, disagrees, is open or unmeasured."""
+"""Runs made so that each sentence agrees, disagrees, or stays open."""
 
 import dataclasses
 import io

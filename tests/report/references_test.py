@@ -342,10 +342,10 @@ def test_additional_data(compare, given, extra):
 
 
 def test_notes_of_published_numbers(compare):
-  tree = {"description": "ours", "source": "us", "model": None, "data": "D"}
+  tree = {"description": "mine", "source": "me", "model": None, "data": "D"}
   tree |= {"clean": 0.9, "images": 50, "rounding": 0, "notes": "abc"}
   found, text = compare("mine.json", tree)
-  assert found["reference"]["notes"] == ["ours", "abc"]
+  assert found["reference"]["notes"] == ["mine", "abc"]
   assert "(reference) abc" in text and "50 in the reference" in text
 
 
