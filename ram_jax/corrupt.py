@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ram_jax import experiment, parallel, plugins
-from ram_jax.data import generated, manifest, pipeline
+from ram_jax import corruptions, experiment, parallel, plugins
+from ram_jax.data import manifest, pipeline
 from ram_jax.data.generated import Generator
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import metrics, provenance
@@ -62,7 +62,7 @@ def write(config: ConfigDict, out: str | pathlib.Path) -> dict[str, Any]:
     _finish(out, LABELS, [generator.labels.astype(kind)] * 5, found)
   for number, name in enumerate(wanted, start=1):
     metrics.announce(f"  {name} ({number} of {len(wanted)})")
-    parts = [generator.load(name, s)[0] for s in generated.SEVERITIES]
+    parts = [generator.load(name, s)[0] for s in corruptions.SEVERITIES]
     _finish(out, f"{name}.npy", parts, found)
   return found
 
