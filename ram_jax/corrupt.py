@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ram_jax import corruptions, experiment, parallel, plugins
-from ram_jax.data import manifest, pipeline
+from ram_jax.data import generated, manifest, pipeline
 from ram_jax.data.generated import Generator
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import metrics, provenance
