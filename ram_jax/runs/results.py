@@ -197,7 +197,7 @@ def frame(runs: Sequence[Run]) -> pd.DataFrame:
     One line per run and row: `run` (index into `runs`), `folder`, the run's
     `name`, `method`, `label`, `model`, `data_label` and `seed`; `evaluator`;
     the rows' settings; `total`, `correct`, `accuracy` in [0,1]; the rows'
-    values. Missing settings and values are missing; whole numbers are Int64, text is object.
+    values. Missing cells are NA; whole numbers are Int64, text is object.
   """
   lines = []
   for number, run in enumerate(runs):
