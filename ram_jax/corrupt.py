@@ -124,8 +124,6 @@ def _prepare(config: ConfigDict) -> tuple[Generator, dict[str, Any]]:
 
 def _found(out: pathlib.Path, described: dict[str, Any]) -> dict[str, Any]:
   """The manifest that is there, or a new one."""
-  if out.exists() and not out.is_dir():
-    raise ValueError(f"--out={out} is a file: name a folder")
   found = manifest.read(out)
   if found is None:
     if any(out.glob("*.npy")):
