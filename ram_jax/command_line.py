@@ -9,6 +9,7 @@ import difflib
 import importlib.util
 import os
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -164,13 +165,7 @@ def fields(config: ConfigDict, prefix: str = "") -> list[str]:
   Returns:
     Names with dots between the levels, in order.
   """
-  names = []
-  for key, value in config.items():
-    if isinstance(value, ConfigDict):
-      names += fields(value, f"{prefix}{key}.")
-    else:
-      names.append(prefix + key)
-  return names
+  return list(run_folder.flat(config.to_dict(), prefix))
 
 
 def _find(config: ConfigDict, name: str) -> tuple[ConfigDict, str]:
@@ -214,22 +209,12 @@ def _number(text: str) -> float:
   return float(over) / float(under) if slash else float(text)
 
 
-class _Fractions(ast.NodeTransformer):
-  """Turns 8/255 in a tuple into a number."""
-
-  def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
-    """Divides; any other operation stays and is an error later."""
-    if not isinstance(node.op, ast.Div):
-      return node
-    return ast.Constant(_number(ast.unparse(node)))
-
-
 def _tuple(text: str) -> tuple:
   words = [word.strip() for word in text.split(",")]
   if all(word.isidentifier() for word in words):
     return tuple(words)  # shells take quotes away
-  tree = ast.parse(text.strip(), mode="eval")
-  value = ast.literal_eval(_Fractions().visit(tree))
+  divided = re.sub(r"[\w.]+/[\w.]+", lambda x: repr(_number(x[0])), text)
+  value = ast.literal_eval(divided.strip())
   return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ram_jax import experiment, parallel, plugins
+from ram_jax import corruptions, experiment, parallel, plugins
 from ram_jax.data import generated, manifest, pipeline
 from ram_jax.data.generated import Generator
 from ram_jax.runs import folder as run_folder
@@ -62,7 +62,7 @@ def write(config: ConfigDict, out: str | pathlib.Path) -> dict[str, Any]:
     _finish(out, LABELS, [generator.labels.astype(kind)] * 5, found)
   for number, name in enumerate(wanted, start=1):
     metrics.announce(f"  {name} ({number} of {len(wanted)})")
-    parts = [generator.load(name, s)[0] for s in generated.SEVERITIES]
+    parts = [generator.load(name, s)[0] for s in corruptions.SEVERITIES]
     _finish(out, f"{name}.npy", parts, found)
   return found
 
@@ -124,8 +124,6 @@ def _prepare(config: ConfigDict) -> tuple[Generator, dict[str, Any]]:
 
 def _found(out: pathlib.Path, described: dict[str, Any]) -> dict[str, Any]:
   """The manifest that is there, or a new one."""
-  if out.exists() and not out.is_dir():
-    raise ValueError(f"--out={out} is a file: name a folder")
   found = manifest.read(out)
   if found is None:
     if any(out.glob("*.npy")):

@@ -20,12 +20,8 @@ PARTS = {
   "communication": "communication",
 }
 OTHER = "other"
-_COLLECTIVES = (
-  "all-reduce",
-  "all-gather",
-  "all-to-all",
-  "reduce-scatter",
-  "collective-",
+_COLLECTIVE = re.compile(
+  "all-(reduce|gather|to-all)|reduce-scatter|collective-"
 )
 # Their time is that of the instructions which they run.
 _CONTAINERS = ("while", "call", "conditional")
@@ -127,7 +123,7 @@ def parts(program: dict[str, Instruction]) -> dict[str, str]:
     return scope(callers[row.inside]) if row.inside in callers else None
 
   def part(row: Instruction) -> str:
-    if row.opcode.startswith(_COLLECTIVES):
+    if _COLLECTIVE.match(row.opcode):
       return PARTS["communication"]
     return PARTS.get(scope(row), OTHER)
 

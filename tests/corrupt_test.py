@@ -209,7 +209,7 @@ def test_a_folder_of_others_is_left_alone(config, out):
   (out / "fog.npy").write_bytes(b"theirs")
   with pytest.raises(ValueError, match="holds .npy files that were not made"):
     corrupt.write(config, out)
-  with pytest.raises(ValueError, match="fog.npy is a file: name a folder"):
+  with pytest.raises(ValueError, match="fog.npy is a file, name a folder"):
     corrupt.write(config, out / "fog.npy")
   assert files(out) == {"fog.npy": b"theirs"}
 

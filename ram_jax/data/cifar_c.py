@@ -53,21 +53,26 @@ class CorruptedSource:
       )
 
   @functools.cached_property
-  def made_here(self) -> dict[str, Any] | None:
-    """The manifest of a folder that this program wrote; None of others."""
-    return manifest.read(self._place) if self.folder else None
+  def _about(self) -> dict[str, Any]:
+    """The manifest of a folder that was made here, or what stands for it."""
+    made_with = {"seed": None, "data": {"classes": self.classes}}
+    other = {"made_with": made_with, "files": {}, "missing": {}}
+    return (manifest.read(self._place) if self.folder else None) or other
 
   @property
   def num_classes(self) -> int:
     """10 or 100, or what the folder's manifest says."""
-    if self.made_here:
-      return self.made_here["made_with"]["data"]["classes"]
-    return self.classes
+    return self._about["made_with"]["data"]["classes"]
 
   @property
   def seed(self) -> int | None:
     """Of a folder that was made here; None of others."""
-    return self.made_here and self.made_here["made_with"]["seed"]
+    return self._about["made_with"]["seed"]
+
+  @property
+  def made_here(self) -> bool:
+    """Whether this program wrote the folder."""
+    return self.seed is not None
 
   @functools.cached_property
   def label(self) -> str:
@@ -102,8 +107,7 @@ class CorruptedSource:
 
   def missing(self) -> dict[str, str]:
     """Why corruptions are not there, by name, where all are wanted."""
-    why = self.made_here["missing"] if self.made_here else {}
-    missing = {}
+    why, missing = self._about["missing"], {}
     for name in () if self.only else NAMES:
       if absent := self._absent(name):
         every = len(absent) == len(self.severities)
@@ -149,23 +153,20 @@ class CorruptedSource:
     """
     names = self.names()
     for name in (*names, "labels") if self.made_here else ():
-      manifest.check(self._place, self.made_here["files"], f"{name}.npy")
+      manifest.check(self._place, self._about["files"], f"{name}.npy")
     for name, severity in itertools.product(names, self.severities):
       what = f"{self._place}, {name} {severity}"
       _compare(*self._view(name, severity), images, labels, what)
-    if self.made_here:
-      self._compare_fingerprint(pipeline.describe(images, labels))
-
-  def _compare_fingerprint(self, test: dict[str, Any]) -> None:
-    made = self.made_here["made_with"]["data"]
-    ours, theirs = test["fingerprint"], made["fingerprint"]
+    made = self._about["made_with"]["data"]
     # Of a part of the test set only the labels can be compared.
-    if made["size"] == test["size"] and theirs != ours:
-      raise ValueError(
-        f"{self._place} was made from other images ({made['label']},"
-        f" {theirs[:19]}...) than the test set's ({ours[:19]}...): "
-        f"{manifest.AGAIN}"
-      )
+    if self.made_here and made["size"] == len(labels):
+      theirs, ours = made["fingerprint"], pipeline.fingerprint(images, labels)
+      if theirs != ours:
+        raise ValueError(
+          f"{self._place} was made from other images ({made['label']},"
+          f" {theirs[:19]}...) than the test set's ({ours[:19]}...): "
+          f"{manifest.AGAIN}"
+        )
 
   @functools.cached_property
   def _place(self) -> pathlib.Path:
@@ -182,9 +183,8 @@ class CorruptedSource:
       name = f"{_TFDS.get(corruption, corruption)}_{severity}"
       return tfds.find(f"cifar10_corrupted/{name}", self.tfds_dir)
     path = self._place / f"{corruption}.npy"
-    there = path.is_file()
-    if self.made_here:
-      there = path.name in self.made_here["files"]
+    made = self._about["files"]
+    there = path.name in made if self.made_here else path.is_file()
     return path if there else None
 
   def _absent(self, name: str) -> list[int]:
@@ -221,14 +221,10 @@ class CorruptedSource:
   ) -> tuple[np.ndarray, np.ndarray]:
     stacked = self._read(path)
     size, rest = divmod(len(stacked), len(SEVERITIES))
-    shape = [32, 32, 3]
-    if self.made_here:
-      shape = self.made_here["made_with"]["data"]["image"]
-    if stacked.dtype != np.uint8 or [*stacked.shape[1:]] != shape or rest:
+    if stacked.dtype != np.uint8 or stacked.ndim != 4 or rest:
       raise ValueError(
         f"{path} is {stacked.dtype} {list(stacked.shape)}, expected uint8"
-        f" [5 N, {', '.join(map(str, shape))}], five severities one after"
-        " another"
+        " [5 N, H, W, 3], five severities one after another"
       )
     rows = slice((severity - 1) * size, severity * size)
     path = self._place / "labels.npy"

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +13,8 @@ from flax import traverse_util
 
 from ram_jax.models import preact_resnet, resnet, wide_resnet
 
+# Of a leaf, such as ('params', 'stages_0_1', 'conv_0', 'kernel').
+Path = tuple[str, ...]
 SHOWN = 6  # names that a message lists of each kind
 
 
@@ -30,9 +32,12 @@ class Naming:
   layers: Mapping[str, str]
   unused: tuple[str, ...] = ()
 
-  def translate(self, path: tuple[str, ...]) -> str:
-    """Their name of a leaf, such as ('stages_0_1', 'conv_0', 'kernel')."""
-    *block, layer, leaf = path
+  def names(self, leaves: Iterable[Path]) -> dict[str, Path]:
+    """Leaves by their names, such as 'layer1.0.conv1.weight'."""
+    return {self._translate(path): path for path in leaves}
+
+  def _translate(self, path: Path) -> str:
+    _, *block, layer, leaf = path
     prefix = ""
     if block:
       stage, index = map(int, re.findall(r"\d+", block[0]))
@@ -107,11 +112,9 @@ def to_torch(
   Raises:
     ValueError: for a network whose names in PyTorch are not known.
   """
-  naming = _namings(module)[0]
-  tensors = {}
-  for path, value in _leaves(params, batch_stats).items():
-    name = naming.translate(path[1:])
-    array = np.asarray(value)
+  leaves, tensors = _leaves(params, batch_stats), {}
+  for name, path in _namings(module)[0].names(leaves).items():
+    array = np.asarray(leaves[path])
     axes = (3, 2, 0, 1) if array.ndim == 4 else None
     tensors[name] = np.ascontiguousarray(array.transpose(axes))
     if counter := _counter(name):
@@ -144,15 +147,13 @@ def from_torch(
   init = functools.partial(module.init, train=False)
   made = jax.eval_shape(init, jax.random.key(0), images)
   wanted = _leaves(made["params"], made["batch_stats"])
-  paths, unused = max(
-    (
-      ({naming.translate(path[1:]): path for path in wanted}, naming.unused)
-      for naming in _namings(module)
-    ),
-    key=lambda option: len(option[0].keys() & tensors.keys()),
+  naming = max(
+    _namings(module),
+    key=lambda naming: len(naming.names(wanted).keys() & tensors.keys()),
   )
+  paths = naming.names(wanted)
   shapes = {name: _shape(wanted[path].shape) for name, path in paths.items()}
-  _check(module, shapes, unused, tensors)
+  _check(module, shapes, naming.unused, tensors)
   leaves = {}
   for name, path in paths.items():
     array = np.asarray(tensors[name])
@@ -232,7 +233,7 @@ def _namings(module: nn.Module) -> tuple[Naming, ...]:
   return NAMINGS[type(module)]
 
 
-def _leaves(params: Any, batch_stats: Any) -> dict[tuple[str, ...], Any]:
+def _leaves(params: Any, batch_stats: Any) -> dict[Path, Any]:
   variables = {"params": params, "batch_stats": batch_stats}
   return traverse_util.flatten_dict(variables)
 

@@ -14,7 +14,6 @@ from ram_jax.interop import names, normalization
 # others are averages of it, teachers, critics. By rank.
 MAIN = ("state_dict", "model_state_dict", "model_state", "model")
 MAIN += ("net", "network", "last")
-COUNTER = "num_batches_tracked"  # of a BatchNorm2d, the only whole number
 _FIRST_BLOCKS = {
   naming.block.format(stage=1, index=0)
   for namings in names.NAMINGS.values()
@@ -47,7 +46,8 @@ def find(
 
   Args:
     tables: of a file: tensors by name, with dots between the levels, by the
-      table's place with a last dot, "" for the file itself.
+        table's place with a last dot, "" for the file itself; words in place of
+      a tensor that cannot be read.
 
   Returns:
     Networks whose layers have names of `names.NAMINGS`, whatever stands before
@@ -123,27 +123,20 @@ def check(network: Network, path: Any) -> None:
   Raises:
     ValueError: naming the first one, what it is and how to store it.
   """
-  faults = {n: f for n, x in network.tensors.items() if (f := _fault(n, x))}
-  for name, fault in faults.items():
+  faults = {
+    name: x if isinstance(x, str) else f"of type {x.dtype.name}"
+    for name, x in network.tensors.items()
+    if isinstance(x, str) or (x.dtype.kind != "f" and not _counts(name))
+  }
+  if faults:
+    name, what = next(iter(faults.items()))
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     place = f"{network.place}." if network.place else ""
-    raise ValueError(f"{path}: {place}{name}{more} is {fault}")
-
-
-def unread(what: str, advice: str = "") -> str:
-  """What stands for a tensor that cannot be a weight.
-
-  Args:
-    what: it is, in words.
-    advice: how to store it instead.
-
-  Returns:
-    Words for the error if it is a part of the network.
-  """
-  advice = advice or "in float32, with any scale multiplied in"
-  return (
-    f"{what}, which cannot be read as weights: store the state_dict {advice}"
-  )
+    raise ValueError(
+      f"{path}: {place}{name}{more} is {what}, which cannot be read as "
+      "weights: store dense float32 tensors in the state_dict "
+      "(tensor.to_dense(), tensor.dequantize(), with any scale multiplied in)"
+    )
 
 
 def _prefixes(name: str) -> list[str]:
@@ -183,9 +176,6 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
   )
 
 
-def _fault(name: str, tensor: Any) -> str:
-  if isinstance(tensor, str):
-    return tensor
-  if tensor.dtype.kind == "f" or name.rpartition(".")[2] == COUNTER:
-    return ""
-  return unread(f"of type {tensor.dtype.name}")
+def _counts(name: str) -> bool:
+  """Whether it is a counter of a BatchNorm2d, the only whole number."""
+  return name.rpartition(".")[2] == "num_batches_tracked"

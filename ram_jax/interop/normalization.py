@@ -68,36 +68,27 @@ def stated(arrays: Mapping[str, Any]) -> tuple[Normalization | None, str]:
   if not arrays:
     return None, "does not say how its network normalizes pixels"
   names = ", ".join(arrays)
-  bad = [f"{n} {list(np.shape(x))}" for n, x in arrays.items() if not _fits(x)]
-  if bad:
-    return None, (
-      f"has {', '.join(bad)}, neither one number nor one for each of three "
-      "channels"
-    )
   means, stds = (
-    {
-      tuple(map(float, np.broadcast_to(array.ravel(), 3)))
-      for name, array in arrays.items()
-      if name.split(".")[-1] in last
-    }
+    {_values(x) for n, x in arrays.items() if n.split(".")[-1] in last}
     for last in (MEANS, STDS)
   )
-  if not means or not stds:
-    lacks = "standard deviation" if means else "mean"
-    return None, f"has {names} and no {lacks} beside it"
-  if len(means) > 1 or len(stds) > 1:
-    return None, f"has more than one normalization ({names})"
-  found = *means, *stds
-  if not allowed(*found):
-    return None, f"has {shown(*found)} ({names}): it takes {ALLOWED}"
-  return found, f"states {shown(*found)} ({names})"
+  if len(means) == len(stds) == 1 and allowed(*means, *stds):
+    return (*means, *stds), f"states {shown(*means, *stds)} ({names})"
+  found = [f"{n} {_numbers(_values(x))}" for n, x in arrays.items()]
+  return None, (
+    f"has {'; '.join(found)}: it takes one mean and one std, of one number or "
+    f"three, {ALLOWED}"
+  )
 
 
-def _fits(array: Any) -> bool:
-  """One number, or one for each channel, whatever the shape around it."""
-  numbers = isinstance(array, np.ndarray) and array.dtype.kind in "fiu"
-  return numbers and array.size in (1, 3)
+def _values(array: Any) -> tuple[float, ...]:
+  """One for each channel, where there is one number or three."""
+  if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+    return ()
+  values = tuple(map(float, array.flat[:5]))  # more are wrong anyway
+  return values * 3 if len(values) == 1 else values
 
 
 def _numbers(values: Sequence[float]) -> str:
-  return ", ".join(f"{x:.4g}" for x in values)
+  more = ", ..." if len(values) > 4 else ""
+  return ", ".join(f"{x:.4g}" for x in values[:4]) + more

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ram_jax.interop import networks
-
 FORMATS = (".pt", ".pth", ".tar", ".ckpt")
 DEPTH = 4  # levels of tables in tables that are looked at
 
@@ -59,9 +57,9 @@ def read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
 
   Returns:
     Arrays by table and name, half precision and bfloat16 as float32, and words
-    (`networks.unread`) for what cannot be weights. A table is a dictionary in
-    the file with tensors, named by its place with a last dot: "" for the
-    outermost, "state_dict.", "ema.model.".
+    for what cannot be read. A table is a dictionary in the file with tensors,
+    named by its place with a last dot: "" for the outermost, "state_dict.",
+    "ema.model.".
 
   Raises:
     ModuleNotFoundError: if PyTorch is absent.
@@ -167,28 +165,18 @@ def _tables(
 def _array(torch: types.ModuleType, value: Any, size: int) -> np.ndarray | str:
   """A tensor's values, or what stands for them; `size`: of the file."""
   if isinstance(value, _Array):
-    advice = "with torch.from_numpy(array) for each tensor"
-    return networks.unread("numpy's", advice)
-  tensor = value.detach()
-  kind = str(tensor.dtype).removeprefix("torch.")
-  layout = str(tensor.layout).removeprefix("torch.")
-  dense = tensor.layout == torch.strided and not tensor.is_nested
-  for fault, what, how in (
-    (not dense, f"not dense ({layout})", "tensor.to_dense()"),
-    (tensor.is_meta, "without values (on the device meta)", "values"),
-    (tensor.is_quantized, f"quantized ({kind})", "tensor.dequantize()"),
-    # No value is smaller than a byte.
-    (
-      dense and tensor.numel() > size,
-      "larger than its file, by repetition",
-      "tensor.clone()",
-    ),
-  ):
-    if fault:
-      return networks.unread(what, f"with {how} for each tensor")
-  if tensor.dtype in (torch.float16, torch.bfloat16):
-    tensor = tensor.float()
+    return "a numpy array"
+  kind, *rest = (
+    str(part).removeprefix("torch.")
+    for part in (value.dtype, value.layout, value.device)
+  )
+  what = f"of type {kind} ({', '.join(rest)})"
   try:
-    return tensor.resolve_conj().resolve_neg().numpy()
-  except TypeError:  # numpy has no such type
-    return networks.unread(f"of type {kind}")
+    # By repetition: no value is smaller than a byte.
+    if value.numel() > size:
+      return f"{what} and larger than its file"
+    half = value.dtype in (torch.float16, torch.bfloat16)
+    return (value.float() if half else value).numpy(force=True)
+  # A type or layout that numpy has not, or no values.
+  except (TypeError, RuntimeError):
+    return what

@@ -160,7 +160,7 @@ def _array(file: Any, name: str) -> np.ndarray | str:
   try:
     array = file.get_tensor(name)
   except (AttributeError, TypeError):  # numpy has no such type
-    return networks.unread(f"of type {file.get_slice(name).get_dtype()}")
+    return f"of type {file.get_slice(name).get_dtype()}"
   half = array.dtype.name in ("float16", "bfloat16")
   return array.astype(np.float32) if half else array
 
@@ -195,13 +195,13 @@ def _constants(
 ) -> normalization.Normalization:
   try:
     mean, std = (json.loads(metadata[name]) for name in ("mean", "std"))
-    if not normalization.allowed(mean, std):
-      raise ValueError(f"they must be {normalization.ALLOWED}")
-    return tuple(map(float, mean)), tuple(map(float, std))
-  except (KeyError, TypeError, ValueError) as error:
-    raise ValueError(
-      f"{path} is an export whose mean and std were changed: export it again"
-    ) from error
+    if normalization.allowed(mean, std):
+      return tuple(map(float, mean)), tuple(map(float, std))
+  except (KeyError, TypeError, ValueError):
+    pass
+  raise ValueError(
+    f"{path} is an export whose mean and std were changed: export it again"
+  )
 
 
 def _producer(path: pathlib.Path) -> str | None:

@@ -260,7 +260,7 @@ class _Store:
     target = f"{self._root}/{name}"
     if not self._flat:
       self._files.makedirs(posixpath.dirname(target), exist_ok=True)
-    if name.startswith("checkpoints/"):
+    if "checkpoints/" in name:  # large, and changes no more
       self._files.put_file(str(path), target)
     else:  # read at once, as it may grow meanwhile
       self._files.pipe_file(target, path.read_bytes())

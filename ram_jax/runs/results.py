@@ -197,7 +197,7 @@ def frame(runs: Sequence[Run]) -> pd.DataFrame:
     One line per run and row: `run` (index into `runs`), `folder`, the run's
     `name`, `method`, `label`, `model`, `data_label` and `seed`; `evaluator`;
     the rows' settings; `total`, `correct`, `accuracy` in [0,1]; the rows'
-    values. Missing settings and values are NA; whole numbers are Int64.
+    values. Missing cells are NA; whole numbers are Int64, text is object.
   """
   lines = []
   for number, run in enumerate(runs):
@@ -218,8 +218,12 @@ def frame(runs: Sequence[Run]) -> pd.DataFrame:
   found = {}
   for name in dict.fromkeys(columns):
     cells = [line.get(name) for line in lines]
-    whole = all(cell is None or type(cell) is int for cell in cells)
-    found[name] = pd.array(cells, dtype="Int64") if whole else cells
+    kinds = {type(cell) for cell in cells if cell is not None}
+    # Text as Python's, since a label may have halves of characters.
+    kind = (
+      "Int64" if kinds <= {int} else "float64" if float in kinds else object
+    )
+    found[name] = pd.Series(cells, dtype=object if str in kinds else kind)
   return pd.DataFrame(found)
 
 

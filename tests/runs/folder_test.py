@@ -123,11 +123,18 @@ def test_config_comes_back(tmp_path):
   )
 
 
-def test_json_is_replaced_whole_or_not_at_all(tmp_path):
+def test_json_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
   path = tmp_path / "new" / "file.json"
   run_folder.write_json({"a": 1}, path)
   with pytest.raises(TypeError):
     run_folder.write_json({"a": object()}, path)
+
+  def full(file):
+    raise OSError("No space left on device")
+
+  monkeypatch.setattr(os, "fsync", full)
+  with pytest.raises(OSError, match="No space"):
+    run_folder.write_json({"a": 2}, path)
   assert json.loads(path.read_text()) == {"a": 1}
 
 
