@@ -22,7 +22,7 @@ from ram_jax import command_line, experiment
 from ram_jax.data import arrays as arrays_source
 from ram_jax.data import cifar_c, manifest
 from ram_jax.evaluation import loop as evaluate
-from ram_jax.report import tables
+from ram_jax.report import references, tables
 from ram_jax.runs import results as runs
 from ram_jax.training import loop as train
 

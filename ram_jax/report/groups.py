@@ -151,7 +151,8 @@ def frame(groups: Sequence[Group]) -> pd.DataFrame:
   names = _variants(dict.fromkeys(origins))
   # Text as Python's, since a name may have halves of characters.
   variants = [(names[origin], _details(origin)) for origin in origins]
-  found[["variant", "details"]] = pd.DataFrame(variants, dtype=object)
+  added = ["variant", "details"]
+  found[added] = pd.DataFrame(variants, columns=added, dtype=object)
   found["error"] = 1 - found["accuracy"]
   found["epsilon"] = found["epsilon"].astype(float).round(EPSILON_DIGITS)
   place = ["run", "evaluator", "variant", *COORDINATES]

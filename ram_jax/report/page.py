@@ -99,14 +99,14 @@ def write_report(
     sections=sections,
     command=made,
   )
-  parts = [
-    main,
-    *([Section("The paper's claims", found.table())] if found else []),
-  ]
-  parts += [section for section in sections if section.is_brief]
-  texts = [*(part.markdown() for part in parts), f"Made by `{line(made)}`\n"]
+  brief = [section for section in sections if section.is_brief]
+  if found:
+    brief.insert(0, Section("The paper's claims", found.table()))
+  texts = [section.markdown() for section in (main, *brief)]
+  # The heading of the main part is the page's.
+  text = "\n\n".join([*texts, f"    {line(made)}\n"])[1:]
   paths = [folder / "summary.md", folder / "report.html"]
-  for path, content in zip(paths, ("\n\n".join(texts), page), strict=True):
+  for path, content in zip(paths, (text, page), strict=True):
     # JSON may have halves of characters, which have no bytes.
     path.write_text(content, encoding="utf-8", errors="backslashreplace")
   return paths + [figure.path for figure in figures.values()]
