@@ -14,7 +14,8 @@ from rich.console import Console
 
 from ram_jax import command_line, corrupt, experiment, parallel, profiling
 from ram_jax import flags as flags_lib
-from ram_jax.report import comparison, figures, page, references, tables
+from ram_jax.report import compare as comparison
+from ram_jax.report import figures, page, references, tables
 from ram_jax.runs import bucket, metrics, signals
 from ram_jax.runs import results as runs
 
@@ -183,10 +184,10 @@ def compare(flags: argparse.Namespace) -> None:
     flags: from `flags.parse`.
   """
   with bucket.opened(flags.workdir) as folder:
-    run, theirs = runs.load(folder), references.read(flags.reference)
+    run, reference = runs.load(folder), references.read(flags.reference)
     # First, as the folder may be one that cannot be written.
-    Console().print(comparison.table(run, theirs))
-    paths = comparison.write(run, theirs, folder)
+    Console().print(comparison.table(run, reference))
+    paths = comparison.write(run, reference, folder)
   names = [f"{flags.workdir}/{path.relative_to(folder)}" for path in paths]
   print("Written:", *names, sep="\n  ")
 
