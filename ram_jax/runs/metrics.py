@@ -21,16 +21,18 @@ def announce(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def replace(path: pathlib.Path, text: str) -> None:
+def replace(path: pathlib.Path, content: str | bytes) -> None:
   """Writes a file so that a reader finds the old or the new one, never half.
 
   Args:
     path: the file.
-    text: its new content.
+    content: its new content.
   """
   part = path.with_suffix(".part")
-  with open(part, "w", encoding="utf-8") as file:
-    file.write(text)
+  if isinstance(content, str):  # which may have halves of characters
+    content = content.encode(errors="backslashreplace")
+  with open(part, "wb") as file:
+    file.write(content)
     file.flush()
     os.fsync(file.fileno())  # a power failure, too, leaves the old or the new
   part.replace(path)

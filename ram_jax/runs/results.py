@@ -167,24 +167,9 @@ def write(
   for name, arrays in (("pictures", pictures), ("correct", correct)):
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
-    replace(folder / f"{name}.npz", content.getvalue())
-  replace(folder / "results.csv", table.encode())
-  replace(folder / "results.json", _text(run).encode())
-
-
-def replace(path: pathlib.Path, content: bytes) -> None:
-  """Writes a file so that a reader finds the old or the new one, never half.
-
-  Args:
-    path: the file; its folder exists.
-    content: all of it.
-  """
-  part = path.with_name(f"{path.name}.part")
-  with open(part, "wb") as file:
-    file.write(content)
-    file.flush()
-    os.fsync(file.fileno())  # a power failure, too, leaves the old or the new
-  part.replace(path)
+    metrics.replace(folder / f"{name}.npz", content.getvalue())
+  metrics.replace(folder / "results.csv", table)
+  metrics.replace(folder / "results.json", _text(run))
 
 
 def frame(runs: Sequence[Run]) -> pd.DataFrame:
