@@ -15,7 +15,7 @@ from ram_jax.corruptions import SEVERITIES
 from ram_jax.report import references, statistics
 from ram_jax.report.references import MEANS, SETTINGS, Reference, label
 from ram_jax.report.table import Table, literal
-from ram_jax.runs import results
+from ram_jax.runs import metrics
 from ram_jax.runs.results import Run
 
 SCHEMA = 2
@@ -212,7 +212,7 @@ def write_texts(
   paths = [path.with_name(path.name + ending) for ending in (".md", ".json")]
   text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
   for target, content in zip(paths, (markdown, text), strict=True):
-    results.replace(target, content.encode())
+    metrics.replace(target, content)
   return paths
 
 

@@ -10,7 +10,7 @@ from ram_jax.contracts import Note, Row
 from ram_jax.corruptions import BENCHMARK
 from ram_jax.report import compare, references, statistics
 from ram_jax.report.references import Reference
-from ram_jax.runs import results
+from ram_jax.runs import metrics
 from tests.main_test import run
 
 
@@ -290,7 +290,7 @@ def test_table_is_shown_where_nothing_can_be_written(
     raise OSError(number, "no", str(path))
 
   monkeypatch.setattr(pathlib.Path, "write_text", forbidden)
-  monkeypatch.setattr(results, "replace", forbidden)
+  monkeypatch.setattr(metrics, "replace", forbidden)
   command = {
     "compare": (f"--workdir={folder}", "--reference=madry_l2_eps1"),
     "report": (f"--runs={folder}", f"--workdir={tmp_path / 'out'}"),
