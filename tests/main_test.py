@@ -277,7 +277,7 @@ def test_damaged_data(nothing_runs, config, data, tmp_path):
 )
 def test_damaged_run(monkeypatch, config, copy, mode, part, words):
   monkeypatch.setattr(
-    evaluate.plugins.load("evaluator", "clean"), "run", pytest.fail
+    evaluate.plugins.load("evaluator", "clean"), "results", pytest.fail
   )
   path = copy / part
   path.write_bytes(path.read_bytes()[100:])

@@ -79,8 +79,8 @@ def evaluate(config, tmp_path, monkeypatch):  # noqa: F811
     return types.SimpleNamespace(
       value=float(np.asarray(model.params["stem"]["kernel"])[0, 0, 0, 0]),
       used=used,
-      # Between the file's and the images' number.
-      notes=texts[1:-1],
+      # Between those of the file and of the numbers.
+      notes=texts[1:-2],
     )
 
   return call
