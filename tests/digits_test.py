@@ -9,7 +9,9 @@ from PIL import Image
 import main as program
 from configs import digits
 from ram_jax import experiment
-from ram_jax.report import figures
+from ram_jax.report import page
+from ram_jax.runs import results as runs
+from tests import found
 
 
 @pytest.fixture(scope="module")
@@ -25,27 +27,31 @@ def run(quick_compilation, tmp_path_factory):
     ("adversarial", 1.0, "at least", 1.0),
   )
   results = experiment.train_and_evaluate(config, folder)
-  figures.draw(folder)
+  page.draw(folder)
   return config, folder, results
 
 
 def test_results_say_what_was_run(run):
   config, folder, results = run
-  results = json.loads(json.dumps(results))  # tuples are lists in JSON
-  assert results == json.loads((folder / "results.json").read_text())
-  about = results["run"]
+  head = json.loads(json.dumps(results.head))  # tuples are lists in JSON
+  read = runs.load(folder)
+  assert head == {k: v for k, v in read.head.items() if k != "schema"}
+  assert [row.key for row in read.rows] == [row.key for row in results.rows]
+  assert read.notes == results.notes
+  about = head["run"]
   assert about["label"] == "RobustAugMix"
   assert (about["model"], about["step"]) == ("WRN-10-1", 4)
   assert about["data_label"] == "Digits (scikit-learn)"
-  assert results["config"] == json.loads((folder / "config.json").read_text())
-  assert results["data"]["train"]["size"] == config.train.images
-  (trained,) = results["trained_with"]
-  assert trained == {name: results[name] for name in ("versions", "device")}
-  assert results["clean"]["total"] == config.evaluate.images
-  (row,) = results["adversarial"]["by_epsilon"]
-  assert row["epsilon"] == 1.0
-  assert row["correct"] <= results["clean"]["correct"]
-  assert "adversarial accuracy: PGD-2, not AutoAttack" in results["notes"]
+  assert head["config"] == json.loads((folder / "config.json").read_text())
+  assert head["data"]["train"]["size"] == config.train.images
+  (trained,) = head["trained_with"]
+  assert trained == {name: head[name] for name in ("versions", "device")}
+  clean = found.row(read, "clean")
+  assert clean.total == config.evaluate.images
+  attacked = found.row(read, "adversarial", epsilon=1.0, attack="PGD-2")
+  assert attacked.correct_count <= clean.correct_count
+  note = "adversarial accuracy: PGD-2, not AutoAttack"
+  assert note in found.notes(read, "info")
 
 
 def test_metrics_are_written_for_every_step(run):
@@ -57,7 +63,7 @@ def test_metrics_are_written_for_every_step(run):
   assert [row["step"] for row in rows] == [1, 2, 3, 4]
   assert all(np.isfinite(row["loss"]) for row in rows)
   seconds = sum(row["timing"]["seconds"] for row in rows)
-  assert results["timing"]["train_seconds"] == pytest.approx(seconds)
+  assert results.head["timing"]["train_seconds"] == pytest.approx(seconds)
   assert list((folder / "tensorboard").glob("events*"))
 
 
@@ -81,7 +87,8 @@ def test_floors_stand_beside_what_was_reached(run, capsys):
     next(line for line in floors.splitlines() if line.strip().startswith(name))
     for name in ("clean", "adversarial, eps 1")
   )
-  share = 100 * results["clean"]["correct"] / results["clean"]["total"]
+  row = found.row(results, "clean")
+  share = 100 * row.correct_count / row.total
   words = clean.split()
   assert words == ["clean", "at", "least", "0.00", f"{share:.2f}", "met"]
   assert attacked.strip().endswith("NOT MET")

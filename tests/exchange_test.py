@@ -18,7 +18,9 @@ from ram_jax.evaluation import loop as evaluate
 from ram_jax.interop import names, weights
 from ram_jax.models import preact_resnet
 from ram_jax.models.classifier import Classifier
+from ram_jax.runs import results as runs
 from ram_jax.runs.checkpoint import Checkpoints
+from tests import found
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -61,8 +63,14 @@ def test_plain_torch_predicts_the_same_on_every_test_image(run):
   model = Classifier(state.params, state.batch_stats, module)
   logits = jax.jit(lambda m, x: m(x))(model, images.astype(np.float32) / 255)
   np.testing.assert_array_equal(theirs, np.argmax(logits, -1))
-  assert (theirs == labels).sum() == results["clean"]["correct"]
+  assert (theirs == labels).sum() == found.row(results, "clean").correct_count
   assert len(set(theirs)) > 1  # not one answer for everything
+
+
+def count(run):
+  """Correct and all images, and the calibration."""
+  row = found.row(run, "clean")
+  return row.correct_count, row.total, row.values
 
 
 def test_weights_are_measured_as_the_run_was(run, tmp_path):
@@ -70,12 +78,12 @@ def test_weights_are_measured_as_the_run_was(run, tmp_path):
   config = tiny()
   config.weights.measured = str(out)
   again = experiment.evaluate_weights(config, tmp_path / "run")
-  assert again["clean"] == results["clean"]
-  assert again["data"] == {"test": results["data"]["test"]}
+  assert count(again) == count(results)
+  assert again.head["data"] == {"test": results.head["data"]["test"]}
   for name in ("label", "method", "step"):  # as the file's metadata say
-    assert again["run"][name] == results["run"][name]
-  assert again["run"]["name"] == "run" and again["run"]["epochs"] == 0
-  whose, normalization = again["notes"]
+    assert again.about[name] == results.about[name]
+  assert again.about["name"] == "run" and again.about["epochs"] == 0
+  whose, normalization = found.notes(again)
   assert whose.startswith("weights of run.safetensors (sha256:")
   assert normalization.startswith("normalization: the file states mean 0.")
   assert normalization.endswith("(metadata)")
@@ -126,15 +134,16 @@ def test_started_run_is_recorded_and_goes_on_with_its_own_weights(
   config.weights.initial = str(out)
   started = experiment.train_and_evaluate(config, tmp_path / "run")
   note = "training started from the weights in run.safetensors"
-  assert note in started["notes"]
+  assert note in found.notes(started)
   with pytest.raises(ValueError, match="weights.fingerprint is 'sha256"):
     experiment.train_and_evaluate(tiny(), tmp_path / "run")
   # Without the file, the run's own folder says what it was.
   config.weights.initial = ""
   again = experiment.evaluate_run(config, tmp_path / "run")
-  assert again["clean"] == started["clean"]
+  assert count(again) == count(started)
   for results in (started, again):
-    (note,) = (n for n in results["notes"] if n.startswith("normalization"))
+    notes = found.notes(results)
+    (note,) = (n for n in notes if n.startswith("normalization"))
     assert note.startswith("normalization: the file states mean 0.")
 
 
@@ -271,19 +280,15 @@ def test_weights_that_overflow(evaluated):
 
   code, text, path = evaluated(overflow)
   assert code == 0
-  results = json.loads(path.read_text(), parse_constant=pytest.fail)
-  total = results["clean"]["total"]
-  assert results["clean"] == {
-    "correct": 0,
-    "total": total,
-    "calibration": {},
-    "not_finite": total,
-  }
+  results = runs.load(path.parent)
+  row = found.row(results, "clean")
+  total = row.total
+  assert row.correct_count == 0 and row.values == {"not_finite": total}
   note = (
     "the network's logits are not finite (NaN or infinite), which counts as "
     f"wrong: {total} of {total} images in clean"
   )
-  assert note in results["notes"] and note in text
+  assert note in found.notes(results, "warning") and note in text
 
 
 def test_export_of_another_network(evaluated):

@@ -20,11 +20,14 @@ import pytest
 
 import main as program
 from ram_jax import command_line, experiment, flags, memory, plugins
+from ram_jax.contracts import Row
 from ram_jax.data import pipeline
 from ram_jax.evaluation import clean
 from ram_jax.evaluation import loop as evaluate
 from ram_jax.runs import folder as run_folder
+from ram_jax.runs import results as runs
 from ram_jax.training import loop as train
+from tests import found
 
 ROOT = pathlib.Path(program.__file__).resolve().parent
 # What errors list: a new file is on the list by itself.
@@ -120,15 +123,15 @@ D = "--config=CONFIGS/digits.py"
     (["--config=CONFIGS/standard.py:modle=x"], "cannot use 'modle=x'"),
     (["--config=CONFIGS/standard.py:model=foo"], "unknown model 'foo'"),
     (["--config=CONFIGS/standard.py:dataset=foo"], "unknown dataset 'foo'"),
-    (["--confg=configs/digits.py"], "'--confg=configs/digits.py', did you mea"),
-    (["digits"], "cannot use 'digits': the flags are --config, --workdir"),
+    (["--confg=configs/digits.py"], "unrecognized arguments: --confg=configs/"),
+    (["digits"], "unrecognized arguments: digits (see --help)"),
     (["--mode=tain", "--config=x"], "choose train, evaluate, profile, c"),
     (["--runs=a,b", "--config=x"], "--runs is for --mode=report, not --mode=t"),
     (["--mode=report"], "--mode=report needs --runs=FOLDER,FOLDER"),
     (["--mode=report", "--runs=, "], "--mode=report needs --runs=FOLDER,FO"),
     (["--mode=report", "--runs=/no/such,"], "no run folder '/no/such'"),
     (["--mode=report", "--runs=a", "--config=x"], "for --mode=train or evalu"),
-    (["--mode=corrupt"], "--mode=corrupt needs --config=FILE.py and --out=FO"),
+    (["--mode=corrupt", D], "--mode=corrupt needs --out=FOLDER"),
     (["--mode=corrupt", "--out=a"], "--config is missing: for example"),
     (["--mode=corrupt", "--workdir=a"], "evaluate or profile or export or co"),
     (["--mode=export", "--config.seed=1"], "--config is for --mode=train or"),
@@ -142,9 +145,8 @@ D = "--config=CONFIGS/digits.py"
     (["--mode=report", "--runs=/no/such"], "no run folder '/no/such'"),
     (["--baseline=a"], "--baseline is for --mode=report, not --mode=train"),
     (["--debug=1"], "argument --debug: ignored explicit argument '1'"),
-    (["--"], "cannot use '--': the flags are --config, --workdir"),
     (["--config.=1", D], "there is no config.: config has augment, batch_n"),
-    (["--config.seed", "=", "7", D], "cannot use '7': the flags are"),
+    (["--config.seed", "=", "7", D], "unrecognized arguments: 7 (see --help)"),
     (["--config.seed", D], "--config.seed has no value: write --config.seed="),
     ([D, "--config.seed"], "--config.seed has no value: write --config.seed="),
     (["--config.seed", "-x", D], "config.seed cannot be '-x': give a whole n"),
@@ -275,7 +277,7 @@ def test_damaged_data(nothing_runs, config, data, tmp_path):
 )
 def test_damaged_run(monkeypatch, config, copy, mode, part, words):
   monkeypatch.setattr(
-    evaluate.plugins.load("evaluator", "clean"), "run", pytest.fail
+    evaluate.plugins.load("evaluator", "clean"), "results", pytest.fail
   )
   path = copy / part
   path.write_bytes(path.read_bytes()[100:])
@@ -296,16 +298,17 @@ def test_folders_of_other_runs(nothing_runs, config, copy, tmp_path):
 
 def test_trained_run_is_shown(trained):
   folder, out, err = trained
-  clean = results(folder)["clean"]
-  assert f" {100 * clean['correct'] / 32:.1f} (" in out and clean["total"] == 32
+  clean = found.row(runs.load(folder), "clean")
+  assert f" {100 * clean.correct_count / 32:.1f} (" in out
+  assert clean.total == 32
   assert f"Results: {folder / 'results.json'}" in out
   assert "train on 4 x cpu" in err and "step 4/4" in err
   assert (folder / "figures" / "training_curves.png").exists()
 
 
 def results(folder):
-  found = json.loads((folder / "results.json").read_text())
-  return {k: v for k, v in found.items() if k != "timing"}
+  tree = json.loads((folder / "results.json").read_text())
+  return {k: v for k, v in tree.items() if k != "timing"}
 
 
 ATTACKED = """
@@ -322,9 +325,9 @@ def get_config():
 
 def test_warnings_are_printed_and_noted(data, monkeypatch, tmp_path):
   state = types.SimpleNamespace(step=4, params={}, batch_stats={})
-  measured = {"correct": np.ones(32, bool), "total": 32}
+  row = Row("clean", {}, 32, 32)
   monkeypatch.setattr(train, "fit", lambda *args: state)
-  monkeypatch.setattr(clean.Evaluator, "run", lambda *args: measured)
+  monkeypatch.setattr(clean.Evaluator, "results", lambda *args: [row])
   with np.load(data) as good:
     arrays = dict(good)
   for split in ("train", "test"):
@@ -347,9 +350,9 @@ def test_warnings_are_printed_and_noted(data, monkeypatch, tmp_path):
     "of 255: probably cast from [0, 1], which needs "
     "(images * 255).round().astype(numpy.uint8)"
   )
-  found = results(tmp_path / "run")
-  assert {large, dark} <= set(found["notes"])
-  assert found["config"]["method"]["attack"]["epsilon"] == 77 / 255
+  shown = runs.load(tmp_path / "run")
+  assert {large, dark} <= set(found.notes(shown, "warning"))
+  assert shown.head["config"]["method"]["attack"]["epsilon"] == 77 / 255
   shown = " ".join(out.split())
   for text in (large, dark):
     assert f"warning: {text}" in err and text in shown
@@ -387,7 +390,7 @@ def test_other_evaluation_measures_again(monkeypatch, config, copy):
   half = "--config.evaluate.images=16"
   code, _, err = run(config, f"--workdir={copy}", half)
   assert code == 0 and "finished" not in err
-  assert results(copy)["clean"]["total"] == 16
+  assert found.row(runs.load(copy), "clean").total == 16
   assert run(config, f"--workdir={copy}", half)[2].count("is finished") == 1
 
 
@@ -494,19 +497,15 @@ def test_corrupted_set_is_written_and_measured(config, copy, tmp_path):
     "--config.evaluators.fourier.images=8",
   )
   assert code == 0 and "contrast (2 of 2)" in err, err
-  assert "frost was not measured: it is not in" in " ".join(text.split())
-  measured = results(copy)
-  assert measured["corruption"]["seed"] == 0
-  assert measured["fourier"]["total"] == 8
-  rows = measured["corruption"]["by_corruption"]
-  saved = np.load(copy / "correct.npz")
-  counts = {"clean": measured["clean"]["correct"]} | {
-    f"corruption/{row['corruption']}/{row['severity']}": row["correct"]
-    for row in rows
-  }
-  assert len(rows) == 10 and set(saved.files) == set(counts)
-  for name, count in counts.items():
-    assert np.unpackbits(saved[name], count=32).sum() == count
+  assert "frost was not evaluated: it is not in" in " ".join(text.split())
+  shown = runs.load(copy)
+  assert {row.total for row in found.rows(shown, "fourier")} == {8}
+  rows = found.rows(shown, "corruption")
+  assert len(rows) == 10
+  assert all(row.settings["images"].endswith("seed 0") for row in rows)
+  correct = runs.read_correct(shown)
+  for row in (found.row(shown, "clean"), *rows):
+    assert correct[row.key].sum() == row.correct_count
   assert (copy / "figures" / "corruptions.png").exists()
   # Another test set is refused before anything is measured.
   np.save(out / "labels.npy", np.zeros(160, np.uint8))
@@ -578,10 +577,8 @@ def test_flags_given_twice_or_with_a_space(monkeypatch):
 
 def test_folder_that_is_no_text(nothing_runs, monkeypatch):
   monkeypatch.setattr(os, "getcwd", lambda: "/\udcc3")
-  where = r"cannot use 'the folder /\udcc3/"
   digits = f"--config={ROOT}/configs/digits.py"
-  refuses(where + "b'", digits, "--workdir=b")
-  refuses("it is no text in utf-8, the encoding of this locale", digits)
+  refuses(r"cannot use '/\udcc3': it is no text in utf-8, the enc", digits)
 
 
 def helped(*argv):
@@ -618,8 +615,7 @@ def test_help_has_the_comments_of_the_source():
     "\nevaluators.clean:             Accuracy on clean test images\n"
     "  evaluators.clean.name=clean\n\n",  # the group's is not the name's
     "  dataset.classes=10          10: CIFAR-10 | 100: CIFAR-100\n",
-    "  evaluators.corruption.classes=10\n"
-    "                              10: CIFAR-10-C | 100: CIFAR-100-C\n",
+    "  evaluators.corruption.classes=10  10: CIFAR-10-C | 100: CIFAR-100-C\n",
     "  weights.fingerprint=none    SHA-256 of the file. None: computed at st",
   )
   for row in rows:

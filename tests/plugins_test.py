@@ -25,7 +25,10 @@ CALLED = {
   "attack": ("__call__", "replace"),
   "model": ("__call__", "features", "label"),
   "dataset": ("load", "mean", "std", "label"),
-  "evaluator": ("run",),
+  "evaluator": (
+    "results",
+    "check",
+  ),
 }
 
 

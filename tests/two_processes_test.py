@@ -60,7 +60,7 @@ parallel.training_dispatch = mortal
 
 def spy(config, evaluation, state, *rest, real=evaluate.run):
   results = real(config, evaluation, state, *rest)
-  leaves = [*jax.tree.leaves(state), results["clean"]["correct"]]
+  leaves = [*jax.tree.leaves(state), results.rows[0].correct_count]
   np.savez(out, *map(np.asarray, leaves))
   return results
 evaluate.run = spy

@@ -2,22 +2,22 @@
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 
+from ram_jax import contracts, losses, parallel
 from ram_jax import keys as keys_lib
-from ram_jax import losses, parallel
 from ram_jax.attacks.pgd import Attack, finite_gradients
-from ram_jax.evaluation import attack_checks, clean, correctness
-from ram_jax.evaluation.cache import Part, fresh
+from ram_jax.contracts import Cache, Note, Row, Setting
+from ram_jax.evaluation import attack_checks, clean, rows
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluator:
+class Evaluator(contracts.Evaluator):
   """Accuracy against epsilon (paper, figure 2).
 
   Attributes:
@@ -54,15 +54,15 @@ class Evaluator:
         f"check_images is {self.check_images}: give how many, or 0 for none"
       )
 
-  def run(
+  def results(
     self,
     model: Classifier,
     images: np.ndarray,
     labels: np.ndarray,
     key: jax.Array,
-    part: Part = fresh,
-  ) -> dict[str, Any]:
-    """Finds the examples that stay correct, for every epsilon.
+    cache: Cache,
+  ) -> Iterator[Row | Note]:
+    """Yields a row per epsilon, then those of the checks of the attack.
 
     Args:
       model: the classifier, on the devices.
@@ -70,73 +70,60 @@ class Evaluator:
       labels: int32 [N].
       key: the attack's random starts come from it and the example's position
         alone.
-      part: keeps what was measured for each epsilon (`cache.Parts.of`).
+      cache: stores what was found for each epsilon.
 
-    Returns:
-      `attack` (how the numbers were got); `by_epsilon`, a list of `epsilon`,
-      `correct` (bool [N]), `total`, and where there are any the number
-      `not_finite` of attacked images whose logits are not finite; and `checks`:
-      `images`, numbers of `attack_checks`, and `warnings`, sentences.
+    Yields:
+      As `contracts.Evaluator`.
     """
     batch = {"images": images, "labels": labels}
-    rows = []
+    by_epsilon = {}
     for epsilon in map(float, self.epsilons):
-      attack = self.attack.replace(
-        epsilon=epsilon, step_size=epsilon * self.relative_step_size
-      )
-      shared = parallel.replicate((attack, key)) + (model,)
-      measure = functools.partial(_robust, shared, batch, self.batch_size)
-      found = part(str(epsilon), measure)
-      row = {"epsilon": epsilon, "correct": found["correct"]}
-      row |= {"total": len(labels)} | correctness.not_finite(found["finite"])
-      rows.append(row)
-    results = {"attack": self.describe(), "by_epsilon": rows}
+      shared = (*parallel.replicate((self._sized(epsilon), key)), model)
+      attack = functools.partial(_robust, shared, batch, self.batch_size)
+      found = cache(str(epsilon), attack)
+      by_epsilon[epsilon] = found["correct"]
+      yield rows.row("adversarial", self.settings(epsilon), found)
+    yield Note(f"adversarial accuracy: {self.attack.label}, not AutoAttack")
     if self.check_images:
-      results["checks"] = self._check(model, batch, key, rows)
-    return results
+      yield from self._check(model, batch, key, by_epsilon)
+
+  def _sized(self, epsilon: float) -> Attack:
+    step_size = epsilon * self.relative_step_size
+    return self.attack.replace(epsilon=epsilon, step_size=step_size)
 
   def _check(
     self,
     model: Classifier,
     batch: dict[str, np.ndarray],
     key: jax.Array,
-    rows: list[dict[str, Any]],
-  ) -> dict[str, Any]:
-    """Signs that the attack fails, in numbers and sentences."""
-    by_epsilon = {row["epsilon"]: row["correct"] for row in rows}
+    by_epsilon: dict[float, np.ndarray],
+  ) -> Iterator[Row | Note]:
+    """Looks for signs that the attack fails."""
     right = clean.per_example(model, batch, self.batch_size)["correct"]
     some = {name: part[: self.check_images] for name, part in batch.items()}
     count, devices = len(some["labels"]), jax.device_count()
     # No more than is needed, and a multiple of the devices.
     size = min(self.batch_size, -(-count // devices) * devices)
 
-    def measure(attack: Attack, epsilon: float) -> dict[str, np.ndarray]:
-      attack = attack.replace(
-        epsilon=epsilon, step_size=epsilon * self.relative_step_size
-      )
-      return _robust((*parallel.replicate((attack, key)), model), some, size)
+    def attacked(attack: Attack, epsilon: float) -> dict[str, np.ndarray]:
+      sized = dataclasses.replace(self, attack=attack)._sized(epsilon)
+      return _robust((*parallel.replicate((sized, key)), model), some, size)
 
     first = {epsilon: row[:count] for epsilon, row in by_epsilon.items()}
-    checks, found = {"images": count}, []
-    for numbers, sentences in (
-      attack_checks.probe_model(model, some, size),
-      attack_checks.probe(self.attack, first, right[:count], measure),
-    ):
-      checks |= numbers
-      found += sentences
-    norm = self.attack.norm
-    found += attack_checks.sweep_warnings(right, by_epsilon, norm)
-    return checks | {"warnings": found}
+    yield from attack_checks.probe_model(self.attack, model, some, size)
+    yield from attack_checks.probe(self.attack, first, right[:count], attacked)
+    yield from attack_checks.sweep_warnings(self.attack, right, by_epsilon)
 
-  def describe(self) -> dict[str, Any]:
-    """How the numbers are got, for tables and titles."""
+  def settings(self, epsilon: float) -> dict[str, Setting]:
+    """How the accuracy at an epsilon is obtained."""
     return {
-      "name": self.attack.label,
+      "attack": self.attack.label,
       "norm": self.attack.norm,
       "steps": self.attack.steps,
       "restarts": self.attack.restarts,
       "start": self.attack.start,
-      "step_size": f"{self.relative_step_size:.3f} epsilon",
+      "relative_step_size": self.relative_step_size,
+      "epsilon": epsilon,
     }
 
 

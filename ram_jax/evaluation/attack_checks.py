@@ -10,8 +10,9 @@ tosses of a coin as images differ. Where chance has no part, nothing is
 tolerated.
 """
 
+import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -21,7 +22,8 @@ import numpy as np
 from ram_jax import losses, parallel
 from ram_jax.attacks.norms import l2_norm
 from ram_jax.attacks.pgd import Attack
-from ram_jax.evaluation import correctness
+from ram_jax.contracts import Note, Row, Setting
+from ram_jax.evaluation import rows
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 
@@ -35,110 +37,112 @@ Correct = np.ndarray  # bool [N]
 
 
 def sweep_warnings(
-  clean: Correct, by_epsilon: Mapping[float, Correct], norm: str
-) -> list[str]:
+  attack: Attack, clean: Correct, by_epsilon: Mapping[float, Correct]
+) -> Iterator[Note]:
   """Looks at accuracies alone: they fall with epsilon, from clean to 0.
 
   Args:
+    attack: the attack.
     clean: of the same images, unchanged.
     by_epsilon: under attack.
-    norm: of the attack.
 
-  Returns:
-    One sentence for each sign that the attack fails.
+  Yields:
+    A warning for each sign that the attack fails.
   """
-  found = []
-  rows = {"clean": clean}
-  rows |= {f"epsilon {e:.4g}": row for e, row in sorted(by_epsilon.items())}
+  found = {"clean": clean}
+  found |= {f"epsilon {e:.4g}": row for e, row in sorted(by_epsilon.items())}
   # All pairs, as many small rises make a large one; the largest is told.
-  pairs = itertools.combinations(rows.items(), 2)
+  pairs = itertools.combinations(found.items(), 2)
   risen = [pair for pair in pairs if rises(pair[0][1], pair[1][1])]
   if risen:
     (weak, before), (strong, after) = max(
       risen, key=lambda pair: pair[1][1].sum() - pair[0][1].sum()
     )
-    found.append(
+    yield _warning(
+      attack,
       f"accuracy rises from {_percent(before)} ({weak}) to {_percent(after)} "
-      f"({strong})"
+      f"({strong})",
     )
   unmoved = by_epsilon.get(0.0, clean)
   if different := int(np.sum(unmoved != clean)):
-    found.append(f"{different} images differ between clean and epsilon 0")
-  largest = max(by_epsilon)
-  large = LARGE.get(norm, np.inf)
-  if largest >= large and np.mean(by_epsilon[largest]) > NEAR_ZERO:
-    found.append(
-      f"accuracy at epsilon {largest:.4g} is "
-      f"{_percent(by_epsilon[largest])}, which should be near 0"
+    yield _warning(
+      attack, f"{different} images differ between clean and epsilon 0"
     )
-  return found
+  largest = max(by_epsilon)
+  large = LARGE.get(attack.norm, np.inf)
+  if largest >= large and np.mean(by_epsilon[largest]) > NEAR_ZERO:
+    yield _warning(
+      attack,
+      f"accuracy at epsilon {largest:.4g} is "
+      f"{_percent(by_epsilon[largest])}, which should be near 0",
+    )
 
 
 def probe(
   attack: Attack,
   by_epsilon: Mapping[float, Correct],
   clean: Correct,
-  measure: Callable[[Attack, float], dict[str, np.ndarray]],
-) -> tuple[dict[str, Any], list[str]]:
+  attacked: Callable[[Attack, float], dict[str, np.ndarray]],
+) -> Iterator[Row | Note]:
   """Attacks some images with more and with less than the attack.
 
   Args:
     attack: the attack.
     by_epsilon: of these images under it.
     clean: of these images, unchanged.
-    measure: (attack, epsilon) -> `correct` and `finite`, the logits, of these
+    attacked: (attack, epsilon) -> `correct` and `finite`, the logits, of these
       images, bool [n].
 
-  Returns:
-    What was measured, for results.json, and a sentence for each sign that the
-    attack fails.
+  Yields:
+    Rows of `attack_check`, and a warning for each sign that the attack fails.
   """
-  measured, found = {}, []
   # Noise is on the ball's surface, whose points are the farthest.
   noise = attack.replace(steps=0, restarts=1, start="sphere")
   moved = [epsilon for epsilon in sorted(by_epsilon) if epsilon > 0]
-  measured["noise"] = []
   for epsilon in moved:
-    under_noise = measure(noise, epsilon)
-    random, attacked = under_noise["correct"], by_epsilon[epsilon]
-    row = {"epsilon": epsilon, "correct": int(random.sum())}
-    row |= correctness.not_finite(under_noise["finite"])
-    measured["noise"].append(row)
-    none_gained = epsilon == moved[-1] and random.sum() <= attacked.sum() > 0
-    if rises(random, attacked) or none_gained:
-      found.append(
+    found = attacked(noise, epsilon)
+    yield _row(found, check="noise", norm=attack.norm, epsilon=epsilon)
+    random, after = found["correct"], by_epsilon[epsilon]
+    none_gained = epsilon == moved[-1] and random.sum() <= after.sum() > 0
+    if rises(random, after) or none_gained:
+      yield _warning(
+        attack,
         f"random noise at epsilon {epsilon:.4g} leaves {_percent(random)}, "
-        f"{attack.label} {_percent(attacked)}"
+        f"{attack.label} {_percent(after)}",
       )
-  if moved:
-    # Where about half of the images fall, more steps could change most.
-    half = clean.sum() / 2
-    epsilon = min(moved, key=lambda e: abs(by_epsilon[e].sum() - half))
-    longer, once = attack.replace(steps=2 * attack.steps), by_epsilon[epsilon]
-    under_longer = measure(longer, epsilon)
-    twice = under_longer["correct"]
-    counts = {"correct": int(twice.sum()), "correct_before": int(once.sum())}
-    counts |= correctness.not_finite(under_longer["finite"])
-    measured["longer"] = {"name": longer.label, "epsilon": epsilon} | counts
-    if rises(once, twice):
-      found.append(
-        f"{longer.label} is weaker than {attack.label} at epsilon "
-        f"{epsilon:.4g}: {_percent(twice)} and {_percent(once)}"
-      )
-  return measured, found
+  if not moved:
+    return
+  # Where about half of the images fall, more steps could change most.
+  half = clean.sum() / 2
+  epsilon = min(moved, key=lambda e: abs(by_epsilon[e].sum() - half))
+  longer, once = attack.replace(steps=2 * attack.steps), by_epsilon[epsilon]
+  found = attacked(longer, epsilon)
+  found["values"] = {"correct_before": int(once.sum())}
+  settings = {"attack": longer.label, "norm": attack.norm, "epsilon": epsilon}
+  yield _row(found, check="longer", **settings)
+  if rises(once, found["correct"]):
+    yield _warning(
+      attack,
+      f"{longer.label} is weaker than {attack.label} at epsilon "
+      f"{epsilon:.4g}: {_percent(found['correct'])} and {_percent(once)}",
+    )
 
 
 def probe_model(
-  model: Classifier, batch: dict[str, np.ndarray], batch_size: int
-) -> tuple[dict[str, Any], list[str]]:
+  attack: Attack,
+  model: Classifier,
+  batch: dict[str, np.ndarray],
+  batch_size: int,
+) -> Iterator[Row | Note]:
   """Whether clean images have gradients, and the same logits each time.
 
   Args:
+    attack: the attack.
     model: the classifier, on the devices.
     batch: `images` uint8 [n,H,W,C] and `labels` int32 [n].
     batch_size: examples at once over all devices.
 
-  Returns:
+  Yields:
     As `probe`.
   """
   (logits, norms), (again, _) = (
@@ -147,19 +151,22 @@ def probe_model(
   flat = int(np.sum(~(norms >= TINY)))  # NaN leads nowhere either
   same = (logits == again) | (np.isnan(logits) & np.isnan(again))
   changed = int(np.sum(~np.all(same, axis=-1)))
-  measured = {"zero_gradients": flat, "changed_logits": changed}
-  found = []
+  correct = np.argmax(logits, axis=-1) == batch["labels"]
+  values = {"zero_gradients": flat, "changed_logits": changed}
+  yield _row({"correct": correct, "values": values}, check="gradients")
   if flat:
-    found.append(
+    yield _warning(
+      attack,
       f"the gradient of {flat} of {len(norms)} clean images is zero (L2 norm "
-      f"below {TINY:g}) or not finite, so that gradients cannot lead the attack"
+      f"below {TINY:g}) or not finite, so that gradients cannot lead the "
+      "attack",
     )
   if changed:
-    found.append(
+    yield _warning(
+      attack,
       f"{changed} of {len(norms)} images have other logits when they are "
-      "classified again: the network is random"
+      "classified again: the network is random",
     )
-  return measured, found
 
 
 def rises(before: Correct, after: Correct) -> bool:
@@ -171,6 +178,16 @@ def rises(before: Correct, after: Correct) -> bool:
   """
   gained, lost = np.sum(after & ~before), np.sum(before & ~after)
   return bool(gained - lost > DEVIATIONS * np.sqrt(gained + lost))
+
+
+def _row(found: dict[str, Any], **settings: Setting) -> Row:
+  """A row of a check; which images it is about is not kept."""
+  row = rows.row("attack_check", settings, found)
+  return dataclasses.replace(row, correct=None)
+
+
+def _warning(attack: Attack, text: str) -> Note:
+  return Note(f"the attack may fail ({attack.label}): {text}", "warning")
 
 
 def _percent(correct: Correct) -> str:

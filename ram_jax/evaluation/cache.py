@@ -14,18 +14,11 @@ import jax
 import numpy as np
 
 from ram_jax import parallel
+from ram_jax.contracts import Cache
 from ram_jax.runs.signals import Stop
 
 # What numbers depend on: all of the package, not the evaluation alone.
 PACKAGE = pathlib.Path(__file__).parents[1]
-# (name of the part, what measures it) -> what was measured, now or before.
-Part = Callable[[str, Callable[[], Any]], Any]
-
-
-def fresh(name: str, measure: Callable[[], Any]) -> Any:
-  """Measures a part of which nothing is kept."""
-  del name
-  return measure()
 
 
 class Parts:
@@ -50,7 +43,7 @@ class Parts:
       len(self._kept), f"what {path} holds (is it shared by all hosts?)"
     )
 
-  def of(self, depends: Any) -> Part:
+  def of(self, depends: Any) -> Cache:
     """The parts of one evaluator.
 
     Args:
@@ -62,7 +55,7 @@ class Parts:
     """
     key = _sha256(json.dumps(depends, sort_keys=True))
 
-    def part(name: str, measure: Callable[[], Any]) -> Any:
+    def cache(name: str, compute: Callable[[], Any]) -> Any:
       self._stop.boundary()
       row = self._kept.get((key, name))
       if row:
@@ -71,13 +64,13 @@ class Parts:
         started = time.monotonic()
         # Through JSON also now, so that a kept value is no other.
         value = json.loads(
-          json.dumps(measure(), default=_encode, allow_nan=False)
+          json.dumps(compute(), default=_encode, allow_nan=False)
         )
         row = {"key": key, "name": name, "value": value}
         self._keep(row | {"seconds": time.monotonic() - started})
       return json.loads(json.dumps(row["value"]), object_hook=_decode)
 
-    return part
+    return cache
 
   def _keep(self, row: dict[str, Any]) -> None:
     if parallel.is_first_process():

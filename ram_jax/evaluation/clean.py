@@ -2,21 +2,22 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ram_jax import losses, parallel
-from ram_jax.evaluation import calibration, correctness
-from ram_jax.evaluation.cache import Part, fresh
+from ram_jax import contracts, losses, parallel
+from ram_jax.contracts import Cache, Row
+from ram_jax.evaluation import calibration, rows
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluator:
+class Evaluator(contracts.Evaluator):
   """Clean accuracy.
 
   Attributes:
@@ -25,35 +26,25 @@ class Evaluator:
 
   batch_size: int
 
-  def run(
+  def results(
     self,
     model: Classifier,
     images: np.ndarray,
     labels: np.ndarray,
     key: jax.Array,
-    part: Part = fresh,
-  ) -> dict[str, Any]:
-    """Finds the correct predictions.
-
-    Args:
-      model: the classifier, on the devices.
-      images: uint8 [N,H,W,C].
-      labels: int32 [N].
-      key: unused; nothing here is random.
-      part: keeps what was measured (`cache.Parts.of`).
-
-    Returns:
-      As `measure`.
-    """
+    cache: Cache,
+  ) -> Iterator[Row]:
+    """Yields one row, as `contracts.Evaluator`; `key` is not used."""
     del key
     batch = images, labels, self.batch_size
-    return part("all", functools.partial(measure, model, *batch))
+    found = cache("all", functools.partial(evaluate, model, *batch))
+    yield rows.row("clean", {}, found)
 
 
-def measure(
+def evaluate(
   model: Classifier, images: np.ndarray, labels: np.ndarray, batch_size: int
 ) -> dict[str, Any]:
-  """What one forward over labelled images tells.
+  """Classifies labelled images.
 
   Args:
     model: the classifier, on the devices.
@@ -62,16 +53,14 @@ def measure(
     batch_size: examples at once over all devices.
 
   Returns:
-    `correct` (bool [N]), `total`, `calibration` and, where there are any, the
-    number `not_finite` of images whose logits are not finite.
+    `correct` and `finite`, bool [N], and as `values` the calibration.
   """
   batch = {"images": images, "labels": labels}
-  measured = per_example(model, batch, batch_size)
-  return {
-    "correct": measured["correct"],
-    "total": len(labels),
-    "calibration": calibration.summary(measured),
-  } | correctness.not_finite(measured["finite"])
+  found = per_example(model, batch, batch_size)
+  values = calibration.summary(found)
+  return {name: found[name] for name in ("correct", "finite")} | {
+    "values": values
+  }
 
 
 @parallel.per_example

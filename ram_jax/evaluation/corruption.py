@@ -2,23 +2,24 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from ram_jax.data import generated
+from ram_jax import contracts, corruptions
+from ram_jax.contracts import Cache, Note, Picture, Row
 from ram_jax.data.cifar_c import CorruptedSource
 from ram_jax.data.generated import Generator
-from ram_jax.evaluation import cache as parts
-from ram_jax.evaluation import clean
-from ram_jax.evaluation.cache import Part, fresh
+from ram_jax.evaluation import clean, rows
+from ram_jax.evaluation.cache import stamp
 from ram_jax.models.classifier import Classifier
 from ram_jax.runs import metrics
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluator:
+class Evaluator(contracts.Evaluator):
   """Accuracy for every corruption and severity.
 
   Attributes:
@@ -51,7 +52,7 @@ class Evaluator:
       raise ValueError(
         f"classes {self.classes} is unknown: CIFAR-C has 10 or 100"
       )
-    generated.check_choice(self.names, self.severities)
+    corruptions.check_choice(self.names, self.severities)
     if not self.severities:
       raise ValueError("severities is empty: give some of 1..5")
     if not 0 <= self.seed < 2**32:
@@ -76,32 +77,27 @@ class Evaluator:
     elif self.generate:
       self.generator(images, labels).names()
 
-  def run(
+  def results(
     self,
     model: Classifier,
     images: np.ndarray,
     labels: np.ndarray,
     key: jax.Array,
-    part: Part = fresh,
-  ) -> dict[str, Any] | None:
-    """Finds the correct predictions per corruption and severity.
+    cache: Cache,
+  ) -> Iterator[Row | Note | Picture]:
+    """Yields a row per corruption and severity.
 
     Args:
       model: the classifier, on the devices.
       images: uint8 [N,H,W,C], the clean test set.
       labels: int32 [N].
       key: unused: what is generated depends on `seed`.
-      part: keeps what was measured for each corruption and severity
-        (`cache.Parts.of`).
+      cache: stores what was found for each corruption and severity.
 
-    Returns:
-      `label`, `generated` (by this program; then also `seed`),
-      `by_corruption`, a list of `corruption`, `severity`, `correct` (bool [N]),
-      `total`, `calibration` and perhaps `not_finite` (as `clean.measure`),
-      `missing` (reason by name), where a corruption is, and `notes`, where
-      there are more images than in the test set; for the figures `pictures`:
-      the first image at every severity, uint8 [5,H,W,C] by corruption, where
-      all five are measured. None where nothing is asked for.
+    Yields:
+      As `contracts.Evaluator`; nothing where nothing is asked for. Pictures of
+      the first image at every severity [5,H,W,C] by corruption, where all five
+      are evaluated.
     """
     del key
     if self.folder or self.tfds_dir:
@@ -109,22 +105,50 @@ class Evaluator:
     elif self.generate:
       source = self.generator(images, labels)
     else:
-      return None
-    results = {"label": source.label, "generated": source.seed is not None}
+      return
+    names, files = source.names(), stamp(*self._folders())
+    size, most = len(labels), 0
+    for number, name in enumerate(names, start=1):
+      metrics.announce(f"  {name} ({number} of {len(names)})")
+      pictures = []
+      for severity in self.severities:
+        found = cache(
+          f"{name} {severity} {files}",
+          functools.partial(self._one, model, source, name, severity, size),
+        )
+        settings = {"corruption": name, "severity": severity}
+        settings |= {"images": source.label}
+        yield rows.row("corruption", settings, found)
+        pictures.append(found["first"])
+        most = max(most, found["size"])
+      if self.severities == corruptions.SEVERITIES:
+        yield Picture(f"corruption/{name}", np.stack(pictures))
+    if most > size:
+      yield Note(
+        f"{source.label}: the first {size:,} of {most:,} images, those of the "
+        "test set"
+      )
     if source.seed is not None:
-      results["seed"] = source.seed
-    rows, pictures, sizes = self._rows(model, source, len(labels), part)
-    results["by_corruption"] = rows
-    if (size := max(sizes, default=0)) > len(labels):
-      results["notes"] = [
-        f"{source.label}: the first {len(labels):,} of {size:,} images, those"
-        " of the test set"
-      ]
-    if self.severities == generated.SEVERITIES:
-      results["pictures"] = pictures
-    if missing := source.missing():
-      results["missing"] = missing
-    return results
+      yield Note("corrupted images generated, not those that were published")
+    for name, reason in source.missing().items():
+      yield Note(f"{name} was not evaluated: {reason}", "warning")
+
+  def _folders(self) -> tuple[str, str, str]:
+    return self.folder, self.tfds_dir, self.frost_folder
+
+  def _one(
+    self,
+    model: Classifier,
+    source: CorruptedSource | Generator,
+    name: str,
+    severity: int,
+    size: int,
+  ) -> dict[str, Any]:
+    """Evaluates the first images of one corruption at one severity."""
+    images, labels = source.load(name, severity)
+    batch = images[:size], labels[:size], self.batch_size
+    first = {"first": np.asarray(images[0]), "size": len(images)}
+    return clean.evaluate(model, *batch) | first
 
   def generator(self, images: np.ndarray, labels: np.ndarray) -> Generator:
     """What makes the corruptions of a test set, with this evaluator's fields.
@@ -142,34 +166,3 @@ class Evaluator:
   def _files(self) -> CorruptedSource:
     place = self.folder, self.tfds_dir
     return CorruptedSource(self.classes, *place, self.names, self.severities)
-
-  def _rows(
-    self,
-    model: Classifier,
-    source: CorruptedSource | Generator,
-    size: int,
-    part: Part,
-  ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], set[int]]:
-    def measure(corruption: str, severity: int) -> dict[str, Any]:
-      corrupted, truth = source.load(corruption, severity)
-      batch = corrupted[:size], truth[:size], self.batch_size
-      row = {"corruption": corruption, "severity": severity}
-      row |= clean.measure(model, *batch)
-      first = np.asarray(corrupted[0])
-      return {"row": row, "first": first, "size": len(corrupted)}
-
-    rows, pictures, sizes, names = [], {}, set(), source.names()
-    files = parts.stamp(self.folder, self.tfds_dir, self.frost_folder)
-    for number, corruption in enumerate(names, start=1):
-      metrics.announce(f"  {corruption} ({number} of {len(names)})")
-      found = [
-        part(
-          f"{corruption} {severity} {files}",
-          functools.partial(measure, corruption, severity),
-        )
-        for severity in self.severities
-      ]
-      rows += [one["row"] for one in found]
-      sizes |= {one["size"] for one in found}
-      pictures[corruption] = np.stack([one["first"] for one in found])
-    return rows, pictures, sizes

@@ -8,22 +8,20 @@ that fail at high ones.
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ram_jax import contracts, losses, parallel
 from ram_jax import keys as keys_lib
-from ram_jax import losses, parallel
-from ram_jax.evaluation import correctness
-from ram_jax.evaluation.cache import Part, fresh
+from ram_jax.contracts import Cache, Row
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluator:
+class Evaluator(contracts.Evaluator):
   """Errors under a wave of each frequency (Yin et al. 2019, section 2).
 
   Attributes:
@@ -44,15 +42,15 @@ class Evaluator:
     if not 0 < self.norm < np.inf:
       raise ValueError(f"norm is {self.norm}: give a finite number above 0")
 
-  def run(
+  def results(
     self,
     model: Classifier,
     images: np.ndarray,
     labels: np.ndarray,
     key: jax.Array,
-    part: Part = fresh,
-  ) -> dict[str, Any] | None:
-    """Counts the images that each frequency brings to a wrong class.
+    cache: Cache,
+  ) -> Iterator[Row]:
+    """Yields a row per frequency, or none if `images` is 0.
 
     Args:
       model: the classifier, on the devices.
@@ -60,43 +58,35 @@ class Evaluator:
       labels: int32 [N].
       key: the waves' signs come from it, the frequency and the example's
         position alone.
-      part: keeps the count of each frequency (`cache.Parts.of`).
+      cache: stores the counts of each frequency.
 
-    Returns:
-      `norm`, `total` (images) and `wrong`, H lists of W counts, the lowest
-      frequency in the middle (where numpy's fftshift brings it); where logits
-      are not finite under a wave, `not_finite`, the most images with such
-      logits under one wave. None where `images` is 0.
+    Yields:
+      As `contracts.Evaluator`; of each pair (y, x), (-y, -x), which are the
+      same wave, one.
     """
     if not self.images:
-      return None
+      return
     batch = {"images": images[: self.images], "labels": labels[: self.images]}
-    size = images.shape[1:3]
-    wrong, most = np.zeros(size, int), {}
-    for frequency in half_plane(*size):
-      measure = functools.partial(
-        self._count, model, batch, key, np.array(frequency)
-      )
-      found = part(str(frequency), measure)
-      count = found.pop("wrong")
-      # A real image has both or none: frequency (-y, -x) is the same wave.
-      for sign in (1, -1):
-        place = [
-          (sign * f + n // 2) % n for f, n in zip(frequency, size, strict=True)
-        ]
-        wrong[tuple(place)] = count
-      most = max(most, found, key=lambda counts: sum(counts.values()))
-    total = len(batch["labels"])
-    results = {"norm": self.norm, "total": total, "wrong": wrong.tolist()}
-    return results | most
+    for y, x in half_plane(*images.shape[1:3]):
+      count = functools.partial(self._count, model, batch, key, (y, x))
+      found = cache(str((y, x)), count)
+      settings = {"wave_norm": self.norm, "y": y, "x": x}
+      correct = found.pop("correct")
+      total = len(batch["labels"])
+      yield Row("fourier", settings, total, correct, values=found)
 
   def _count(
-    self, model: Classifier, batch: Any, key: jax.Array, frequency: np.ndarray
+    self,
+    model: Classifier,
+    batch: dict[str, np.ndarray],
+    key: jax.Array,
+    frequency: tuple[int, int],
   ) -> dict[str, int]:
-    shared = parallel.replicate((key, frequency, self.norm))
+    shared = parallel.replicate((key, np.array(frequency), self.norm))
     found = _judged((*shared, model), batch, self.batch_size)
-    wrong = {"wrong": int(np.sum(~found["correct"]))}
-    return wrong | correctness.not_finite(found["finite"])
+    counts = {"correct": int(np.sum(found["correct"]))}
+    not_finite = int(np.sum(~found["finite"]))
+    return counts | ({"not_finite": not_finite} if not_finite else {})
 
 
 def half_plane(height: int, width: int) -> Iterator[tuple[int, int]]:

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import shutil
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,8 +12,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ram_jax import parallel, plugins
+from ram_jax.contracts import Evaluator, Note, Picture, Row, Source
 from ram_jax.data import pipeline
-from ram_jax.evaluation import correctness, views
+from ram_jax.evaluation import rows, views
 from ram_jax.evaluation.cache import Parts, cache_key
 from ram_jax.models.classifier import Classifier, check_values
 from ram_jax.runs import folder as run_folder
@@ -27,27 +29,27 @@ class Evaluation:
   """A config's evaluation, ready to run.
 
   Attributes:
-    evaluators: by the name that results.json gives their results.
+    evaluators: by their name in the config.
     module: the model, in float32 and without a device axis.
     images: test images, uint8 [N,H,W,C].
     labels: int32 [N].
     data_label: the data set's name for tables.
-    notes: what a reader must know of data and attacks, one sentence each.
+    notes: what a reader must know of data and attacks.
   """
 
-  evaluators: dict[str, Any]
+  evaluators: dict[str, Evaluator]
   module: Any
   images: np.ndarray
   labels: np.ndarray
   data_label: str
-  notes: tuple[str, ...]
+  notes: tuple[Note, ...]
 
 
 def build(
   config: ConfigDict,
-  source: Any,
+  source: Source,
   test: tuple[np.ndarray, np.ndarray],
-  notes: tuple[str, ...] = (),
+  notes: tuple[Note, ...] = (),
 ) -> Evaluation:
   """Builds a config's evaluation; rejects what cannot run.
 
@@ -55,7 +57,7 @@ def build(
     config: resolved.
     source: the data set.
     test: images uint8 [N,H,W,C] and labels int32 [N].
-    notes: what a reader must know of data and attacks, one sentence each.
+    notes: what a reader must know of data and attacks.
 
   Returns:
     The evaluation.
@@ -79,8 +81,7 @@ def build(
     for name, spec in specs.items()
   }
   for evaluator in evaluators.values():
-    if hasattr(evaluator, "check"):  # of other images than the test set's
-      evaluator.check(images, labels)
+    evaluator.check(images, labels)
   module = plugins.build_model(config, source, "float32", axis_name=None)
   return Evaluation(evaluators, module, images, labels, source.label, notes)
 
@@ -93,11 +94,11 @@ def run(
   stop: stopping.Stop,
   data: dict[str, Any] | None = None,
   about: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> runs.Run:
   """Runs every evaluator and writes the results.
 
-  What is measured is kept in the folder, part by part, until the results are
-  written: a run that was stopped resumes where it was.
+  Finished parts are kept in the folder until the results are written: an
+  evaluation that was stopped resumes.
 
   Args:
     config: resolved.
@@ -109,7 +110,7 @@ def run(
     about: entries of results.json's `run` that are not as the config has them.
 
   Returns:
-    What results.json holds.
+    The evaluated run.
 
   Raises:
     ValueError: if the state holds numbers that no network can use.
@@ -117,87 +118,91 @@ def run(
   """
   variables = {"params": state.params, "batch_stats": state.batch_stats}
   check_values(f"the weights of step {int(state.step)}", variables)
-  stop.at_once("what is measured is kept")
+  stop.at_once("finished parts of the evaluation are kept")
   started = time.monotonic()
-  # A damaged file must stop this now, not after hours of measuring.
-  rows = metrics.read(folder / "metrics.jsonl")
+  # A damaged file must stop this now, not after hours of evaluation.
+  log = metrics.read(folder / "metrics.jsonl")
   params, batch_stats = parallel.replicate((state.params, state.batch_stats))
   model = Classifier(params, batch_stats, evaluation.module)
   # Streams 0 and 1 of the seed are the weights' and the training's.
   key = jax.random.fold_in(jax.random.key(config.seed), 2)
-  images, labels = evaluation.images, evaluation.labels
-  results = describe(config, evaluation, int(state.step))
-  results["run"] |= about or {}
-  results["data"] = {"test": pipeline.describe(images, labels)}
+  head = describe(config, evaluation, int(state.step), folder)
+  head["run"] |= about or {}
   if data and "train" in data:
-    results["data"]["train"] = data["train"]
-  if trained := provenance.trained_with(folder):
-    results["trained_with"] = trained
+    head["data"]["train"] = data["train"]
   depends = {"weights": fingerprint((params, batch_stats)), **cache_key()}
-  parts, bits, pictures = Parts(folder / run_folder.PARTS, stop), {}, {}
+  parts = Parts(folder / run_folder.PARTS, stop)
+  found = [*evaluation.notes, *notes(config, head)]
+  # An export says which network it is.
+  if head["run"]["method"] == "weights":
+    assumptions = getattr(evaluation.module, "assumptions", ())
+    found += [Note(text, "warning") for text in assumptions]
   # bfloat16 passes of a float32 product would change attacks' decisions.
   with jax.default_matmul_precision("highest"):
     for name, evaluator in evaluation.evaluators.items():
-      metrics.announce(f"measuring: {name}")
-      of = parts.of([depends, narrowed(results, name)])
-      measured = evaluator.run(model, images, labels, key, of)
-      if measured is not None:
-        found = measured.pop("pictures", {})
-        pictures |= {f"{name}/{x}": image for x, image in found.items()}
-        results[name] = correctness.counted(measured, name, bits)
-  results["notes"] = [*evaluation.notes, *notes(config, results)]
-  # An export says which network it is.
-  if results["run"]["method"] == "weights":
-    results["notes"] += getattr(evaluation.module, "assumptions", ())
-  results["timing"] = {
-    "train_seconds": sum(row["timing"]["seconds"] for row in rows),
+      metrics.announce(f"evaluating: {name}")
+      cache = parts.of([depends, narrowed(head, name)])
+      images, labels = evaluation.images, evaluation.labels
+      found += evaluator.results(model, images, labels, key, cache)
+  head["timing"] = {
+    "train_seconds": sum(row["timing"]["seconds"] for row in log),
     "evaluate_seconds": time.monotonic() - started + parts.seconds,
   }
-  if "adversarial" in evaluation.evaluators:
-    attack = evaluation.evaluators["adversarial"].attack
-    batch = {"images": images, "labels": labels}
-    shown = views.compute(config, attack, model, batch, key)
-    pictures |= {f"views/{name}": view for name, view in shown.items()}
+  found += rows.warnings([part for part in found if isinstance(part, Row)])
+  found += pictures(config, evaluation, model, key)
   if parallel.is_first_process():
     shutil.rmtree(folder / "figures", ignore_errors=True)  # of other results
-    runs.write_arrays(pictures, folder / runs.PICTURES)
-    runs.write_arrays(bits, folder / "correct.npz")
-    run_folder.write_json(results, folder / "results.json")
+    runs.write(folder, head, found)
     parts.remove()
-  return results
+  return runs.collect(folder, head, found, log)
 
 
-def narrowed(results: dict[str, Any], name: str) -> dict[str, Any]:
+def pictures(
+  config: ConfigDict,
+  evaluation: Evaluation,
+  model: Classifier,
+  key: jax.Array,
+) -> Iterator[Picture]:
+  """Yields clean, AugMix and adversarial views of some test images."""
+  if "adversarial" in evaluation.evaluators:
+    attack = evaluation.evaluators["adversarial"].attack
+    batch = {"images": evaluation.images, "labels": evaluation.labels}
+    shown = views.compute(config, attack, model, batch, key)
+    for name, images in shown.items():
+      yield Picture(f"views/{name}", images)
+
+
+def narrowed(head: dict[str, Any], name: str) -> dict[str, Any]:
   """What one evaluator's numbers depend on, of the head of results.json.
 
   Args:
-    results: with `run`, `config`, `versions`, `device` and `data`.
+    head: with `run`, `config`, `versions`, `device` and `data`.
     name: of the evaluator.
 
   Returns:
     The same without the other evaluators and what judges the numbers.
   """
-  config = results["config"]
+  config = head["config"]
   own = {"evaluators": {name: config["evaluators"][name]}, "floors": ()}
   fields = ("run", "versions", "device", "data")
-  return {f: results[f] for f in fields} | {"config": config | own}
+  return {f: head[f] for f in fields} | {"config": config | own}
 
 
 def describe(
-  config: ConfigDict, evaluation: Evaluation, step: int
+  config: ConfigDict, evaluation: Evaluation, step: int, folder: pathlib.Path
 ) -> dict[str, Any]:
   """What was run, on what, with which versions.
 
   Args:
     config: resolved.
     evaluation: from `build`.
-    step: updates that the measured weights have had.
+    step: updates that the evaluated weights have had.
+    folder: the run's folder.
 
   Returns:
     The head of results.json.
   """
-  return {
-    "schema": runs.SCHEMA,
+  head = {
     "run": {
       "name": f"{config.name}-{config.seed}",
       "method": config.method.name,
@@ -210,44 +215,39 @@ def describe(
       "epochs": config.train.epochs,
     },
     "config": config.to_dict(),
+    "data": {"test": pipeline.describe(evaluation.images, evaluation.labels)},
   } | provenance.here()
+  if trained := provenance.trained_with(folder):
+    head["trained_with"] = trained
+  return head
 
 
-def notes(config: ConfigDict, results: dict[str, Any]) -> list[str]:
+def notes(config: ConfigDict, head: dict[str, Any]) -> Iterator[Note]:
   """What a reader must know beside the numbers.
 
   Args:
     config: resolved.
-    results: measured so far.
+    head: of results.json.
 
-  Returns:
-    One sentence each.
+  Yields:
+    The notes.
   """
-  found = []
-  if "adversarial" in results:
-    name = results["adversarial"]["attack"]["name"]
-    found.append(f"adversarial accuracy: {name}, not AutoAttack")
-  for name, part in results.items():
-    if not isinstance(part, dict):
-      continue
-    found += part.get("notes", ())
-    warned = part.get("checks", {}).get("warnings", ())
-    found += [f"the attack may fail ({name}): {text}" for text in warned]
-  found += correctness.warnings(results)
   augment = config.method.to_dict().get("augment", {})
   if augment.get("operations") == 13:
-    found.append("trained with 13 operations, which overlap the corruptions")
+    yield Note(
+      "trained with 13 operations, which overlap the corruptions", "warning"
+    )
   if config.weights.initial:
     name = pathlib.Path(config.weights.initial).name
-    found.append(f"training started from the weights in {name}")
+    yield Note(f"training started from the weights in {name}")
   if config.weights.measured:
     name = pathlib.Path(config.weights.measured).name
-    found.append(f"weights of {name} ({config.weights.fingerprint[:19]}...)")
+    yield Note(f"weights of {name} ({config.weights.fingerprint[:19]}...)")
   elif config.train.images:
-    found.append(f"trained on the first {config.train.images} images only")
-  found += config.weights.notes
-  if changed := provenance.changes(results.get("trained_with", [])):
-    found.append(f"while it was trained, this changed: {'; '.join(changed)}")
+    yield Note(f"trained on the first {config.train.images} images only")
+  yield from map(Note, config.weights.notes)
+  if changed := provenance.changes(head.get("trained_with", [])):
+    changed = "; ".join(changed)
+    yield Note(f"while it was trained, this changed: {changed}", "warning")
   if config.evaluate.images:
-    found.append(f"measured on the first {config.evaluate.images} images only")
-  return found
+    yield Note(f"evaluated on the first {config.evaluate.images} images only")

@@ -7,7 +7,7 @@ import jax
 
 from ram_jax import losses
 from ram_jax.attacks.pgd import Attack
-from ram_jax.methods.contract import Metrics, Views
+from ram_jax.contracts import Metrics, Views
 from ram_jax.models.classifier import Classifier
 
 

@@ -7,8 +7,8 @@ import jax
 
 from ram_jax import keys as keys_lib
 from ram_jax.augment.augmix import Augment
+from ram_jax.contracts import Views
 from ram_jax.methods import consistency
-from ram_jax.methods.contract import Views
 from ram_jax.models.classifier import Classifier
 
 

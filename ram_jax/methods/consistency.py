@@ -6,7 +6,7 @@ import math
 import jax
 
 from ram_jax import losses
-from ram_jax.methods.contract import Metrics
+from ram_jax.contracts import Metrics
 
 DIVERGENCES = {
   "exact": losses.jensen_shannon,

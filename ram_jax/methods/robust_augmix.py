@@ -9,8 +9,8 @@ from ram_jax import keys as keys_lib
 from ram_jax import losses
 from ram_jax.attacks.pgd import Attack
 from ram_jax.augment.augmix import Augment
+from ram_jax.contracts import Metrics, Views
 from ram_jax.methods import consistency
-from ram_jax.methods.contract import Metrics, Views
 from ram_jax.models.classifier import Classifier
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 
 from ram_jax import losses
-from ram_jax.methods.contract import Metrics, Views
+from ram_jax.contracts import Metrics, Views
 from ram_jax.models.classifier import Classifier
 
 

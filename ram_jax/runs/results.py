@@ -1,10 +1,13 @@
-"""The results of a run: results.json, pictures.npz, rows of metrics.jsonl.
+"""The results of a run: the schema, its writer and its only reader.
 
-Everything that is shown of a run is read here, so this is also where a damaged
-or foreign file is rejected, before a wrong number reaches a table.
+results.json has the head (run, config, versions, device, data, timing), the
+notes and the rows; results.csv the rows again; correct.npz which images were
+classified correctly; pictures.npz images for figures. A damaged or foreign file
+is rejected here, before a wrong number reaches a table.
 """
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -14,21 +17,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from ram_jax.contracts import Note, Picture, Row
 from ram_jax.runs import metrics
 
-SCHEMA = 1
-PICTURES = "pictures.npz"
+SCHEMA = 2
 # What numpy raises on files that are cut off, changed, or of another kind.
 DAMAGE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile)
+# Columns of `frame` that are not settings or values of rows.
+ABOUT = ("name", "method", "label", "model", "data_label", "seed")
+COUNTS = ("total", "correct", "accuracy")
 _NUMBER = (int, float)
-# Kinds of the parts that tables use and nothing else checks.
-_KINDS = {
+# Kind of each part of the head that readers use, where it is present.
+_HEAD = {
   "run.name": str,
   "run.label": str,
   "run.method": str,
   "run.model": str,
   "run.data_label": str,
+  "run.seed": int,
+  "run.epochs": _NUMBER,
+  "run.step": int,
   "config": dict,
   "versions": dict,
   "device": dict,
@@ -41,14 +51,14 @@ _KINDS = {
   "data.test": dict,
   "data.test.size": int,
   "data.test.fingerprint": str,
-  "adversarial.attack.name": str,
-  "adversarial.attack.norm": str,
-  "corruption.label": str,
-  "corruption.missing": dict,
-  "fourier.norm": _NUMBER,
-  "notes": list,
 }
-Counts = tuple[int, int]
+_NEEDED = ("name", "label", "method", "model", "data_label", "seed")
+# Settings without which a row of an evaluator cannot be shown.
+_SETTINGS = {
+  "adversarial": {"attack": str, "norm": str, "epsilon": _NUMBER},
+  "corruption": {"corruption": str, "severity": int, "images": str},
+  "fourier": {"y": int, "x": int},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,18 +67,22 @@ class Run:
 
   Attributes:
     folder: where the run is stored.
-    results: results.json as it stands (schema 1, checked).
+    head: results.json without rows and notes.
+    rows: what was evaluated, without `correct` (`read_correct` has it).
+    notes: what a reader must know.
     metrics: rows of metrics.jsonl in the order of their steps, possibly none.
   """
 
   folder: pathlib.Path
-  results: dict[str, Any]
+  head: dict[str, Any]
+  rows: tuple[Row, ...]
+  notes: tuple[Note, ...]
   metrics: list[dict[str, Any]]
 
   @property
-  def label(self) -> str:
-    """Human name of the run's method, e.g. "AugMix"."""
-    return self.results["run"]["label"]
+  def about(self) -> dict[str, Any]:
+    """The head's `run`: name, method, label, model, data_label, seed, ..."""
+    return self.head["run"]
 
 
 def load(folder: str | os.PathLike) -> Run:
@@ -91,40 +105,141 @@ def load(folder: str | os.PathLike) -> Run:
       f"no run folder {str(folder)!r}: give the working directory of an "
       "evaluated run"
     )
+  head = _read_results(folder / "results.json")
+  rows, notes = head.pop("rows"), head.pop("notes")
   return Run(
     folder,
-    _read_results(folder / "results.json"),
+    head,
+    tuple(map(_row, rows)),
+    tuple(Note(**note) for note in notes),
     _read_metrics(folder / "metrics.jsonl"),
   )
 
 
-def clean(results: Mapping[str, Any]) -> Counts | None:
-  """Counts (correct, total) on unchanged images; None where not measured."""
-  row = results.get("clean")
-  return row and (row["correct"], row["total"])
-
-
-def adversarial(results: Mapping[str, Any]) -> dict[float, Counts]:
-  """Counts (correct, total) by epsilon, ascending; empty where not measured."""
-  rows = results.get("adversarial", {}).get("by_epsilon", [])
-  counts = {row["epsilon"]: (row["correct"], row["total"]) for row in rows}
-  return dict(sorted(counts.items()))
-
-
-def write_arrays(arrays: dict[str, np.ndarray], path: pathlib.Path) -> None:
-  """Writes an .npz file so that a reader finds the old or the new, never half.
+def collect(
+  folder: pathlib.Path,
+  head: Mapping[str, Any],
+  found: Sequence[Row | Note | Picture],
+  log: Sequence[dict[str, Any]] = (),
+) -> Run:
+  """A run from what its evaluators found, as `load` would read it.
 
   Args:
-    arrays: by name.
-    path: the file; its folder is made if missing.
+    folder: the run's.
+    head: run, config, versions, device, data, timing.
+    found: rows, notes and pictures, in order.
+    log: rows of metrics.jsonl.
+
+  Returns:
+    The run, whose rows have `correct`.
   """
-  path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_suffix(".part")
-  with open(part, "wb") as file:
-    np.savez(file, **arrays)
-    file.flush()
-    os.fsync(file.fileno())  # as `folder.write_json`
-  part.replace(path)
+  rows = tuple(part for part in found if isinstance(part, Row))
+  notes = tuple(part for part in found if isinstance(part, Note))
+  return Run(folder, dict(head), rows, notes, list(log))
+
+
+def write(
+  folder: pathlib.Path,
+  head: Mapping[str, Any],
+  found: Sequence[Row | Note | Picture],
+) -> None:
+  """Writes a run's results; results.json last, so that it stands for all.
+
+  Args:
+    folder: the run's; made if missing.
+    head: run, config, versions, device, data, timing.
+    found: rows, notes and pictures, in order.
+
+  Raises:
+    ValueError: if two rows have the same key.
+  """
+  run = collect(folder, head, found)
+  keys = [row.key for row in run.rows]
+  if twice := {key for key in keys if keys.count(key) > 1}:
+    raise ValueError(
+      f"two evaluators have the same results {sorted(twice)[0]!r}: let them "
+      "differ in their settings"
+    )
+  pictures = {p.name: p.images for p in found if isinstance(p, Picture)}
+  correct = {r.key: r.correct for r in run.rows if r.correct is not None}
+  table = frame([run]).drop(columns=["run", "folder"]).to_csv(index=False)
+  folder.mkdir(parents=True, exist_ok=True)
+  for name, arrays in (("pictures", pictures), ("correct", correct)):
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    metrics.replace(folder / f"{name}.npz", content.getvalue())
+  metrics.replace(folder / "results.csv", table)
+  metrics.replace(folder / "results.json", _text(run))
+
+
+def frame(runs: Sequence[Run]) -> pd.DataFrame:
+  """All rows of several runs in one table.
+
+  Args:
+    runs: the runs.
+
+  Returns:
+    One line per run and row: `run` (index into `runs`), `folder`, the run's
+    `name`, `method`, `label`, `model`, `data_label` and `seed`; `evaluator`;
+    the rows' settings; `total`, `correct`, `accuracy` in [0,1]; the rows'
+    values. Missing cells are NA; whole numbers are Int64, text is object.
+  """
+  lines = []
+  for number, run in enumerate(runs):
+    about = {name: run.about[name] for name in ABOUT}
+    about = {"run": number, "folder": str(run.folder), **about}
+    for row in run.rows:
+      counts = (row.total, row.correct_count, row.correct_count / row.total)
+      lines.append(
+        about
+        | {"evaluator": row.evaluator}
+        | dict(row.settings)
+        | dict(zip(COUNTS, counts, strict=True))
+        | dict(row.values)
+      )
+  settings = dict.fromkeys(n for r in runs for x in r.rows for n in x.settings)
+  values = dict.fromkeys(n for r in runs for x in r.rows for n in x.values)
+  columns = ["run", "folder", *ABOUT, "evaluator", *settings, *COUNTS, *values]
+  found = {}
+  for name in dict.fromkeys(columns):
+    cells = [line.get(name) for line in lines]
+    kinds = {type(cell) for cell in cells if cell is not None}
+    # Text as Python's, since a label may have halves of characters.
+    kind = (
+      "Int64" if kinds <= {int} else "float64" if float in kinds else object
+    )
+    found[name] = pd.Series(cells, dtype=object if str in kinds else kind)
+  return pd.DataFrame(found)
+
+
+def read_correct(run: Run) -> dict[str, np.ndarray]:
+  """Reads which images were classified correctly.
+
+  Args:
+    run: the run.
+
+  Returns:
+    Bool [total] by the row's key, in the order of the test set; empty where the
+    run has no correct.npz.
+
+  Raises:
+    ValueError: if the file is damaged, or is not of these results.
+  """
+  path = run.folder / "correct.npz"
+  arrays = _read_arrays(path)
+  rows = {row.key: row for row in run.rows}
+  for key, array in arrays.items():
+    row = rows.get(key)
+    if (
+      row is None
+      or (array.dtype, array.shape) != (np.dtype(bool), (row.total,))
+      or array.sum() != row.correct_count
+    ):
+      raise ValueError(
+        f"{str(path)!r} and results.json are of different evaluations ({key}): "
+        f"{_again(run.folder)}"
+      )
+  return arrays
 
 
 def read_pictures(folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
@@ -134,25 +249,16 @@ def read_pictures(folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
     folder: the run's.
 
   Returns:
-    uint8 arrays by what they are of: `corruption` [5,H,W,C] by corruption,
-    `views` [n,H,W,C] by name; empty where there are none.
+    uint8 arrays by group and name: `corruption` [5,H,W,C] by corruption,
+    `views` [n,H,W,C] by view; empty where there are none.
 
   Raises:
     ValueError: if the file is damaged.
   """
-  path, found = folder / PICTURES, {}
-  if not path.is_file():
-    return found
-  try:
-    with open(path, "rb") as stream, np.load(stream) as file:
-      for name in file.files:
-        group, _, rest = name.partition("/")
-        found.setdefault(group, {})[rest] = file[name]
-  except DAMAGE as error:
-    raise ValueError(
-      f"{str(path)!r} is damaged ({error}): write it with --mode=evaluate "
-      f"--workdir={folder}"
-    ) from error
+  found = {}
+  for name, array in _read_arrays(folder / "pictures.npz").items():
+    group, _, rest = name.partition("/")
+    found.setdefault(group, {})[rest] = array
   return found
 
 
@@ -174,8 +280,45 @@ def check_floors(required: Sequence[Any]) -> None:
       )
 
 
+def _text(run: Run) -> str:
+  """results.json: one line per row, as there are hundreds."""
+  lines = [
+    json.dumps(
+      {
+        "evaluator": row.evaluator,
+        "settings": dict(row.settings),
+        "total": row.total,
+        "correct": row.correct_count,
+        "values": dict(row.values),
+      },
+      allow_nan=False,
+    )
+    for row in run.rows
+  ]
+  notes = [dataclasses.asdict(note) for note in run.notes]
+  tree = {"schema": SCHEMA} | run.head | {"notes": notes, "rows": []}
+  text = json.dumps(tree, indent=2, allow_nan=False).removesuffix("]\n}")
+  return text + "\n    " + ",\n    ".join(lines) + "\n  ]\n}\n"
+
+
+def _again(folder: pathlib.Path) -> str:
+  return f"write it with --mode=evaluate --workdir={folder}"
+
+
+def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+  if not path.is_file():
+    return {}
+  try:
+    with open(path, "rb") as stream, np.load(stream) as file:
+      return {name: file[name] for name in file.files}
+  except DAMAGE as error:
+    raise ValueError(
+      f"{str(path)!r} is damaged ({error}): {_again(path.parent)}"
+    ) from error
+
+
 def _read_results(path: pathlib.Path) -> dict[str, Any]:
-  again = f"write it with --mode=evaluate --workdir={path.parent}"
+  again = _again(path.parent)
   if not path.is_file():
     raise FileNotFoundError(f"no results in {str(path)!r}: {again}")
   try:
@@ -191,8 +334,8 @@ def _read_results(path: pathlib.Path) -> dict[str, Any]:
     )
   try:
     problem = next(_problems(results), None)
-  except (AttributeError, TypeError) as error:
-    problem = f"a part is of the wrong kind ({error})"
+  except (AttributeError, TypeError, KeyError) as error:
+    problem = f"a part is of the wrong kind ({error!r})"
   if problem:
     raise ValueError(f"{str(path)!r}: {problem}: {again}")
   return results
@@ -204,68 +347,65 @@ def _no_number(name: str) -> None:
 
 
 def _problems(results: dict[str, Any]) -> Iterator[str]:
-  """What a results.json lacks of the fields that tables and plots use."""
-  for name in ("name", "label", "model", "data_label", "seed"):
+  """What a results.json has of the wrong kind, or lacks."""
+  for name in _NEEDED:
     if name not in results.get("run", {}):
       yield f"run has no {name!r}"
-  rows = [("clean", results["clean"])] if "clean" in results else []
-  for part, key in (
-    ("adversarial", "by_epsilon"),
-    ("corruption", "by_corruption"),
-  ):
-    if part in results and not results[part].get(key):
-      yield f"{part} has no {key!r}"
-    rows += [(part, row) for row in results.get(part, {}).get(key, [])]
-  for name in ("name", "norm"):
-    attack = results.get("adversarial", {}).get("attack", {})
-    if "adversarial" in results and name not in attack:
-      yield f"adversarial.attack has no {name!r}"
-  for part, row in rows:
-    yield from _row_problems(part, row)
-  yield from _kind_problems(results)
-  if "fourier" in results and not _is_map(**results["fourier"]):
-    yield "fourier needs rows of as many counts from 0 to total in 'wrong'"
-
-
-def _kind_problems(results: dict[str, Any]) -> Iterator[str]:
-  for name, kind in _KINDS.items():
+  for name, kind in _HEAD.items():
     *groups, key = name.split(".")
     holder = results
     for group in groups:
       holder = holder.get(group, {})
     if key in holder and not isinstance(holder[key], kind):
       yield f"{name} is of the wrong kind: {holder[key]!r:.60}"
-  if "label" not in results.get("corruption", {"label": ""}):
-    yield "corruption has no 'label'"
-  for note in results.get("notes", ()):
-    if not isinstance(note, str):
-      yield f"notes hold what is no text: {note!r:.60}"
+  for note in results["notes"]:
+    if not _is_note(note):
+      yield f"notes have what is not a note: {note!r:.60}"
+  seen = set()
+  for row in results["rows"]:
+    yield from _row_problems(row)
+    if (key := _row(row).key) in seen:
+      yield f"{key} is there twice"
+    seen.add(key)
 
 
-def _row_problems(part: str, row: dict[str, Any]) -> Iterator[str]:
-  if part == "adversarial" and not _is_size(row.get("epsilon")):
-    yield f"{part} has a row without an epsilon >= 0: {row}"
-  if not _is_count(row.get("correct"), row.get("total")):
-    yield f"{part} needs whole numbers 0 <= correct <= total > 0: {row}"
-  if part == "corruption":
-    name, severity = row.get("corruption"), row.get("severity")
-    if not (isinstance(name, str) and type(severity) is int):
-      yield f"{part} has a row without name and severity: {row}"
-  for value in row.get("calibration", {}).values():
-    if type(value) not in (int, float) or not math.isfinite(value):
-      yield f"{part} needs numbers in 'calibration': {row}"
+def _row_problems(row: dict[str, Any]) -> Iterator[str]:
+  name, settings = row["evaluator"], row["settings"]
+  if not isinstance(name, str):
+    yield f"a row's evaluator is {name!r:.60}"
+  if not _is_count(row["correct"], row["total"]):
+    yield f"{name} needs whole numbers 0 <= correct <= total > 0: {row!r:.200}"
+  for kind, expected in _SETTINGS.get(name, {}).items():
+    if not isinstance(settings.get(kind), expected):
+      yield f"{name} has a row without {kind}: {row!r:.200}"
+  for key, value in settings.items():
+    if not isinstance(value, str) and not _is_finite(value):
+      yield f"{name} has a setting {key} of {value!r:.60}"
+  if settings.get("epsilon", 0) < 0:
+    yield f"{name} needs an epsilon >= 0: {row!r:.200}"
+  for key, value in row["values"].items():
+    if not _is_finite(value):
+      yield f"{name} needs a number as {key}: {row!r:.200}"
 
 
-def _is_map(wrong: list[list[int]], total: int, **others: Any) -> bool:
-  del others
-  widths = {len(row) for row in wrong}
-  return len(widths) == 1 and all(
-    _is_count(count, total) for row in wrong for count in row
+def _row(row: dict[str, Any]) -> Row:
+  return Row(
+    row["evaluator"],
+    row["settings"],
+    row["total"],
+    row["correct"],
+    values=row["values"],
   )
 
 
-def _is_size(value: Any) -> bool:
-  return type(value) in (int, float) and 0 <= value < float("inf")
+def _is_note(note: Any) -> bool:
+  known = isinstance(note, dict) and set(note) == {"text", "level"}
+  levels = ("info", "warning")
+  return known and isinstance(note["text"], str) and note["level"] in levels
+
+
+def _is_finite(value: Any) -> bool:
+  return type(value) in _NUMBER and math.isfinite(value)
 
 
 def _is_count(correct: Any, total: Any) -> bool:

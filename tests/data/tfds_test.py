@@ -20,7 +20,9 @@ import main as program
 from ram_jax.data import cifar, cifar_c, pipeline, tfds
 from ram_jax.evaluation import calibration, clean
 from ram_jax.report import figures
+from ram_jax.runs import results as runs
 from ram_jax.training import loop as train
+from tests import found
 
 RNG = np.random.default_rng(0)
 SIZES = {"train": 20, "test": 7}
@@ -331,7 +333,7 @@ def test_the_order_of_corrupted_images_is_restored(tmp_path, form):
   images, labels = source.load("glass_blur", 2)
   np.testing.assert_array_equal(images, IMAGES)
   np.testing.assert_array_equal(labels, CLASSES)
-  with pytest.raises(FileNotFoundError, match="cifar10_corrupted/fog_3 is not"):
+  with pytest.raises(FileNotFoundError, match="fog 3 is not in .*zenodo"):
     source.load("fog", 3)
 
 
@@ -396,16 +398,17 @@ def test_the_first_images_are_the_first_of_the_test_set(evaluate, tmp_path):
   )
   assert code == 0, err
   even = IMAGES[:8, 0, 0, 0] % 2 == 0
-  with np.load(tmp_path / "run" / "correct.npz") as bits:
-    found = {name: np.unpackbits(bits[name]).astype(bool) for name in bits}
-  assert found.keys() == {"clean", "corruption/fog/5", "corruption/fog/1"}
-  np.testing.assert_array_equal(found["clean"], even)
-  np.testing.assert_array_equal(found["corruption/fog/1"], even)
-  np.testing.assert_array_equal(found["corruption/fog/5"], ~even)
-  results = json.loads((tmp_path / "run" / "results.json").read_text())
-  missing = results["corruption"]["missing"]
-  assert missing["snow"] == f"severity 5 is not in {data}"
-  assert missing["frost"] == f"it is not in {data}" and "fog" not in missing
+  shown = runs.load(tmp_path / "run")
+  fogs = {s: found.row(shown, "corruption", severity=s).key for s in (1, 5)}
+  correct = runs.read_correct(shown)
+  assert correct.keys() == {"clean", *fogs.values()}
+  np.testing.assert_array_equal(correct["clean"], even)
+  np.testing.assert_array_equal(correct[fogs[1]], even)
+  np.testing.assert_array_equal(correct[fogs[5]], ~even)
+  missing = found.notes(shown, "warning")
+  assert f"snow was not evaluated: severity 5 is not in {data}" in missing
+  assert f"frost was not evaluated: it is not in {data}" in missing
+  assert not any("fog was" in text for text in missing)
 
 
 def test_other_numbers_of_images_are_noted(evaluate, tmp_path):
@@ -413,15 +416,15 @@ def test_other_numbers_of_images_are_noted(evaluate, tmp_path):
   prepare(tmp_path / "data", "fog_1", IMAGES, CLASSES)
   code, err = evaluate("evaluators.corruption.severities=1,")
   assert code == 0, err
-  results = json.loads((tmp_path / "run" / "results.json").read_text())
+  shown = runs.load(tmp_path / "run")
   label = "CIFAR-10 (not the original files)"
-  assert results["run"]["data_label"] == label
+  assert shown.about["data_label"] == label
   data = f"{label}: 40 training and 40 test images, not 50,000 and 10,000"
   corrupted = (
     "CIFAR-10-C (from tensorflow-datasets): the first 40 of 301 images, those"
     " of the test set"
   )
-  assert results["notes"] == [data, corrupted]
+  assert {data, corrupted} <= set(found.notes(shown))
   assert f"note: {data}\n" in err
 
 
@@ -451,7 +454,7 @@ def corrupted_with(size=40, labels=CLASSES, form="array_record"):
     ),
     (
       lambda data: prepare(data, "fog_2", IMAGES[:40], CLASSES),
-      "data at severity 1 (all of them): give the folder of the .npy files",
+      "data at severity 1 (all of them): get the .npy files from https",
     ),
     (
       lambda data: prepare(data, "cifar10", IMAGES[:40], CLASSES, ids=False),

@@ -5,11 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import standard
-from ram_jax import experiment
 from ram_jax.attacks.pgd import Attack
 from ram_jax.evaluation import adversarial, attack_checks
-from ram_jax.evaluation import loop as evaluate
+from tests import found
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SIZE = 40
@@ -58,34 +56,42 @@ def run(model, epsilons=EPSILONS, images=IMAGES, labels=LABELS, **attack):
   evaluator = adversarial.Evaluator(
     Attack(1.0, 1.0, **fields), epsilons, 2.5 / 7, 400, SIZE
   )
-  return evaluator.run(model, images, labels, jax.random.key(0))
+  return found.collect(evaluator, model, images, labels)[0]
 
 
-def warnings(*args, **fields):
-  return run(*args, **fields)["checks"]["warnings"]
+def warnings(run):
+  """Without their common beginning."""
+  texts = found.notes(run, "warning")
+  assert all(text.startswith("the attack may fail (PGD-") for text in texts)
+  return [text.partition("): ")[2] for text in texts]
 
 
 def test_a_sound_attack_shows_no_sign():
-  found = run(sound)
-  checks = found["checks"]
-  assert checks.pop("warnings") == []
-  counts = [int(row["correct"].sum()) for row in found["by_epsilon"]]
+  shown = run(sound)
+  assert warnings(shown) == []
+  counts = [row.correct_count for row in found.rows(shown, "adversarial")]
   assert counts[0] == SIZE > counts[1] > counts[2] > counts[3] == 0
-  noise = checks.pop("noise")
-  assert [row["epsilon"] for row in noise] == [0.25, 1.0, 8.0]
-  assert all(n["correct"] > c for n, c in zip(noise, counts[1:], strict=True))
+  noise = found.rows(shown, "attack_check", check="noise", norm="l2")
+  assert [row.settings["epsilon"] for row in noise] == [0.25, 1.0, 8.0]
+  assert all(
+    n.correct_count > c for n, c in zip(noise, counts[1:], strict=True)
+  )
   # Half of 40: the middle epsilon is nearest.
-  longer = {"name": "PGD-4", "epsilon": 1.0, "correct_before": counts[2]}
-  assert checks.pop("longer").items() >= longer.items()
-  assert checks == {"images": 40, "zero_gradients": 0, "changed_logits": 0}
+  longer = found.row(shown, "attack_check", attack="PGD-4", epsilon=1.0)
+  assert longer.values == {"correct_before": counts[2]}
+  gradients = found.row(shown, "attack_check", check="gradients")
+  assert gradients.values == {"zero_gradients": 0, "changed_logits": 0}
+  assert gradients.correct_count == gradients.total == SIZE
 
 
 @pytest.mark.parametrize("model", [saturated, quantised, deaf])
 def test_masked_gradients_are_seen(model):
-  found = run(model)["checks"]
-  text = " | ".join(found["warnings"])
-  assert found["zero_gradients"] > SIZE / 2
-  assert f"gradient of {found['zero_gradients']} of 40 clean images" in text
+  shown = run(model)
+  text = " | ".join(warnings(shown))
+  row = found.row(shown, "attack_check", check="gradients")
+  count = row.values["zero_gradients"]
+  assert count > SIZE / 2
+  assert f"gradient of {count} of 40 clean images" in text
   # The attack stays where it started.
   assert "random noise at epsilon 8 leaves" in text
   assert "accuracy at epsilon 8 is" in text and "near 0" in text
@@ -105,12 +111,12 @@ def test_longer_attack_that_is_weaker_is_seen():
   # it, the next one back.
   images = np.full((SIZE, 4, 4, 3), 118, np.uint8)
   labels = np.zeros(SIZE, np.int32)
-  found = run(tent, (1.0,), images, labels, steps=1)
-  before, after = found["by_epsilon"][0]["correct"].sum(), SIZE
-  assert before == 0
-  longer = found["checks"]["longer"]
-  assert (longer["correct_before"], longer["correct"]) == (before, after)
-  [text] = [w for w in found["checks"]["warnings"] if "weaker" in w]
+  shown = run(tent, (1.0,), images, labels, steps=1)
+  assert found.row(shown, "adversarial").correct_count == 0
+  longer = found.row(shown, "attack_check", check="longer")
+  assert longer.values == {"correct_before": 0}
+  assert longer.correct_count == SIZE
+  [text] = [text for text in warnings(shown) if "weaker" in text]
   assert text == "PGD-2 is weaker than PGD-1 at epsilon 1: 100.0 % and 0.0 %"
 
 
@@ -123,17 +129,28 @@ def test_random_network_is_seen(monkeypatch):
     return drawn, np.ones(SIZE)
 
   monkeypatch.setattr(attack_checks, "_logits_and_gradients", program)
-  measured, found = attack_checks.probe_model(None, {}, 8)
-  assert measured == {"zero_gradients": 0, "changed_logits": 10}
-  assert "10 of 40 images have other logits" in found[0]
+  batch = {"labels": np.zeros(SIZE)}
+  row, note = attack_checks.probe_model(ATTACK, None, batch, 8)
+  assert row.values == {"zero_gradients": 0, "changed_logits": 10}
+  assert "10 of 40 images have other logits" in note.text
 
 
 def bits(count, size=SIZE):
   return np.arange(size) < count
 
 
+ATTACK = Attack(1.0, 1.0, steps=2)
+
+
+def sweep(clean, by_epsilon, norm):
+  attack = Attack(1.0, 1.0, steps=2, norm=norm)
+  notes = list(attack_checks.sweep_warnings(attack, clean, by_epsilon))
+  assert {note.level for note in notes} <= {"warning"}
+  prefix = "the attack may fail (PGD-2): "
+  return [note.text.removeprefix(prefix) for note in notes]
+
+
 def test_accuracy_that_rises_is_seen():
-  sweep = attack_checks.sweep_warnings
   falling = {0.0: bits(30), 0.5: bits(20), 1.0: bits(10), 8.0: bits(2)}
   assert sweep(bits(30), falling, "l2") == []
   [text] = sweep(bits(30), falling | {1.0: bits(32)}, "l2")
@@ -147,7 +164,6 @@ def test_accuracy_that_rises_is_seen():
 
 
 def test_chance_is_tolerated_and_nothing_where_there_is_none():
-  sweep = attack_checks.sweep_warnings
   # 9 gained and none lost are three deviations of nine tosses.
   assert sweep(bits(0), {1.0: bits(9)}, "l2") == []
   assert len(sweep(bits(0), {1.0: bits(10)}, "l2")) == 1
@@ -168,8 +184,7 @@ def test_chance_is_tolerated_and_nothing_where_there_is_none():
   ],
 )
 def test_accuracy_at_a_large_epsilon(norm, epsilon, count, seen):
-  found = attack_checks.sweep_warnings(bits(40), {epsilon: bits(count)}, norm)
-  assert len(found) == seen
+  assert len(sweep(bits(40), {epsilon: bits(count)}, norm)) == seen
 
 
 def test_fewer_images_and_none():
@@ -177,16 +192,9 @@ def test_fewer_images_and_none():
   results = {}
   for count in (0, 10):
     built = adversarial.Evaluator(attack, (1.0,), 2.5 / 7, count, 8)
-    results[count] = built.run(sound, IMAGES, LABELS, jax.random.key(0))
-  assert "checks" not in results[0]
-  checks = results[10]["checks"]
-  assert checks["images"] == 10 and checks["noise"][0]["correct"] <= 10
-  before = results[10]["by_epsilon"][0]["correct"][:10].sum()
-  assert checks["longer"]["correct_before"] == before
-
-
-def test_warnings_become_notes():
-  results = {"schema": 1, "linf": {"checks": {"warnings": ["it is odd"]}}}
-  config = experiment.resolve(standard.get_config("dataset=digits"))
-  notes = evaluate.notes(config, results)
-  assert notes == ["the attack may fail (linf): it is odd"]
+    results[count], _ = found.collect(built, sound, IMAGES, LABELS)
+  assert len(results[0].rows) == 1
+  assert {row.total for row in results[10].rows[1:]} == {10}
+  before = results[10].rows[0].correct[:10].sum()
+  longer = found.row(results[10], "attack_check", check="longer")
+  assert longer.values["correct_before"] == before

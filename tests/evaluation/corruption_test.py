@@ -7,6 +7,7 @@ import pytest
 
 from ram_jax.data import generated
 from ram_jax.evaluation import corruption
+from tests import found
 
 SIZE = 21  # not a multiple of the batch below
 FIELDS = {
@@ -43,7 +44,7 @@ def data():
 
 def measure(built, data):
   built.check(*data)
-  return built.run(model, *data, jax.random.key(0))
+  return found.collect(built, model, *data)
 
 
 def test_rows_by_name_and_severity(data, tmp_path):
@@ -54,41 +55,41 @@ def test_rows_by_name_and_severity(data, tmp_path):
     stacked[severity * SIZE - 4 * severity : severity * SIZE] = 0
   np.save(tmp_path / "fog.npy", stacked)
   np.save(tmp_path / "labels.npy", np.tile(labels, 5))
-  results = measure(evaluator(folder=str(tmp_path)), data)
-  assert results["label"] == "CIFAR-10-C (not the original files)"
-  assert results["generated"] is False and "seed" not in results
-  assert len(results["missing"]) == 18
-  rows = results["by_corruption"]
-  assert [(r["corruption"], r["severity"]) for r in rows] == [
-    ("fog", severity) for severity in range(1, 6)
-  ]
-  for row in rows:
-    black = np.arange(SIZE) >= SIZE - 4 * row["severity"]
-    np.testing.assert_array_equal(row["correct"], ~black | (labels == 0))
-    assert row["total"] == SIZE
-    assert row["calibration"]["ece"] > 0
+  run, pictures = measure(evaluator(folder=str(tmp_path)), data)
+  label = "CIFAR-10-C (not the original files)"
+  assert len(found.notes(run, "warning")) == 18  # missing ones
+  assert found.notes(run, "info") == []
+  for severity, row in enumerate(run.rows, start=1):
+    settings = {"corruption": "fog", "severity": severity, "images": label}
+    assert row.settings == settings
+    black = np.arange(SIZE) >= SIZE - 4 * severity
+    np.testing.assert_array_equal(row.correct, ~black | (labels == 0))
+    assert row.total == SIZE and row.values["ece"] > 0
+  assert len(run.rows) == 5
   # Of 21 images the last is kept at no severity, the first at each.
-  np.testing.assert_array_equal(results["pictures"]["fog"], [images[0]] * 5)
+  np.testing.assert_array_equal(pictures["corruption/fog"], [images[0]] * 5)
   chosen = evaluator(folder=str(tmp_path), severities=(5, 2), names=("fog",))
-  again = measure(chosen, data)
-  assert not {"missing", "pictures"} & set(again)
-  for row, severity in zip(again["by_corruption"], (5, 2), strict=True):
-    np.testing.assert_equal(row, rows[severity - 1])
+  again, pictures = measure(chosen, data)
+  assert pictures == {} and again.notes == ()
+  for row, severity in zip(again.rows, (5, 2), strict=True):
+    np.testing.assert_equal(vars(row), vars(run.rows[severity - 1]))
 
 
 def test_generated_rows_are_those_of_the_generator(data):
   built = evaluator(
     generate=True, seed=4, names=("brightness",), severities=(2, 5)
   )
-  results = measure(built, data)
-  assert results["generated"] and results["seed"] == 4
-  assert results["label"] == "test images corrupted by ram_jax, seed 4"
+  run, _ = measure(built, data)
+  text = "corrupted images generated, not those that were published"
+  assert found.notes(run) == [text]
+  label = "test images corrupted by ram_jax, seed 4"
   source = generated.Generator(*data, 4, "", 8)
-  for row in results["by_corruption"]:
-    made, _ = source.load("brightness", row["severity"])
+  for row in run.rows:
+    assert row.settings["images"] == label
+    made, _ = source.load("brightness", row.settings["severity"])
     tenths = np.minimum(made.mean(axis=(1, 2, 3)) / 25.5, 9).astype(int)
-    np.testing.assert_array_equal(row["correct"], tenths == data[1])
-    assert 0 < row["correct"].sum() < SIZE  # of the brightest tenth
+    np.testing.assert_array_equal(row.correct, tenths == data[1])
+    assert 0 < row.correct_count < SIZE  # of the brightest tenth
 
 
 def test_what_cannot_be_made_is_said(data, monkeypatch):
@@ -98,16 +99,18 @@ def test_what_cannot_be_made_is_said(data, monkeypatch):
   monkeypatch.setattr(generated.frost, "load", refuse)
   monkeypatch.setattr(generated, "NAMES", ("frost", "brightness"))
   built = evaluator(generate=True, frost_folder="ice", severities=(2,))
-  results = measure(built, data)
-  assert results["missing"] == {"frost": "no pictures in ice"}
-  assert len(results["by_corruption"]) == 1
+  run, _ = measure(built, data)
+  text = "frost was not evaluated: no pictures in ice"
+  assert found.notes(run, "warning") == [text]
+  assert len(run.rows) == 1
   wanted = evaluator(generate=True, frost_folder="ice", names=("frost",))
   with pytest.raises(ValueError, match="no pictures in ice"):
     wanted.check(*data)
 
 
 def test_no_corrupted_set_is_no_result(data):
-  assert measure(evaluator(), data) is None
+  run, _ = measure(evaluator(), data)
+  assert run.rows == run.notes == ()
 
 
 @pytest.mark.parametrize(

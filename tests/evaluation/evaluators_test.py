@@ -10,6 +10,7 @@ from ram_jax import keys as keys_lib
 from ram_jax import parallel, plugins
 from ram_jax.attacks.pgd import Attack
 from ram_jax.evaluation import adversarial, clean
+from tests import found
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SIZE = 21  # not a multiple of any batch below
@@ -54,10 +55,11 @@ def data(model):
 
 @pytest.mark.parametrize("batch_size", [4, 16, 32])
 def test_clean_counts_every_example_once(model, data, batch_size):
-  results = clean.Evaluator(batch_size).run(model, *data, jax.random.key(0))
-  assert results["correct"].tolist() == [False] * 5 + [True] * (SIZE - 5)
-  assert results["total"] == SIZE
-  assert set(results["calibration"]) == {"rms", "ece", "nll", "brier"}
+  run, _ = found.collect(clean.Evaluator(batch_size), model, *data)
+  row = found.row(run, "clean")
+  assert row.correct.tolist() == [False] * 5 + [True] * (SIZE - 5)
+  assert (row.correct_count, row.total) == (SIZE - 5, SIZE)
+  assert set(row.values) == {"rms", "ece", "nll", "brier"}
 
 
 def evaluator(batch_size, epsilons=(0.0, 0.3, 8.0)):
@@ -68,25 +70,26 @@ def evaluator(batch_size, epsilons=(0.0, 0.3, 8.0)):
 def test_adversarial_counts_are_those_of_the_attack_by_hand(model, data):
   images, labels = data
   key = jax.random.key(4)
-  results = evaluator(8).run(model, images, labels, key)
+  run, _ = found.collect(evaluator(8), model, images, labels, key)
+  rows = found.rows(run, "adversarial", attack="PGD-3", norm="l2")
   keys = keys_lib.per_example(key, jnp.arange(SIZE))
   floats = jnp.asarray(images, jnp.float32) / 255
-  for row in results["by_epsilon"]:
-    epsilon = row["epsilon"]
+  for row in rows:
+    epsilon = row.settings["epsilon"]
     attack = Attack(epsilon, epsilon * 2.5 / 7, steps=3, start="sphere")
     logits = ATTACKED(attack, keys, floats, labels, model)
     wanted = np.asarray(logits).argmax(-1) == labels
-    np.testing.assert_array_equal(row["correct"], wanted)
-    assert row["total"] == SIZE
-  counts = [int(row["correct"].sum()) for row in results["by_epsilon"]]
+    np.testing.assert_array_equal(row.correct, wanted)
+    assert row.total == SIZE
+  counts = [row.correct_count for row in rows]
   assert counts[0] == SIZE - 5 > counts[1] > counts[2]
-  assert results["attack"]["name"] == "PGD-3"
+  assert found.notes(run) == ["adversarial accuracy: PGD-3, not AutoAttack"]
 
 
 def test_batch_size_changes_no_robust_image(model, data):
   key = jax.random.key(4)
   one, other = (
-    evaluator(size, (0.3,)).run(model, *data, key)["by_epsilon"][0]["correct"]
+    found.collect(evaluator(size, (0.3,)), model, *data, key)[0].rows[0].correct
     for size in (4, 32)
   )
   np.testing.assert_array_equal(one, other)

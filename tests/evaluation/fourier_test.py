@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ram_jax.evaluation import fourier
+from tests import found
 
 SIDES = [(6, 6), (5, 8), (7, 3)]
 
@@ -56,12 +57,18 @@ def test_a_linear_model_sees_its_own_frequency():
   labels = np.zeros(40, np.int32)
   key = jax.random.key(3)
   # 0.6 keeps every pixel in [0, 1]; the score is then 1.2 against 1.
-  found = fourier.Evaluator(30, 0.6, 8).run(detector, images, labels, key)
-  wanted = np.zeros((8, 8), int)
-  wanted[4 + 2, 4 + 1] = wanted[4 - 2, 4 - 1] = 30
-  assert found == {"norm": 0.6, "total": 30, "wrong": wanted.tolist()}
-  weaker = fourier.Evaluator(99, 0.45, 16).run(detector, images, labels, key)
-  assert weaker == {"norm": 0.45, "total": 40, "wrong": [[0] * 8] * 8}
+  built = fourier.Evaluator(30, 0.6, 8)
+  run, _ = found.collect(built, detector, images, labels, key)
+  assert len(run.rows) == 34  # of 64 frequencies, 4 are their own twins
+  assert {row.total for row in run.rows} == {30}
+  wrong = [row for row in run.rows if row.correct_count < 30]
+  (row,) = wrong
+  assert row.correct_count == 0 and row.settings["wave_norm"] == 0.6
+  y, x = row.settings["y"], row.settings["x"]
+  assert (y, x) in ((2, 1), (-2, -1))
+  built = fourier.Evaluator(99, 0.45, 16)
+  weaker, _ = found.collect(built, detector, images, labels, key)
+  assert {(r.correct_count, r.total) for r in weaker.rows} == {(40, 40)}
 
 
 @jax.tree_util.Partial
@@ -77,8 +84,8 @@ def test_signs_are_random_and_independent_of_the_batch():
   for label in range(8):
     labels = np.full(400, label, np.int32)
     built = fourier.Evaluator(400, 1.0, (16, 400)[label % 2])
-    wrong = built.run(sign, images, labels, jax.random.key(0))["wrong"]
-    counts.append(400 - wrong[1][1])  # the frequency 0, in the middle
+    run, _ = found.collect(built, sign, images, labels)
+    counts.append(found.row(run, "fourier", y=0, x=0).correct_count)
   assert sum(counts) == 400  # the same signs, whatever the batch size
   # Binomial with p = 1/8: 50 +- 6.6; five deviations.
   assert min(counts) > 17 and max(counts) < 83
@@ -91,4 +98,5 @@ def test_bad_fields(fields):
 
 
 def test_no_images_is_no_result():
-  assert fourier.Evaluator(0, 4.0, 8).run(None, None, None, None) is None
+  run, _ = found.collect(fourier.Evaluator(0, 4.0, 8), None, None, None)
+  assert run.rows == ()

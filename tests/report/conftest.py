@@ -1,50 +1,74 @@
 """Run folders with results made up for tests."""
 
+import itertools
 import json
 import re
 
 import numpy as np
 import pytest
 
-from ram_jax.data import cifar_c
-from ram_jax.report import corruption_plots, look, page
+from ram_jax.contracts import Note, Row
+from ram_jax.corruptions import CORRUPTIONS, SEVERITIES
+from ram_jax.evaluation import fourier
+from ram_jax.report import page, plots, style
 from ram_jax.runs import results as runs
+
+NAMES = tuple(CORRUPTIONS)
 
 # A label of a user's; as a script it would end the page.
 HOSTILE = '</title><script>document.body.remove()</script> | $x_ & "y"'
 
 
 def maker(root):
-  """Writes a run's folder and loads it; arguments override its results."""
+  """Writes a run's folder and loads it; arguments override its head."""
 
-  def make(label, seed=0, rows=((0.0, 95), (1.0, 40)), n=100, logs=3, **parts):
+  def make(
+    label,
+    seed=0,
+    rows=((0.0, 95), (1.0, 40)),
+    n=100,
+    logs=3,
+    found=(),
+    norm="l2",
+    **head,
+  ):
+    """Writes results and metrics.
+
+    Args:
+      label: of the run's method.
+      seed: of the run.
+      rows: (epsilon, correct images of n) each; the first is clean, too.
+      n: test images.
+      logs: lines of metrics.jsonl.
+      found: further rows, notes and pictures.
+      norm: of the attack.
+      **head: parts of results.json; None leaves one out.
+    """
     name = re.sub(r"\W+", "_", label.lower())
     folder = root / f"{name}-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    results = {
-      "schema": 1,
-      "run": {
-        "name": f"{name}-{seed}",
-        "label": label,
-        "model": "wrn_10_1",
-        "data_label": "CIFAR-10",
-        "seed": seed,
-        "epochs": 4,
-        "step": 12,
-      },
-      "device": {"kind": "cpu", "count": 1},
-      "clean": {"correct": rows[0][1], "total": n},
-      "adversarial": {
-        "attack": {"name": "PGD-10", "norm": "l2", "step_size": "0.4 epsilon"},
-        "by_epsilon": [
-          {"epsilon": e, "correct": c, "total": n} for e, c in rows
-        ],
-      },
-      "notes": ["PGD-10, not AutoAttack"],
+    about = {
+      "name": f"{name}-{seed}",
+      "method": name,
+      "label": label,
+      "model": "wrn_10_1",
+      "data_label": "CIFAR-10",
+      "seed": seed,
+      "epochs": 4,
+      "step": 12,
     }
-    results |= parts
-    results = {k: v for k, v in results.items() if v is not None}
-    (folder / "results.json").write_text(json.dumps(results))
+    head = {"run": about, "device": {"kind": "cpu", "count": 1}} | head
+    attack = {"attack": "PGD-10", "norm": norm, "relative_step_size": 0.4}
+    parts = [Row("clean", {}, n, rows[0][1])] if rows else []
+    parts += [
+      Row("adversarial", attack | {"epsilon": e}, n, c) for e, c in rows
+    ]
+    clean = [
+      part for part in found if getattr(part, "evaluator", "") == "clean"
+    ]
+    parts = [*parts[1:], *found] if clean else [*parts, *found]
+    note = Note("PGD-10, not AutoAttack")
+    head = {k: v for k, v in head.items() if v is not None}
+    runs.write(folder, head, [*parts, note])
     lines = [
       {"step": 10 * i, "epoch": i / 2, "loss": 2.0 - i, "accuracy": i / 10}
       for i in range(logs)
@@ -57,35 +81,26 @@ def maker(root):
 
 
 def full_maker(make_run):
-  """A run with every measure; correct images fall by rule, of 1000.
+  """A run with every evaluator; correct images fall by rule, of 1000.
 
   Corruption i (0 to 18, the benchmark's order) at severity s: 900 - 10 i - 20 s
   + shift. Mean over severities: 84.0 - i + shift / 10 percent. Over the first
   15 i is 7 in the mean, over the other 4 it is 16.5, over all 9.
   """
 
-  def make(label, seed=0, shift=0, names=cifar_c.NAMES, **parts):
-    rows = [
-      {
-        "corruption": name,
-        "severity": s,
-        "correct": 900 - 10 * cifar_c.NAMES.index(name) - 20 * s + shift,
-        "total": 1000,
-        "calibration": {
-          "rms": s / 50,
-          "ece": s / 100,
-          "nll": s / 2,
-          "brier": 1,
-        },
-      }
-      for name in names
-      for s in cifar_c.SEVERITIES
-    ]
+  def make(label, seed=0, shift=0, names=NAMES, found=(), **parts):
+    clean = {"rms": 0.05, "ece": 0.04, "nll": 0.5, "brier": 0.2}
+    full = [Row("clean", {}, 1000, 950 + shift, values=clean)]
+    for name, s in itertools.product(names, SEVERITIES):
+      settings = {"corruption": name, "severity": s, "images": "CIFAR-10-C"}
+      correct = 900 - 10 * NAMES.index(name) - 20 * s + shift
+      values = {"rms": s / 50, "ece": s / 100, "nll": s / 2, "brier": 1}
+      full.append(Row("corruption", settings, 1000, correct, values=values))
     # Errors rise with the frequency, 0 in the middle and 160 in the corner.
-    wrong = [
-      [20 * (abs(y - 4) + abs(x - 4)) for x in range(8)] for y in range(8)
-    ]
-    full = {
+    for y, x in fourier.half_plane(8, 8):
+      settings = {"wave_norm": 4.0, "y": y, "x": x}
+      full.append(Row("fourier", settings, 200, 200 - 20 * (abs(y) + abs(x))))
+    head = {
       "config": {
         "name": label,
         "seed": seed,
@@ -97,20 +112,10 @@ def full_maker(make_run):
       "data": {
         "test": {"size": 1000, "fingerprint": "sha256:abcdef0123456789"}
       },
-      "clean": {
-        "correct": 950 + shift,
-        "total": 1000,
-        "calibration": {"rms": 0.05, "ece": 0.04, "nll": 0.5, "brier": 0.2},
-      },
-      "corruption": {
-        "label": "CIFAR-10-C (made here)",
-        "generated": True,
-        "by_corruption": rows,
-      },
-      "fourier": {"norm": 4.0, "total": 200, "wrong": wrong},
       "timing": {"train_seconds": 90.0},
     }
-    return make_run(label, seed, n=1000, **(full | parts))
+    rest = head | parts
+    return make_run(label, seed, n=1000, found=(*full, *found), **rest)
 
   return make
 
@@ -123,7 +128,7 @@ def make_run(tmp_path):
 
 @pytest.fixture
 def make_full_run(make_run):
-  """Makes runs that have every measure."""
+  """Makes runs that have every evaluator."""
   return full_maker(make_run)
 
 
@@ -135,7 +140,7 @@ def report(tmp_path_factory):
   """
   root = tmp_path_factory.mktemp("report")
   make = full_maker(maker(root))
-  names = [name for name in cifar_c.NAMES if name != "frost"]
+  names = [name for name in NAMES if name != "frost"]
   shown = [
     make(HOSTILE),
     make("Standard"),
@@ -143,9 +148,9 @@ def report(tmp_path_factory):
     make("Robust", names=names, shift=-20),
   ]
   figures = shown[1].folder / "figures"
-  images = np.zeros((19, 5, 4, 4, 3), np.uint8)
-  sheet = corruption_plots.draw_contact_sheet(images, cifar_c.NAMES)
-  look.save(sheet, figures / "corruptions.png")
+  images = np.zeros((5, 4, 4, 3), np.uint8)
+  sheet = plots.draw_images([(name, images) for name in NAMES], "12345")
+  style.save(sheet, figures / "corruptions.png")
   paths = page.write_report(shown, root / "out", shown[1].folder)
   return {path.name: path for path in paths}
 
@@ -158,10 +163,12 @@ def corruption():
   """
   counts = ((9, 10), (7, 10), (5, 10), (40, 100))
   cells = (("fog", 1), ("fog", 2), ("snow", 1), ("snow", 2))
-  return {
-    "label": "CIFAR-10-C",
-    "by_corruption": [
-      {"corruption": name, "severity": s, "correct": c, "total": n}
-      for (name, s), (c, n) in zip(cells, counts, strict=True)
-    ],
-  }
+  return [
+    Row(
+      "corruption",
+      {"corruption": c, "severity": s, "images": "CIFAR-10-C"},
+      n,
+      k,
+    )
+    for (c, s), (k, n) in zip(cells, counts, strict=True)
+  ]

@@ -8,7 +8,9 @@ import pytest
 
 from configs import augmix, robust_augmix
 from ram_jax import experiment
+from ram_jax.contracts import Row
 from ram_jax.runs import folder as run_folder
+from ram_jax.runs import results as runs
 from ram_jax.runs.checkpoint import Checkpoints
 
 SPLIT = {"size": 64, "fingerprint": "sha256:0"}
@@ -26,16 +28,16 @@ def config(**overrides):
 def test_differences_ignore_tuples_and_what_is_told_to():
   given = experiment.resolve(config())
   saved = json.loads(json.dumps(given.to_dict()))
-  assert run_folder.differences(saved, given) == []
+  assert run_folder.differences(saved, given.to_dict()) == []
   saved["seed"] = 3
   saved["evaluate"]["images"] = 7
   del saved["model"]["depth"]
-  assert run_folder.differences(saved, given) == [
+  assert run_folder.differences(saved, given.to_dict()) == [
     "evaluate.images is 7 there and 32 now",
     "model.depth is None there and 10 now",
     "seed is 3 there and 0 now",
   ]
-  assert len(run_folder.differences(saved, given, ("evaluate",))) == 2
+  assert len(run_folder.differences(saved, given.to_dict(), ("evaluate",))) == 2
 
 
 def owned(folder, given):
@@ -116,14 +118,23 @@ def test_config_comes_back(tmp_path):
   with pytest.raises(FileNotFoundError, match="must name the folder of a run"):
     run_folder.read(tmp_path)
   given = owned(tmp_path, config())
-  assert run_folder.differences(run_folder.read(tmp_path), given) == []
+  assert (
+    run_folder.differences(run_folder.read(tmp_path), given.to_dict()) == []
+  )
 
 
-def test_json_is_replaced_whole_or_not_at_all(tmp_path):
+def test_json_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
   path = tmp_path / "new" / "file.json"
   run_folder.write_json({"a": 1}, path)
   with pytest.raises(TypeError):
     run_folder.write_json({"a": object()}, path)
+
+  def full(file):
+    raise OSError("No space left on device")
+
+  monkeypatch.setattr(os, "fsync", full)
+  with pytest.raises(OSError, match="No space"):
+    run_folder.write_json({"a": 2}, path)
   assert json.loads(path.read_text()) == {"a": 1}
 
 
@@ -132,18 +143,16 @@ class Trained:
 
   def __init__(self, folder):
     self.folder, self.config = folder, owned(folder, config())
-    self.results = {
-      "schema": 1,
+    self.head = {
       "run": {"name": "x-0", "label": "X", "model": "M", "step": 4}
-      | {"data_label": "D", "seed": 0},
+      | {"method": "x", "data_label": "D", "seed": 0},
       "config": self.config.to_dict(),
       "data": {"train": {"size": 64}},
-      "clean": {"correct": 1, "total": 2},
     }
     self.write()
 
   def write(self):
-    run_folder.write_json(self.results, self.folder / "results.json")
+    runs.write(self.folder, self.head, [Row("clean", {}, 2, 1)])
 
   def save(self, *steps):
     checkpoints = Checkpoints(self.folder / "checkpoints")
@@ -164,7 +173,7 @@ def test_finished_run_is_known(trained, tmp_path):
   assert run_folder.finished(trained.config, trained.folder) is None
   trained.save(4)
   found = run_folder.finished(trained.config, trained.folder)
-  assert found["clean"] == {"correct": 1, "total": 2}
+  assert (found.rows[0].correct_count, found.rows[0].total) == (1, 2)
   other = experiment.resolve(config(evaluate__images=5))
   assert run_folder.finished(other, trained.folder) is None
 
@@ -173,11 +182,11 @@ def test_finished_run_is_known(trained, tmp_path):
 def test_unfinished_or_unknown_results_are_measured_again(trained, case):
   trained.save(4)
   if case == "partly":  # measured by --mode=evaluate while it was training
-    trained.results["run"]["step"] = 2
+    trained.head["run"]["step"] = 2
   elif case == "step":  # of a longer run, by the size of its data
-    trained.results["data"]["train"]["size"] = 80
+    trained.head["data"]["train"]["size"] = 80
   elif case == "foreign":
-    del trained.results["data"]
+    del trained.head["data"]
   trained.write()
   if case == "damaged":
     path = trained.folder / "results.json"

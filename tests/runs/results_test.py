@@ -9,17 +9,15 @@ from ram_jax.runs import results as runs
 
 
 def test_loads_what_was_written(make_run):
-  run = make_run("AugMix", rows=((1.0, 40), (0.25, 80), (0.0, 95)), n=200)
-  assert run.folder.name == "augmix-0" and run.label == "AugMix"
+  run = make_run("AugMix", rows=((0.0, 95), (1.0, 40), (0.25, 80)), n=200)
+  assert run.folder.name == "augmix-0" and run.about["label"] == "AugMix"
   assert [m["step"] for m in run.metrics] == [0, 10, 20]
-  assert runs.clean(run.results) == (40, 200)
-  by_epsilon = runs.adversarial(run.results)
-  assert list(by_epsilon.items()) == [
-    (0.0, (95, 200)),
-    (0.25, (80, 200)),
-    (1.0, (40, 200)),
+  assert [(r.evaluator, r.correct_count, r.total) for r in run.rows] == [
+    ("clean", 95, 200),
+    ("adversarial", 95, 200),
+    ("adversarial", 40, 200),
+    ("adversarial", 80, 200),
   ]
-  assert runs.clean({}) is None and runs.adversarial({}) == {}
 
 
 @pytest.mark.parametrize(
@@ -47,12 +45,12 @@ def test_loads_what_was_written(make_run):
     (
       lambda f: (f / "results.json").write_text("[]"),
       ValueError,
-      "schema None, not 1",
+      "schema None, not 2",
     ),
     (
-      lambda f: (f / "results.json").write_text('{"schema": 2}'),
+      lambda f: (f / "results.json").write_text('{"schema": 1}'),
       ValueError,
-      "schema 2, not 1",
+      "schema 1, not 2",
     ),
   ],
 )
@@ -67,50 +65,40 @@ def test_damaged_results_are_refused(make_run, damage, error, words):
 
 
 @pytest.mark.parametrize(
-  "parts, words",
+  "path, value, words",
   [
-    ({"run": {"name": "a"}}, "run has no 'label'"),
-    ({"run": 3}, "wrong kind"),
-    ({"clean": {"correct": 11, "total": 10}}, "clean needs whole numbers"),
-    ({"clean": {"correct": 0, "total": 0}}, "clean needs whole numbers"),
-    ({"clean": {"correct": 0.9, "total": 1}}, "clean needs whole numbers"),
-    ({"clean": {"correct": True, "total": 1}}, "clean needs whole numbers"),
-    ({"adversarial": {"attack": {"name": "a", "norm": "l2"}}}, "'by_epsilon'"),
-    (
-      {
-        "adversarial": {
-          "attack": {"name": "a"},
-          "by_epsilon": [{"epsilon": 0, "correct": 1, "total": 1}],
-        }
-      },
-      "attack has no 'norm'",
-    ),
-    (
-      {
-        "adversarial": {
-          "attack": {"name": "a", "norm": "l2"},
-          "by_epsilon": [{"epsilon": -1, "correct": 1, "total": 1}],
-        }
-      },
-      "epsilon >= 0",
-    ),
-    ({"corruption": {"by_corruption": [{}]}}, "corruption needs whole"),
-    (
-      {"corruption": {"by_corruption": [{"correct": 1, "total": 1}]}},
-      "without name and severity",
-    ),
-    (
-      {"clean": {"correct": 1, "total": 1, "calibration": {"rms": None}}},
-      "numbers in 'calibration'",
-    ),
-    ({"fourier": {"wrong": [[1, 2], [3]], "total": 4}}, "fourier needs rows"),
-    ({"fourier": {"wrong": [[1, 5]], "total": 4}}, "fourier needs rows"),
-    ({"fourier": {"total": 4}}, "wrong kind"),
+    (("run",), {"name": "a"}, "run has no 'label'"),
+    (("run",), 3, "wrong kind"),
+    (("run", "seed"), "0", "run.seed is of the wrong kind: '0'"),
+    (("rows", 0, "correct"), 201, "clean needs whole numbers"),
+    (("rows", 0, "correct"), 0.9, "clean needs whole numbers"),
+    (("rows", 0, "correct"), True, "clean needs whole numbers"),
+    (("rows", 0, "total"), 0, "clean needs whole numbers"),
+    (("rows", 1, "settings"), {}, "adversarial has a row without attack"),
+    (("rows", 1, "settings", "norm"), 2, "adversarial has a row without norm"),
+    (("rows", 1, "settings", "epsilon"), -1, "epsilon >= 0"),
+    (("rows", 1, "settings", "epsilon"), "1", "row without epsilon"),
+    (("rows", 0, "settings"), {"a": None}, "clean has a setting a of None"),
+    (("rows", 0, "values"), {"rms": None}, "clean needs a number as rms"),
+    (("rows", 0, "evaluator"), None, "a row's evaluator is None"),
+    (("rows", 0, "evaluator"), "corruption", "row without corruption"),
+    (("rows", 0, "evaluator"), "fourier", "row without y"),
+    (("rows", 2, "settings", "epsilon"), 0.0, "norm=l2.* is there twice"),
+    (("rows",), None, "wrong kind"),
+    (("notes",), [{"text": 1, "level": "info"}], "what is not a note"),
+    (("notes",), [{"text": "a"}], "what is not a note"),
   ],
 )
-def test_incomplete_results_are_refused(make_run, parts, words):
+def test_incomplete_results_are_rejected(make_run, path, value, words):
+  folder = make_run("AugMix", n=200).folder
+  tree = json.loads((folder / "results.json").read_text())
+  holder = tree
+  for key in path[:-1]:
+    holder = holder[key]
+  holder[path[-1]] = value
+  (folder / "results.json").write_text(json.dumps(tree))
   with pytest.raises(ValueError, match=words):
-    make_run("AugMix", **parts)
+    runs.load(folder)
 
 
 def test_missing_folder_is_named(tmp_path):

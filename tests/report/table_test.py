@@ -2,7 +2,7 @@
 
 import pytest
 
-from ram_jax.report.rendering import Table
+from ram_jax.report.table import Table
 
 TABLE = Table(
   ("run", "clean", "L2 eps 1"),

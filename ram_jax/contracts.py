@@ -1,0 +1,272 @@
+"""What the parts of the package promise each other.
+
+One class of a fixed name per plug-in module: `Method`, `Augment`, `Attack`,
+`Model`, `Source`, `Evaluator`. A plug-in need not inherit from its contract.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, Protocol
+
+import jax
+import numpy as np
+
+# (name, images [B,H,W,C]) in the order in which BatchNorm's running statistics
+# are updated: a tuple, as JAX sorts the keys of a dictionary.
+Views = tuple[tuple[str, jax.Array], ...]
+# [B] by name.
+Metrics = dict[str, jax.Array]
+# Images uint8 [N,H,W,C] and labels int32 [N].
+Split = tuple[np.ndarray, np.ndarray]
+Setting = str | int | float
+# Images [B,H,W,C] in [0,1] -> logits [B,K]; a pytree, so that it can be passed
+# to jitted functions. `models.classifier.Classifier` is one.
+Model = Callable[[jax.Array], jax.Array]
+# (name, compute) -> what `compute` returns, JSON or arrays; the value stored
+# before an interruption, if there is one.
+Cache = Callable[[str, Callable[[], Any]], Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+  """One accuracy: how many of some test images were classified correctly.
+
+  Attributes:
+    evaluator: kind of evaluation, such as "clean" or "adversarial".
+    settings: what tells this row from the evaluator's others, and how it was
+      obtained: attack, norm, epsilon; corruption, severity, images; y, x.
+    total: number of images.
+    correct_count: how many of them were classified correctly.
+    correct: which ones, bool [total] in the order of the test set; None if that
+      is not kept.
+    values: further numbers, all finite: `rms`, `ece`, `nll` and `brier`
+      (`evaluation/calibration.py`); `not_finite`, the number of images whose
+      logits are not finite, which count as wrong.
+  """
+
+  evaluator: str
+  settings: Mapping[str, Setting]
+  total: int
+  correct_count: int
+  correct: np.ndarray | None = None
+  values: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+  @property
+  def key(self) -> str:
+    """Name of the row, such as "corruption/corruption=fog/severity=3"."""
+    pairs = sorted(self.settings.items())
+    return "/".join([self.evaluator, *(f"{k}={v}" for k, v in pairs)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+  """What a reader must know to interpret the numbers, in one sentence.
+
+  Attributes:
+    text: the sentence.
+    level: "info" for how numbers were obtained, "warning" for what may make
+      them wrong or not comparable.
+  """
+
+  text: str
+  level: Literal["info", "warning"] = "info"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Picture:
+  """Images for a figure.
+
+  Attributes:
+    name: group and name, such as "corruption/fog".
+    images: uint8 [n,H,W,C].
+  """
+
+  name: str
+  images: np.ndarray
+
+
+class Augment(Protocol):
+  """A random transform of images."""
+
+  def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Transforms a batch.
+
+    Args:
+      keys: keys [B].
+      images: floats [B,H,W,C] in [0,1].
+
+    Returns:
+      Floats [B,H,W,C]; image i depends on `keys[i]` and `images[i]` alone.
+    """
+    ...
+
+
+class Attack(Protocol):
+  """A search for adversarial examples."""
+
+  def __call__(
+    self, keys: jax.Array, images: jax.Array, targets: jax.Array, model: Model
+  ) -> jax.Array:
+    """Attacks a batch.
+
+    Args:
+      keys: keys [B].
+      images: floats [B,H,W,C] in [0,1].
+      targets: labels [B], or whatever the attack's objective takes.
+      model: the model under attack.
+
+    Returns:
+      Floats [B,H,W,C] in [0,1], within epsilon of the images (to 1e-6);
+      image i depends on element i of each argument alone.
+    """
+    ...
+
+
+class IterativeAttack(Attack, Protocol):
+  """An attack of many steps, which can be run a few steps at a time.
+
+  Every leaf of its state has a leading axis B and belongs to one example, which
+  carries its own iteration count and key: finished examples can be replaced by
+  new ones between two steps, and the batch an example is in changes nothing.
+
+  Attributes:
+    label: name for tables, such as "APGD-CE".
+    norm: "l2" or "linf".
+    epsilon: radius of the ball in pixel units.
+    steps: iterations per example.
+  """
+
+  label: str
+  norm: str
+  epsilon: jax.Array | float
+  steps: int
+
+  def start(
+    self,
+    keys: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    targets: jax.Array,
+    model: Model,
+  ) -> Any:
+    """Returns the state before the first step.
+
+    Args:
+      keys: keys [B].
+      images: floats [B,H,W,C] in [0,1], classified correctly.
+      labels: integer classes [B].
+      targets: classes [B] that a targeted attack aims at; others ignore them.
+      model: the model under attack.
+    """
+    ...
+
+  def step(self, state: Any, model: Model) -> Any:
+    """Returns the state after one more step of every example."""
+    ...
+
+  def images(self, state: Any) -> jax.Array:
+    """Returns the adversarial images [B,H,W,C], or the given ones."""
+    ...
+
+  def found(self, state: Any) -> jax.Array:
+    """Returns whether an example is misclassified in the ball, bool [B]."""
+    ...
+
+  def exhausted(self, state: Any) -> jax.Array:
+    """Returns whether an example has had all its steps, bool [B]."""
+    ...
+
+
+class Method(Protocol):
+  """A training objective.
+
+  Attributes:
+    label: name for tables, such as "RobustAugMix".
+  """
+
+  label: str
+
+  def views(
+    self, keys: jax.Array, batch: dict[str, jax.Array], model: Model
+  ) -> tuple[Views, jax.Array]:
+    """Computes the images that the network is trained on.
+
+    Args:
+      keys: keys [B].
+      batch: `images` [B,H,W,C] in [0,1], `labels` [B].
+      model: the classifier with its current parameters.
+
+    Returns:
+      The views, and the targets [B] of the loss.
+    """
+    ...
+
+  def loss(
+    self, logits: tuple[jax.Array, ...], targets: jax.Array
+  ) -> tuple[jax.Array, Metrics]:
+    """Computes the loss.
+
+    Args:
+      logits: one [B,K] per view, in the views' order.
+      targets: from `views`.
+
+    Returns:
+      Loss [B] and metrics [B] by name.
+    """
+    ...
+
+
+class Source(Protocol):
+  """A data set.
+
+  Attributes:
+    label: name for tables.
+    num_classes: number of classes.
+    image_shape: (H, W, C).
+  """
+
+  label: str
+  num_classes: int
+  image_shape: tuple[int, int, int]
+
+  def load(self, split: str) -> Split:
+    """Loads the "train" or "test" split."""
+    ...
+
+
+class Evaluator(Protocol):
+  """An evaluation of a model on the test set."""
+
+  def check(self, images: np.ndarray, labels: np.ndarray) -> None:
+    """Rejects what cannot be evaluated, before anything is computed.
+
+    Args:
+      images: test images, uint8 [N,H,W,C].
+      labels: int32 [N].
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: a file is damaged, or is not of these images.
+    """
+
+  def results(
+    self,
+    model: Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    key: jax.Array,
+    cache: Cache,
+  ) -> Iterator[Row | Note | Picture]:
+    """Evaluates the model.
+
+    Args:
+      model: on the devices.
+      images: test images, uint8 [N,H,W,C].
+      labels: int32 [N].
+      key: source of all randomness, together with an example's position.
+      cache: called for every part that takes long.
+
+    Yields:
+      Rows, notes and pictures; no two rows of a run have the same key.
+    """
+    ...

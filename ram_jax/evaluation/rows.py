@@ -1,0 +1,70 @@
+"""Rows of results from what was computed for every image."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ram_jax.contracts import Note, Row, Setting
+from ram_jax.evaluation import calibration
+
+CALIBRATED = ("clean", "corruption")  # evaluators that report calibration
+
+
+def row(
+  evaluator: str, settings: Mapping[str, Setting], found: Mapping[str, Any]
+) -> Row:
+  """Makes a row.
+
+  Args:
+    evaluator: its kind.
+    settings: its settings.
+    found: `correct`, bool [N], and perhaps `finite`, whether the logits are,
+      bool [N], and `values`.
+
+  Returns:
+    The row, with `not_finite` among its values where it is not 0.
+  """
+  correct = found["correct"]
+  values = dict(found.get("values", {}))
+  if count := int(np.sum(~found.get("finite", np.bool_(True)))):
+    values["not_finite"] = count
+  return Row(
+    evaluator, settings, len(correct), int(correct.sum()), correct, values
+  )
+
+
+def warnings(rows: Sequence[Row]) -> list[Note]:
+  """Says where logits and calibrations are not finite.
+
+  Args:
+    rows: of all evaluators.
+
+  Returns:
+    One warning of each kind at most.
+  """
+  by_evaluator = {}
+  for one in rows:
+    by_evaluator.setdefault(one.evaluator, []).append(one)
+  counts, left_out = [], []
+  for name, group in by_evaluator.items():
+    bad = [one for one in group if one.values.get("not_finite")]
+    if bad:
+      worst = max(bad, key=lambda one: one.values["not_finite"] / one.total)
+      most = "up to " if len(bad) > 1 else ""
+      count = f"{worst.values['not_finite']} of {worst.total}"
+      counts.append(f"{most}{count} images in {name}")
+    whole = all(set(calibration.NAMES) <= one.values.keys() for one in group)
+    if name in CALIBRATED and not whole:
+      left_out.append(name)
+  found = []
+  if counts:
+    found.append(
+      "the network's logits are not finite (NaN or infinite), which counts as "
+      f"wrong: {', '.join(counts)}"
+    )
+  if left_out:
+    found.append(
+      "calibration that is not finite is left out: " + ", ".join(left_out)
+    )
+  return [Note(text, "warning") for text in found]
