@@ -192,26 +192,11 @@ def write(
   found = match(run, reference)
   title = f"# {literal(found.label)} beside {literal(reference.name)}\n\n"
   path = _free_path(pathlib.Path(folder), reference)
-  return write_texts(path, title + _table(found).markdown(), _tree(found))
-
-
-def write_texts(
-  path: pathlib.Path, markdown: str, tree: Mapping[str, Any]
-) -> list[pathlib.Path]:
-  """Writes a Markdown and a JSON file, each whole or not at all.
-
-  Args:
-    path: of both, without the ending; its folder is made if absent.
-    markdown: content of one.
-    tree: content of the other.
-
-  Returns:
-    Paths of the two files.
-  """
   path.parent.mkdir(parents=True, exist_ok=True)
-  paths = [path.with_name(path.name + ending) for ending in (".md", ".json")]
-  text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
-  for target, content in zip(paths, (markdown, text), strict=True):
+  text = json.dumps(_tree(found), indent=2, allow_nan=False) + "\n"
+  contents = {".md": title + _table(found).markdown(), ".json": text}
+  paths = [path.with_name(path.name + ending) for ending in contents]
+  for target, content in zip(paths, contents.values(), strict=True):
     metrics.replace(target, content)
   return paths
 

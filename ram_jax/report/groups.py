@@ -128,6 +128,15 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   return result
 
 
+def configuration(run: Run) -> dict[str, Any]:
+  """What defines a run, but for its seed, by dotted names; of some nothing."""
+  return {
+    name: value
+    for name, value in flat(run.head.get("config", {})).items()
+    if name not in ALONE and name.split(".")[-1] not in PLACES
+  }
+
+
 def frame(groups: Sequence[Group]) -> pd.DataFrame:
   """The rows of all groups, as `results.frame`, with more columns.
 
@@ -244,13 +253,9 @@ def _key(run: Run) -> str:
   """Equal for runs of one configuration; the folder where none is known."""
   if "config" not in run.head:
     return str(run.folder)
-  config = {
-    name: value
-    for name, value in flat(run.head["config"]).items()
-    if name not in ALONE and name.split(".")[-1] not in PLACES
-  }
   about = [run.about.get(x) for x in ("label", "model", "step")]
-  return json.dumps([about, run.head.get("data"), config], sort_keys=True)
+  parts = [about, run.head.get("data"), configuration(run)]
+  return json.dumps(parts, sort_keys=True)
 
 
 def _extra(runs: Sequence[Run], part: str) -> str:
