@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -25,8 +25,9 @@ COORDINATES = ("epsilon", "corruption", "severity", "y", "x")
 # An epsilon given as 8 / 255 or as 0.031373 is the same epsilon.
 EPSILON_DIGITS = 6
 # Columns that `frame` has for runs without such rows, too.
-COLUMNS = (*COORDINATES, "attack", "norm", "wave_norm")
-CALIBRATION = ("rms", "ece", "nll", "brier")
+COLUMNS = (*COORDINATES, "attack", "norm", "rms", "ece", "nll", "brier")
+# The largest value of a number, where it is not 1.
+MOST = {"nll": math.inf, "brier": 2.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,18 +145,19 @@ def frame(groups: Sequence[Group]) -> pd.DataFrame:
     groups: the groups.
 
   Returns:
-    In addition `group`, the index into `groups`; `error`, 1 - `accuracy`;
-    `variant`, a name for how a row was obtained, such as "PGD-10 L2"; and
-    `details`, its other settings. Two rows have the same variant if and only if
-    their settings are equal, but for corruption, severity, epsilon and
-    frequency: numbers of different variants must not be mixed.
+    In addition `group`, the index into `groups`; `seeds`, the number of its
+    runs; `error`, 1 - `accuracy`; `variant`, a name for how a row was obtained,
+    such as "PGD-10 L2"; and `details`, its other settings. Two rows have the
+    same variant if and only if their settings are equal, but for corruption,
+    severity, epsilon and frequency: numbers of different variants must not be
+    mixed.
   """
   runs = [run for group in groups for run in group.runs]
   found = results.frame(runs)
-  columns = dict.fromkeys((*found.columns, *COLUMNS, *CALIBRATION))
-  found = found.reindex(columns=list(columns))
+  found = found.reindex(columns=found.columns.union(COLUMNS, sort=False))
   owners = [i for i, group in enumerate(groups) for _ in group.runs]
   found["group"] = [owners[run] for run in found["run"]]
+  found["seeds"] = [len(groups[i].runs) for i in found["group"]]
   origins = [_origin(row) for run in runs for row in run.rows]
   names = _variants(dict.fromkeys(origins))
   # Text as Python's, since a name may have halves of characters.
@@ -202,9 +204,7 @@ def series(groups: Sequence[Group], rows: pd.DataFrame) -> list[Series]:
   ]
 
 
-def estimate(
-  rows: pd.DataFrame, column: str = "accuracy", most: float = 1.0
-) -> Estimate | None:
+def estimate(rows: pd.DataFrame, column: str = "accuracy") -> Estimate | None:
   """Mean of one group's rows, each alike, and over its seeds.
 
   The mean of accuracies, as CIFAR-10-C defines it (Hendrycks and Dietterich
@@ -213,7 +213,6 @@ def estimate(
   Args:
     rows: as many for each seed.
     column: of the numbers, at least 0.
-    most: the largest value possible.
 
   Returns:
     Over several seeds with Student's interval; a single accuracy with Wilson's;
@@ -224,7 +223,7 @@ def estimate(
     correct, total = int(rows["correct"].iloc[0]), int(rows["total"].iloc[0])
     return Estimate(correct / total, *statistics.wilson(correct, total))
   values = rows.groupby("run")[column].agg(lambda x: x.mean(skipna=False))
-  return over_seeds(list(values.dropna()), most)
+  return over_seeds(list(values.dropna()), MOST.get(column, 1.0))
 
 
 def over_seeds(
@@ -234,11 +233,6 @@ def over_seeds(
   if len(values) > 1:
     return statistics.student(values, most)
   return Estimate(values[0]) if values else None
-
-
-def norm_name(norm: str) -> str:
-  """How a norm is written for people: "L2" for "l2", "Linf" for "linf"."""
-  return norm[:1].upper() + norm[1:]
 
 
 def epsilon_name(epsilon: float, norm: str) -> str:
@@ -290,14 +284,15 @@ def _details(origin: Origin) -> str:
   )
 
 
-def _variants(origins: Sequence[Origin]) -> dict[Origin, str]:
+def _variants(origins: Iterable[Origin]) -> dict[Origin, str]:
   """Names for origins, different for different ones."""
   by_name = collections.defaultdict(list)
   for origin in origins:
     settings = dict(origin)
     name = settings.get("images", settings["evaluator"])
     if "attack" in settings:
-      name = f"{settings['attack']} {norm_name(str(settings.get('norm', '')))}"
+      norm = str(settings.get("norm", "")).capitalize()
+      name = f"{settings['attack']} {norm}"
     by_name[str(name).strip()].append(origin)
   result = {}
   for name, same in by_name.items():
