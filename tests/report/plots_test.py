@@ -10,7 +10,7 @@ from scipy import stats
 from ram_jax.contracts import Row
 from ram_jax.corruptions import CORRUPTIONS
 from ram_jax.evaluation import fourier
-from ram_jax.report import plots, style
+from ram_jax.report import plots
 from ram_jax.runs import results as runs
 
 LONG = "A method with quite a long label, number"
@@ -301,7 +301,7 @@ def test_files_are_png_of_sane_size(make_full_run, tmp_path):
     plots.draw_images([("clean", images), ("noise", images)]),
   ]
   for i, figure in enumerate(figures):
-    path = style.save(figure, tmp_path / "new" / f"{i}.png")
+    path = plots.save(figure, tmp_path / "new" / f"{i}.png")
     with PIL.Image.open(path) as image:
       assert image.format == "PNG"
       assert min(image.size) > 200 and max(image.size) < 2500

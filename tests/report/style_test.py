@@ -1,13 +1,13 @@
 """Styles of runs across figures."""
 
 from ram_jax.report import groups as grouping
-from ram_jax.report import plots, style
+from ram_jax.report import plots
 
 
 def styles(*runs):
   groups = grouping.groups(runs)
   shown = grouping.series(groups, grouping.frame(groups).query("epsilon == 0"))
-  return style.styles(groups, shown)
+  return plots.styles(groups, shown)
 
 
 def test_color_and_marker_follow_the_method_not_the_order(make_run):
