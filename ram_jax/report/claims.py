@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ram_jax.report import pairs, statistics
 from ram_jax.report.groups import configuration
 from ram_jax.report.pairs import NAMES, Metric, Missing, Side, corruptions
-from ram_jax.report.statistics import Difference
+from ram_jax.report.statistics import Estimate
 from ram_jax.report.table import Table
 from ram_jax.runs import results
 from ram_jax.runs.results import Run
@@ -63,7 +63,7 @@ class Comparison:
 
   baseline: str
   measure: str
-  difference: Difference
+  difference: Estimate
   adjusted: float | None
 
   @property

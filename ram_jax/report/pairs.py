@@ -9,7 +9,7 @@ import pandas as pd
 
 from ram_jax.corruptions import CORRUPTIONS, SEVERITIES
 from ram_jax.report import references, statistics
-from ram_jax.report.statistics import Difference
+from ram_jax.report.statistics import Estimate
 from ram_jax.runs.results import Run
 
 NAMES = tuple(CORRUPTIONS)
@@ -80,7 +80,7 @@ def shared_rows(
   return shared
 
 
-def test(pair: Pair, keys: Sequence[str], weights: Any = 1) -> Difference:
+def test(pair: Pair, keys: Sequence[str], weights: Any = 1) -> Estimate:
   """Compares image by image, as `statistics.paired`.
 
   Args:
@@ -103,21 +103,21 @@ def test(pair: Pair, keys: Sequence[str], weights: Any = 1) -> Difference:
 
 # Yields what is compared, in words; None in place of what is lacking. May raise
 # Missing.
-Metric = Callable[[Pair], Iterator[tuple[str, Difference | None]]]
+Metric = Callable[[Pair], Iterator[tuple[str, Estimate | None]]]
 
 
-def clean_accuracy(pair: Pair) -> Iterator[tuple[str, Difference]]:
+def clean_accuracy(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   """Clean accuracy."""
   yield "clean", test(pair, shared_rows(pair, "clean")["key"])
 
 
-def each_epsilon(pair: Pair) -> Iterator[tuple[str, Difference]]:
+def each_epsilon(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   """Accuracy under each attack."""
   for row in _attacked(pair).to_dict("records"):
     yield references.label(row), test(pair, [row["key"]])
 
 
-def mean_over_epsilons(pair: Pair) -> Iterator[tuple[str, Difference]]:
+def mean_over_epsilons(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   """Mean accuracy under all attacks."""
   keys = _attacked(pair)["key"]
   yield f"mean of {len(keys)} attacks", test(pair, keys)
@@ -126,7 +126,7 @@ def mean_over_epsilons(pair: Pair) -> Iterator[tuple[str, Difference]]:
 def corruptions(*names: str) -> Metric:
   """Mean accuracy over severities on each of some corruptions."""
 
-  def metric(pair: Pair) -> Iterator[tuple[str, Difference | None]]:
+  def metric(pair: Pair) -> Iterator[tuple[str, Estimate | None]]:
     rows = shared_rows(pair, "corruption", "images")
     for name in names:
       keys = rows["key"][rows["corruption"] == name]
@@ -137,7 +137,7 @@ def corruptions(*names: str) -> Metric:
 
 def severity_contrast(
   pair: Pair,
-) -> Iterator[tuple[str, Difference | None]]:
+) -> Iterator[tuple[str, Estimate | None]]:
   """An image's mean gain at severities 4 and 5 less that at 1 to 3.
 
   Args:
@@ -168,13 +168,13 @@ def severity_contrast(
   yield from ((name, None) for name in NAMES if name not in whole)
 
 
-def frequencies(pair: Pair) -> Iterator[tuple[str, Difference]]:
+def frequencies(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   """Accuracy under Fourier waves by band, as if of different images."""
   rows = shared_rows(pair, "fourier", "wave_norm")
   total = int(rows["total"].min())
   for band, mine, base in band_means(rows).itertuples():
     ends = statistics.newcombe(mine, total, base, total)
-    yield band, Difference(mine - base, *ends, images=total)
+    yield band, Estimate(mine - base, *ends)
 
 
 def band_means(rows: pd.DataFrame) -> pd.DataFrame:
@@ -203,7 +203,7 @@ def band_means(rows: pd.DataFrame) -> pd.DataFrame:
   return sums.div(weights.groupby(bands, observed=True).sum(), axis=0)
 
 
-def training_time(pair: Pair) -> Iterator[tuple[str, Difference]]:
+def training_time(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   """How much longer training took, as a fraction of the baseline's time."""
   seconds, settings = [], []
   for side in pair:
@@ -216,7 +216,7 @@ def training_time(pair: Pair) -> Iterator[tuple[str, Difference]]:
     raise Missing(f"device and updates as those of {pair[1].name}")
   device = settings[0][0]
   name = f"time in %, on {device.get('count')} x {device.get('kind')}"
-  yield name, Difference(seconds[0] / seconds[1] - 1)
+  yield name, Estimate(seconds[0] / seconds[1] - 1)
 
 
 def _attacked(pair: Pair) -> pd.DataFrame:
