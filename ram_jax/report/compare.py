@@ -205,18 +205,16 @@ def _free_path(folder: pathlib.Path, reference: Reference) -> pathlib.Path:
   """The first of NAME, NAME-2, … that no other reference has."""
   name = re.sub(r"[^\w.+-]+", "_", reference.name)
   for number in itertools.count(1):
-    stem = f"comparison-{name}" + f"-{number}" * (number > 1)
-    path = folder / f"{stem}.json"
-    if not path.exists() or _source(path) == reference.source:
-      return folder / stem
-
-
-def _source(path: pathlib.Path) -> str | None:
-  """Of the reference of a comparison; None where the file is damaged."""
-  try:
-    return json.loads(path.read_bytes())["reference"]["source"]
-  except (ValueError, LookupError, TypeError, RecursionError):
-    return None
+    stem = folder / (f"comparison-{name}" + f"-{number}" * (number > 1))
+    path = stem.with_name(f"{stem.name}.json")
+    try:
+      tree = json.loads(path.read_bytes())
+      if tree["reference"]["source"] == reference.source:
+        return stem
+    except FileNotFoundError:
+      return stem
+    except (ValueError, LookupError, TypeError, RecursionError):
+      continue  # a damaged one is left alone
 
 
 def _table(found: Comparison) -> Table:

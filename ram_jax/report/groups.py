@@ -80,9 +80,9 @@ def groups(runs: Sequence[Run]) -> tuple[Group, ...]:
   """
   if not runs:
     raise ValueError("no run to show: name at least one run folder")
-  folders = collections.Counter(run.folder.resolve() for run in runs)
-  for run in runs:
-    if folders[run.folder.resolve()] > 1:
+  folders = [run.folder.resolve() for run in runs]
+  for run, folder in zip(runs, folders, strict=True):
+    if folders.count(folder) > 1:
       raise ValueError(
         f"run {str(run.folder)!r} is given twice: name each run once"
       )

@@ -69,12 +69,8 @@ def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
     if len({*cells} - {NOT_EVALUATED}) > 1:
       columns.append((name, cells, None))
   column = functools.partial(_column, groups)
-  if len(clean := grouping.clean(rows)):
-    columns.append(("clean", column(clean), False))
-  sources = _by_variant(rows[rows["corruption"].isin(BENCHMARK)])
-  for source, part in sources.items():
-    name = "15 corruptions" + (f": {source}" if len(sources) > 1 else "")
-    columns.append((name, column(part, names=BENCHMARK), False))
+  for name, part, names in _test_sets(rows):
+    columns.append((name, column(part, names=names), False))
   hidden = []
   for attack, part in _by_variant(grouping.attacks(rows)).items():
     positive = part[part["epsilon"] > 0].groupby("epsilon")
@@ -232,17 +228,12 @@ def calibration(runs: Sequence[Run]) -> Table | None:
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
-  sources = _by_variant(rows[rows["corruption"].isin(BENCHMARK)])
-  parts = [("clean", grouping.clean(rows), ())]
-  for source, part in sources.items():
-    name = source if len(sources) > 1 else "15 corruptions"
-    parts.append((name, part, BENCHMARK))
   columns: Columns = [("method", [group.label for group in groups], None)]
-  for source, part, names in parts:
+  for test_set, part, names in _test_sets(rows):
     for key, name in CALIBRATION.items():
       if part[key].notna().any():
         cells = _column(groups, part, names=names, column=key)
-        columns.append((f"{source}: {name}", cells, True))
+        columns.append((f"{test_set}: {name}", cells, True))
   lines = (
     "RMS: root mean square calibration error in adaptive bins of 100; ECE: "
     "expected calibration error; both in [0, 1]. NLL: negative log likelihood, "
@@ -341,16 +332,17 @@ def fields(runs: Sequence[Run], differing: bool = False) -> Table | None:
   rows = []
   for name in names:
     values = [[tree.get(name, NOT_EVALUATED) for tree in g] for g in known]
-    texts = [
-      [v if v and type(v) is str else json.dumps(v) for v in g] for g in values
-    ]
-    cells = [" / ".join(dict.fromkeys(same)) for same in texts]
+    cells = [" / ".join(dict.fromkeys(map(_in_words, g))) for g in values]
     place, _, field = name.partition(".")
     shown = place == "config" and field not in grouping.ALONE
     if not differing or (shown and len(set(cells)) > 1):
       rows.append((field if differing else name, *cells))
   header = ("field", *(group.label for group in groups))
   return Table(header, tuple(rows)) if rows else None
+
+
+def _in_words(value: Any) -> str:
+  return value if value and type(value) is str else json.dumps(value)
 
 
 def _table(
@@ -406,6 +398,18 @@ def _corruption_table(
   header = (first, second, *(s.label for s in shown))
   notes = (*notes, *footnotes)
   return Table(header, tuple(rows), notes, best=frozenset(best))
+
+
+def _test_sets(
+  rows: pd.DataFrame,
+) -> list[tuple[str, pd.DataFrame, Sequence[str]]]:
+  """Images that are not attacked: name, rows, corruptions to average over."""
+  found = [("clean", grouping.clean(rows), ())]
+  sources = _by_variant(rows[rows["corruption"].isin(BENCHMARK)])
+  for source, part in sources.items():
+    name = "15 corruptions" + f": {source}" * (len(sources) > 1)
+    found.append((name, part, BENCHMARK))
+  return [x for x in found if len(x[1])]
 
 
 def _by_variant(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
