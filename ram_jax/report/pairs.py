@@ -80,7 +80,7 @@ def shared_rows(
   return shared
 
 
-def test(pair: Pair, keys: Sequence[str], weights: Any = 1) -> Estimate:
+def difference(pair: Pair, keys: Sequence[str], weights: Any = 1) -> Estimate:
   """Compares image by image, as `statistics.paired`.
 
   Args:
@@ -108,19 +108,19 @@ Metric = Callable[[Pair], Iterator[tuple[str, Estimate | None]]]
 
 def clean_accuracy(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   """Clean accuracy."""
-  yield "clean", test(pair, shared_rows(pair, "clean")["key"])
+  yield "clean", difference(pair, shared_rows(pair, "clean")["key"])
 
 
 def each_epsilon(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   """Accuracy under each attack."""
   for row in _attacked(pair).to_dict("records"):
-    yield references.label(row), test(pair, [row["key"]])
+    yield references.label(row), difference(pair, [row["key"]])
 
 
 def mean_over_epsilons(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   """Mean accuracy under all attacks."""
   keys = _attacked(pair)["key"]
-  yield f"mean of {len(keys)} attacks", test(pair, keys)
+  yield f"mean of {len(keys)} attacks", difference(pair, keys)
 
 
 def corruptions(*names: str) -> Metric:
@@ -130,7 +130,7 @@ def corruptions(*names: str) -> Metric:
     rows = shared_rows(pair, "corruption", "images")
     for name in names:
       keys = rows["key"][rows["corruption"] == name]
-      yield name, None if keys.empty else test(pair, keys)
+      yield name, None if keys.empty else difference(pair, keys)
 
   return metric
 
@@ -164,7 +164,7 @@ def severity_contrast(
   weights = np.where(high, len(LOW), -len(HIGH))
   texts = ", ".join(f"{100 * gain:+z.1f}" for gain in means)
   name = f"gain by severity: {texts}; 4-5 less 1-3"
-  yield name, test(pair, rows["key"], weights)
+  yield name, difference(pair, rows["key"], weights)
   yield from ((name, None) for name in NAMES if name not in whole)
 
 
