@@ -26,6 +26,8 @@ COORDINATES = ("epsilon", "corruption", "severity", "y", "x")
 EPSILON_DIGITS = 6
 # Columns that `frame` has for runs without such rows, too.
 COLUMNS = (*COORDINATES, "attack", "norm", "rms", "ece", "nll", "brier")
+# Columns that it adds.
+ADDED = ["group", "config", "seeds", "variant", "details"]
 # The largest value of a number, where it is not 1.
 MOST = {"nll": math.inf, "brier": 2.0}
 
@@ -46,23 +48,6 @@ class Group:
   def about(self) -> Mapping[str, Any]:
     """Method, model and data, which are the same for all runs."""
     return self.runs[0].about
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Series:
-  """Rows of one group and one variant: a line of a figure, a column.
-
-  Attributes:
-    label: the group's, with the variant where there are several.
-    group: whose rows they are.
-    variant: how they were obtained, as in `frame`.
-    rows: part of `frame`, possibly empty.
-  """
-
-  label: str
-  group: Group
-  variant: str
-  rows: pd.DataFrame
 
 
 def groups(runs: Sequence[Run]) -> tuple[Group, ...]:
@@ -145,25 +130,27 @@ def frame(groups: Sequence[Group]) -> pd.DataFrame:
     groups: the groups.
 
   Returns:
-    In addition `group`, the index into `groups`; `seeds`, the number of its
-    runs; `error`, 1 - `accuracy`; `variant`, a name for how a row was obtained,
-    such as "PGD-10 L2"; and `details`, its other settings. Two rows have the
-    same variant if and only if their settings are equal, but for corruption,
-    severity, epsilon and frequency: numbers of different variants must not be
-    mixed.
+    In addition `group`, the index into `groups`; `config`, the group's label;
+    `seeds`, the number of its runs; `error`, 1 - `accuracy`; `variant`, a name
+    for how a row was obtained, such as "PGD-10 L2"; and `details`, its other
+    settings. Two rows have the same variant if and only if their settings are
+    equal, but for corruption, severity, epsilon and frequency: numbers of
+    different variants must not be mixed.
   """
-  runs = [run for group in groups for run in group.runs]
-  found = results.frame(runs)
+  found = results.frame([run for group in groups for run in group.runs])
   found = found.reindex(columns=found.columns.union(COLUMNS, sort=False))
-  owners = [i for i, group in enumerate(groups) for _ in group.runs]
-  found["group"] = [owners[run] for run in found["run"]]
-  found["seeds"] = [len(groups[i].runs) for i in found["group"]]
-  origins = [_origin(row) for run in runs for row in run.rows]
+  owners, origins = [], []
+  for i, group in enumerate(groups):
+    rows = [row for run in group.runs for row in run.rows]
+    owners += [(i, group.label, len(group.runs))] * len(rows)
+    origins += map(_origin, rows)
   names = _variants(dict.fromkeys(origins))
+  added = [
+    (*owner, names[origin], _details(origin))
+    for owner, origin in zip(owners, origins, strict=True)
+  ]
   # Text as Python's, since a name may have halves of characters.
-  variants = [(names[origin], _details(origin)) for origin in origins]
-  added = ["variant", "details"]
-  found[added] = pd.DataFrame(variants, columns=added, dtype=object)
+  found[ADDED] = pd.DataFrame(added, columns=ADDED, dtype=object)
   found["error"] = 1 - found["accuracy"]
   found["epsilon"] = found["epsilon"].astype(float).round(EPSILON_DIGITS)
   place = ["run", "evaluator", "variant", *COORDINATES]
@@ -181,27 +168,22 @@ def clean(rows: pd.DataFrame) -> pd.DataFrame:
   return rows[rows["variant"] == "clean"]
 
 
-def series(groups: Sequence[Group], rows: pd.DataFrame) -> list[Series]:
-  """Splits rows by group and variant.
+def series(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+  """Splits rows by group and variant: a line of a figure, a column.
 
   Args:
-    groups: as given to `frame`.
-    rows: part of what it returned.
+    rows: part of what `frame` returned.
 
   Returns:
-    Those that have rows, in the order of the groups.
+    Rows by the group's label, with the variant where there are several, in the
+    order of the groups.
   """
-  parts = dict(tuple(rows.groupby(["group", "variant"], sort=False)))
-  several = len({variant for _, variant in parts}) > 1
-  return [
-    Series(
-      f"{groups[i].label}, {variant}" if several else groups[i].label,
-      groups[i],
-      variant,
-      part,
-    )
-    for (i, variant), part in sorted(parts.items(), key=lambda x: x[0][0])
-  ]
+  several = len(set(rows["variant"])) > 1
+  # By number: pandas cannot group by labels with halves of characters.
+  return {
+    part["config"].iloc[0] + f", {variant}" * several: part
+    for (_, variant), part in rows.groupby(["group", "variant"], sort=False)
+  }
 
 
 def estimate(rows: pd.DataFrame, column: str = "accuracy") -> Estimate | None:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from ram_jax.corruptions import SEVERITIES
 from ram_jax.report import groups as grouping
-from ram_jax.report.groups import Group, Series
+from ram_jax.report.groups import Group
 from ram_jax.report.statistics import Estimate
 from ram_jax.report.table import line
 from ram_jax.runs.results import Run
@@ -63,9 +63,10 @@ def draw_adversarial_accuracy(
   by_norm = attacked.groupby(attacked["norm"].fillna(""))
   figure, grid = panels(len(by_norm), 2, 6.0, 3.9, sharey=True)
   for axes, (norm, part) in zip(grid, by_norm, strict=True):
-    shown = grouping.series(groups, part)
-    for series, look in zip(shown, styles(groups, shown), strict=True):
-      curve(axes, look, _points(series.rows, "epsilon", rows))
+    shown = grouping.series(part)
+    looks = styles(groups, shown)
+    for label, own in shown.items():
+      curve(axes, looks[label], _points(own, "epsilon", rows))
     _epsilon_axis(axes, sorted({0.0, *part["epsilon"]}), norm)
     attacks = ", ".join(part["variant"].unique())
     tidy(axes, plain(f"Accuracy under {attacks}"))
@@ -93,15 +94,16 @@ def draw_severity(
   corrupted = rows[rows["corruption"].isin(names)]
   if corrupted.empty:
     return None
-  shown = grouping.series(groups, corrupted)
+  shown = grouping.series(corrupted)
+  looks = styles(groups, shown)
   present = [name for name in names if (corrupted["corruption"] == name).any()]
   columns = 2 if len(present) < 5 else 3
   figure, grid = panels(len(present), columns, 3.0, 1.95, sharey=True)
   for name, axes in zip(present, grid, strict=True):
-    for series, look in zip(shown, styles(groups, shown), strict=True):
-      own = series.rows[series.rows["corruption"] == name]
+    for label, own in shown.items():
+      own = own[own["corruption"] == name]
       if len(own):
-        curve(axes, look, _points(own, "severity", rows))
+        curve(axes, looks[label], _points(own, "severity", rows))
     tidy(axes, plain(name.replace("_", " ")))
     axes.set_xticks((0, *SEVERITIES), ("clean", *map(str, SEVERITIES)))
   for axes in grid[-columns:]:
@@ -129,16 +131,16 @@ def draw_fourier(runs: Sequence[Run]) -> matplotlib.figure.Figure | None:
   waves = rows[(rows["evaluator"] == "fourier") & rows["y"].notna()]
   if waves.empty:
     return None
-  shown = grouping.series(groups, waves)
+  shown = grouping.series(waves)
   figure, grid = panels(len(shown), 4, 2.2, 2.5)
-  maps = [_fourier_map(series.rows) for series in shown]
+  maps = list(map(_fourier_map, shown.values()))
   lows, highs = zip(*((np.nanmin(m), np.nanmax(m)) for m in maps), strict=True)
   low, high = tens(min(lows), max(highs))
-  for series, error, axes in zip(shown, maps, grid, strict=True):
+  for label, error, axes in zip(shown, maps, grid, strict=True):
     image = axes.imshow(error, cmap="magma", vmin=low, vmax=high)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    axes.set_title(folded(series.label, 26), fontsize=9)
+    axes.set_title(folded(label, 26), fontsize=9)
   figure.colorbar(image, ax=list(grid), label="error (%)", aspect=15)
   return figure
 
@@ -162,13 +164,12 @@ def draw_training_curves(
   ]
   if not present:
     return None
-  empty = grouping.frame(groups).iloc[:0]
-  shown = [grouping.Series(g.label, g, "", empty) for g in groups]
+  looks = styles(groups, {})
   figure, grid = panels(len(present), 3, 3.6, 3.0)
   for axes, (key, title, factor) in zip(grid, present, strict=True):
-    for series, look in zip(shown, styles(groups, shown), strict=True):
-      if points := _training_curve(series.group, key):
-        curve(axes, look, points, factor)
+    for group in groups:
+      if points := _training_curve(group, key):
+        curve(axes, looks[group.label], points, factor)
     tidy(axes, title)
     axes.set_xlabel("epoch", fontsize=9)
     axes.set_xlim(left=0)
@@ -226,35 +227,30 @@ def draw_images(
 
 
 def styles(
-  groups: Sequence[Group], shown: Sequence[Series]
-) -> list[dict[str, Any]]:
+  groups: Sequence[Group], shown: Mapping[str, pd.DataFrame]
+) -> dict[str, dict[str, Any]]:
   """Styles that depend on the methods, not on their order.
 
   Args:
     groups: all of the report, so that a series is the same in every figure.
-    shown: the series of one figure.
+    shown: the series of one figure, by label.
 
   Returns:
-    Options of `Axes.plot` for each series: color and marker are the method's,
-    and each further series of a method has another line style.
+    Options of `Axes.plot` by label of a group or a series: color and marker are
+    the method's, and each further series of a method has another line style.
   """
-  used = {group.about["label"]: {} for group in groups}
-  for group in groups:
-    same = used[group.about["label"]]
-    same.setdefault(group.label, len(same))
-  names, result = sorted(used), []
-  for series in shown:
-    name = series.group.about["label"]
-    method = names.index(name)
-    number = used[name].setdefault(series.label, len(used[name]))
-    result.append(
-      {
-        "label": plain(series.label),
-        "color": COLORS[method % len(COLORS)],
-        "marker": MARKERS[(method + number // len(LINES)) % len(MARKERS)],
-        "linestyle": LINES[number % len(LINES)],
-      }
-    )
+  methods = {group.label: group.about["label"] for group in groups}
+  methods |= {x: rows["label"].iloc[0] for x, rows in shown.items()}
+  names, used, result = sorted(set(methods.values())), {}, {}
+  for label, method in methods.items():
+    place, number = names.index(method), used.get(method, 0)
+    used[method] = number + 1
+    result[label] = {
+      "label": plain(label),
+      "color": COLORS[place % len(COLORS)],
+      "marker": MARKERS[(place + number // len(LINES)) % len(MARKERS)],
+      "linestyle": LINES[number % len(LINES)],
+    }
   return result
 
 

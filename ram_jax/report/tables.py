@@ -12,7 +12,7 @@ import pandas as pd
 from ram_jax.contracts import Note
 from ram_jax.corruptions import BENCHMARK, CATEGORIES, EXTRA, SEVERITIES
 from ram_jax.report import groups as grouping
-from ram_jax.report.groups import Group, Series
+from ram_jax.report.groups import Group
 from ram_jax.report.statistics import Estimate
 from ram_jax.report.table import Table
 from ram_jax.runs import results
@@ -178,8 +178,8 @@ def corruptions(
   rows = rows[rows["evaluator"] == "corruption"]
   if rows.empty:
     return {}
-  shown = grouping.series(groups, rows)
-  bases = {s.variant: s for s in shown if baseline in s.group.runs}
+  base = [i for i, group in enumerate(groups) if baseline in group.runs]
+  bases = _by_variant(rows[rows["group"].isin(base)])
   kinds = {name: kind for kind, names in CATEGORIES.items() for name in names}
   found = rows.groupby("corruption", sort=False)["severity"].unique()
   each = [name for name in kinds if name in found]
@@ -204,7 +204,7 @@ def corruptions(
     for name in each
     for level in sorted(found[name])
   ]
-  table = functools.partial(_corruption_table, shown, bases)
+  table = functools.partial(_corruption_table, rows, bases)
   return {
     "Each corruption": table("corruption", "category", single),
     "Categories of corruptions and mCE": table(
@@ -374,30 +374,28 @@ def _best(cells: Sequence[str], smaller: bool = False) -> list[int]:
 
 
 def _corruption_table(
-  shown: Sequence[Series],
-  bases: Mapping[str, Series],
+  rows: pd.DataFrame,
+  bases: Mapping[str, pd.DataFrame],
   first: str,
   second: str,
   lines: Iterable[Line],
   footnotes: Sequence[str] = (),
 ) -> Table:
-  """A row for each line, a column for each series."""
-  rows, best = [], set()
+  """A row for each line, a column for each series; `bases` by variant."""
+  shown = grouping.series(rows)
+  pairs = [(x, bases.get(x["variant"].iloc[0])) for x in shown.values()]
+  table, best = [], set()
   for name, place, cell, smaller in lines:
-    cells = [
-      cell(s.rows, bases[s.variant].rows if s.variant in bases else None)
-      for s in shown
-    ]
+    cells = [cell(*pair) for pair in pairs]
     if smaller is not None:
-      best |= {(len(rows), j + 2) for j in _best(cells, smaller)}
-    rows.append((name.replace("_", " "), place, *cells))
+      best |= {(len(table), j + 2) for j in _best(cells, smaller)}
+    table.append((name.replace("_", " "), place, *cells))
   notes = [INTERVALS]
   if bases:
-    label = next(iter(bases.values())).group.label
+    label = next(iter(bases.values()))["config"].iloc[0]
     notes.append(f"with a sign: difference to {label} in points")
-  header = (first, second, *(s.label for s in shown))
-  notes = (*notes, *footnotes)
-  return Table(header, tuple(rows), notes, best=frozenset(best))
+  header, notes = (first, second, *shown), (*notes, *footnotes)
+  return Table(header, tuple(table), notes, best=frozenset(best))
 
 
 def _test_sets(
@@ -442,7 +440,7 @@ def _cell(
     column: of the number.
   """
   others = rows if base is None else base
-  is_base = others is rows
+  is_base = set(others["config"]) == set(rows["config"])
   if names:
     rows, others = (
       x[x["corruption"].isin(names) & x["severity"].isin(levels)]

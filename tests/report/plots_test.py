@@ -338,8 +338,8 @@ def test_names_of_images_are_not_cut_off():
 
 def styles(*runs):
   groups = grouping.groups(runs)
-  shown = grouping.series(groups, grouping.frame(groups).query("epsilon == 0"))
-  return plots.styles(groups, shown)
+  rows = grouping.frame(groups).query("epsilon == 0")
+  return list(plots.styles(groups, grouping.series(rows)).values())
 
 
 def test_color_and_marker_follow_the_method_not_the_order(make_run):
