@@ -370,14 +370,14 @@ def evaluate(runs: Sequence[Run]) -> Claims | None:
 
 def _choose(runs: Sequence[Run]) -> tuple[dict[str, Run], list[str]]:
   """One run of each method, and what a reader must know about them."""
-  given = {m: [r for r in runs if r.about["method"] == m] for m in METHODS}
-  first = next(filter(None, given.values()), [None])[0]
   chosen, notes = {}, []
-  for method, group in given.items():
+  for method, name in METHODS.items():
+    group = [run for run in runs if run.about["method"] == method]
     if not group:
       continue
-    run = min(group, key=lambda run: list(_unlike(first, run).values()))
-    chosen[method], name = run, METHODS[method]
+    first = next(iter(chosen.values()), group[0])
+    facts = [list(_unlike(first, run).values()) for run in group]
+    chosen[method] = run = group[facts.index(min(facts))]
     if len(group) > 1:
       notes.append(
         f"{name}: {run.about['name']}, one of {len(group)} runs given"
