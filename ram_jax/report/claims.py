@@ -7,22 +7,16 @@ when the runs agree.
 
 import collections
 import dataclasses
-import os
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from ram_jax.report import compare, pairs, statistics
-from ram_jax.report.pairs import NAMES, Metric, Missing, Pair, corruptions
-from ram_jax.report.statistics import Difference
+from ram_jax.report import pairs, statistics
+from ram_jax.report.groups import configuration
+from ram_jax.report.pairs import NAMES, Metric, Missing, Side, corruptions
+from ram_jax.report.statistics import Estimate
 from ram_jax.report.table import Table
 from ram_jax.runs import results
 from ram_jax.runs.results import Run
 
-SCHEMA = 2
 ROBUST_AUGMIX, STANDARD = "robust_augmix", "standard"
 ADVERSARIAL, AUGMIX = "adversarial", "augmix"
 # The paper's names in sentences.
@@ -37,10 +31,6 @@ BETTER, WORSE = 1, -1
 # Our reading of "very similar": about the size of a marker in a figure whose
 # axis goes from 0 to 100 %. The paper gives no number.
 SIMILAR = 0.03
-# Fields of a configuration that differ between any two runs, or say where data
-# and weights are stored, which are known by their fingerprints.
-OWN = ("name", "seed", "method", "weights")
-PLACES = ("folder", "tfds_dir", "path", "label", "preset", "notes")
 HOW = (
   "differences are RobustAugMix's accuracy minus the other's, in points, with "
   "95 % intervals (Agresti and Min 2005)",
@@ -73,7 +63,7 @@ class Comparison:
 
   baseline: str
   measure: str
-  difference: Difference
+  difference: Estimate
   adjusted: float | None
 
   @property
@@ -171,7 +161,7 @@ class Claim:
   """A sentence of the paper.
 
   Attributes:
-    name: short, for machines.
+    name: short, for tests.
     quote: its words.
     paper: what it comes to, in numbers where it has any.
     test: decides.
@@ -291,22 +281,39 @@ class Answer:
   """What runs say about a sentence.
 
   Attributes:
-    name: the claim's.
-    quote: the paper's words.
-    paper: what they come to.
-    found: numbers of the runs, in words.
-    verdict: "agrees", "disagrees", "not decided" or "not evaluated".
-    lacking: what was not there and might change the verdict.
+    claim: the sentence.
     comparisons: the tests.
+    lacking: what was not there and might change the verdict.
   """
 
-  name: str
-  quote: str
-  paper: str
-  found: str
-  verdict: str
-  lacking: str
+  claim: Claim
   comparisons: Sequence[Comparison]
+  lacking: str
+
+  @property
+  def verdict(self) -> str:
+    """One of "agrees", "disagrees", "not decided", "not evaluated"."""
+    found = self.comparisons
+    return self.claim.test.rule(found) if found else "not evaluated"
+
+  @property
+  def found(self) -> str:
+    """The comparisons in words; of many, how many are better."""
+    found = self.comparisons
+    if len(found) <= 9:
+      several = len({c.baseline for c in found}) > 1
+      names = [c.measure + f", {c.baseline}" * several for c in found]
+      parts = zip(names, found, strict=True)
+      return "; ".join(f"{name}: {c}" for name, c in parts) or "-"
+    better = sum(c.difference.value > 0 for c in found)
+    sure = sum(c.sign == BETTER for c in found)
+    others = [
+      f"{c.measure} {100 * c.difference.value:+z.1f}" + "*" * (c.sign == WORSE)
+      for c in found
+      if c.difference.value <= 0
+    ]
+    text = f"better on {better} of {len(found)}, {sure} of them significantly"
+    return "; not on: ".join([text, *filter(None, [", ".join(others)])])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,12 +321,10 @@ class Claims:
   """Every sentence, answered.
 
   Attributes:
-    runs: those that answer, by method.
     rows: one for each of `CLAIMS`.
     notes: with which runs and how, and what was left out.
   """
 
-  runs: Mapping[str, Run]
   rows: tuple[Answer, ...]
   notes: tuple[str, ...]
 
@@ -328,18 +333,12 @@ class Claims:
     rows = []
     for number, row in enumerate(self.rows, start=1):
       lacking = f" (without {row.lacking})" if row.lacking else ""
-      cells = (f'"{row.quote}"', row.paper, row.found, row.verdict + lacking)
+      claim, verdict = row.claim, row.verdict + lacking
+      cells = (f'"{claim.quote}"', claim.paper, row.found, verdict)
       rows.append((str(number), *cells))
     # The number is the title of a row that fills a narrow terminal.
     header = ("", "the paper", "which says", "these runs", "verdict")
     return Table(header, tuple(rows), self.notes)
-
-  def tree(self) -> dict[str, Any]:
-    """The content of claims.json."""
-    names = ("name", "seed")
-    runs = {m: {n: r.about[n] for n in names} for m, r in self.runs.items()}
-    rows = [dataclasses.asdict(row) for row in self.rows]
-    return {"schema": SCHEMA, "runs": runs, "rows": rows, "notes": self.notes}
 
 
 def evaluate(runs: Sequence[Run]) -> Claims | None:
@@ -359,49 +358,26 @@ def evaluate(runs: Sequence[Run]) -> Claims | None:
   chosen, notes = _choose(runs)
   if len(chosen) < 2:
     return None
-  named = [f"{METHODS[m]} is {run.about['name']}" for m, run in chosen.items()]
-  correct = {m: results.read_correct(run) for m, run in chosen.items()}
-  notes = (", ".join(named), *notes, *HOW)
-  rows = tuple(_answer(claim, chosen, correct) for claim in CLAIMS)
-  return Claims(chosen, rows, notes)
-
-
-def write(runs: Sequence[Run], folder: str | os.PathLike) -> list[pathlib.Path]:
-  """Writes claims.md and claims.json, each whole or not at all.
-
-  Args:
-    runs: as `evaluate` takes them.
-    folder: where to write; made if absent.
-
-  Returns:
-    Paths of the two files; none where fewer than two of the methods are there.
-
-  Raises:
-    ValueError: a correct.npz that is damaged or of another evaluation.
-  """
-  claims = evaluate(runs)
-  if claims is None:
-    return []
-  return compare.write_texts(
-    pathlib.Path(folder) / "claims",
-    "# The paper's sentences\n\n" + claims.table().markdown(),
-    claims.tree(),
-  )
+  sides = {}
+  for method, run in chosen.items():
+    rows = results.frame([run]).assign(key=[row.key for row in run.rows])
+    correct = results.read_correct(run)
+    sides[method] = Side(METHODS[method], run, rows, correct)
+  named = [f"{s.name} is {s.run.about['name']}" for s in sides.values()]
+  answers = tuple(_answer(claim, sides) for claim in CLAIMS)
+  return Claims(answers, (", ".join(named), *notes, *HOW))
 
 
 def _choose(runs: Sequence[Run]) -> tuple[dict[str, Run], list[str]]:
   """One run of each method, and what a reader must know about them."""
-  groups = {
-    method: [run for run in runs if run.about["method"] == method]
-    for method in METHODS
-  }
-  first = next(filter(None, groups.values()), [None])[0]
   chosen, notes = {}, []
-  for method, group in groups.items():
+  for method, name in METHODS.items():
+    group = [run for run in runs if run.about["method"] == method]
     if not group:
       continue
-    run = min(group, key=lambda run: list(_unlike(first, run).values()))
-    chosen[method], name = run, METHODS[method]
+    first = next(iter(chosen.values()), group[0])
+    facts = [list(_unlike(first, run).values()) for run in group]
+    chosen[method] = run = group[facts.index(min(facts))]
     if len(group) > 1:
       notes.append(
         f"{name}: {run.about['name']}, one of {len(group)} runs given"
@@ -424,9 +400,8 @@ def _unlike(first: Run, run: Run) -> dict[str, bool]:
     facts = {"test images": data.get("test")}
     facts |= {"training images": data.get("train"), "network": about["model"]}
     facts |= {"updates": about.get("step"), "seed": about["seed"]}
-    config = pd.json_normalize(side.head.get("config", {})).to_dict("records")
-    for name, value in config[0].items():
-      if name.split(".")[0] not in OWN and name.split(".")[-1] not in PLACES:
+    for name, value in configuration(side).items():
+      if not name.startswith(("method.", "weights.")):
         facts[name] = value
     sides.append(facts)
   return {n: sides[0].get(n) != sides[1].get(n) for n in sides[0] | sides[1]}
@@ -434,10 +409,11 @@ def _unlike(first: Run, run: Run) -> dict[str, bool]:
 
 def _only_one(first: Run, run: Run) -> str:
   """How many rows only one of two runs has, such as "5 of corruption"."""
-  rows = {row.key: row.evaluator for row in (*first.rows, *run.rows)}
-  both = {row.key for row in first.rows} & {row.key for row in run.rows}
-  counts = collections.Counter(rows[key] for key in rows if key not in both)
-  return ", ".join(f"{count} of {name}" for name, count in counts.items())
+  mine, other = ({r.key: r.evaluator for r in x.rows} for x in (first, run))
+  only = mine.keys() ^ other.keys()
+  kinds = [kind for key, kind in (mine | other).items() if key in only]
+  counts = collections.Counter(kinds)
+  return ", ".join(f"{count} of {kind}" for kind, count in counts.items())
 
 
 def _verdict(agrees: bool, disagrees: bool) -> str:
@@ -446,23 +422,17 @@ def _verdict(agrees: bool, disagrees: bool) -> str:
   return "disagrees" if disagrees else "not decided"
 
 
-def _answer(
-  claim: Claim,
-  runs: Mapping[str, Run],
-  correct: Mapping[str, Mapping[str, np.ndarray]],
-) -> Answer:
-  found, lacking, test = [], [], claim.test
-  for baseline in test.baselines:
-    methods = (test.method, baseline)
-    names = [METHODS[method] for method in methods]
+def _answer(claim: Claim, sides: Mapping[str, Side]) -> Answer:
+  found, lacking, subject = [], [], claim.test
+  for baseline in subject.baselines:
+    methods = (subject.method, baseline)
     try:
-      for method, name in zip(methods, names, strict=True):
-        if method not in runs:
-          raise Missing(f"a run of {name}")
-      sides = ([part[m] for m in methods] for part in (runs, correct))
-      for measure, difference in test.metric(Pair(names, *sides)):
+      for method in methods:
+        if method not in sides:
+          raise Missing(f"a run of {METHODS[method]}")
+      for measure, difference in subject.metric([sides[m] for m in methods]):
         if difference:
-          found.append((names[1], measure, difference))
+          found.append((METHODS[baseline], measure, difference))
         else:
           lacking.append(measure)
     except Missing as missing:
@@ -471,30 +441,4 @@ def _answer(
   adjusted = tested if None in tested else statistics.holm(tested)
   rows = zip(found, adjusted, strict=True)
   comparisons = [Comparison(*row, p) for row, p in rows]
-  return Answer(
-    claim.name,
-    claim.quote,
-    claim.paper,
-    _in_words(comparisons),
-    test.rule(comparisons) if comparisons else "not evaluated",
-    "; ".join(dict.fromkeys(lacking)),
-    comparisons,
-  )
-
-
-def _in_words(found: Sequence[Comparison]) -> str:
-  """The comparisons; of many, how many are better."""
-  if len(found) <= 9:
-    several = len({c.baseline for c in found}) > 1
-    names = [c.measure + f", {c.baseline}" * several for c in found]
-    parts = zip(names, found, strict=True)
-    return "; ".join(f"{name}: {c}" for name, c in parts) or "-"
-  better = sum(c.difference.value > 0 for c in found)
-  sure = sum(c.sign == BETTER for c in found)
-  others = [
-    f"{c.measure} {100 * c.difference.value:+z.1f}" + "*" * (c.sign == WORSE)
-    for c in found
-    if c.difference.value <= 0
-  ]
-  text = f"better on {better} of {len(found)}, {sure} of them significantly"
-  return "; not on: ".join([text, *filter(None, [", ".join(others)])])
+  return Answer(claim, comparisons, "; ".join(dict.fromkeys(lacking)))

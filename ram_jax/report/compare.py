@@ -192,26 +192,11 @@ def write(
   found = match(run, reference)
   title = f"# {literal(found.label)} beside {literal(reference.name)}\n\n"
   path = _free_path(pathlib.Path(folder), reference)
-  return write_texts(path, title + _table(found).markdown(), _tree(found))
-
-
-def write_texts(
-  path: pathlib.Path, markdown: str, tree: Mapping[str, Any]
-) -> list[pathlib.Path]:
-  """Writes a Markdown and a JSON file, each whole or not at all.
-
-  Args:
-    path: of both, without the ending; its folder is made if absent.
-    markdown: content of one.
-    tree: content of the other.
-
-  Returns:
-    Paths of the two files.
-  """
   path.parent.mkdir(parents=True, exist_ok=True)
-  paths = [path.with_name(path.name + ending) for ending in (".md", ".json")]
-  text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
-  for target, content in zip(paths, (markdown, text), strict=True):
+  text = json.dumps(_tree(found), indent=2, allow_nan=False) + "\n"
+  contents = {".md": title + _table(found).markdown(), ".json": text}
+  paths = [path.with_name(path.name + ending) for ending in contents]
+  for target, content in zip(paths, contents.values(), strict=True):
     metrics.replace(target, content)
   return paths
 
@@ -220,18 +205,16 @@ def _free_path(folder: pathlib.Path, reference: Reference) -> pathlib.Path:
   """The first of NAME, NAME-2, … that no other reference has."""
   name = re.sub(r"[^\w.+-]+", "_", reference.name)
   for number in itertools.count(1):
-    stem = f"comparison-{name}" + f"-{number}" * (number > 1)
-    path = folder / f"{stem}.json"
-    if not path.exists() or _source(path) == reference.source:
-      return folder / stem
-
-
-def _source(path: pathlib.Path) -> str | None:
-  """Of the reference of a comparison; None where the file is damaged."""
-  try:
-    return json.loads(path.read_bytes())["reference"]["source"]
-  except (ValueError, LookupError, TypeError, RecursionError):
-    return None
+    stem = folder / (f"comparison-{name}" + f"-{number}" * (number > 1))
+    path = stem.with_name(f"{stem.name}.json")
+    try:
+      tree = json.loads(path.read_bytes())
+      if tree["reference"]["source"] == reference.source:
+        return stem
+    except FileNotFoundError:
+      return stem
+    except (ValueError, LookupError, TypeError, RecursionError):
+      continue  # a damaged one is left alone
 
 
 def _table(found: Comparison) -> Table:

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -25,8 +25,11 @@ COORDINATES = ("epsilon", "corruption", "severity", "y", "x")
 # An epsilon given as 8 / 255 or as 0.031373 is the same epsilon.
 EPSILON_DIGITS = 6
 # Columns that `frame` has for runs without such rows, too.
-COLUMNS = (*COORDINATES, "attack", "norm", "wave_norm")
-CALIBRATION = ("rms", "ece", "nll", "brier")
+COLUMNS = (*COORDINATES, "attack", "norm", "rms", "ece", "nll", "brier")
+# Columns that it adds.
+ADDED = ["group", "config", "seeds", "variant", "details"]
+# The largest value of a number, where it is not 1.
+MOST = {"nll": math.inf, "brier": 2.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,23 +50,6 @@ class Group:
     return self.runs[0].about
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Series:
-  """Rows of one group and one variant: a line of a figure, a column.
-
-  Attributes:
-    label: the group's, with the variant where there are several.
-    group: whose rows they are.
-    variant: how they were obtained, as in `frame`.
-    rows: part of `frame`, possibly empty.
-  """
-
-  label: str
-  group: Group
-  variant: str
-  rows: pd.DataFrame
-
-
 def groups(runs: Sequence[Run]) -> tuple[Group, ...]:
   """Groups runs of one configuration and different seeds.
 
@@ -79,9 +65,9 @@ def groups(runs: Sequence[Run]) -> tuple[Group, ...]:
   """
   if not runs:
     raise ValueError("no run to show: name at least one run folder")
-  folders = collections.Counter(run.folder.resolve() for run in runs)
-  for run in runs:
-    if folders[run.folder.resolve()] > 1:
+  folders = [run.folder.resolve() for run in runs]
+  for run, folder in zip(runs, folders, strict=True):
+    if folders.count(folder) > 1:
       raise ValueError(
         f"run {str(run.folder)!r} is given twice: name each run once"
       )
@@ -128,6 +114,15 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   return result
 
 
+def configuration(run: Run) -> dict[str, Any]:
+  """What defines a run, but for its seed, by dotted names; of some nothing."""
+  return {
+    name: value
+    for name, value in flat(run.head.get("config", {})).items()
+    if name not in ALONE and name.split(".")[-1] not in PLACES
+  }
+
+
 def frame(groups: Sequence[Group]) -> pd.DataFrame:
   """The rows of all groups, as `results.frame`, with more columns.
 
@@ -135,24 +130,27 @@ def frame(groups: Sequence[Group]) -> pd.DataFrame:
     groups: the groups.
 
   Returns:
-    In addition `group`, the index into `groups`; `error`, 1 - `accuracy`;
-    `variant`, a name for how a row was obtained, such as "PGD-10 L2"; and
-    `details`, its other settings. Two rows have the same variant if and only if
-    their settings are equal, but for corruption, severity, epsilon and
-    frequency: numbers of different variants must not be mixed.
+    In addition `group`, the index into `groups`; `config`, the group's label;
+    `seeds`, the number of its runs; `error`, 1 - `accuracy`; `variant`, a name
+    for how a row was obtained, such as "PGD-10 L2"; and `details`, its other
+    settings. Two rows have the same variant if and only if their settings are
+    equal, but for corruption, severity, epsilon and frequency: numbers of
+    different variants must not be mixed.
   """
-  runs = [run for group in groups for run in group.runs]
-  found = results.frame(runs)
-  columns = dict.fromkeys((*found.columns, *COLUMNS, *CALIBRATION))
-  found = found.reindex(columns=list(columns))
-  owners = [i for i, group in enumerate(groups) for _ in group.runs]
-  found["group"] = [owners[run] for run in found["run"]]
-  origins = [_origin(row) for run in runs for row in run.rows]
+  found = results.frame([run for group in groups for run in group.runs])
+  found = found.reindex(columns=found.columns.union(COLUMNS, sort=False))
+  owners, origins = [], []
+  for i, group in enumerate(groups):
+    rows = [row for run in group.runs for row in run.rows]
+    owners += [(i, group.label, len(group.runs))] * len(rows)
+    origins += map(_origin, rows)
   names = _variants(dict.fromkeys(origins))
+  added = [
+    (*owner, names[origin], _details(origin))
+    for owner, origin in zip(owners, origins, strict=True)
+  ]
   # Text as Python's, since a name may have halves of characters.
-  variants = [(names[origin], _details(origin)) for origin in origins]
-  added = ["variant", "details"]
-  found[added] = pd.DataFrame(variants, columns=added, dtype=object)
+  found[ADDED] = pd.DataFrame(added, columns=ADDED, dtype=object)
   found["error"] = 1 - found["accuracy"]
   found["epsilon"] = found["epsilon"].astype(float).round(EPSILON_DIGITS)
   place = ["run", "evaluator", "variant", *COORDINATES]
@@ -170,32 +168,25 @@ def clean(rows: pd.DataFrame) -> pd.DataFrame:
   return rows[rows["variant"] == "clean"]
 
 
-def series(groups: Sequence[Group], rows: pd.DataFrame) -> list[Series]:
-  """Splits rows by group and variant.
+def series(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+  """Splits rows by group and variant: a line of a figure, a column.
 
   Args:
-    groups: as given to `frame`.
-    rows: part of what it returned.
+    rows: part of what `frame` returned.
 
   Returns:
-    Those that have rows, in the order of the groups.
+    Rows by the group's label, with the variant where there are several, in the
+    order of the groups.
   """
-  parts = dict(tuple(rows.groupby(["group", "variant"], sort=False)))
-  several = len({variant for _, variant in parts}) > 1
-  return [
-    Series(
-      f"{groups[i].label}, {variant}" if several else groups[i].label,
-      groups[i],
-      variant,
-      part,
-    )
-    for (i, variant), part in sorted(parts.items(), key=lambda x: x[0][0])
-  ]
+  several = len(set(rows["variant"])) > 1
+  # By number: pandas cannot group by labels with halves of characters.
+  return {
+    part["config"].iloc[0] + f", {variant}" * several: part
+    for (_, variant), part in rows.groupby(["group", "variant"], sort=False)
+  }
 
 
-def estimate(
-  rows: pd.DataFrame, column: str = "accuracy", most: float = 1.0
-) -> Estimate | None:
+def estimate(rows: pd.DataFrame, column: str = "accuracy") -> Estimate | None:
   """Mean of one group's rows, each alike, and over its seeds.
 
   The mean of accuracies, as CIFAR-10-C defines it (Hendrycks and Dietterich
@@ -204,7 +195,6 @@ def estimate(
   Args:
     rows: as many for each seed.
     column: of the numbers, at least 0.
-    most: the largest value possible.
 
   Returns:
     Over several seeds with Student's interval; a single accuracy with Wilson's;
@@ -215,7 +205,7 @@ def estimate(
     correct, total = int(rows["correct"].iloc[0]), int(rows["total"].iloc[0])
     return Estimate(correct / total, *statistics.wilson(correct, total))
   values = rows.groupby("run")[column].agg(lambda x: x.mean(skipna=False))
-  return over_seeds(list(values.dropna()), most)
+  return over_seeds(list(values.dropna()), MOST.get(column, 1.0))
 
 
 def over_seeds(
@@ -225,11 +215,6 @@ def over_seeds(
   if len(values) > 1:
     return statistics.student(values, most)
   return Estimate(values[0]) if values else None
-
-
-def norm_name(norm: str) -> str:
-  """How a norm is written for people: "L2" for "l2", "Linf" for "linf"."""
-  return norm[:1].upper() + norm[1:]
 
 
 def epsilon_name(epsilon: float, norm: str) -> str:
@@ -244,13 +229,9 @@ def _key(run: Run) -> str:
   """Equal for runs of one configuration; the folder where none is known."""
   if "config" not in run.head:
     return str(run.folder)
-  config = {
-    name: value
-    for name, value in flat(run.head["config"]).items()
-    if name not in ALONE and name.split(".")[-1] not in PLACES
-  }
   about = [run.about.get(x) for x in ("label", "model", "step")]
-  return json.dumps([about, run.head.get("data"), config], sort_keys=True)
+  parts = [about, run.head.get("data"), configuration(run)]
+  return json.dumps(parts, sort_keys=True)
 
 
 def _extra(runs: Sequence[Run], part: str) -> str:
@@ -285,14 +266,15 @@ def _details(origin: Origin) -> str:
   )
 
 
-def _variants(origins: Sequence[Origin]) -> dict[Origin, str]:
+def _variants(origins: Iterable[Origin]) -> dict[Origin, str]:
   """Names for origins, different for different ones."""
   by_name = collections.defaultdict(list)
   for origin in origins:
     settings = dict(origin)
     name = settings.get("images", settings["evaluator"])
     if "attack" in settings:
-      name = f"{settings['attack']} {norm_name(str(settings.get('norm', '')))}"
+      norm = str(settings.get("norm", "")).capitalize()
+      name = f"{settings['attack']} {norm}"
     by_name[str(name).strip()].append(origin)
   result = {}
   for name, same in by_name.items():

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from ram_jax.corruptions import CATEGORIES
-from ram_jax.report import claims, plots, style, tables
+from ram_jax.report import claims, plots, tables
 from ram_jax.report import groups as grouping
 from ram_jax.report.table import Table, line, literal
 from ram_jax.runs import metrics, results
@@ -22,19 +22,26 @@ from ram_jax.runs.results import Run
 
 # A number of `tables`, its details and what it lacks.
 NUMBER = re.compile(r"([-+]?\d[\d.]*)(?: \((.*?)\))?(?: (\[.*\]))?")
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-  """A figure in a file.
-
-  Attributes:
-    path: of the PNG.
-    caption: what it shows, in one sentence.
-  """
-
-  path: pathlib.Path
-  caption: str
+BANDS = "Bands: 95 % intervals."
+# Of the figures, by the names of their files.
+CAPTIONS = {
+  "adversarial_accuracy": "Accuracy against epsilon (the paper's Figure 2). "
+  + BANDS,
+  "corruption_examples": "Accuracy against severity (the paper's Figure 1). "
+  + BANDS,
+  "fourier": "Error when a wave of one frequency is added to the test images, "
+  "for each frequency; the lowest is in the middle",
+  "training_curves": "Loss and accuracies during training",
+  "corruptions": "One test image under each corruption, by severity",
+}
+# The paper's Figures 3 to 6.
+CAPTIONS |= {
+  f"corruption_{kind}": f"Accuracy against severity: {kind} (its Figure "
+  f"{number}). {BANDS}"
+  for number, kind in enumerate(CATEGORIES, start=3)
+}
+# What summary.md leaves out.
+LONG = ("Each corruption and severity", "Where the numbers come from")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,20 +51,18 @@ class Section:
   Attributes:
     title: its heading.
     table: below the heading.
-    figures: below the table.
-    is_brief: whether the Markdown has it, too.
+    figures: below the table: files by their captions.
   """
 
   title: str
   table: Table | None
-  figures: tuple[Figure, ...] = ()
-  is_brief: bool = True
+  figures: Mapping[str, pathlib.Path]
 
   def markdown(self) -> str:
     """Heading, table and links to the figures."""
     parts = [f"## {literal(self.title)}"]
     parts += [self.table.markdown().strip()] if self.table else []
-    parts += [f"![{f.caption}]({f.path.name})" for f in self.figures]
+    parts += [f"![{x}]({path.name})" for x, path in self.figures.items()]
     return "\n\n".join(parts)
 
 
@@ -99,16 +104,16 @@ def write_report(
     sections=sections,
     command=made,
   )
-  brief = [section for section in sections if section.is_brief]
+  brief = [section for section in sections if section.title not in LONG]
   if found:
-    brief.insert(0, Section("The paper's claims", found.table()))
+    brief.insert(0, Section("The paper's claims", found.table(), {}))
   texts = [section.markdown() for section in (main, *brief)]
   # The heading of the main part is the page's.
   text = "\n\n".join([*texts, f"    {line(made)}\n"])[1:]
   paths = [folder / "summary.md", folder / "report.html"]
   for path, content in zip(paths, (text, page), strict=True):
     metrics.replace(path, content)
-  return paths + [figure.path for figure in figures.values()]
+  return paths + list(figures.values())
 
 
 def draw(folder: pathlib.Path) -> None:
@@ -138,7 +143,7 @@ def draw(folder: pathlib.Path) -> None:
     drawn["corruptions"] = plots.draw_images(list(corrupted.items()), "12345")
   for name, figure in drawn.items():
     if figure:
-      style.save(figure, part / f"{name}.png")
+      plots.save(figure, part / f"{name}.png")
   part.rename(figures)
 
 
@@ -157,71 +162,55 @@ def _baseline(
   )
 
 
-def _figures(runs: Sequence[Run], folder: pathlib.Path) -> dict[str, Figure]:
-  """Draws all figures that the results allow, by the name of their file."""
-  bands = "Bands: 95 % intervals."
+def _figures(
+  runs: Sequence[Run], folder: pathlib.Path
+) -> dict[str, pathlib.Path]:
+  """Draws all figures that the results allow; files by name."""
   drawn = {
-    "adversarial_accuracy": (
-      plots.draw_adversarial_accuracy(runs),
-      f"Accuracy against epsilon (the paper's Figure 2). {bands}",
-    ),
-    "corruption_examples": (
-      plots.draw_severity(runs, plots.EXAMPLES),
-      f"Accuracy against severity (the paper's Figure 1). {bands}",
-    ),
+    "adversarial_accuracy": plots.draw_adversarial_accuracy(runs),
+    "corruption_examples": plots.draw_severity(runs, plots.EXAMPLES),
   }
-  # The paper's Figures 3 to 6.
-  for number, (category, names) in enumerate(CATEGORIES.items(), start=3):
-    drawn[f"corruption_{category}"] = (
-      plots.draw_severity(runs, names),
-      f"Accuracy against severity: {category} (its Figure {number}). {bands}",
-    )
-  drawn["fourier"] = (
-    plots.draw_fourier(runs),
-    "Error when a wave of one frequency is added to the test images, for each "
-    "frequency; the lowest is in the middle",
-  )
-  drawn["training_curves"] = (
-    plots.draw_training_curves(runs),
-    "Loss and accuracies during training",
-  )
+  for kind, names in CATEGORIES.items():
+    drawn[f"corruption_{kind}"] = plots.draw_severity(runs, names)
+  drawn["fourier"] = plots.draw_fourier(runs)
+  drawn["training_curves"] = plots.draw_training_curves(runs)
   folder.mkdir(parents=True, exist_ok=True)
-  found = {}
-  for name, (figure, caption) in drawn.items():
-    if figure:
-      path = style.save(figure, folder / f"{name}.png")
-      found[name] = Figure(path, caption)
+  found = {
+    name: plots.save(figure, folder / f"{name}.png")
+    for name, figure in drawn.items()
+    if figure
+  }
   sheets = (run.folder / "figures" / "corruptions.png" for run in runs)
   if sheet := next(filter(pathlib.Path.is_file, sheets), None):
-    path = pathlib.Path(shutil.copy(sheet, folder / "corruptions.png"))
-    caption = "One test image under each corruption, by severity"
-    found["corruptions"] = Figure(path, caption)
+    path = shutil.copy(sheet, folder / "corruptions.png")
+    found["corruptions"] = pathlib.Path(path)
   return found
 
 
 def _sections(
-  runs: Sequence[Run], baseline: Run | None, figures: Mapping[str, Figure]
+  runs: Sequence[Run],
+  baseline: Run | None,
+  figures: Mapping[str, pathlib.Path],
 ) -> list[Section]:
   """The main part, and what a reader opens, if there is something in it."""
   main = ("adversarial_accuracy", "corruption_examples")
-  categories = [f"corruption_{category}" for category in CATEGORIES]
+  categories = [f"corruption_{kind}" for kind in CATEGORIES]
   found = [
     (tables.title(grouping.groups(runs)), tables.summary(runs), main),
     ("Every epsilon", tables.every_epsilon(runs), ()),
     *((*pair, ()) for pair in tables.corruptions(runs, baseline).items()),
     ("Figures of all corruptions", None, categories),
     ("Calibration", tables.calibration(runs), ()),
-    ("Fourier waves", None, ("fourier",)),
-    ("Training", None, ("training_curves",)),
-    ("Corrupted images", None, ("corruptions",)),
+    ("Fourier waves", None, ["fourier"]),
+    ("Training", None, ["training_curves"]),
+    ("Corrupted images", None, ["corruptions"]),
     ("Differences of configuration", tables.fields(runs, differing=True), ()),
     ("Where the numbers come from", tables.fields(runs), ()),
   ]
   sections = []
   for title, table, names in found:
-    shown = tuple(figures[name] for name in names if name in figures)
-    long = "severity" in title or "numbers" in title
-    sections.append(Section(title, table, shown, not long))
+    shown = {CAPTIONS[name]: figures[name] for name in names if name in figures}
+    sections.append(Section(title, table, shown))
   return [part for part in sections if part.table or part.figures]
 
 
@@ -252,31 +241,29 @@ def _heads(table: Table) -> list[tuple[str, list[str]]]:
 
 def _cells(table: Table, heat: bool) -> list[list[dict[str, Any]]]:
   """Cells as the template needs them: a number is apart from its details."""
-  rows = []
-  for i, row in enumerate(table.rows):
-    rows.append([])
-    for j, cell in enumerate(row):
-      match = NUMBER.fullmatch(cell)
-      number, detail, lacking = match.groups() if match else (cell, None, None)
-      rows[-1].append(
-        {
-          "text": number,
-          "detail": detail,
-          "lacking": lacking,
-          "is_number": match or cell == tables.NOT_EVALUATED,
-          "is_best": (i, j) in table.best,
-          "heat": float(number) if heat and match and j > 1 else None,
-        }
-      )
-  shaded = [c for row in rows for c in row if c["heat"] is not None]
-  low = min((cell["heat"] for cell in shaded), default=0)
-  span = max((cell["heat"] for cell in shaded), default=0) - low or 1
-  for cell in shaded:
-    cell["heat"] = round(60 * (cell["heat"] - low) / span)
-  return rows
+  found = [[NUMBER.fullmatch(cell) for cell in row] for row in table.rows]
+  shaded = [float(x[1]) for row in found for x in row[2:] if heat and x]
+  low = min(shaded, default=0)
+  span = max(shaded, default=0) - low or 1
+
+  def cell(i: int, j: int) -> dict[str, Any]:
+    match, text = found[i][j], table.rows[i][j]
+    number, detail, lacking = match.groups() if match else (text, None, None)
+    is_shaded = heat and match and j > 1
+    return {
+      "text": number,
+      "detail": detail,
+      "lacking": lacking,
+      "is_number": match or text == tables.NOT_EVALUATED,
+      "is_best": (i, j) in table.best,
+      "heat": round(60 * (float(number) - low) / span) if is_shaded else None,
+    }
+
+  columns = range(len(table.header))
+  return [[cell(i, j) for j in columns] for i in range(len(found))]
 
 
-def _source(figure: Figure) -> str:
+def _source(path: pathlib.Path) -> str:
   """The file of a figure as a URL that contains it."""
-  content = base64.b64encode(figure.path.read_bytes()).decode()
+  content = base64.b64encode(path.read_bytes()).decode()
   return f"data:image/png;base64,{content}"

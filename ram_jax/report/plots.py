@@ -1,11 +1,15 @@
-"""Figures: what the paper shows of several runs, and images.
+"""Figures: what the paper shows of several runs, and images; their style.
 
 Each `draw_*` returns a matplotlib Figure, or None where there is nothing to
-draw; `style.save` writes it.
+draw; `save` writes it.
 """
 
 import math
-from collections.abc import Sequence
+import os
+import pathlib
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.axes
 import matplotlib.figure
@@ -15,9 +19,9 @@ import pandas as pd
 
 from ram_jax.corruptions import SEVERITIES
 from ram_jax.report import groups as grouping
-from ram_jax.report import style
 from ram_jax.report.groups import Group
 from ram_jax.report.statistics import Estimate
+from ram_jax.report.table import line
 from ram_jax.runs.results import Run
 
 # The paper's Figure 1: one corruption of each category.
@@ -27,6 +31,14 @@ CURVES = (("loss", "training loss", 1.0), ("accuracy", "accuracy (%)", 100.0))
 CURVES += (("adversarial_accuracy", "adversarial accuracy (%)", 100.0),)
 # More points than these hide the trend in the noise of single batches.
 CURVE_POINTS = 100
+DPI = 150
+# Okabe and Ito's palette for color-blind readers, without its yellow, which is
+# faint on white; black last.
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+COLORS.append("#000000")
+MARKERS = "osD^vPX*<>"
+LINES = ("-", "--", ":", "-.")
+GRAY = "#5c5c5c"
 
 
 def draw_adversarial_accuracy(
@@ -45,26 +57,21 @@ def draw_adversarial_accuracy(
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
-  attacked, clean = grouping.attacks(rows), grouping.clean(rows)
+  attacked = grouping.attacks(rows)
   if attacked.empty:
     return None
-  norms = sorted(attacked["norm"].fillna("").unique())
-  figure, grid = style.panels(len(norms), 1, 6.0, 3.9, sharey=True)
-  for axes, norm in zip(grid, norms, strict=True):
-    part = attacked[attacked["norm"].fillna("") == norm]
-    shown = grouping.series(groups, part)
-    for series, look in zip(shown, style.styles(groups, shown), strict=True):
-      own = series.rows
-      if not (own["epsilon"] == 0).any():
-        same = clean[clean["run"].isin(own["run"])]
-        own = pd.concat([same.assign(epsilon=0.0), own])
-      style.curve(axes, look, _points(own, "epsilon"))
-    epsilons = sorted({0.0, *part["epsilon"]})
-    _epsilon_axis(axes, epsilons, norm)
+  by_norm = attacked.groupby(attacked["norm"].fillna(""))
+  figure, grid = panels(len(by_norm), 1, 6.0, 3.9, sharey=True)
+  for axes, (norm, part) in zip(grid, by_norm, strict=True):
+    shown = grouping.series(part)
+    looks = styles(groups, shown)
+    for label, own in shown.items():
+      curve(axes, looks[label], _points(own, "epsilon", rows))
+    _epsilon_axis(axes, sorted({0.0, *part["epsilon"]}), norm)
     attacks = ", ".join(part["variant"].unique())
-    style.tidy(axes, style.plain(f"Accuracy under {attacks}"))
+    tidy(axes, plain(f"Accuracy under {attacks}"))
   _percent_axis(grid, top=True)
-  style.legend_below(figure)
+  legend_below(figure)
   return figure
 
 
@@ -84,27 +91,25 @@ def draw_severity(
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
-  clean = grouping.clean(rows)
   corrupted = rows[rows["corruption"].isin(names)]
   if corrupted.empty:
     return None
-  shown = grouping.series(groups, corrupted)
+  shown = grouping.series(corrupted)
+  looks = styles(groups, shown)
   present = [name for name in names if (corrupted["corruption"] == name).any()]
   columns = 2 if len(present) < 5 else 3
-  figure, grid = style.panels(len(present), columns, 3.0, 1.95, sharey=True)
+  figure, grid = panels(len(present), columns, 3.0, 1.95, sharey=True)
   for name, axes in zip(present, grid, strict=True):
-    for series, look in zip(shown, style.styles(groups, shown), strict=True):
-      own = series.rows[series.rows["corruption"] == name]
+    for label, own in shown.items():
+      own = own[own["corruption"] == name]
       if len(own):
-        same = clean[clean["run"].isin(own["run"])]
-        points = _points(pd.concat([same.assign(severity=0), own]), "severity")
-        style.curve(axes, look, points)
-    style.tidy(axes, style.plain(name.replace("_", " ")))
+        curve(axes, looks[label], _points(own, "severity", rows))
+    tidy(axes, plain(name.replace("_", " ")))
     axes.set_xticks((0, *SEVERITIES), ("clean", *map(str, SEVERITIES)))
   for axes in grid[-columns:]:
     axes.set_xlabel("severity", fontsize=9)
   _percent_axis(grid)
-  style.legend_below(figure)
+  legend_below(figure)
   return figure
 
 
@@ -126,16 +131,16 @@ def draw_fourier(runs: Sequence[Run]) -> matplotlib.figure.Figure | None:
   waves = rows[(rows["evaluator"] == "fourier") & rows["y"].notna()]
   if waves.empty:
     return None
-  shown = grouping.series(groups, waves)
-  figure, grid = style.panels(len(shown), 4, 2.2, 2.5)
-  maps = [_fourier_map(series.rows) for series in shown]
+  shown = grouping.series(waves)
+  figure, grid = panels(len(shown), 4, 2.2, 2.5)
+  maps = list(map(_fourier_map, shown.values()))
   lows, highs = zip(*((np.nanmin(m), np.nanmax(m)) for m in maps), strict=True)
-  low, high = style.tens(min(lows), max(highs))
-  for series, error, axes in zip(shown, maps, grid, strict=True):
+  low, high = tens(min(lows), max(highs))
+  for label, error, axes in zip(shown, maps, grid, strict=True):
     image = axes.imshow(error, cmap="magma", vmin=low, vmax=high)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    axes.set_title(style.folded(series.label, 26), fontsize=9)
+    axes.set_title(folded(label, 26), fontsize=9)
   figure.colorbar(image, ax=list(grid), label="error (%)", aspect=15)
   return figure
 
@@ -159,19 +164,18 @@ def draw_training_curves(
   ]
   if not present:
     return None
-  empty = grouping.frame(groups).iloc[:0]
-  shown = [grouping.Series(g.label, g, "", empty) for g in groups]
-  figure, grid = style.panels(len(present), 3, 3.6, 3.0)
+  looks = styles(groups, {})
+  figure, grid = panels(len(present), 3, 3.6, 3.0)
   for axes, (key, title, factor) in zip(grid, present, strict=True):
-    for series, look in zip(shown, style.styles(groups, shown), strict=True):
-      if points := _training_curve(series.group, key):
-        style.curve(axes, look, points, factor)
-    style.tidy(axes, title)
+    for group in groups:
+      if points := _training_curve(group, key):
+        curve(axes, looks[group.label], points, factor)
+    tidy(axes, title)
     axes.set_xlabel("epoch", fontsize=9)
     axes.set_xlim(left=0)
     if factor != 1:
       axes.set_ylim(0, 100)
-  style.legend_below(figure)
+  legend_below(figure)
   return figure
 
 
@@ -198,24 +202,23 @@ def draw_images(
       "these images are no grid: give uint8 [N,H,W,C] with 1 or 3 channels, of "
       "the same shape in each row"
     )
-  count, height, width, _ = shape
-  edge = ((0, 0), (1, 1), (1, 1), (0, 0))  # a white pixel around each image
-  lines = [
-    np.concatenate(np.pad(images, edge, constant_values=255), axis=1)
-    for _, images in rows
-  ]
-  names = [style.plain(name.replace("_", " ")) for name, _ in rows]
+  count, height, width, channels = shape
+  edge = ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0))  # white, around each image
+  sheet = np.pad([x for _, x in rows], edge, constant_values=255)
+  height, width = height + 2, width + 2
+  size = (len(rows) * height, count * width, channels)
+  sheet = sheet.swapaxes(1, 2).reshape(size)
+  names = [plain(name.replace("_", " ")) for name, _ in rows]
   # Inches: an image is 0.7 high, a letter of size 9 is 0.085 wide.
-  across = 0.7 * count * (width + 2) / (height + 2)
+  across = 0.7 * count * width / height
   size = (across + 0.085 * max(map(len, names)) + 0.2, 0.7 * len(rows) + 0.35)
   figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
   axes = figure.subplots()
-  sheet = np.concatenate(lines)
   axes.imshow(sheet, interpolation="nearest", cmap="gray", vmin=0, vmax=255)
-  middle = (height + 2) * (np.arange(len(rows)) + 0.5) - 0.5
-  axes.set_yticks(middle, names, fontsize=9)
-  middle = (width + 2) * (np.arange(len(columns)) + 0.5) - 0.5
-  axes.set_xticks(middle, columns, fontsize=9)
+  middles = height * (np.arange(len(rows)) + 0.5) - 0.5
+  axes.set_yticks(middles, names, fontsize=9)
+  middles = width * (np.arange(len(columns)) + 0.5) - 0.5
+  axes.set_xticks(middles, columns, fontsize=9)
   axes.xaxis.tick_top()
   axes.tick_params(length=0)
   axes.spines[:].set_visible(False)
@@ -223,12 +226,157 @@ def draw_images(
   return figure
 
 
-def _points(rows: pd.DataFrame, column: str) -> dict[float, Estimate]:
-  """Accuracy by a coordinate, ascending."""
-  return {
-    float(place): grouping.estimate(part)
-    for place, part in rows.groupby(column)
+def styles(
+  groups: Sequence[Group], shown: Mapping[str, pd.DataFrame]
+) -> dict[str, dict[str, Any]]:
+  """Styles that depend on the methods, not on their order.
+
+  Args:
+    groups: all of the report, so that a series is the same in every figure.
+    shown: the series of one figure, by label.
+
+  Returns:
+    Options of `Axes.plot` by label of a group or a series: color and marker are
+    the method's, and each further series of a method has another line style.
+  """
+  methods = {group.label: group.about["label"] for group in groups}
+  methods |= {x: rows["label"].iloc[0] for x, rows in shown.items()}
+  names, used, result = sorted(set(methods.values())), {}, {}
+  for label, method in methods.items():
+    place, number = names.index(method), used.get(method, 0)
+    used[method] = number + 1
+    result[label] = {
+      "label": plain(label),
+      "color": COLORS[place % len(COLORS)],
+      "marker": MARKERS[(place + number // len(LINES)) % len(MARKERS)],
+      "linestyle": LINES[number % len(LINES)],
+    }
+  return result
+
+
+def plain(text: str) -> str:
+  """A user's text, on one line, as matplotlib shows it letter by letter."""
+  text = line(text)
+  # Dollars would begin a formula; a first underscore hides from legends.
+  return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
+def folded(text: str, width: int) -> str:
+  """`plain` text in lines of at most so many letters."""
+  return "\n".join(map(plain, textwrap.wrap(text, width))) or " "
+
+
+def tens(low: float, high: float) -> tuple[float, float]:
+  """The whole tens around a range, at least one step apart."""
+  low = 10 * math.floor(low / 10)
+  return low, max(low + 10, 10 * math.ceil(high / 10))
+
+
+def panels(
+  count: int, columns: int, width: float, height: float, **options: Any
+) -> tuple[matplotlib.figure.Figure, np.ndarray]:
+  """A figure with so many panels, and these.
+
+  Args:
+    count: number of panels.
+    columns: at most so many side by side.
+    width: of a panel in inches.
+    height: of a panel in inches.
+    **options: of `Figure.subplots`.
+
+  Returns:
+    The figure and its axes [count].
+  """
+  columns = min(count, columns)
+  rows = -(-count // columns)
+  size = (max(4.2, width * columns), height * rows)
+  # No pyplot: it keeps global state.
+  figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+  grid = figure.subplots(rows, columns, squeeze=False, **options).ravel()
+  for axes in grid[count:]:
+    axes.remove()
+  return figure, grid[:count]
+
+
+def curve(
+  axes: matplotlib.axes.Axes,
+  style: Mapping[str, Any],
+  points: Mapping[float, Estimate],
+  factor: float = 100,
+) -> None:
+  """One line, and a band for the 95 % intervals where there are any.
+
+  Args:
+    axes: to draw in.
+    style: of the line, from `styles`.
+    points: estimates by their place on the x axis, in its order.
+    factor: to the unit shown.
+  """
+  places = list(points)
+  values = [factor * point.value for point in points.values()]
+  every = max(1, len(points) // 8)
+  line = {"linewidth": 1.5, "clip_on": False, "zorder": 3}
+  marker = {"markerfacecolor": "white", "markersize": 5, "markevery": every}
+  axes.plot(places, values, **style, **line, **marker)
+  ends = [(p.low, p.high) for p in points.values() if p.low is not None]
+  if len(ends) == len(points):
+    low, high = factor * np.array(ends).T
+    color = style["color"]
+    axes.fill_between(places, low, high, color=color, alpha=0.15, lw=0)
+
+
+def tidy(axes: matplotlib.axes.Axes, title: str = "") -> None:
+  """A light frame, a faint grid and a small title."""
+  axes.spines[["top", "right"]].set_visible(False)
+  axes.spines[["left", "bottom"]].set_color(GRAY)
+  axes.tick_params(color=GRAY, labelsize=9)
+  axes.grid(alpha=0.25, linewidth=0.6)
+  axes.set_title(title, fontsize=10)
+
+
+def legend_below(figure: matplotlib.figure.Figure) -> None:
+  """One legend outside all panels, where no name can cover data."""
+  lines = {
+    line.get_label(): line for axes in figure.axes for line in axes.get_lines()
   }
+  longest = max(map(len, lines))
+  # Inches: a letter of size 9 has 0.085, the line beside it 0.6.
+  fitting = int(figure.get_figwidth() / (0.085 * longest + 0.6))
+  columns = max(1, min(len(lines), fitting))
+  figure.legend(
+    lines.values(),
+    lines.keys(),
+    loc="outside lower center",
+    ncols=columns,
+    frameon=False,
+    fontsize=9,
+    handlelength=2.6,
+  )
+  # A row of the legend takes from the margin, not from the panels.
+  rows = -(-len(lines) // columns)
+  figure.set_figheight(figure.get_figheight() + 0.2 * rows)
+
+
+def save(
+  figure: matplotlib.figure.Figure, path: str | os.PathLike
+) -> pathlib.Path:
+  """Writes the figure as PNG, making its folder, and returns the path."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(path, dpi=DPI, format="png")
+  return path
+
+
+def _points(
+  own: pd.DataFrame, column: str, rows: pd.DataFrame
+) -> dict[float, Estimate]:
+  """Accuracy by a coordinate, ascending; at 0 that of clean images."""
+  if not (own[column] == 0).any():
+    clean = grouping.clean(rows)
+    clean = clean[clean["run"].isin(own["run"])]
+    own = pd.concat([clean.assign(**{column: 0}), own])
+  parts = own.groupby(column)
+  return {float(place): grouping.estimate(part) for place, part in parts}
 
 
 def _percent_axis(
@@ -236,7 +384,7 @@ def _percent_axis(
 ) -> None:
   """All panels alike in whole tens, so that differences are not exaggerated."""
   values = [y for a in grid for line in a.get_lines() for y in line.get_ydata()]
-  low, high = style.tens(min(values), max(values))
+  low, high = tens(min(values), max(values))
   grid[0].set_ylim(0 if top else low, high)
   for axes in grid:
     if axes.get_subplotspec().is_first_col():
@@ -262,7 +410,7 @@ def _epsilon_axis(
   axes.set_xlim(0, max(epsilons) or 1)
   axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
   name = {"l2": r"$\ell_2$ radius", "linf": r"$\ell_\infty$ radius"}
-  radius = name.get(norm, style.plain(norm))
+  radius = name.get(norm, plain(norm))
   axes.set_xlabel(rf"{radius} $\epsilon$, pixels in [0, 1]", fontsize=9)
 
 

@@ -18,28 +18,28 @@ from typing import Any
 import pandas as pd
 
 from ram_jax.corruptions import BENCHMARK, CORRUPTIONS, SEVERITIES
+from ram_jax.report.groups import EPSILON_DIGITS
 from ram_jax.runs import results
 from ram_jax.runs.results import Run
 
 PUBLISHED = pathlib.Path(__file__).parent / "published"
-NAMES = tuple(CORRUPTIONS)
-# What folders and RobustBench's files call data sets -> what tables do.
+# What folders call data sets -> what tables do.
 DATA_SETS = {
   "cifar10": "CIFAR-10",
   "cifar100": "CIFAR-100",
   "imagenet": "ImageNet",
 }
-NORMS = {"l2": "l2", "linf": "linf"}
+NORMS = ("l2", "linf")
 # Test images. Those of ImageNet are often not all used.
 IMAGES = {"CIFAR-10": 10_000, "CIFAR-100": 10_000}
 # Settings that must be equal, whoever attacks; the attack; the numbers. None
-# where a row has no such setting; epsilon in pixels of [0, 1], to 4 digits.
+# where a row has no such setting; epsilon in pixels of [0, 1], rounded.
 SETTINGS = ["evaluator", "norm", "epsilon", "corruption", "severity"]
 COLUMNS = [*SETTINGS, "attack", "accuracy", "total"]
 ATTACK = {"attack", "norm", "epsilon"}
 # In the column `corruption`, without a severity: means that sources give.
 # RobustBench and most papers take 15 of the 19 corruptions, the author all.
-MEANS = {"mean of 15": BENCHMARK, "mean of 19": NAMES}
+MEANS = {"mean of 15": BENCHMARK, "mean of 19": tuple(CORRUPTIONS)}
 # What the author's code leaves in one folder.
 AUTHOR_FILES = (
   "eval_metrics.json",
@@ -52,8 +52,8 @@ FORMATS = (
   "a run's results.json (of that name); eval_metrics.json, "
   "pgd_per_epsilon.csv (epsilon, accuracy) and "
   "cifar10c_per_corruption.csv (corruption, severity, accuracy) of the "
-  "author's code; RobustBench's unaggregated_results.csv and model_info JSON; "
-  "JSON as in ram_jax/report/published"
+  "author's code; RobustBench's unaggregated_results.csv; JSON as in "
+  "ram_jax/report/published"
 )
 # What else files of any bytes make their readers raise.
 DAMAGE = (LookupError, TypeError, AttributeError, csv.Error, RecursionError)
@@ -84,9 +84,8 @@ class Reference:
   notes: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
-    texts = [self.name, self.source, *self.notes]
-    texts += [text for text in (self.model, self.data) if text is not None]
-    for text in texts:
+    optional = [text for text in (self.model, self.data) if text is not None]
+    for text in (self.name, self.source, *self.notes, *optional):
       if not isinstance(text, str):
         raise ValueError(f"{text!r:.60} is no text")
     if not _is_within(self.rounding, 1):
@@ -119,8 +118,7 @@ def frame(rows: Iterable[Mapping[str, Any]], total: Any = None) -> pd.DataFrame:
       epsilon = row["epsilon"]
       if not _is_within(epsilon, 1e9):
         raise ValueError(f"epsilon {epsilon!r:.60} is no number of at least 0")
-      # An epsilon given as 8 / 255 or as 0.031373 is the same epsilon.
-      row["epsilon"] = float(f"{epsilon:.4g}")
+      row["epsilon"] = round(float(epsilon), EPSILON_DIGITS)
     if not _is_within(accuracy, 1):
       percent = _is_within(accuracy, 100)
       raise ValueError(
@@ -175,16 +173,14 @@ def read(reference: str) -> Reference:
       f"no file or folder {reference!r}: give a path (docs/results_format.md "
       f"says of what), or the name of published numbers: {names}"
     )
-  if path.is_dir():
-    path = path.resolve()
-    has_results = (path / "results.json").is_file()
-    return of_run(results.load(path)) if has_results else _author_folder(path)
   # Absolute, as a source is compared with those of other comparisons.
-  path = path.parent.resolve() / path.name
-  if path.name == "results.json":
-    _reject_model(model)
-    return of_run(results.load(path.parent))
-  return read_file(path, model)
+  folder = (path if path.is_dir() else path.parent).resolve()
+  if not path.is_dir() and path.name != "results.json":
+    return read_file(folder / path.name, model)
+  _reject_model(model)
+  if (folder / "results.json").is_file():
+    return of_run(results.load(folder))
+  return _author_folder(folder)
 
 
 def published() -> dict[str, str]:
@@ -248,7 +244,7 @@ def read_file(path: pathlib.Path, model: str | None = None) -> Reference:
     text = path.read_bytes().decode("utf-8-sig").strip()
     if not text:
       raise ValueError("it is empty")
-    parse = _json if text.startswith(("{", "[")) else _csv
+    parse = _json if text[0] in "{[" else _csv
     return parse(path, text, model)
   except UnicodeDecodeError as error:
     raise ValueError(f"{str(path)!r} is not text in UTF-8") from error
@@ -265,20 +261,19 @@ def read_file(path: pathlib.Path, model: str | None = None) -> Reference:
 
 def _path_and_model(reference: str) -> tuple[pathlib.Path, str | None]:
   """Splits FILE:MODEL at the last colon that has a file before it."""
-  front, colon, model = reference, "", ""
+  front, model = reference, None
   while not os.path.exists(front):
     front, colon, last = front.rpartition(":")
     if not colon:
       return pathlib.Path(reference), None
-    model = f"{last}:{model}" if model else last
-  return pathlib.Path(front), model if colon else None
+    model = last if model is None else f"{last}:{model}"
+  return pathlib.Path(front), model
 
 
 def _json(path: pathlib.Path, text: str, model: str | None) -> Reference:
   tree = json.loads(text)
   for field, parse in (
     ("clean_accuracy", _author_metrics),
-    ("clean_acc", _robustbench_model),
     ("description", _published),
   ):
     if field in tree:
@@ -289,10 +284,9 @@ def _json(path: pathlib.Path, text: str, model: str | None) -> Reference:
 
 def _csv(path: pathlib.Path, text: str, model: str | None) -> Reference:
   rows = [row for row in csv.reader(text.splitlines()) if any(row)]
-  if not rows:
-    raise ValueError("all its cells are empty")
-  if len(rows) == 1:
-    raise ValueError("it has one row: a header or numbers are missing")
+  if len(rows) < 2:
+    one = "it has one row: a header or numbers are missing"
+    raise ValueError(one if rows else "all its cells are empty")
   header = [name.strip() for name in rows[0]]
   for number, row in enumerate(rows, start=1):
     if len(row) != len(header):
@@ -337,15 +331,11 @@ def _is_within(value: Any, most: float) -> bool:
   return number and 0 <= value <= most
 
 
-def _named(text: str, names: Mapping[str, str]) -> str | None:
-  """The one of the names that a text spells: CIFAR-100 or cifar100."""
-  return names.get(re.sub(r"[^a-z0-9]", "", text.lower()))
-
-
-def _of_folder(path: pathlib.Path, names: Mapping[str, str]) -> str | None:
-  """The one after which a folder near a file is called: cifar10/Linf/FILE."""
-  folder = path.parent.resolve()
-  return _named(folder.name, names) or _named(folder.parent.name, names)
+def _data_set(path: pathlib.Path) -> str | None:
+  """The one after which a folder near a file is called: cifar10/x/FILE."""
+  folder = path.resolve().parent
+  names = (re.sub("[-_ ]", "", x.name.lower()) for x in (folder, folder.parent))
+  return next((DATA_SETS[name] for name in names if name in DATA_SETS), None)
 
 
 def _row(evaluator: str, accuracy: Any, **settings: Any) -> dict[str, Any]:
@@ -353,8 +343,8 @@ def _row(evaluator: str, accuracy: Any, **settings: Any) -> dict[str, Any]:
 
 
 def _cell(corruption: str, severity: Any, accuracy: Any) -> dict[str, Any]:
-  if corruption not in NAMES:
-    names = ", ".join(NAMES)
+  if corruption not in CORRUPTIONS:
+    names = ", ".join(CORRUPTIONS)
     raise ValueError(f"unknown corruption {corruption!r:.60}: choose {names}")
   level = _number(severity)
   if level not in SEVERITIES:
@@ -366,7 +356,7 @@ def _cell(corruption: str, severity: Any, accuracy: Any) -> dict[str, Any]:
 def _author(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> Reference:
   # The folder tells one evaluation from another, the files' names do not.
   name = path.resolve().parent.name
-  data = _of_folder(path, DATA_SETS) or "CIFAR-10"
+  data = _data_set(path) or "CIFAR-10"
   note = (
     f"the author's files name neither network nor data nor attack: {data} and "
     "the code's default, PGD-10 in the L2 norm, are assumed"
@@ -435,81 +425,9 @@ def _robustbench_table(
     )
   chosen = others[models.index(model)]
   columns = list(zip(corruptions, severities, chosen, strict=True))[1:]
-  data = _of_folder(path, DATA_SETS)
+  data = _data_set(path)
   cells = frame([_cell(*column) for column in columns], IMAGES.get(data))
   return Reference(model, f"{path}, row {model}", cells, data=data)
-
-
-def _robustbench_model(path: pathlib.Path, tree: dict[str, Any]) -> Reference:
-  rows = [_row("clean", _percent(tree, "clean_acc"))]
-  if "autoattack_acc" in tree:
-    attack = _robustbench_attack(path, tree["eps"])
-    accuracy = _percent(tree, "autoattack_acc")
-    rows.append(_row("adversarial", accuracy, **attack))
-  if "corruptions_acc" in tree:
-    accuracy = _percent(tree, "corruptions_acc")
-    rows.append(_row("corruption", accuracy, corruption="mean of 15"))
-  data, notes = _robustbench_data(path, tree.get("dataset"))
-  extra = str(tree["additional_data"]).lower()
-  if extra not in ("true", "false"):
-    raise ValueError(f"additional_data is {extra:.60}: give true or false")
-  return Reference(
-    path.stem,
-    str(path),
-    frame(rows, IMAGES.get(data)),
-    tree["architecture"],
-    data,
-    rounding=0.5e-4,
-    notes=("trained with additional data",) * (extra == "true") + notes,
-  )
-
-
-def _percent(tree: dict[str, Any], name: str) -> float:
-  """An accuracy in [0, 1] of one in percent."""
-  value = _number(tree[name])
-  # Attacks leave some models nothing, whereas guessing is right more often.
-  if not (value > 1 or name == "autoattack_acc" and value >= 0) or value > 100:
-    raise ValueError(
-      f"{name} is {tree[name]!r:.60}: RobustBench's accuracies are in percent, "
-      "such as 95.08"
-    )
-  return value / 100
-
-
-def _robustbench_attack(path: pathlib.Path, value: Any) -> dict[str, Any]:
-  """Size and norm of the attack, which the file's folder tells."""
-  norm = _of_folder(path, NORMS)
-  if norm is None:
-    raise ValueError(
-      "it does not say in which norm its eps is: put it into a folder named "
-      "L2 or Linf"
-    )
-  over, slash, under = str(value).partition("/")
-  try:
-    epsilon = float(over) / (float(under) if slash else 1)
-  except (ValueError, ZeroDivisionError):
-    epsilon = -1
-  # No pixel changes by more than 1: an 8 there may be 8/255.
-  if not 0 <= epsilon <= (1 if norm == "linf" else 1e9):
-    raise ValueError(
-      f"eps is {value!r:.60} in the {norm} norm of pixels in [0, 1]: give a "
-      "number such as 0.5, or 8/255 for 8 grey levels"
-    )
-  return {"attack": "AutoAttack", "norm": norm, "epsilon": epsilon}
-
-
-def _robustbench_data(
-  path: pathlib.Path, given: str | None
-) -> tuple[str | None, tuple[str, ...]]:
-  """The data set, and what to say where file and folder disagree."""
-  folder = _of_folder(path, DATA_SETS)
-  own = (_named(given, DATA_SETS) or given) if given else None
-  if folder is None or own in (None, folder):
-    return own or folder, ()
-  # Some files of CIFAR-100 say CIFAR-10; their folder is right.
-  data = folder if (own, folder) == ("CIFAR-10", "CIFAR-100") else own
-  note = f"its dataset is {own}, its folder's {folder}: {data} is assumed"
-  return data, (note,)
 
 
 def _published(path: pathlib.Path, tree: dict[str, Any]) -> Reference:

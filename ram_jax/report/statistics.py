@@ -27,38 +27,22 @@ Correct = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """A number and how sure it is.
+  """A number, or a difference of two, and how sure it is.
 
   Attributes:
     value: the number; over several seeds their mean.
     low: lower end of its 95 % interval; None where there is none.
     high: upper end.
     seeds: how many seeds went into it.
+    p: of a difference: two-sided, of no difference; None where that is not
+      tested.
   """
 
   value: float
   low: float | None = None
   high: float | None = None
   seeds: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-  """A difference of accuracies, in [-1, 1]; of a contrast in [-2, 2].
-
-  Attributes:
-    value: the first minus the second.
-    low: lower end of its 95 % interval; None where there is none.
-    high: upper end.
-    p: two-sided, of no difference; None where that is not tested.
-    images: number of test images.
-  """
-
-  value: float
-  low: float | None = None
-  high: float | None = None
   p: float | None = None
-  images: int | None = None
 
 
 def wilson(correct: float, total: int) -> tuple[float, float]:
@@ -140,7 +124,7 @@ def newcombe(
 
 def paired(
   first: Correct, second: Correct, weights: Mapping[str, int]
-) -> Difference:
+) -> Estimate:
   """Weighted difference of accuracies over rows of the same images.
 
   The test flips the sign of each image's difference, which without a
@@ -162,7 +146,7 @@ def paired(
       contrast of two means.
 
   Returns:
-    The difference.
+    The difference, in [-1, 1]; of a contrast in [-2, 2].
 
   Raises:
     ValueError: rows of different numbers of images.
@@ -174,22 +158,15 @@ def paired(
       "evaluate both runs on the same images"
     )
   (images,) = sizes
-  sums = np.zeros(images, int)
-  for name, weight in weights.items():
-    sums += weight * (first[name].astype(int) - second[name])
+  sums = sum(w * (first[n].astype(int) - second[n]) for n, w in weights.items())
   divisor = sum(weight for weight in weights.values() if weight > 0)
   most = sum(map(abs, weights.values())) / divisor
   per_image = sums / divisor
   mean = per_image.sum() / (images + 2)
   square = ((per_image**2).sum() + most**2) / (images + 2)
   half = Z_95 * math.sqrt((square - mean**2) / (images + 2))
-  return Difference(
-    float(per_image.mean()),
-    max(-most, float(mean - half)),
-    min(most, float(mean + half)),
-    sign_flip_p(sums),
-    images,
-  )
+  low, high = max(-most, float(mean - half)), min(most, float(mean + half))
+  return Estimate(float(per_image.mean()), low, high, p=sign_flip_p(sums))
 
 
 def sign_flip_p(sums: np.ndarray) -> float:
@@ -231,8 +208,9 @@ def holm(values: Sequence[float]) -> list[float]:
     In the same order; those below 0.05 are, with a probability of at least
     95 %, of no test without a difference.
   """
-  adjusted, largest = [0.0] * len(values), 0.0
-  for rank, i in enumerate(sorted(range(len(values)), key=values.__getitem__)):
-    largest = max(largest, min(1.0, (len(values) - rank) * values[i]))
-    adjusted[i] = largest
-  return adjusted
+  order = np.argsort(values, kind="stable")
+  factors = np.arange(len(values), 0, -1)
+  adjusted = np.empty(len(values))
+  steps = np.minimum(1, factors * np.asarray(values)[order])
+  adjusted[order] = np.maximum.accumulate(steps)
+  return adjusted.tolist()

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,7 +12,7 @@ import pandas as pd
 from ram_jax.contracts import Note
 from ram_jax.corruptions import BENCHMARK, CATEGORIES, EXTRA, SEVERITIES
 from ram_jax.report import groups as grouping
-from ram_jax.report.groups import Group, Series
+from ram_jax.report.groups import Group
 from ram_jax.report.statistics import Estimate
 from ram_jax.report.table import Table
 from ram_jax.runs import results
@@ -22,9 +22,7 @@ NOT_EVALUATED = "-"
 # The summary leaves out an epsilon at which no run is more accurate.
 MAIN_ACCURACY = 0.01
 EPSILON_TOLERANCE = 1e-6
-# Calibration: name for people, largest value.
-CALIBRATION = {"rms": ("RMS", 1.0), "ece": ("ECE", 1.0)}
-CALIBRATION |= {"nll": ("NLL", math.inf), "brier": ("Brier", 2.0)}
+CALIBRATION = {"rms": "RMS", "ece": "ECE", "nll": "NLL", "brier": "Brier"}
 MEANS = {"benchmark": BENCHMARK, "extra": EXTRA, "all": BENCHMARK + EXTRA}
 # Facts that become columns where runs differ in them.
 SHOWN_FACTS = ("network", "data", "training", "evaluated on", "test set")
@@ -38,8 +36,13 @@ RELATIVE = (
   "relative mCE: for each of the 15 the sum of errors over severities, in % of "
   "that of the baseline, and the mean of these"
 )
-# A table before it is one: name, cells, whether smaller is better.
+# A table before it is one: name, cells, whether smaller is better (None: it is
+# no number).
 Columns = list[tuple[str, Sequence[str], bool | None]]
+# The same of a row: name, second cell, (rows, those of the baseline or None) ->
+# cell, whether smaller is better.
+Cell = Callable[[pd.DataFrame, pd.DataFrame | None], str]
+Line = tuple[str, str, Cell, bool | None]
 
 
 def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
@@ -66,12 +69,8 @@ def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
     if len({*cells} - {NOT_EVALUATED}) > 1:
       columns.append((name, cells, None))
   column = functools.partial(_column, groups)
-  if len(clean := grouping.clean(rows)):
-    columns.append(("clean", column(clean), False))
-  sources = _by_variant(rows[rows["corruption"].isin(BENCHMARK)])
-  for source, part in sources.items():
-    name = "15 corruptions" + (f": {source}" if len(sources) > 1 else "")
-    columns.append((name, column(part, names=BENCHMARK), False))
+  for name, part, names in _test_sets(rows):
+    columns.append((name, column(part, names=names), False))
   hidden = []
   for attack, part in _by_variant(grouping.attacks(rows)).items():
     positive = part[part["epsilon"] > 0].groupby("epsilon")
@@ -82,7 +81,7 @@ def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
       else:
         columns.append((f"{attack}: {name}", column(at), False))
   found = [
-    ("warning: " if note.level == "warning" else "") + note.text
+    "warning: " * (note.level == "warning") + note.text
     for note in notes(groups, rows)
   ]
   if hidden:
@@ -179,28 +178,37 @@ def corruptions(
   rows = rows[rows["evaluator"] == "corruption"]
   if rows.empty:
     return {}
-  shown = grouping.series(groups, rows)
-  bases = {s.variant: s for s in shown if baseline in s.group.runs}
+  base = [i for i, group in enumerate(groups) if baseline in group.runs]
+  bases = _by_variant(rows[rows["group"].isin(base)])
   kinds = {name: kind for kind, names in CATEGORIES.items() for name in names}
   found = rows.groupby("corruption", sort=False)["severity"].unique()
   each = [name for name in kinds if name in found]
   each += [name for name in found.index if name not in kinds]
-  single = [(n, kinds.get(n, "other"), {"names": (n,)}) for n in each]
+
+  def line(name: str, second: str, **options: Any) -> Line:
+    cell = functools.partial(_cell, **options)
+    return name, second, cell, options.get("column") == "error"
+
+  single = [line(n, kinds.get(n, "other"), names=(n,)) for n in each]
   means = [
-    (kind, str(len(names)), {"names": names})
+    line(kind, str(len(names)), names=names)
     for kind, names in (MEANS | CATEGORIES).items()
   ]
-  means.append(("mCE", "15", {"names": BENCHMARK, "column": "error"}))
+  means.append(line("mCE", "15", names=BENCHMARK, column="error"))
+  notes = [ERRORS]
+  if bases:
+    means.append(("relative mCE", "15", _relative, None))
+    notes.append(RELATIVE)
   levels = [
-    (name, str(level), {"names": (name,), "levels": (level,)})
+    line(name, str(level), names=(name,), levels=(level,))
     for name in each
     for level in sorted(found[name])
   ]
-  table = functools.partial(_corruption_table, shown, bases)
+  table = functools.partial(_corruption_table, rows, bases)
   return {
     "Each corruption": table("corruption", "category", single),
-    "Categories of corruptions and mCE": _with_relative_errors(
-      table("mean over", "corruptions", means), shown, bases
+    "Categories of corruptions and mCE": table(
+      "mean over", "corruptions", means, notes
     ),
     "Each corruption and severity": table("corruption", "severity", levels),
   }
@@ -220,17 +228,12 @@ def calibration(runs: Sequence[Run]) -> Table | None:
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
-  sources = _by_variant(rows[rows["corruption"].isin(BENCHMARK)])
-  parts = [("clean", grouping.clean(rows), ())]
-  for source, part in sources.items():
-    name = source if len(sources) > 1 else "15 corruptions"
-    parts.append((name, part, BENCHMARK))
   columns: Columns = [("method", [group.label for group in groups], None)]
-  for source, part, names in parts:
-    for key, (name, most) in CALIBRATION.items():
+  for test_set, part, names in _test_sets(rows):
+    for key, name in CALIBRATION.items():
       if part[key].notna().any():
-        cells = _column(groups, part, names, key, most, 1, 3)
-        columns.append((f"{source}: {name}", cells, True))
+        cells = _column(groups, part, names=names, column=key)
+        columns.append((f"{test_set}: {name}", cells, True))
   lines = (
     "RMS: root mean square calibration error in adaptive bins of 100; ECE: "
     "expected calibration error; both in [0, 1]. NLL: negative log likelihood, "
@@ -268,16 +271,13 @@ def floors(
       "corruption": rows[rows["corruption"].isin(BENCHMARK)],
       "adversarial": grouping.attacks(rows[near]),
     }[measure]
-    means = part.groupby("variant", sort=False)["accuracy"].mean()
-    found = dict(means) or {"": None}
-    for variant, accuracy in found.items():
+    found = dict(part.groupby("variant", sort=False)["accuracy"].mean())
+    for variant, accuracy in (found or {"": math.nan}).items():
       name = {"corruption": "corruption mean"}.get(measure, measure)
       name += f", eps {epsilon:.4g}" if epsilon is not None else ""
       name += f" ({variant})" if len(found) > 1 else ""
-      met, text = False, "not measured"
-      if accuracy is not None:
-        text = f"{100 * accuracy:.2f}"
-        met = accuracy >= value if bound == "at least" else accuracy <= value
+      text = f"{100 * accuracy:.2f}" if found else "not measured"
+      met = accuracy >= value if bound == "at least" else accuracy <= value
       wanted = f"{bound} {100 * value:.2f}"
       table.append((name, wanted, text, "met" if met else "NOT MET"))
   return Table(("accuracy (%)", "required", "measured", ""), tuple(table))
@@ -332,16 +332,17 @@ def fields(runs: Sequence[Run], differing: bool = False) -> Table | None:
   rows = []
   for name in names:
     values = [[tree.get(name, NOT_EVALUATED) for tree in g] for g in known]
-    texts = [
-      [v if v and type(v) is str else json.dumps(v) for v in g] for g in values
-    ]
-    cells = [" / ".join(dict.fromkeys(same)) for same in texts]
+    cells = [" / ".join(dict.fromkeys(map(_in_words, g))) for g in values]
     place, _, field = name.partition(".")
     shown = place == "config" and field not in grouping.ALONE
     if not differing or (shown and len(set(cells)) > 1):
       rows.append((field if differing else name, *cells))
   header = ("field", *(group.label for group in groups))
   return Table(header, tuple(rows)) if rows else None
+
+
+def _in_words(value: Any) -> str:
+  return value if value and type(value) is str else json.dumps(value)
 
 
 def _table(
@@ -373,40 +374,40 @@ def _best(cells: Sequence[str], smaller: bool = False) -> list[int]:
 
 
 def _corruption_table(
-  shown: Sequence[Series],
-  bases: Mapping[str, Series],
+  rows: pd.DataFrame,
+  bases: Mapping[str, pd.DataFrame],
   first: str,
   second: str,
-  sets: Iterable[tuple[str, str, Mapping[str, Any]]],
+  lines: Iterable[Line],
+  footnotes: Sequence[str] = (),
 ) -> Table:
-  """A row for each (name, place, options of `_cell`)."""
-  rows, best = [], set()
-  for name, place, options in sets:
-    cells = []
-    for s in shown:
-      base = bases.get(s.variant)
-      other = base.rows if base and base is not s else None
-      cells.append(_cell(s.group, s.rows, base=other, **options))
-    smaller = options.get("column") == "error"
-    best |= {(len(rows), j + 2) for j in _best(cells, smaller)}
-    rows.append((name.replace("_", " "), place, *cells))
-  lines = [INTERVALS]
+  """A row for each line, a column for each series; `bases` by variant."""
+  shown = grouping.series(rows)
+  pairs = [(x, bases.get(x["variant"].iloc[0])) for x in shown.values()]
+  table, best = [], set()
+  for name, place, cell, smaller in lines:
+    cells = [cell(*pair) for pair in pairs]
+    if smaller is not None:
+      best |= {(len(table), j + 2) for j in _best(cells, smaller)}
+    table.append((name.replace("_", " "), place, *cells))
+  notes = [INTERVALS]
   if bases:
-    label = next(iter(bases.values())).group.label
-    lines.append(f"with a sign: difference to {label} in points")
-  header = (first, second, *(s.label for s in shown))
-  return Table(header, tuple(rows), tuple(lines), best=frozenset(best))
+    label = next(iter(bases.values()))["config"].iloc[0]
+    notes.append(f"with a sign: difference to {label} in points")
+  header, notes = (first, second, *shown), (*notes, *footnotes)
+  return Table(header, tuple(table), notes, best=frozenset(best))
 
 
-def _with_relative_errors(
-  table: Table, shown: Sequence[Series], bases: Mapping[str, Series]
-) -> Table:
-  rows, lines = table.rows, [*table.footnotes, ERRORS]
-  if bases:
-    cells = [_relative(s, bases.get(s.variant)) for s in shown]
-    rows += (("relative mCE", "15", *cells),)
-    lines.append(RELATIVE)
-  return dataclasses.replace(table, rows=rows, footnotes=tuple(lines))
+def _test_sets(
+  rows: pd.DataFrame,
+) -> list[tuple[str, pd.DataFrame, Sequence[str]]]:
+  """Images that are not attacked: name, rows, corruptions to average over."""
+  found = [("clean", grouping.clean(rows), ())]
+  sources = _by_variant(rows[rows["corruption"].isin(BENCHMARK)])
+  for source, part in sources.items():
+    name = "15 corruptions" + f": {source}" * (len(sources) > 1)
+    found.append((name, part, BENCHMARK))
+  return [x for x in found if len(x[1])]
 
 
 def _by_variant(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -414,84 +415,71 @@ def _by_variant(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _column(
-  groups: Sequence[Group], rows: pd.DataFrame, *options: Any, **named: Any
+  groups: Sequence[Group], rows: pd.DataFrame, **options: Any
 ) -> list[str]:
   """A cell for each group, with options of `_cell`."""
-  return [
-    _cell(group, rows[rows["group"] == i], *options, **named)
-    for i, group in enumerate(groups)
-  ]
+  parts = (rows[rows["group"] == i] for i in range(len(groups)))
+  return [_cell(part, **options) for part in parts]
 
 
 def _cell(
-  group: Group,
   rows: pd.DataFrame,
-  names: Sequence[str] = (),
-  column: str = "accuracy",
-  most: float = 1.0,
-  factor: float = 100,
-  digits: int = 1,
-  levels: Sequence[int] = SEVERITIES,
   base: pd.DataFrame | None = None,
+  names: Sequence[str] = (),
+  levels: Sequence[int] = SEVERITIES,
+  column: str = "accuracy",
 ) -> str:
   """A number of a group, such as "65.6 (63.5-67.7)".
 
   Args:
-    group: the runs.
-    rows: its rows.
-    names: corruptions to average over; none: one row per run.
-    column: of the number.
-    most: its largest possible value.
-    factor: to the unit shown.
-    digits: behind the point.
-    levels: severities to average over.
+    rows: of the group.
     base: the baseline's rows; the difference to it is shown where both are
       means over the same corruptions and severities.
+    names: corruptions to average over; none: one row per run.
+    levels: severities to average over.
+    column: of the number.
   """
-  rows = _selected(rows, names, levels)
-  found = grouping.estimate(rows, column, most)
+  others = rows if base is None else base
+  is_base = set(others["config"]) == set(rows["config"])
+  if names:
+    rows, others = (
+      x[x["corruption"].isin(names) & x["severity"].isin(levels)]
+      for x in (rows, others)
+    )
+  found = grouping.estimate(rows, column)
+  if not found:
+    return NOT_EVALUATED
   more = []
-  if found and base is not None:
-    base = _selected(base, names, levels)
-    if _places(base) == _places(rows):
-      difference = found.value - grouping.estimate(base, column, most).value
-      more = [f"{factor * difference:+z.1f}"]  # z makes +0.0 of -0.0
-  sets = rows.groupby("run")["corruption"].agg(["nunique", "size"])
-  lacking = _lacking(sets["nunique"].min(), sets["size"].min(), names, levels)
-  return _text(found, group, factor, digits, more) + (lacking if found else "")
+  if not is_base and _places(others) == _places(rows):
+    difference = found.value - grouping.estimate(others, column).value
+    more = [f"{100 * difference:+z.1f}"]  # z makes +0.0 of -0.0
+  sets = rows.groupby("run")["corruption"].agg(["nunique", "size"]).min()
+  factor, digits = (1, 3) if column in CALIBRATION else (100, 1)
+  text = _text(found, rows, factor, digits, more)
+  return text + _lacking(*sets, names, levels)
 
 
 def _places(rows: pd.DataFrame) -> set[tuple[str, int]]:
   return set(zip(rows["corruption"], rows["severity"], strict=True))
 
 
-def _selected(
-  rows: pd.DataFrame, names: Sequence[str], levels: Sequence[int] = SEVERITIES
-) -> pd.DataFrame:
-  if not names:
-    return rows
-  return rows[rows["corruption"].isin(names) & rows["severity"].isin(levels)]
-
-
 def _text(
-  estimate: Estimate | None,
-  group: Group,
+  found: Estimate,
+  rows: pd.DataFrame,
   factor: float = 100,
   digits: int = 1,
   more: Iterable[str] = (),
 ) -> str:
   """A number with its interval and other details in parentheses."""
-  if estimate is None:
-    return NOT_EVALUATED
   details = []
-  if estimate.low is not None:
-    low, high = factor * estimate.low, factor * estimate.high
+  if found.low is not None:
+    low, high = factor * found.low, factor * found.high
     details.append(f"{low:.{digits}f}-{high:.{digits}f}")
-  if estimate.seeds < len(group.runs):
-    details.append(f"{estimate.seeds} of {len(group.runs)} seeds")
+  if found.seeds < (seeds := rows["seeds"].iloc[0]):
+    details.append(f"{found.seeds} of {seeds} seeds")
   details += more
   # 52.85 of 1057 / 2000, which times 100 is a little less.
-  value = f"{round(factor * estimate.value, 9):.{digits}f}"
+  value = f"{round(factor * found.value, 9):.{digits}f}"
   return value + (f" ({'; '.join(details)})" if details else "")
 
 
@@ -506,7 +494,7 @@ def _lacking(
   return f" [{sets} of {len(names) * len(levels)} test sets]"
 
 
-def _relative(shown: Series, base: Series | None) -> str:
+def _relative(rows: pd.DataFrame, base: pd.DataFrame | None) -> str:
   """Mean corruption error relative to a baseline's, in percent.
 
   For each corruption the sum of errors over severities, divided by the
@@ -516,19 +504,20 @@ def _relative(shown: Series, base: Series | None) -> str:
   if base is None:
     return NOT_EVALUATED
   errors, others = (
-    _selected(s.rows, BENCHMARK).pivot(
+    x[x["corruption"].isin(BENCHMARK) & x["severity"].isin(SEVERITIES)].pivot(
       index=["corruption", "severity"], columns="run", values="error"
     )
-    for s in (shown, base)
+    for x in (rows, base)
   )
   both = errors.assign(base=others.mean(axis=1, skipna=False)).dropna()
   sums = both.groupby("corruption").sum()
   sums = sums[sums["base"] > 0]
   ratios = sums.drop(columns="base").div(sums["base"], axis=0).mean().dropna()
   found = grouping.over_seeds(list(ratios))
+  if not found:
+    return NOT_EVALUATED
   sets = int(both.index.get_level_values(0).isin(sums.index).sum())
-  lacking = _lacking(len(sums), sets, BENCHMARK, SEVERITIES)
-  return _text(found, shown.group) + (lacking if found else "")
+  return _text(found, rows) + _lacking(len(sums), sets, BENCHMARK, SEVERITIES)
 
 
 def _methods(groups: Sequence[Group], rows: pd.DataFrame) -> list[Note]:
