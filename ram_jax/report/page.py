@@ -22,6 +22,8 @@ from ram_jax.runs.results import Run
 
 # A number of `tables`, its details and what it lacks.
 NUMBER = re.compile(r"([-+]?\d[\d.]*)(?: \((.*?)\))?(?: (\[.*\]))?")
+
+
 BANDS = "Bands: 95 % intervals."
 # Of the figures, by the names of their files.
 CAPTIONS = {

@@ -23,13 +23,13 @@ from ram_jax.runs import results
 from ram_jax.runs.results import Run
 
 PUBLISHED = pathlib.Path(__file__).parent / "published"
-# What folders call data sets -> what tables do.
+# What folders and RobustBench's files call data sets -> what tables do.
 DATA_SETS = {
   "cifar10": "CIFAR-10",
   "cifar100": "CIFAR-100",
   "imagenet": "ImageNet",
 }
-NORMS = ("l2", "linf")
+NORMS = {"l2": "l2", "linf": "linf"}
 # Test images. Those of ImageNet are often not all used.
 IMAGES = {"CIFAR-10": 10_000, "CIFAR-100": 10_000}
 # Settings that must be equal, whoever attacks; the attack; the numbers. None
@@ -52,8 +52,8 @@ FORMATS = (
   "a run's results.json (of that name); eval_metrics.json, "
   "pgd_per_epsilon.csv (epsilon, accuracy) and "
   "cifar10c_per_corruption.csv (corruption, severity, accuracy) of the "
-  "author's code; RobustBench's unaggregated_results.csv; JSON as in "
-  "ram_jax/report/published"
+  "author's code; RobustBench's unaggregated_results.csv and model_info JSON; "
+  "JSON as in ram_jax/report/published"
 )
 # What else files of any bytes make their readers raise.
 DAMAGE = (LookupError, TypeError, AttributeError, csv.Error, RecursionError)
@@ -274,6 +274,7 @@ def _json(path: pathlib.Path, text: str, model: str | None) -> Reference:
   tree = json.loads(text)
   for field, parse in (
     ("clean_accuracy", _author_metrics),
+    ("clean_acc", _robustbench_model),
     ("description", _published),
   ):
     if field in tree:
@@ -331,11 +332,15 @@ def _is_within(value: Any, most: float) -> bool:
   return number and 0 <= value <= most
 
 
-def _data_set(path: pathlib.Path) -> str | None:
-  """The one after which a folder near a file is called: cifar10/x/FILE."""
-  folder = path.resolve().parent
-  names = (re.sub("[-_ ]", "", x.name.lower()) for x in (folder, folder.parent))
-  return next((DATA_SETS[name] for name in names if name in DATA_SETS), None)
+def _named(text: str, names: Mapping[str, str]) -> str | None:
+  """The one of the names that a text spells: CIFAR-100 or cifar100."""
+  return names.get(re.sub(r"[^a-z0-9]", "", text.lower()))
+
+
+def _of_folder(path: pathlib.Path, names: Mapping[str, str]) -> str | None:
+  """The one after which a folder near a file is called: cifar10/Linf/FILE."""
+  folder = path.parent.resolve()
+  return _named(folder.name, names) or _named(folder.parent.name, names)
 
 
 def _row(evaluator: str, accuracy: Any, **settings: Any) -> dict[str, Any]:
@@ -356,7 +361,7 @@ def _cell(corruption: str, severity: Any, accuracy: Any) -> dict[str, Any]:
 def _author(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> Reference:
   # The folder tells one evaluation from another, the files' names do not.
   name = path.resolve().parent.name
-  data = _data_set(path) or "CIFAR-10"
+  data = _of_folder(path, DATA_SETS) or "CIFAR-10"
   note = (
     f"the author's files name neither network nor data nor attack: {data} and "
     "the code's default, PGD-10 in the L2 norm, are assumed"
@@ -425,9 +430,78 @@ def _robustbench_table(
     )
   chosen = others[models.index(model)]
   columns = list(zip(corruptions, severities, chosen, strict=True))[1:]
-  data = _data_set(path)
+  data = _of_folder(path, DATA_SETS)
   cells = frame([_cell(*column) for column in columns], IMAGES.get(data))
   return Reference(model, f"{path}, row {model}", cells, data=data)
+
+
+def _robustbench_model(path: pathlib.Path, tree: dict[str, Any]) -> Reference:
+  rows = []
+  for field, kind, settings in (
+    ("clean_acc", "clean", {}),
+    ("autoattack_acc", "adversarial", {"attack": "AutoAttack"}),
+    ("corruptions_acc", "corruption", {"corruption": "mean of 15"}),
+  ):
+    if field in tree:
+      attack = "attack" in settings and _norm_and_epsilon(path, tree["eps"])
+      row = _row(kind, _percent(tree, field), **settings)
+      rows.append(row | (attack or {}))
+  extra = str(tree["additional_data"]).lower()
+  if extra not in ("true", "false"):
+    raise ValueError(f"additional_data is {extra:.60}: give true or false")
+  notes = ["trained with additional data"] * (extra == "true")
+  # The data set of the field, unless it has none.
+  folder, given = _of_folder(path, DATA_SETS), tree.get("dataset")
+  data = own = (_named(given, DATA_SETS) or given) if given else folder
+  if folder not in (None, own):
+    # Some files of CIFAR-100 say CIFAR-10; their folder is right.
+    data = folder if (own, folder) == ("CIFAR-10", "CIFAR-100") else own
+    notes.append(
+      f"its dataset is {own}, its folder's {folder}: {data} is assumed"
+    )
+  return Reference(
+    path.stem,
+    str(path),
+    frame(rows, IMAGES.get(data)),
+    tree["architecture"],
+    data,
+    rounding=0.5e-4,
+    notes=tuple(notes),
+  )
+
+
+def _percent(tree: dict[str, Any], name: str) -> float:
+  """An accuracy in [0, 1] of one in percent."""
+  value = _number(tree[name])
+  # Attacks leave some models nothing, whereas guessing is right more often.
+  if not (value > 1 or name == "autoattack_acc" and value >= 0) or value > 100:
+    raise ValueError(
+      f"{name} is {tree[name]!r:.60}: RobustBench's accuracies are in percent, "
+      "such as 95.08"
+    )
+  return value / 100
+
+
+def _norm_and_epsilon(path: pathlib.Path, value: Any) -> dict[str, Any]:
+  """Of an attack, whose norm the file's folder tells."""
+  norm = _of_folder(path, NORMS)
+  if norm is None:
+    raise ValueError(
+      "it does not say in which norm its eps is: put it into a folder named "
+      "L2 or Linf"
+    )
+  over, slash, under = str(value).partition("/")
+  try:
+    epsilon = float(over) / (float(under) if slash else 1)
+  except (ValueError, ZeroDivisionError):
+    epsilon = -1
+  # No pixel changes by more than 1: an 8 there may be 8/255.
+  if not 0 <= epsilon <= (1 if norm == "linf" else 1e9):
+    raise ValueError(
+      f"eps is {value!r:.60} in the {norm} norm of pixels in [0, 1]: give a "
+      "number such as 0.5, or 8/255 for 8 grey levels"
+    )
+  return {"norm": norm, "epsilon": epsilon}
 
 
 def _published(path: pathlib.Path, tree: dict[str, Any]) -> Reference:

@@ -225,8 +225,8 @@ def test_every_published_reference_is_comparable(make_run, corruption, name):
 
 def test_comparisons_of_one_name_are_kept_apart(make_run, tmp_path):
   folder = make_run("A").folder
-  model = {"description": "d", "source": "s", "model": "R", "notes": []}
-  model |= {"data": "CIFAR-10", "images": 100, "rounding": 0, "clean": 0.9}
+  model = {"clean_acc": "95.08", "additional_data": False}
+  model |= {"architecture": "R", "dataset": "cifar10"}
   paths = [tmp_path / board / "Standard.json" for board in ("L2", "Linf", "c")]
   author = tmp_path / "Standard"
   for path in (*paths, author / "eval_metrics.json"):

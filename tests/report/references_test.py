@@ -156,6 +156,47 @@ def test_robustbench_table_needs_its_model(tmp_path):
       references.read(f"{path}{model}")
 
 
+@pytest.mark.parametrize(
+  "fields, labels, data",
+  [
+    ({"corruptions_acc": "88.82"}, ["clean", "corruption mean"], "CIFAR-10"),
+    (
+      {"autoattack_acc": "69.24", "eps": "0.5"},
+      ["clean", "L2 eps 0.5 (AutoAttack)"],
+      "CIFAR-10",
+    ),
+    (
+      {"autoattack_acc": "69.24", "eps": "128/255", "dataset": "cifar100"},
+      ["clean", "L2 eps 0.502 (AutoAttack)"],
+      "CIFAR-100",
+    ),
+  ],
+)
+def test_robustbench_models(tmp_path, fields, labels, data):
+  tree = {"clean_acc": "95.08", "dataset": "cifar10", "additional_data": True}
+  tree |= {"architecture": "WideResNet-40-2", "eps": None} | fields
+  path = tmp_path / "L2" / "model.json"
+  path.parent.mkdir()
+  path.write_text(json.dumps(tree))
+  found = references.read(str(path))
+  assert list(by_label(found)) == labels
+  assert found.rows.accuracy[0] == pytest.approx(0.9508, abs=1e-12)
+  assert (found.model, found.data) == ("WideResNet-40-2", data)
+  assert found.rounding == 5e-5 and "additional data" in found.notes[0]
+  with pytest.raises(ValueError, match="leave out ':A'"):
+    references.read(f"{path}:A")
+
+
+MODEL = {
+  "clean_acc": "95.08",
+  "autoattack_acc": "69.24",
+  "eps": "0.5",
+  "dataset": "cifar10",
+  "additional_data": False,
+  "architecture": "ResNet-18",
+}
+
+
 @pytest.fixture
 def compare(make_run, tmp_path):
   """Compares a run with a file; returns comparison-NAME.json, the output."""
@@ -176,6 +217,45 @@ def compare(make_run, tmp_path):
     return json.loads(pathlib.Path(written).read_bytes()), " ".join(out.split())
 
   return call
+
+
+@pytest.mark.parametrize(
+  "folder, dataset, data, images",
+  [
+    ("x", "cifar10", "CIFAR-10", 10_000),
+    ("x", "CIFAR-100", "CIFAR-100", 10_000),
+    ("x", "imagenet", "ImageNet", None),
+    ("x", "svhn", "svhn", None),
+    ("cifar100/L2", None, "CIFAR-100", 10_000),
+    ("imagenet", None, "ImageNet", None),
+    ("x", None, None, None),
+    ("cifar100/L2", "cifar10", "CIFAR-100", 10_000),
+    ("imagenet/L2", "cifar10", "CIFAR-10", 10_000),
+  ],
+)
+def test_data_set_is_that_of_file_or_folder_or_unknown(
+  compare, folder, dataset, data, images
+):
+  tree = MODEL | {"dataset": dataset}
+  del tree["autoattack_acc"]
+  found, text = compare(f"{folder}/model.json", tree)
+  assert found["reference"]["data"] == data
+  (row,) = found["rows"]
+  assert row["reference"].get("total") == images
+  assert (row["low"] is None) == (row["high"] is None) == (images is None)
+  assert f"ResNet-18, {data or 'unknown data'};" in text
+  assert (
+    "an unknown number in the reference, so there are no i" in text
+  ) != images
+  assert ("the data of the reference are unknown: a folder" in text) == (
+    data is None
+  )
+  if dataset == "cifar10" and folder != "x":
+    other = "ImageNet" if data == "CIFAR-10" else "CIFAR-100"
+    assert (
+      f"its dataset is CIFAR-10, its folder's {other}: {data} is assumed"
+      in text
+    )
 
 
 @pytest.mark.parametrize(
@@ -201,10 +281,64 @@ def test_data_set_of_the_robustbench_table(
   totals = [row["reference"].get("total") for row in found["rows"]]
   assert totals == [images] * 3  # the mean, fog, snow
   assert (found["rows"][0]["low"] is None) == (images is None)
-  notes = "; ".join(found["notes"])
-  assert ("an unknown number in the reference, so" in notes) == (images is None)
-  unknown = "the data of the reference are unknown: a folder" in notes
-  assert unknown == (data is None)
+
+
+@pytest.mark.parametrize(
+  "folder, epsilon, measure",
+  [
+    ("cifar10/Linf", "0.031", "Linf eps 0.031 (AutoAttack)"),
+    ("Linf", "8/255", "Linf eps 0.03137 (AutoAttack)"),
+    ("L2/x", "0.5", "L2 eps 0.5 (AutoAttack)"),
+    ("l2", 0.5, "L2 eps 0.5 (AutoAttack)"),
+    ("L2", "8", "L2 eps 8 (AutoAttack)"),
+  ],
+)
+def test_norm_is_that_of_the_folder(compare, folder, epsilon, measure):
+  found, _ = compare(f"{folder}/model.json", MODEL | {"eps": epsilon})
+  names = [row["evaluator"] for row in found["rows"]]
+  # The run was attacked in L2, with 0.031 and 0.5.
+  assert ("adversarial" in names) == (measure == "L2 eps 0.5 (AutoAttack)")
+  assert any(measure in note for note in found["notes"]) != (len(names) == 2)
+
+
+@pytest.mark.parametrize(
+  "folder, fields, words",
+  [
+    ("x", {"eps": "8/255"}, "put it into a folder named L2 or Linf"),
+    ("x", {"eps": "0.5"}, "put it into a folder named L2 or Linf"),
+    (
+      "Linf",
+      {"eps": "8"},
+      "eps is '8' in the linf norm of pixels in [0, 1]: g",
+    ),
+    ("Linf", {"eps": 8}, "eps is 8 in the linf norm of pixels in [0, 1]: give"),
+    ("Linf", {"eps": "8/0"}, "eps is '8/0' in the linf norm"),
+    ("L2", {"eps": None}, "eps is None in the l2 norm"),
+    ("L2", {"eps": True}, "eps is True in the l2 norm"),
+    ("L2", {"eps": "1/2/3"}, "eps is '1/2/3' in the l2 norm"),
+    ("L2", {"eps": "nan"}, "eps is 'nan' in the l2 norm"),
+    ("L2", {"clean_acc": "0.90"}, "clean_acc is '0.90': RobustBench's accurac"),
+    ("L2", {"clean_acc": 0.9}, "clean_acc is 0.9: RobustBench's accuracies ar"),
+    ("L2", {"clean_acc": "950.8"}, "clean_acc is '950.8': RobustBench's accur"),
+    ("L2", {"clean_acc": "nan"}, "are in percent, such as 95.08"),
+    ("L2", {"clean_acc": True}, "True is no number"),
+    ("L2", {"autoattack_acc": "-1"}, "autoattack_acc is '-1': RobustBench's"),
+    ("L2", {"corruptions_acc": "0.88"}, "corruptions_acc is '0.88': Robust"),
+    ("L2", {"additional_data": "no"}, "additional_data is no: give true or f"),
+    ("L2", {"architecture": 18}, "18 is no text"),
+    ("L2", {"dataset": 10}, "lacks a part, or has one of a wrong kind"),
+  ],
+)
+def test_what_a_robustbench_file_cannot_say(compare, folder, fields, words):
+  compare(f"{folder}/model.json", MODEL | fields, error=words)
+
+
+@pytest.mark.parametrize(
+  "given, extra", [(True, True), ("true", True), (False, False), ("false", 0)]
+)
+def test_additional_data(compare, given, extra):
+  found, _ = compare("L2/model.json", MODEL | {"additional_data": given})
+  assert found["reference"]["notes"] == ["trained with additional data"] * extra
 
 
 def test_notes_of_published_numbers(compare):
@@ -268,7 +402,7 @@ def test_a_run_is_a_reference(make_run, corruption):
     (json.dumps(METRICS)[:-20], "not whole JSON"),
     (json.dumps(METRICS | {"clean_accuracy": 91.2}), "of clean is 91.2, .*100"),
     (json.dumps(METRICS | {"clean_accuracy": "a"}), r"'a', not in \[0, 1\]"),
-    ('{"description": "a"}', r"lacks a part.*'notes'"),
+    ('{"clean_acc": "95"}', r"lacks a part.*'additional_data'"),
     ('{"accuracy": 1}', "it has accuracy; what can be read is a run"),
     ("[1]", "of a wrong kind|it has"),
   ],
@@ -315,7 +449,7 @@ OWN = {
     ("a" * 100_000 + "\n1", "what can be read is a run's"),
     ("epsilon,epsilon,accuracy\n1,2,0.5", "has a column twice: epsilon, ep"),
     (DEEP, "lacks a part, or has one of a wrong kind (RecursionError"),
-    ('{"description":' + DEEP, "wrong kind (RecursionError"),
+    ('{"clean_acc":' + DEEP, "wrong kind (RecursionError"),
     ("[" + "1" * 5000 + "]", "cannot use"),
     ({"clean_accuracy": True}, "accuracy of clean is True, not in [0, 1]"),
     (
