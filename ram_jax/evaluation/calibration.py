@@ -15,7 +15,7 @@ def summary(measured: Mapping[str, np.ndarray]) -> dict[str, float]:
 
   Args:
     measured: [N] each: `correct` (bool), `confidence` in [0,1], `nll` in nats,
-      `brier` in [0,2], as from `clean.measure`.
+      `brier` in [0,2], as from `clean.per_example`.
 
   Returns:
     `rms` and `ece` in [0,1], `nll` and `brier` (means over the images);

@@ -24,6 +24,8 @@ PLACES = ("folder", "tfds_dir", "path", "label", "preset", "notes")
 COORDINATES = ("epsilon", "corruption", "severity", "y", "x")
 # An epsilon given as 8 / 255 or as 0.031373 is the same epsilon.
 EPSILON_DIGITS = 6
+# Rows for experts, in results.json alone.
+HIDDEN = ("attack_check", "autoattack_stage")
 # Columns that `frame` has for runs without such rows, too.
 COLUMNS = (*COORDINATES, "attack", "norm", "rms", "ece", "nll", "brier")
 # Columns that it adds.
@@ -137,11 +139,16 @@ def frame(groups: Sequence[Group]) -> pd.DataFrame:
     equal, but for corruption, severity, epsilon and frequency: numbers of
     different variants must not be mixed.
   """
-  found = results.frame([run for group in groups for run in group.runs])
+  runs = [
+    dataclasses.replace(run, rows=tuple(filter(_is_shown, run.rows)))
+    for group in groups
+    for run in group.runs
+  ]
+  found = results.frame(runs)
   found = found.reindex(columns=found.columns.union(COLUMNS, sort=False))
   owners, origins = [], []
   for i, group in enumerate(groups):
-    rows = [row for run in group.runs for row in run.rows]
+    rows = [row for run in group.runs for row in run.rows if _is_shown(row)]
     owners += [(i, group.label, len(group.runs))] * len(rows)
     origins += map(_origin, rows)
   names = _variants(dict.fromkeys(origins))
@@ -157,10 +164,13 @@ def frame(groups: Sequence[Group]) -> pd.DataFrame:
   return found.drop_duplicates(place).reset_index(drop=True)
 
 
+def _is_shown(row: Row) -> bool:
+  return row.evaluator not in HIDDEN
+
+
 def attacks(rows: pd.DataFrame) -> pd.DataFrame:
-  """Accuracies under attack, from any evaluator; not checks of an attack."""
-  attacked = rows["epsilon"].notna() & rows["attack"].notna()
-  return rows[attacked & (rows["evaluator"] != "attack_check")]
+  """Accuracies under attack, from any evaluator."""
+  return rows[rows["epsilon"].notna() & rows["attack"].notna()]
 
 
 def clean(rows: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from ram_jax.corruptions import BENCHMARK, CORRUPTIONS, SEVERITIES
-from ram_jax.report.groups import EPSILON_DIGITS
+from ram_jax.report.groups import EPSILON_DIGITS, HIDDEN
 from ram_jax.runs import results
 from ram_jax.runs.results import Run
 
@@ -207,7 +207,7 @@ def of_run(run: Run) -> Reference:
   rows, notes = [], {note.text: None for note in run.notes}
   for row in run.rows:
     settings, kind = row.settings, row.evaluator
-    if settings.keys() >= ATTACK and kind != "attack_check":
+    if settings.keys() >= ATTACK and kind not in HIDDEN:
       settings = {name: settings[name] for name in ATTACK}
       kind = "adversarial" if settings["epsilon"] else None
     if kind in ("clean", "adversarial", "corruption"):

@@ -19,7 +19,7 @@ from PIL import Image
 import main as program
 from ram_jax.data import cifar, cifar_c, pipeline, tfds
 from ram_jax.evaluation import calibration, clean
-from ram_jax.report import figures
+from ram_jax.report import page
 from ram_jax.runs import results as runs
 from ram_jax.training import loop as train
 from tests import found
@@ -344,17 +344,16 @@ def evaluate(monkeypatch, tmp_path):
   The network calls an image right if its first byte is even.
   """
 
-  def measure(model, images, labels, batch_size):
-    del model, batch_size
-    right = images[:, 0, 0, 0] % 2 == 0
-    return {"correct": right, "total": len(labels), "calibration": NUMBERS}
+  def evaluated(model, images, labels, batch_size):
+    del model, labels, batch_size
+    return {"correct": images[:, 0, 0, 0] % 2 == 0, "values": NUMBERS}
 
   nothing = types.SimpleNamespace(step=0, params={}, batch_stats={})
   monkeypatch.setattr(train, "build", lambda *args: None)
   monkeypatch.setattr(train, "check_memory", lambda *args: None)
   monkeypatch.setattr(train, "fit", lambda *args: nothing)
-  monkeypatch.setattr(clean, "measure", measure)
-  monkeypatch.setattr(figures, "draw", lambda folder: None)
+  monkeypatch.setattr(clean, "evaluate", evaluated)
+  monkeypatch.setattr(page, "draw", lambda folder: None)
   root = pathlib.Path(program.__file__).parent
   config = tmp_path / "mine.py"
   config.write_text("""
