@@ -14,7 +14,8 @@ from rich.console import Console
 
 from ram_jax import command_line, corrupt, experiment, parallel, profiling
 from ram_jax import flags as flags_lib
-from ram_jax.report import comparison, figures, page, references, tables
+from ram_jax.report import compare as comparison
+from ram_jax.report import page, references, tables
 from ram_jax.runs import bucket, metrics, signals
 from ram_jax.runs import results as runs
 
@@ -81,16 +82,13 @@ def run(flags: argparse.Namespace) -> None:
     ValueError: for an unknown mode, or a flag that is missing or too many.
   """
   flags_lib.check(flags)
-  if flags.mode == "report":
-    report(flags)
-  elif flags.mode == "export":
-    export(flags)
-  elif flags.mode == "compare":
-    compare(flags)
-  elif flags.mode == "corrupt":
-    write_corrupted(flags)
-  else:
-    compute(flags)
+  modes = {
+    "corrupt": write_corrupted,
+    "export": export,
+    "compare": compare,
+    "report": report,
+  }
+  modes.get(flags.mode, compute)(flags)
 
 
 def compute(flags: argparse.Namespace) -> None:
@@ -100,9 +98,9 @@ def compute(flags: argparse.Namespace) -> None:
     flags: from `flags.parse`.
 
   Raises:
-    ValueError: for a missing or bad config or folder.
+    ValueError: for a bad config or folder.
   """
-  config = configured(flags)
+  config = command_line.load(flags.config, flags.overrides)
   config.weights.initial = flags.init_from or config.weights.initial
   config.weights.measured = flags.weights or config.weights.measured
   name = f"{config.name}-{config.seed}"
@@ -141,27 +139,6 @@ def work(
     show(config, folder, workdir)
 
 
-def configured(flags: argparse.Namespace) -> ConfigDict:
-  """Reads the config that the flags name, with their overrides.
-
-  Args:
-    flags: from `flags.parse`.
-
-  Returns:
-    The config.
-
-  Raises:
-    ValueError: for a missing or bad one.
-  """
-  if flags.config is None:
-    raise ValueError(
-      "--config is missing: for example --config=configs/digits.py"
-    )
-  config = command_line.load(flags.config)
-  command_line.override(config, flags.overrides)
-  return config
-
-
 def find_devices(what: str) -> None:
   """Joins the other hosts and says what runs on which devices.
 
@@ -172,10 +149,7 @@ def find_devices(what: str) -> None:
     ValueError: where there is none.
   """
   parallel.initialize()
-  try:
-    kind = jax.devices()[0].device_kind
-  except RuntimeError as error:
-    raise ValueError(f"JAX finds no device: {error}") from error
+  kind = jax.devices()[0].device_kind
   metrics.announce(f"{what} on {jax.device_count()} x {kind}")
 
 
@@ -184,24 +158,12 @@ def write_corrupted(flags: argparse.Namespace) -> None:
 
   Args:
     flags: from `flags.parse`.
-
-  Raises:
-    ValueError: without a config or a folder.
   """
-  if not flags.out:
-    raise ValueError("--mode=corrupt needs --config=FILE.py and --out=FOLDER")
-  config = configured(flags)
+  config = command_line.load(flags.config, flags.overrides)
   find_devices(f"{flags.out}: {flags.mode}")
   found = corrupt.write(config, flags.out)
   if parallel.is_first_process():
-    made, data = found["made_with"], found["made_with"]["data"]
-    count = len(found["files"]) - 1  # one has the labels
-    print(
-      f"{flags.out}: {count} corruptions x 5 severities of {data['size']} "
-      f"images ({data['label']}), seed {made['seed']}"
-    )
-    for name, reason in found["missing"].items():
-      print(f"Missing: {name}: {reason}")
+    print(f"{flags.out}: {corrupt.describe(found)}")
 
 
 def export(flags: argparse.Namespace) -> None:
@@ -209,12 +171,7 @@ def export(flags: argparse.Namespace) -> None:
 
   Args:
     flags: from `flags.parse`.
-
-  Raises:
-    ValueError: without a run or a file.
   """
-  if not flags.workdir or not flags.out:
-    raise ValueError("--mode=export needs --workdir=FOLDER and --out=FILE")
   with bucket.opened(flags.workdir) as folder:
     said = experiment.export(folder, pathlib.Path(flags.out))
   print(f"Written: {flags.out}", *map(": ".join, said.items()), sep="\n  ")
@@ -225,25 +182,18 @@ def compare(flags: argparse.Namespace) -> None:
 
   Args:
     flags: from `flags.parse`.
-
-  Raises:
-    ValueError: without a run or a reference.
   """
-  if not flags.workdir or not flags.reference:
-    raise ValueError(
-      "--mode=compare needs --workdir=FOLDER and --reference=NAME or PATH"
-    )
   with bucket.opened(flags.workdir) as folder:
-    run, theirs = runs.load(folder), references.read(flags.reference)
+    run, reference = runs.load(folder), references.read(flags.reference)
     # First, as the folder may be one that cannot be written.
-    Console().print(comparison.table(run, theirs))
-    paths = comparison.write(run, theirs, folder)
+    Console().print(comparison.table(run, reference))
+    paths = comparison.write(run, reference, folder)
   names = [f"{flags.workdir}/{path.relative_to(folder)}" for path in paths]
   print("Written:", *names, sep="\n  ")
 
 
 def report(flags: argparse.Namespace) -> None:
-  """Writes the report of several runs and prints its table, even if not.
+  """Prints the table of several runs and writes their report.
 
   Args:
     flags: from `flags.parse`.
@@ -251,35 +201,31 @@ def report(flags: argparse.Namespace) -> None:
   Raises:
     ValueError: without runs, or with flags of the other modes.
   """
-  folders = flags_lib.folders(flags.runs or "")
+  folders = flags_lib.folders(flags.runs)
   if not folders:
     raise ValueError("--mode=report needs --runs=FOLDER,FOLDER")
   shown = [runs.load(folder) for folder in folders]
-  folder = pathlib.Path(flags.workdir or "report")
-  try:
-    paths = page.write_report(shown, folder, flags.baseline)
-  except OSError:
-    Console().print(tables.summary(shown))
-    raise
+  # First, as the folder may be one that cannot be written.
   Console().print(tables.summary(shown))
+  folder = pathlib.Path(flags.workdir or "report")
+  paths = page.write_report(shown, folder, flags.baseline)
   print("Written:", *paths, sep="\n  ")
 
 
 def show(config: ConfigDict, folder: pathlib.Path, workdir: str) -> None:
-  """Prints a measured run's table, its floors, and where everything is.
+  """Prints a run's table, its floors, and where everything is.
 
   Args:
     config: the run's.
     folder: the run's folder.
     workdir: what the user calls it.
   """
-  figures.draw(folder)
-  measured = runs.load(folder)
+  page.draw(folder)
+  run = runs.load(folder)
   console = Console()
-  console.print(tables.summary([measured]))
+  console.print(tables.summary([run]))
   if config.floors:
-    checks = tables.floors(measured.results, config.floors)
-    console.print(tables.floors_table(checks))
+    console.print(tables.floors(run, config.floors))
   print(f"Results: {workdir}/results.json")
   print(f"Figures: {workdir}/figures")
 

@@ -9,64 +9,54 @@ import difflib
 import importlib.util
 import os
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from ram_jax.runs import folder as run_folder
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+DEFAULT = str(CONFIGS / "default.py")
 NOT_CONFIGS = ("__init__", "common", "default")
-# Groups of fields that are not those of a plug-in; "": no group.
-_PLAIN = ("", "train", "optimizer", "batch_norm", "evaluate", "weights")
-_PLAIN += ("normalization",)
+# Groups of fields that are a plug-in's.
+_OF_PLUG_INS = ("dataset", "model", "method", "augment", "evaluators")
 
 
-def load(text: str) -> ConfigDict:
+def load(text: str, overrides: Sequence[str] = ()) -> ConfigDict:
   """Loads a config.
 
   Args:
     text: `FILE.py`, or `FILE.py:ARGUMENT` with what `get_config` takes, or the
       `config.json` of a run. A colon is part of the path where such a file
       exists.
+    overrides: see `override`.
 
   Returns:
-    What the file's `get_config` returns, or what the run was started with.
+    What the file's `get_config` returns, or what the run was started with;
+    then single fields are set.
 
   Raises:
     FileNotFoundError: for a missing file; the message lists what exists.
-    ValueError: for an argument that the file rejects, or a broken file.
+    ValueError: for an argument or an override that is rejected, or a broken
+      file.
   """
   path, argument = split(text)
   if path.name == "config.json" and path.is_file():
-    return _recorded(path, argument)
-  if not path.is_file() or path.suffix != ".py":
-    near = difflib.get_close_matches(path.stem, available(), 1)
-    known = [f"configs/{name}.py" for name in available()]
+    config = _recorded(path, argument)
+  elif path.suffix == ".py" and path.is_file():
+    config = _called(path, argument)
+  else:
+    names = available()
+    near = difflib.get_close_matches(path.stem, names, 1)
+    known, near = ([f"configs/{n}.py" for n in row] for row in (names, near))
     raise FileNotFoundError(
-      f"--config={text} is not a config file"
-      f"{_suggestion([f'configs/{stem}.py' for stem in near])}: choose "
+      f"--config={text} is not a config file{_suggestion(near)}: choose "
       f"{', '.join(known)}, or a .py file of your own, or a "
       "run's config.json"
     )
-  try:
-    spec = importlib.util.spec_from_file_location("config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(*[argument] if argument else [])
-  except ValueError:
-    raise
-  except Exception as error:  # whatever the user's own file does wrong
-    raise ValueError(
-      f"the config file {path} fails with {type(error).__name__}: {error} "
-      "(--debug shows where)"
-    ) from error
-  if not isinstance(config, ConfigDict):
-    raise ValueError(
-      f"get_config of {path} returned a {type(config).__name__}: let it "
-      "return a ConfigDict"
-    )
+  override(config, overrides)
   return config
 
 
@@ -88,43 +78,56 @@ def split(text: str) -> tuple[pathlib.Path, str]:
   return path, text[end + 1 :]
 
 
+def _called(path: pathlib.Path, argument: str) -> ConfigDict:
+  """What a file's `get_config` returns."""
+  try:
+    spec = importlib.util.spec_from_file_location("config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(*[argument] if argument else [])
+  except ValueError:
+    raise
+  except Exception as error:  # whatever the user's own file does wrong
+    raise ValueError(
+      f"the config file {path} fails with {type(error).__name__}: {error} "
+      "(--debug shows where)"
+    ) from error
+  if not isinstance(config, ConfigDict):
+    raise ValueError(
+      f"get_config of {path} returned a {type(config).__name__}: let it "
+      "return a ConfigDict"
+    )
+  return config
+
+
 def _recorded(path: pathlib.Path, argument: str) -> ConfigDict:
-  """A run's config: JSON's lists were tuples, None is to be chosen."""
+  """A run's config: the default one, whose kinds of fields count, changed."""
   if argument:
     raise ValueError(
       f"cannot use {argument!r}: {path} has all choices in it, "
       "--config.FIELD=VALUE changes single ones"
     )
+  found, config = run_folder.read(path.parent), load(DEFAULT)
+  try:
+    for name, value in _given(found).items():
+      if name in _OF_PLUG_INS:
+        config[name] = ConfigDict(value)
+      else:
+        config.update({name: value})
+    if differ := run_folder.differences(found, config.to_dict()):
+      raise ValueError(differ[0])
+  except (ValueError, TypeError, AttributeError) as error:
+    raise ValueError(
+      f"{path} is damaged: compare it with configs/default.py ({error})"
+    ) from error
+  return config.lock()
 
-  def tuples(value: Any) -> Any:
-    return tuple(map(tuples, value)) if isinstance(value, list) else value
 
-  def restored(value: Any) -> Any:
-    if isinstance(value, dict):
-      return {key: restored(part) for key, part in value.items()}
-    return config_dict.placeholder(str) if value is None else tuples(value)
-
-  found = run_folder.read(path.parent)
-  _check_kinds(run_folder.flat(found), path)
-  return ConfigDict(restored(found)).lock()
-
-
-def _check_kinds(found: dict[str, Any], path: pathlib.Path) -> None:
-  """Compares with the default config the fields that no plug-in checks."""
-  known = load(str(CONFIGS / "default.py"))
-  for name in fields(known):
-    group, _, key = name.rpartition(".")
-    if group not in _PLAIN:
-      continue
-    holder = known[group] if group else known
-    kind, value = holder.get_type(key), found.get(name, ...)
-    kinds = {float: (float, int), tuple: (list,)}.get(kind, (kind,))
-    free = value is None and holder[key] is None
-    if type(value) not in kinds and not free:
-      raise ValueError(
-        f"{path} is damaged: {name} is not a {kind.__name__}, which it is in "
-        "configs/default.py: restore it"
-      )
+def _given(value: Any) -> Any:
+  """Without None, which is still to be chosen; JSON's lists were tuples."""
+  if isinstance(value, dict):
+    return {k: _given(part) for k, part in value.items() if part is not None}
+  return tuple(map(_given, value)) if isinstance(value, list) else value
 
 
 def available() -> tuple[str, ...]:
@@ -162,13 +165,7 @@ def fields(config: ConfigDict, prefix: str = "") -> list[str]:
   Returns:
     Names with dots between the levels, in order.
   """
-  names = []
-  for key, value in config.items():
-    if isinstance(value, ConfigDict):
-      names += fields(value, f"{prefix}{key}.")
-    else:
-      names.append(prefix + key)
-  return names
+  return list(run_folder.flat(config.to_dict(), prefix))
 
 
 def _find(config: ConfigDict, name: str) -> tuple[ConfigDict, str]:
@@ -212,22 +209,12 @@ def _number(text: str) -> float:
   return float(over) / float(under) if slash else float(text)
 
 
-class _Fractions(ast.NodeTransformer):
-  """Turns 8/255 in a tuple into a number."""
-
-  def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
-    """Divides; any other operation stays and is an error later."""
-    if not isinstance(node.op, ast.Div):
-      return node
-    return ast.Constant(_number(ast.unparse(node)))
-
-
 def _tuple(text: str) -> tuple:
   words = [word.strip() for word in text.split(",")]
   if all(word.isidentifier() for word in words):
     return tuple(words)  # shells take quotes away
-  tree = ast.parse(text.strip(), mode="eval")
-  value = ast.literal_eval(_Fractions().visit(tree))
+  divided = re.sub(r"[\w.]+/[\w.]+", lambda x: repr(_number(x[0])), text)
+  value = ast.literal_eval(divided.strip())
   return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 

@@ -6,7 +6,6 @@ training and of evaluating a run or a file of weights.
 
 import contextlib
 import dataclasses
-import functools
 import json
 import math
 import os
@@ -17,11 +16,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ram_jax import memory, plugins
+from ram_jax import plugins
 from ram_jax.attacks import sizes
 from ram_jax.contracts import Note, Source
 from ram_jax.data import pipeline, sanity
@@ -104,9 +102,7 @@ def resolve(
 
 
 def _resolved(
-  config: ConfigDict,
-  trained: dict[str, Any] | None,
-  weights: Weights | None,
+  config: ConfigDict, trained: dict[str, Any] | None, weights: Weights | None
 ) -> ConfigDict:
   config = config.copy_and_resolve_references()
   cpu = jax.default_backend() == "cpu"
@@ -115,11 +111,9 @@ def _resolved(
     "unroll": cpu,
     "dtype": "float32" if cpu else "bfloat16",
   }
-  if trained:
-    chosen |= {name: trained["train"][name] for name in chosen}
   for name, value in chosen.items():
     if config.train[name] is None:
-      config.train[name] = value
+      config.train[name] = trained["train"][name] if trained else value
   if trained:
     _inherit(config, trained)
   _check_weights(config, trained is not None)
@@ -129,7 +123,7 @@ def _resolved(
   return config
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Experiment:
   """What `prepare` opened.
 
@@ -142,7 +136,6 @@ class Experiment:
     data: data.json: `train` and `test`, size and fingerprint each, as far as
       they are known, and `notes`.
     notes: what a reader must know of data and attacks.
-    stop: knows whether a signal came; set by `lock`.
   """
 
   config: ConfigDict
@@ -152,44 +145,41 @@ class Experiment:
   test: Split
   data: dict[str, Any]
   notes: tuple[Note, ...]
-  _stack: contextlib.ExitStack
-  stop: signals.Stop = dataclasses.field(default_factory=signals.Stop)
 
-  def lock(self) -> None:
-    """Keeps other programs out of the folder, and takes signals."""
-    self._stack.enter_context(run_folder.lock(self.folder))
-    self.stop = self._stack.enter_context(signals.listen())
+  @contextlib.contextmanager
+  def locked(self, claim: bool = True) -> Iterator[signals.Stop]:
+    """Keeps other programs out of the folder, and takes signals.
 
-  def claim(self) -> None:
-    """Locks the folder and writes whose it is."""
-    self.lock()
-    run_folder.claim(self.config, self.data, self.folder)
+    Args:
+      claim: write into the folder whose it is.
+
+    Yields:
+      What knows whether a signal came.
+    """
+    with run_folder.lock(self.folder), signals.listen() as stop:
+      if claim:
+        run_folder.claim(self.config, self.data, self.folder)
+      yield stop
 
 
-@contextlib.contextmanager
 def prepare(
-  config: ConfigDict,
-  workdir: str | pathlib.Path,
-  *,
-  train: bool,
-) -> Iterator[Experiment]:
+  config: ConfigDict, folder: pathlib.Path, train: bool
+) -> Experiment:
   """Checks everything that can be checked before something is computed.
 
-  Nothing is written until `Experiment.lock` or `Experiment.claim` is called;
-  whatever these opened is closed at the end.
+  Nothing is written until `Experiment.locked` is entered.
 
   Args:
     config: resolved.
-    workdir: the run's folder; it may be missing.
+    folder: the run's folder; it may be missing.
     train: whether the training data are needed.
 
-  Yields:
+  Returns:
     The experiment.
 
   Raises:
     ValueError: for data that cannot be used, or a folder of another run.
   """
-  folder = pathlib.Path(workdir)
   run_folder.check(config, folder)
   source = plugins.build("dataset", config.dataset)
   splits = {}
@@ -197,8 +187,7 @@ def prepare(
     splits["train"] = pipeline.load(source, "train", config.train.images)
   splits["test"] = pipeline.load(source, "test")
   found = {name: pipeline.describe(*split) for name, split in splits.items()}
-  run_folder.check_data(found, folder)
-  saved = run_folder.read_data(folder)
+  saved = run_folder.check_data(found, folder)
   test = pipeline.limited(
     source, "test", splits["test"], config.evaluate.images
   )
@@ -211,21 +200,18 @@ def prepare(
   fields = run_folder.flat(config.to_dict())
   warnings = [*about_train, *of_test, *sizes.check(fields, test[0][0].size)]
   noted = tuple(getattr(source, "notes", ()))
-  for text in noted:
-    announce(f"note: {text}")
-  for text in warnings:
-    announce(f"warning: {text}")
-  with contextlib.ExitStack() as stack:
-    yield Experiment(
-      config,
-      folder,
-      source,
-      splits.get("train"),
-      test,
-      saved | found | {"notes": about_train},
-      (*map(Note, noted), *(Note(text, "warning") for text in warnings)),
-      stack,
-    )
+  for kind, texts in (("note", noted), ("warning", warnings)):
+    for text in texts:
+      announce(f"{kind}: {text}")
+  return Experiment(
+    config,
+    folder,
+    source,
+    splits.get("train"),
+    test,
+    saved | found | {"notes": about_train},
+    (*map(Note, noted), *(Note(text, "warning") for text in warnings)),
+  )
 
 
 def train_and_evaluate(
@@ -256,42 +242,39 @@ def train_and_evaluate(
       "config.weights.measured is for --mode=evaluate: training starts from "
       "config.weights.initial (--init_from)"
     )
-  config, file = with_initial_weights(config)
+  config, file = with_weights(config)
   folder = pathlib.Path(workdir)
-  finished = run_folder.finished(config, folder)
-  # A finished run is shown from a folder that cannot be written, too.
-  if not finished or os.access(folder, os.W_OK):
-    run_folder.check(config, folder)
-  if finished:
+  if finished := run_folder.finished(config, folder):
+    # It is shown from a folder that cannot be written, too.
+    if os.access(folder, os.W_OK):
+      run_folder.check(config, folder)
     announce(f"{folder} is finished (--mode=evaluate evaluates it again)")
     return finished
-  with prepare(config, folder, train=True) as run:
-    evaluation = evaluation_loop.build(config, run.source, run.test, run.notes)
-    training, data = build_training(config, run.source, run.train, file)
-    # A second state is kept for a post-mortem.
-    training_loop.check_memory(training, data, 2, "training")
-    run.claim()
+  run = prepare(config, folder, train=True)
+  evaluation = evaluation_loop.build(config, run.source, run.test, run.notes)
+  training, data = build_training(config, run.source, run.train, file)
+  # A second state is kept for a post-mortem.
+  training_loop.check_memory(training, data, 2, "training")
+  with run.locked() as stop:
     with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
       state = training_loop.fit(
-        config, training, data, folder, checkpoints, run.stop
+        config, training, data, folder, checkpoints, stop
       )
     return evaluation_loop.run(
-      config, evaluation, state, folder, run.stop, run.data
+      config, evaluation, state, folder, stop, run.data
     )
 
 
-def with_initial_weights(
-  config: ConfigDict,
-) -> tuple[ConfigDict, Weights | None]:
-  """Resolves the config of a training.
+def with_weights(config: ConfigDict) -> tuple[ConfigDict, Weights | None]:
+  """Resolves the config of a training, or of a file to be evaluated.
 
   Args:
     config: complete.
 
   Returns:
-    The config, and the weights that it starts from, if it names a file.
+    The config, and the weights that it names, if it does.
   """
-  path = config.weights.initial
+  path = config.weights.initial or config.weights.measured
   file = weights.read(path, config.weights.entry) if path else None
   return resolve(config, weights=file), file
 
@@ -311,13 +294,13 @@ def build_training(
     The training and its data.
   """
   images, labels = train
-  start = None
-  if file:
 
-    def start(module: Any) -> tuple[Any, Any]:
-      return names.from_torch(module, images.shape[1:], file.tensors)
+  def start(module: Any) -> tuple[Any, Any]:
+    return names.from_torch(module, images.shape[1:], file.tensors)
 
-  training = training_loop.build(config, source, images.shape, start)
+  training = training_loop.build(
+    config, source, images.shape, start if file else None
+  )
   return training, {"images": images, "labels": labels}
 
 
@@ -343,18 +326,14 @@ def evaluate_run(
   """
   folder = pathlib.Path(workdir)
   config = resolve(config, run_folder.read(folder))
-  with prepare(config, folder, train=False) as run:
-    evaluation = evaluation_loop.build(config, run.source, run.test, run.notes)
-    shape = run.test[0].shape[1:]
-    images, key = jnp.zeros((1, *shape)), jax.random.key(0)
-    init = functools.partial(evaluation.module.init, key, images, train=False)
-    memory.check(init, 1, 0, "evaluation")
-    run.lock()
-    checkpoints = Checkpoints(folder / "checkpoints")
-    state = checkpoints.restore_variables(evaluation.module, shape)
-    checkpoints.close()
+  run = prepare(config, folder, train=False)
+  evaluation = evaluation_loop.build(config, run.source, run.test, run.notes)
+  with run.locked(claim=False) as stop:
+    with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+      shape = run.test[0].shape[1:]
+      state = checkpoints.restore_variables(evaluation.module, shape)
     return evaluation_loop.run(
-      config, evaluation, state, folder, run.stop, run.data
+      config, evaluation, state, folder, stop, run.data
     )
 
 
@@ -375,21 +354,20 @@ def evaluate_weights(
     ValueError: if the file is damaged or of another network, or the folder
       holds something else.
   """
-  path = config.weights.measured
-  file = weights.read(path, config.weights.entry)
-  config = resolve(config, weights=file)
+  path, folder = config.weights.measured, pathlib.Path(workdir)
+  config, file = with_weights(config)
   about = describe(file, pathlib.Path(path).stem)
-  with prepare(config, workdir, train=False) as run:
-    evaluation = evaluation_loop.build(config, run.source, run.test, run.notes)
-    params, batch_stats = names.from_torch(
-      evaluation.module, run.test[0].shape[1:], file.tensors
-    )
-    state = types.SimpleNamespace(
-      step=about.pop("step"), params=params, batch_stats=batch_stats
-    )
-    run.claim()
+  run = prepare(config, folder, train=False)
+  evaluation = evaluation_loop.build(config, run.source, run.test, run.notes)
+  params, batch_stats = names.from_torch(
+    evaluation.module, run.test[0].shape[1:], file.tensors
+  )
+  state = types.SimpleNamespace(
+    step=about.pop("step"), params=params, batch_stats=batch_stats
+  )
+  with run.locked() as stop:
     return evaluation_loop.run(
-      config, evaluation, state, run.folder, run.stop, run.data, about
+      config, evaluation, state, folder, stop, run.data, about
     )
 
 
@@ -404,14 +382,13 @@ def describe(file: weights.Weights, name: str) -> dict[str, Any]:
     `name`, `label`, `method`, `epochs` and `step`: those of the exported run,
     or of weights of which nothing is known.
   """
+  about = {"name": name, "label": name, "method": "weights", "epochs": 0}
   method = file.metadata.get("method")
   if method not in plugins.available("method"):
-    about = {"label": name, "method": "weights", "step": 0}
-  else:
-    label = plugins.load("method", method).label
-    step = int(file.metadata.get("step", 0))
-    about = {"label": label, "method": method, "step": step}
-  return {"name": name, "epochs": 0} | about
+    return about | {"step": 0}
+  label = plugins.load("method", method).label
+  step = int(file.metadata.get("step", 0))
+  return about | {"label": label, "method": method, "step": step}
 
 
 def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
@@ -437,10 +414,9 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   config = ConfigDict(run_folder.read(folder))
   source = plugins.build("dataset", config.dataset)
   module = plugins.build_model(config, source, "float32", axis_name=None)
-  checkpoints = Checkpoints(folder / "checkpoints")
-  # The parameters' shapes are the same for images of all sizes.
-  state = checkpoints.restore_variables(module, (32, 32, 3))
-  checkpoints.close()
+  with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+    # The parameters' shapes are the same for images of all sizes.
+    state = checkpoints.restore_variables(module, (32, 32, 3))
   variables = {"params": state.params, "batch_stats": state.batch_stats}
   check_values(f"the weights of step {int(state.step)}", variables)
   metadata = {
@@ -509,15 +485,12 @@ def _check(config: ConfigDict) -> None:
   values = run_folder.flat(config.to_dict())
   rules = dict(_RULES)
   for name in values:
-    group, _, field = name.rpartition(".")
-    if group.endswith("attack"):
-      if field == "steps":
-        rules[name] = _COUNT
-      elif field == "epsilon":
-        rules[name] = _SIZE
+    if name.endswith("attack.steps"):
+      group = name.removesuffix(".steps")
       # Without an epsilon there is nothing to step through.
-      elif field == "step_size" and values[f"{group}.epsilon"] > 0:
-        rules[name] = _POSITIVE
+      step = _POSITIVE if values[f"{group}.epsilon"] > 0 else _SIZE
+      rules |= {name: _COUNT, f"{group}.epsilon": _SIZE}
+      rules[f"{group}.step_size"] = step
   for name, (allowed, rule) in rules.items():
     if not rule(values[name]):
       raise ValueError(f"config.{name} is {values[name]!r}: give {allowed}")

@@ -1,18 +1,51 @@
-"""The flags of main.py, and which mode takes which."""
+"""The flags of main.py, which mode takes which, and what --help shows."""
 
 import argparse
+import ast
 import collections
-import difflib
+import itertools
 import os
+import pathlib
+import re
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
-from ram_jax import command_line, field_help
+from ml_collections import ConfigDict
 
-DESCRIPTION = (
-  "Trains, measures and reports: python main.py --config=configs/digits.py."
-)
+from ram_jax import command_line
+
+# Flag -> (what its value is, what it does).
+FLAGS = {
+  "config": (
+    "FILE",
+    "what to run: FILE.py, perhaps with choices behind it "
+    "(FILE.py:model=NAME,dataset=NAME,smoke), or the config.json of a run; "
+    "--config.FIELD=VALUE sets one of the fields below",
+  ),
+  "workdir": (
+    "FOLDER|URL",
+    "folder of the run, also in a bucket: gs://BUCKET/FOLDER (default: "
+    "runs/NAME-SEED, with --weights runs/weights-FILE), or of the report "
+    "(default: report)",
+  ),
+  "mode": (
+    "MODE",
+    "train: train (or resume) and evaluate; evaluate: evaluate a trained "
+    "run again, or --weights; profile: show which part of a training step "
+    "takes how long; corrupt: write the corrupted test set, as "
+    "CIFAR-10-C is of CIFAR-10; export: write a run's weights for PyTorch; "
+    "compare: a run beside a reference; report: several runs on one page",
+  ),
+  "init_from": ("FILE", "weights to start from: .safetensors, PyTorch's .pt"),
+  "weights": ("FILE", "weights to evaluate in place of a run"),
+  "out": ("PATH", "folder of the corrupted set, or .safetensors to export to"),
+  "reference": ("NAME|PATH", "a published result, or a file or folder of one"),
+  "runs": ("FOLDER,FOLDER", "the runs of a report"),
+  "baseline": ("FOLDER", "the one of --runs that others are compared to"),
+}
+PATHS = ("workdir", "init_from", "weights", "out", "reference")
 # Which flags each mode takes, beside --debug.
 MODES = {
   "train": ("config", "workdir", "init_from"),
@@ -23,6 +56,14 @@ MODES = {
   "compare": ("workdir", "reference"),
   "report": ("workdir", "runs", "baseline"),
 }
+# What a mode cannot do without, beside --config.
+NEEDED = {
+  "corrupt": "--out=FOLDER",
+  "export": "--workdir=FOLDER and --out=FILE",
+  "compare": "--workdir=FOLDER and --reference=NAME or PATH",
+  "report": "--runs=FOLDER,FOLDER",
+}
+WIDTH, COLUMN = 80, 30  # of the listed fields, and where comments start
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,7 +78,8 @@ def parser() -> Parser:
   """Returns the parser of all flags but `--config.FIELD=VALUE`."""
   flags = Parser(
     prog="main.py",
-    description=DESCRIPTION,
+    description="Trains, evaluates and reports, such as: python main.py "
+    "--config=configs/digits.py",
     epilog=f"Configs: {', '.join(command_line.available())}. Of a flag or "
     "field that is given twice the last one counts.",
     allow_abbrev=False,
@@ -50,62 +92,12 @@ def parser() -> Parser:
     help="show this, then the fields of --config (default: configs/default.py) "
     "with their values",
   )
-  flags.add_argument(
-    "--config",
-    metavar="FILE",
-    help="what to run: FILE.py, perhaps with choices behind it "
-    "(FILE.py:model=NAME,dataset=NAME,smoke), or the config.json of a run; "
-    "--config.FIELD=VALUE sets one of the fields below",
-  )
-  flags.add_argument(
-    "--workdir",
-    metavar="FOLDER|URL",
-    help="folder of the run, also in a bucket: gs://BUCKET/FOLDER (default: "
-    "runs/NAME-SEED, with --weights runs/weights-FILE), or of the report "
-    "(default: report)",
-  )
-  flags.add_argument(
-    "--mode",
-    default="train",
-    help="train: train (or resume) and evaluate; evaluate: evaluate a trained "
-    "run again, or --weights; profile: show which part of a training step "
-    "takes how long; corrupt: write the corrupted test set, as "
-    "CIFAR-10-C is of CIFAR-10; export: write a run's weights for PyTorch; "
-    "compare: a run beside a reference; report: several runs on one page",
-  )
-  flags.add_argument(
-    "--init_from",
-    metavar="FILE",
-    help="training starts from these weights: .safetensors, or PyTorch's .pt",
-  )
-  flags.add_argument(
-    "--weights",
-    metavar="FILE",
-    help="with --mode=evaluate: what is measured, in place of a run",
-  )
-  flags.add_argument(
-    "--out",
-    metavar="FOLDER|FILE.safetensors",
-    help="with --mode=corrupt the folder, with --mode=export the file",
-  )
-  flags.add_argument(
-    "--reference",
-    metavar="NAME|PATH",
-    help="with --mode=compare: a published result, or a file or folder of one",
-  )
-  flags.add_argument(
-    "--runs",
-    metavar="FOLDER,FOLDER",
-    help="with --mode=report: the runs' folders",
-  )
-  flags.add_argument(
-    "--baseline",
-    metavar="FOLDER",
-    help="with --mode=report: the one of the runs that others are compared to",
-  )
+  for name, (value, text) in FLAGS.items():
+    flags.add_argument(f"--{name}", metavar=value, help=text)
   flags.add_argument(
     "--debug", action="store_true", help="show tracebacks of errors"
   )
+  flags.set_defaults(mode="train")
   return flags
 
 
@@ -123,28 +115,57 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     ValueError: for anything unknown.
     SystemExit: after --help was shown.
   """
-  for text in argv:
-    _check_encoding(text, text)
+  for text in (*argv, os.getcwd()):
+    _check_encoding(text)
   overrides, others = _separated(argv)
-  flags, unknown = parser().parse_known_args(others)
+  flags = parser().parse_args(others)
   if flags.help:
     print(f"{parser().format_help()}\n{_fields(flags.config, overrides)}")
     raise SystemExit(0)
   del flags.help
-  if unknown:
-    known = [f"--{name}" for name in vars(flags)]
-    name = unknown[0].partition("=")[0]
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f", did you mean {near[0]}?" if near else ""
-    raise ValueError(
-      f"cannot use {unknown[0]!r}{hint}: the flags are {', '.join(known)} and "
-      "--config.FIELD=VALUE (see --help)"
-    )
-  for name in ("workdir", "init_from", "weights", "out", "reference"):
+  for name in PATHS:
     if value := getattr(flags, name):
       setattr(flags, name, os.path.expanduser(value))
   flags.overrides = overrides
   return flags
+
+
+def check(flags: argparse.Namespace) -> None:
+  """Rejects flags that the mode does not take, and misses those it needs.
+
+  Args:
+    flags: from `parse`.
+
+  Raises:
+    ValueError: for an unknown mode, or a flag that is of another one, empty
+      or missing.
+  """
+  mode = flags.mode
+  if mode not in MODES:
+    raise ValueError(f"unknown --mode={mode}: choose {', '.join(MODES)}")
+  if empty := [name for name, value in vars(flags).items() if value == ""]:
+    raise ValueError(f"--{empty[0]} is empty: give a value, or leave it out")
+  for name in (name for name in FLAGS if name != "mode"):
+    value = getattr(flags, name)
+    given = value or (name == "config" and flags.overrides)
+    if given and name not in MODES[mode]:
+      takers = [mode for mode, names in MODES.items() if name in names]
+      raise ValueError(
+        f"--{name} is for --mode={' or '.join(takers)}, not --mode={mode}"
+      )
+    a_run = name == "workdir" and mode != "report"
+    if value and "://" in value and not a_run:
+      raise ValueError(
+        f"--{name}={value} is a URL, as only a run's --workdir may be: give a "
+        "path"
+      )
+  needed = NEEDED.get(mode, "")
+  if not all(getattr(flags, n) for n in re.findall(r"--(\w+)=", needed)):
+    raise ValueError(f"--mode={mode} needs {needed}")
+  if "config" in MODES[mode] and not flags.config:
+    raise ValueError(
+      "--config is missing: for example --config=configs/digits.py"
+    )
 
 
 def folders(text: str) -> list[str]:
@@ -158,14 +179,11 @@ def folders(text: str) -> list[str]:
   """
   parts, found = text.split(","), []
   while parts:
-    ends = range(len(parts), 0, -1)
-    names = (",".join(parts[:end]) for end in ends)
-    whole = zip(names, ends, strict=True)
+    names = [",".join(parts[:end]) for end in range(len(parts), 0, -1)]
     # os.path: pathlib raises where a name is too long to exist.
-    whole = (pair for pair in whole if os.path.exists(pair[0]))
-    name, end = next(whole, (parts[0].strip(), 1))
+    name = next(filter(os.path.exists, names), parts[0].strip())
     found += [name] if name else []
-    del parts[:end]
+    del parts[: 1 + name.count(",")]
   return found
 
 
@@ -185,54 +203,7 @@ def _separated(argv: Sequence[str]) -> tuple[list[str], list[str]]:
   return overrides, others
 
 
-def _fields(text: str | None, overrides: Sequence[str]) -> str:
-  """The fields of a config, or of the default one, for --help."""
-  described = [command_line.CONFIGS / f"{n}.py" for n in ("default", "common")]
-  if text is None:
-    name, config = "configs/default.py", command_line.load(str(described[0]))
-  else:
-    name, config = text, command_line.load(text)
-    path, _ = command_line.split(text)
-    described += [path] if path.suffix == ".py" else []
-  command_line.override(config, overrides)
-  return (
-    f"Fields of {name}, each set by --config.FIELD=VALUE:\n\n"
-    f"{field_help.listing(config, described)}"
-  )
-
-
-def check(flags: argparse.Namespace) -> None:
-  """Rejects flags that the mode does not take.
-
-  Args:
-    flags: from `parse`.
-
-  Raises:
-    ValueError: for an unknown mode, or a flag that is of another one.
-  """
-  if flags.mode not in MODES:
-    raise ValueError(f"unknown --mode={flags.mode}: choose {', '.join(MODES)}")
-  if empty := [name for name, value in vars(flags).items() if value == ""]:
-    raise ValueError(f"--{empty[0]} is empty: give a value, or leave it out")
-  if "workdir" in MODES[flags.mode]:
-    where = os.path.abspath(flags.workdir or "")
-    _check_encoding(where, f"the folder {where}")
-  for name in {name for names in MODES.values() for name in names}:
-    given = getattr(flags, name) or (name == "config" and flags.overrides)
-    if given and name not in MODES[flags.mode]:
-      takers = [mode for mode, names in MODES.items() if name in names]
-      raise ValueError(
-        f"--{name} is for --mode={' or '.join(takers)}, not --mode={flags.mode}"
-      )
-    a_run = name == "workdir" and flags.mode != "report"
-    if isinstance(given, str) and "://" in given and not a_run:
-      raise ValueError(
-        f"--{name}={given} is a URL, as only a run's --workdir may be: give a "
-        "path"
-      )
-
-
-def _check_encoding(text: str, what: str) -> None:
+def _check_encoding(text: str) -> None:
   """Rejects bytes that are no text: checkpoints are written under UTF-8 names.
 
   Python stands for them with lone surrogates, in a path as in an argument.
@@ -241,7 +212,99 @@ def _check_encoding(text: str, what: str) -> None:
     text.encode()
   except UnicodeEncodeError as error:
     raise ValueError(
-      f"cannot use {ascii(what)}: it is no text in "
+      f"cannot use {ascii(text)}: it is no text in "
       f"{sys.getfilesystemencoding()}, the encoding of this locale: set "
       "LC_ALL=C.UTF-8 or PYTHONUTF8=1, or rename it to ASCII"
     ) from error
+
+
+def _fields(text: str | None, overrides: Sequence[str]) -> str:
+  """The fields of a config, or of the default one, for --help.
+
+  Lines `FIELD=VALUE  comment`: after `--config.` the value is read as it is.
+  """
+  paths = [command_line.CONFIGS / f"{n}.py" for n in ("default", "common")]
+  config = command_line.load(text or str(paths[0]), overrides)
+  if text and (path := command_line.split(text)[0]).suffix == ".py":
+    paths.append(path)
+  blocks = [block for path in paths for block in _blocks(path)]
+  title = f"Fields of {text or 'configs/default.py'}, each set by "
+  lines = _lines(config, "", blocks)
+  return "\n".join([f"{title}--config.FIELD=VALUE:\n", *lines])
+
+
+def _lines(
+  config: ConfigDict, prefix: str, blocks: list[dict[str, str]]
+) -> Iterator[str]:
+  """A group's own fields first, and `name` before them; then its groups."""
+  keys = sorted(config.keys(), key=lambda key: (key != "name", key))
+  groups = [key for key in keys if isinstance(config[key], ConfigDict)]
+  for key in (key for key in keys if key not in groups):
+    field = f"  {prefix}{key}={_text(config[key])}"
+    yield _row(field, _comment(key, set(keys), blocks))
+  for key in groups:
+    yield "\n" + _row(f"{prefix}{key}:", _comment(key, set(keys), blocks))
+    yield from _lines(config[key], f"{prefix}{key}.", blocks)
+
+
+def _row(left: str, comment: str) -> str:
+  return textwrap.fill(
+    f"{left:{COLUMN - 2}}  {comment}".rstrip(),
+    WIDTH,
+    subsequent_indent=" " * COLUMN,
+    break_long_words=False,
+    break_on_hyphens=False,
+  )
+
+
+def _text(value: Any) -> str:
+  """A value as `command_line.override` reads it."""
+  if isinstance(value, tuple) and value:
+    words = [str(x) for x in value]
+    plain = all(isinstance(x, int | float) for x in value)
+    if plain or all(word.isidentifier() for word in words):
+      return ",".join(words)
+  small = value is None or isinstance(value, bool)
+  return str(value).lower() if small else str(value)
+
+
+def _comment(key: str, keys: set[str], blocks: list[dict[str, str]]) -> str:
+  """That of the block which has the most keys in common with the group."""
+
+  def likeness(block: dict[str, str]) -> int:
+    return len(block.keys() & keys) - len(block.keys() - keys)
+
+  known = [block for block in blocks if block.get(key)]
+  best = max(known, key=likeness, default={})
+  return best[key] if best and likeness(best) > 0 else ""
+
+
+def _blocks(path: pathlib.Path) -> list[dict[str, str]]:
+  """The comment, or "", of each key of each group of fields in a file.
+
+  A group is a dict, `{"epochs": 4, ...}`, or assignments to attributes of the
+  same object, `train.epochs = 4`.
+  """
+  text = path.read_text(encoding="utf-8")
+  lines = text.split("\n")
+
+  def comment(node: ast.expr | ast.stmt) -> str:
+    """Beside or above what begins its line."""
+    line, above = lines[node.lineno - 1], reversed(lines[: node.lineno - 1])
+    if line[: node.col_offset].strip():
+      return ""
+    if beside := re.search("  # (.*)", line):
+      return beside[1]
+    found = itertools.takewhile(lambda x: x.strip().startswith("#"), above)
+    return " ".join(x.strip("# ") for x in reversed(list(found)))
+
+  blocks, objects = [], collections.defaultdict(dict)
+  for node in ast.walk(ast.parse(text)):
+    if isinstance(node, ast.Dict):
+      named = [k for k in node.keys if isinstance(k, ast.Constant)]
+      blocks.append({k.value: comment(k) for k in named})
+    for target in node.targets if isinstance(node, ast.Assign) else ():
+      if isinstance(target, ast.Attribute):
+        group = objects[ast.unparse(target.value)]
+        group[target.attr] = comment(node)
+  return [*blocks, *objects.values()]

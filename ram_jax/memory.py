@@ -4,6 +4,8 @@ Without the question, JAX on a CPU can wait for ever for an array that was never
 made, and an accelerator fails only after the compilation.
 """
 
+import contextlib
+import itertools
 import math
 import os
 import pathlib
@@ -76,24 +78,16 @@ def available(root: pathlib.Path = pathlib.Path("/")) -> int | None:
 
 
 def _control_groups(root: pathlib.Path) -> list[int]:
-  """Limits in bytes of the control groups (v1, v2) that hold this process."""
-  found = []
-  try:
+  """Limits in bytes of the control groups (v2, v1) that hold this process."""
+  found, v2 = [], root / "sys/fs/cgroup"
+  bases = ((v2, "memory.max"), (v2 / "memory", "memory.limit_in_bytes"))
+  with contextlib.suppress(OSError):
     lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-  except OSError:
-    return found
-  for line in lines:
-    _, controllers, group = line.split(":", 2)
-    if not controllers:
-      base, name = root / "sys/fs/cgroup", "memory.max"
-    elif "memory" in controllers.split(","):
-      base, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
-    else:
-      continue
     # In a container the host's path may be named, but its root be mounted.
-    folder = base / os.path.normpath(group).lstrip("/")
-    for place in (folder, *folder.parents):
-      if place.is_relative_to(base) and (place / name).is_file():
-        text = (place / name).read_text(encoding="utf-8").strip()
-        found += [int(text)] if text.isdecimal() else []  # or "max"
+    groups = {os.path.normpath(x.split(":", 2)[2]).lstrip("/") for x in lines}
+    for (base, name), group in itertools.product(bases, groups):
+      for place in (base / group, *(base / group).parents):
+        if place.is_relative_to(base) and (place / name).is_file():
+          text = (place / name).read_text(encoding="utf-8").strip()
+          found += [int(text)] if text.isdecimal() else []  # or "max"
   return found

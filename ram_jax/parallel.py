@@ -33,7 +33,7 @@ def initialize() -> None:
   them.
 
   Raises:
-    ValueError: if only some of the three are set.
+    ValueError: if only some of the three are set, or there is no device.
   """
   # JAX would catch SIGTERM and name a step at which to save, but counts them by
   # one, where a dispatch has several, as does orbax: `runs/signals.py` does it.
@@ -41,19 +41,22 @@ def initialize() -> None:
   if jax.distributed.is_initialized():
     return
   if "JAX_COORDINATOR_ADDRESS" in os.environ:
+    numbers = []
     for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
-      if not os.environ.get(name, "").isdecimal():
+      text = os.environ.get(name)
+      if not (text or "").isdecimal():
         raise ValueError(
-          f"JAX_COORDINATOR_ADDRESS is set, and {name} is "
-          f"{os.environ.get(name)!r}: give a whole number, or set none of them"
+          f"JAX_COORDINATOR_ADDRESS is set, and {name} is {text!r}: give a "
+          "whole number, or set none of them"
         )
-    jax.distributed.initialize(
-      coordinator_address=os.environ["JAX_COORDINATOR_ADDRESS"],
-      num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
-      process_id=int(os.environ["JAX_PROCESS_ID"]),
-    )
+      numbers.append(int(text))
+    jax.distributed.initialize(os.environ["JAX_COORDINATOR_ADDRESS"], *numbers)
   elif on_cloud_tpu():
     jax.distributed.initialize()
+  try:
+    jax.devices()
+  except RuntimeError as error:
+    raise ValueError(f"JAX finds no device: {error}") from error
 
 
 @contextlib.contextmanager

@@ -4,11 +4,10 @@ There is no registry to edit. A file in `ram_jax/<folder>/` that defines the
 folder's class is a plug-in, and its file name is the name a config uses.
 """
 
-import ast
-import dataclasses
-import functools
 import importlib
+import inspect
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,12 +40,12 @@ def available(kind: str) -> tuple[str, ...]:
     Sorted file names without their ending.
   """
   folder, class_name = KINDS[kind]
-  paths = (pathlib.Path(__file__).parent / folder).glob("*.py")
+  paths = sorted((pathlib.Path(__file__).parent / folder).glob("*.py"))
   return tuple(
-    sorted(
-      p.stem
-      for p in paths
-      if class_name in _classes(p.read_text(encoding="utf-8"))
+    path.stem
+    for path in paths
+    if re.search(
+      rf"^class {class_name}\b", path.read_text(encoding="utf-8"), re.M
     )
   )
 
@@ -165,29 +164,14 @@ def _value(key: str, value: Any, where: str) -> Any:
 
 
 def _check_fields(cls: type, built: Mapping[str, Any], what: str) -> None:
-  hidden = ("parent", "name")  # fields that every Linen module has
-  known = {
-    field.name: field
-    for field in dataclasses.fields(cls)
-    if field.init and field.name not in hidden
-  }
-  if unknown := sorted(set(built) - set(known)):
+  known = dict(inspect.signature(cls).parameters)
+  for name in ("parent", "name"):  # fields that every Linen module has
+    known.pop(name, None)
+  if unknown := sorted(built.keys() - known.keys()):
     raise ValueError(
       f"{what} has no field {', '.join(unknown)}: it has "
       f"{', '.join(known) or 'none'}; {_START}"
     )
-  none = dataclasses.MISSING
-  missing = [
-    name
-    for name, field in known.items()
-    if field.default is none and field.default_factory is none
-    if name not in built
-  ]
-  if missing:
+  needed = [name for name, row in known.items() if row.default is row.empty]
+  if missing := [name for name in needed if name not in built]:
     raise ValueError(f"{what} lacks {', '.join(missing)}; {_START}")
-
-
-@functools.cache
-def _classes(text: str) -> set[str]:
-  nodes = ast.parse(text).body
-  return {node.name for node in nodes if isinstance(node, ast.ClassDef)}

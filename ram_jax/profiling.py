@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import pathlib
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from ml_collections import ConfigDict
 from ram_jax import experiment, parallel, plugins, trace
 from ram_jax.data import feed, pipeline
 from ram_jax.runs import folder as run_folder
+from ram_jax.runs import provenance
 from ram_jax.runs.metrics import announce
 from ram_jax.training import loop as training_loop
 
@@ -39,7 +39,7 @@ def profile(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   Raises:
     ValueError: for what no run can be made from.
   """
-  config, file = experiment.with_initial_weights(config)
+  config, file = experiment.with_weights(config)
   source = plugins.build("dataset", config.dataset)
   train = pipeline.load(source, "train", config.train.images)
   training, data = experiment.build_training(config, source, train, file)
@@ -47,23 +47,14 @@ def profile(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   if parallel.is_first_process():  # an error now, and not after compiling
     folder.mkdir(parents=True, exist_ok=True)
   training_loop.check_memory(training, data, 1, "profiling")
-  with _scopes_in_cache():
-    found = _measure(config, training, data, folder)
-  if parallel.is_first_process():
-    run_folder.write_json(found, folder / "profile.json")
+  # The scopes are in the program's metadata, which the cache would ignore.
+  jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
+  program, timing = _measure(config, training, data, folder)
+  if not parallel.is_first_process():
+    return {}
+  found = _found(config, program, folder, timing)
+  run_folder.write_json(found, folder / "profile.json")
   return found
-
-
-@contextlib.contextmanager
-def _scopes_in_cache() -> Iterator[None]:
-  """Keeps compiled programs apart that differ in their scopes alone."""
-  name = "jax_compilation_cache_include_metadata_in_key"
-  before = getattr(jax.config, name)
-  jax.config.update(name, True)
-  try:
-    yield
-  finally:
-    jax.config.update(name, before)
 
 
 def _measure(
@@ -71,56 +62,45 @@ def _measure(
   training: training_loop.Training,
   data: dict[str, Any],
   folder: pathlib.Path,
-) -> dict[str, Any]:
+) -> tuple[Any, dict[str, float]]:
+  """The compiled program, and how long its dispatches take."""
+  # As in train.fit, but for the number of steps.
+  steps = (WARM_UP + 2 * DISPATCHES) * training.per_dispatch
+  short = dataclasses.replace(training, total_steps=steps)
+  key = jax.random.fold_in(jax.random.key(config.seed), 1)
+  state, key = parallel.replicate((training.create(), key))
+  batch_size, program = config.train.batch_size, None
+  fed = feed.dispatches(short, data, config.seed, batch_size, now=0)
+
+  def take(count: int) -> float:
+    """The seconds that some dispatches take."""
+    nonlocal state, program
+    start = time.monotonic()
+    for rows, indices in itertools.islice(fed, count):
+      batch = (state, rows, key, indices)
+      # The cache has it for the call, too, which on several hosts can not be
+      # made on the program itself.
+      program = program or training.dispatch.lower(*batch).compile()
+      state, metrics = training.dispatch(*batch)
+      if jax.default_backend() == "cpu":  # as while training, see log.py
+        jax.block_until_ready(metrics)
+    jax.block_until_ready(metrics)
+    return time.monotonic() - start
+
   announce("compiling, then tracing")
-  dispatches = _dispatches(config, training, data)
-  _run(dispatches, WARM_UP)
-  _, untraced = _run(dispatches, DISPATCHES)
+  take(WARM_UP)
+  timing = {"untraced_seconds": take(DISPATCHES)}
   tracing = contextlib.nullcontext()
-  if first := parallel.is_first_process():
+  if parallel.is_first_process():
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # it would slow the host down
     tracing = jax.profiler.trace(
       folder, create_perfetto_trace=True, profiler_options=options
     )
   with tracing:
-    program, seconds = _run(dispatches, DISPATCHES)
-  steps = DISPATCHES * training.per_dispatch
-  timing = {"seconds": seconds, "untraced_seconds": untraced, "steps": steps}
-  return _found(config, program, folder, timing) if first else {}
-
-
-def _dispatches(
-  config: ConfigDict, training: training_loop.Training, data: dict[str, Any]
-) -> Iterator[tuple[Any, Any]]:
-  """The compiled program and the metrics of one dispatch after another."""
-  # As in train.fit, but for the number of steps.
-  key = jax.random.fold_in(jax.random.key(config.seed), 1)
-  state, key = parallel.replicate((training.create(), key))
-  count = WARM_UP + 2 * DISPATCHES
-  training = dataclasses.replace(
-    training, total_steps=count * training.per_dispatch
-  )
-  program, batch_size = None, config.train.batch_size
-  fed = feed.dispatches(training, data, config.seed, batch_size, now=0)
-  for rows, indices in fed:
-    batch = (state, rows, key, indices)
-    # The cache has it for the call, too, which on several hosts can not be made
-    # on the program itself.
-    program = program or training.dispatch.lower(*batch).compile()
-    state, metrics = training.dispatch(*batch)
-    yield program, metrics
-
-
-def _run(dispatches: Iterator, count: int) -> tuple[Any, float]:
-  """The program, and the seconds that some dispatches take."""
-  start = time.monotonic()
-  for row in itertools.islice(dispatches, count):
-    if jax.default_backend() == "cpu":  # as while training, see log.py
-      jax.block_until_ready(row[1])
-  program, metrics = row
-  jax.block_until_ready(metrics)
-  return program, time.monotonic() - start
+    timing |= {"seconds": take(DISPATCHES)}
+  timing["steps"] = DISPATCHES * training.per_dispatch
+  return program, timing
 
 
 def _found(
@@ -138,15 +118,10 @@ def _found(
     )
   devices = jax.local_device_count()
   parts = {name: seconds / devices for name, seconds in total.items()}
-  device = jax.devices()[0]
   return {
     "schema": SCHEMA,
     "config": config.to_dict(),
-    "device": {
-      "platform": device.platform,
-      "kind": device.device_kind,
-      "count": jax.device_count(),
-    },
+    "device": provenance.here()["device"],
     "dispatches": DISPATCHES,
     **timing,
     "parts": parts | {HOST: timing["seconds"] - busy / devices},

@@ -20,12 +20,8 @@ PARTS = {
   "communication": "communication",
 }
 OTHER = "other"
-_COLLECTIVES = (
-  "all-reduce",
-  "all-gather",
-  "all-to-all",
-  "reduce-scatter",
-  "collective-",
+_COLLECTIVE = re.compile(
+  "all-(reduce|gather|to-all)|reduce-scatter|collective-"
 )
 # Their time is that of the instructions which they run.
 _CONTAINERS = ("while", "call", "conditional")
@@ -34,7 +30,6 @@ _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)")
 _OPCODE = re.compile(r" ([a-z][\w\-]*)\(")
 _SCOPES = re.compile(r'op_name="([^"]*)"')
 _NAME = re.compile(r"%([\w.\-]+)")
-_ORDER = re.compile(r"control-predecessors=\{[^}]*\}")
 _CALLED = re.compile(
   r"(?:calls|to_apply|body|condition|computations?)="
   r"\{?(%[\w.\-]+(?:, %[\w.\-]+)*)"
@@ -52,14 +47,12 @@ class Instruction:
     scope: the key of `PARTS` that its own metadata name, if any.
     inside: name of the computation in which it stands.
     calls: names of the computations that it runs.
-    operands: names of the instructions whose results it takes.
   """
 
   opcode: str
   scope: str | None
   inside: str
-  calls: tuple[str, ...]
-  operands: tuple[str, ...]
+  calls: list[str]
 
 
 class Event(NamedTuple):
@@ -91,14 +84,11 @@ def read_program(text: str) -> dict[str, Instruction]:
 
 def _instruction(text: str, inside: str) -> Instruction:
   opcode, scopes = _OPCODE.search(text), _SCOPES.search(text)
-  calls = [x for row in _CALLED.findall(text) for x in _NAME.findall(row)]
-  names = _NAME.findall(_ORDER.sub("", text.split("metadata=")[0]))
   return Instruction(
     opcode=opcode[1] if opcode else "",
     scope=_outermost(scopes[1]) if scopes else None,
     inside=inside,
-    calls=tuple(calls),
-    operands=tuple(name for name in names if name not in calls),
+    calls=[x for row in _CALLED.findall(text) for x in _NAME.findall(row)],
   )
 
 
@@ -113,8 +103,7 @@ def parts(program: dict[str, Instruction]) -> dict[str, str]:
 
   A collective is communication, wherever it stands. What has no scope, as
   many copies that the compiler adds, has that of most instructions which it
-  fuses, else that of the loop in which it stands, else the one that all which
-  give to it and take from it agree on.
+  fuses, else that of the loop in which it stands.
 
   Args:
     program: from `read_program`.
@@ -122,29 +111,23 @@ def parts(program: dict[str, Instruction]) -> dict[str, str]:
   Returns:
     A value of `PARTS`, or `OTHER`, by instruction.
   """
-  inner = collections.defaultdict(collections.Counter)
-  callers, near = {}, collections.defaultdict(set)
-  for name, row in program.items():
+  inner, callers = collections.defaultdict(collections.Counter), {}
+  for row in program.values():
     inner[row.inside][row.scope] += row.scope is not None
     callers |= dict.fromkeys(row.calls, row)
-    for other in row.operands:
-      near[name].add(program[other].scope if other in program else None)
-      near[other].add(row.scope)
 
-  def outside(row: Instruction) -> str | None:
+  def scope(row: Instruction) -> str | None:
     fused = sum((inner[name] for name in row.calls), collections.Counter())
     if found := row.scope or max(fused, key=fused.get, default=None):
       return found
-    return outside(callers[row.inside]) if row.inside in callers else None
+    return scope(callers[row.inside]) if row.inside in callers else None
 
-  def part(name: str, row: Instruction) -> str:
-    if row.opcode.startswith(_COLLECTIVES):
+  def part(row: Instruction) -> str:
+    if _COLLECTIVE.match(row.opcode):
       return PARTS["communication"]
-    agreed = near[name] - {None}
-    scope = outside(row) or (agreed.pop() if len(agreed) == 1 else None)
-    return PARTS.get(scope, OTHER)
+    return PARTS.get(scope(row), OTHER)
 
-  return {name: part(name, row) for name, row in program.items()}
+  return {name: part(row) for name, row in program.items()}
 
 
 def events(profile: Any) -> Iterator[Event]:
@@ -162,20 +145,18 @@ def events(profile: Any) -> Iterator[Event]:
     The events, in no order.
   """
   for plane in profile.planes:
-    if plane.name.startswith("/device:TPU"):
-      for line in plane.lines:
-        if line.name == "XLA Ops":
-          for event in line.events:
-            # Some versions give the whole instruction: %add.1 = f32[8] add(…
-            name = event.name.split(" = ")[0].lstrip("%")
-            yield Event(plane.name, name, event.start_ns, event.end_ns)
-    elif plane.name.startswith("/device:GPU"):
+    if plane.name == "/host:CPU":
+      yield from _cpu_events(plane)
+    elif plane.name.startswith(("/device:TPU", "/device:GPU")):
       for line in plane.lines:
         for event in line.events:
-          if name := dict(event.stats).get("hlo_op"):
+          if line.name == "XLA Ops":
+            # Some versions give the whole instruction: %add.1 = f32[8] add(…
+            name = event.name.split(" = ")[0].lstrip("%")
+          else:
+            name = "GPU" in plane.name and dict(event.stats).get("hlo_op")
+          if name:
             yield Event(plane.name, name, event.start_ns, event.end_ns)
-    elif plane.name == "/host:CPU":
-      yield from _cpu_events(plane)
 
 
 def _cpu_events(plane: Any) -> Iterator[Event]:
@@ -212,10 +193,8 @@ def shares(
   by_device = collections.defaultdict(list)
   for event in found:
     by_device[event.device].append(event)
-  total = collections.Counter()
-  for rows in by_device.values():
-    total += _shares(rows, containers)
-  return total
+  rows = (_shares(rows, containers) for rows in by_device.values())
+  return sum(rows, collections.Counter())
 
 
 def _shares(

@@ -22,10 +22,7 @@ from ram_jax import command_line, experiment
 from ram_jax.data import arrays as arrays_source
 from ram_jax.data import cifar_c, manifest
 from ram_jax.evaluation import loop as evaluate
-from ram_jax.report import (
-  comparison,
-  reference_files,
-)
+from ram_jax.report import references, tables
 from ram_jax.runs import results as runs
 from ram_jax.training import loop as train
 
@@ -361,32 +358,19 @@ LABELS = np.arange(64) % 4
 @pytest.mark.parametrize(
   ("change", "words"),
   [
-    (PIXELS / 255, f"store {CAST}"),
-    (PIXELS.astype("f4"), "store images.round().astype(numpy.uint8)"),
-    (
-      PIXELS / 128 - 1,
-      "there are values from -1 to 0.9922, store pixels from 0",
-    ),
-    (PIXELS * np.nan, "there are values from nan to nan"),
-    (PIXELS > 9, "store (images * 255).astype(numpy.uint8)"),
-    (PIXELS.astype(int), "store images.astype(numpy.uint8)"),
-    (PIXELS.astype("u2") * 257, "(images / 257).round().astype(numpy.uint8)"),
-    (PIXELS * 1j, "store pixels from 0 to 255"),
+    (PIXELS / 255, "is float64 [64, 8, 8, 3] from 0 to 1, expected uint8 [N"),
+    (PIXELS / 255, CAST),
+    (PIXELS / 128 - 1, "from -1 to 0.9922, expected"),
+    (PIXELS * np.nan, "from nan to nan, expected"),
+    (PIXELS > 9, "is bool [64, 8, 8, 3] from 0 to 1, expected"),
+    (PIXELS.astype("u2") * 257, "from 0 to 6.554e+04, expected"),
+    (PIXELS * 1j, "is complex128 [64, 8, 8, 3], expected"),
+    (PIXELS.transpose(0, 3, 1, 2), "is uint8 [64, 3, 8, 8] from 0 to 255, exp"),
     (PIXELS.transpose(0, 3, 1, 2), "store images.transpose(0, 2, 3, 1)"),
-    (
-      PIXELS.transpose(0, 3, 1, 2) / 255,
-      "store (images.transpose(0, 2, 3, 1) * 255).round()",
-    ),
-    (PIXELS.transpose(1, 2, 3, 0), "store images.transpose(3, 0, 1, 2)"),
-    (PIXELS[..., [0, 1, 2, 2]], "store images[..., :3]"),
-    (PIXELS[..., :2], "store images[..., :1]"),
-    (PIXELS[..., [0] * 5], "the last axis must have three colours or one"),
-    (PIXELS.reshape(64, -1), "reshape each image to [H, W, 3]"),
-    (
-      PIXELS[:0],
-      "is uint8 [0, 8, 8, 3], expected uint8 [N, H, W, 3] or [N, H, W]: there",
-    ),
-    (LABELS, "are train_images and train_labels swapped?"),
+    (PIXELS[..., [0, 1, 2, 2]], "images[..., :3] without transparency"),
+    (PIXELS.reshape(64, -1), "is uint8 [64, 192] from 0 to 255, expected"),
+    (PIXELS[:0], "is uint8 [0, 8, 8, 3], expected uint8 [N, H, W, 3] or"),
+    (LABELS, "is int64 [64] from 0 to 3, expected uint8 [N, H, W, 3] or"),
     (PIXELS[:63], "63 train_images but 64 train_labels: store one label for"),
     (
       np.array([None]),
@@ -406,29 +390,22 @@ LABELS = np.arange(64) % 4
 def test_images_of_ones_own(tmp_path, change, words):
   path = write_data(tmp_path / "mine.npz", train_images=change)
   line = refuses(words, *arrays(path), "--config.train.images=0")
-  if "store images" in words:
-    shape = f"{change.dtype} {list(change.shape)}"
-    assert f"mine.npz: train_images is {shape}, expected uint8 [N, H, W" in line
+  if "expected" in words:
+    assert "mine.npz: train_images is " in line
 
 
 @pytest.mark.parametrize(
   ("change", "words"),
   [
-    (LABELS[:, None], "store labels.squeeze()"),
-    (LABELS[None], "store labels.squeeze()"),
-    (LABELS[:, None] / 1, "store labels.squeeze().astype(int)"),
-    (LABELS / 1, "store labels.astype(int)"),
-    (LABELS / 3, "store the numbers of the classes, from 0 on"),
-    (LABELS > 1, "store labels.astype(int)"),
-    (np.eye(4)[LABELS], "store labels.argmax(1)"),
-    (np.eye(4, dtype=bool)[LABELS], "store labels.argmax(1)"),
-    (np.ones((64, 4), int), "store the number of one class for each image"),
-    (
-      np.array(list("abcd"))[LABELS],
-      "store each name's position in the sorted list",
-    ),
-    (LABELS + 2**40, "store the numbers of the classes, from 0 on"),
-    (PIXELS, "are train_images and train_labels swapped?"),
+    (LABELS[:, None], "is int64 [64, 1] from 0 to 3, expected integers [N] f"),
+    (LABELS[None], "store labels.squeeze() of [N, 1]"),
+    (LABELS / 1, "is float64 [64] from 0 to 3, expected integers [N]"),
+    (LABELS > 1, "labels.astype(int) of other types"),
+    (np.eye(4)[LABELS], "is float64 [64, 4] from 0 to 1, expected integers [N"),
+    (np.eye(4)[LABELS], "labels.argmax(1) of one-hot labels"),
+    (np.array(list("abcd"))[LABELS], "is <U1 [64], expected integers [N]"),
+    (LABELS + 2**40, "train_labels are int64 [64], expected 64 integers"),
+    (PIXELS, "is uint8 [64, 8, 8, 3] from 0 to 255, expected integers [N]"),
     (LABELS.astype(object), "train_labels cannot be read, as it is a pickle"),
     (LABELS[:0], "train_labels is empty"),
     (LABELS[:5], "64 train_images but 5 train_labels: store one label"),
@@ -447,11 +424,8 @@ def test_images_of_ones_own(tmp_path, change, words):
 def test_labels_of_ones_own(tmp_path, change, words):
   path = write_data(tmp_path / "mine.npz", train_labels=change)
   line = refuses(words, *arrays(path))
-  if "store labels." in words:
-    shape = f"{change.dtype} {list(change.shape)}"
-    assert (
-      f"mine.npz: train_labels are {shape}, expected {len(change)} " in line
-    )
+  if "expected" in words:
+    assert "mine.npz: train_labels " in line
 
 
 @pytest.mark.parametrize(
@@ -593,7 +567,7 @@ def nested(depth=60):
       {"data": np.zeros((1, 3072), np.uint8), "labels": nested()},
       "holds lists",
     ),
-    (nested(), "a list holds lists"),
+    (nested(), "holds a list, expected a dictionary"),
     ({"data": Fraction(1, 2), "labels": [0]}, "asks for fractions.Fraction"),
     ({"data": b"x", "labels": [0]}, "data is bytes"),
     ({}, "lacks ['data', 'labels']"),
@@ -739,10 +713,14 @@ def test_results_are_refused_or_shown(tmp_path, place):
     (tmp_path / "results.json").write_text(json.dumps(tree))
     try:
       run = runs.load(tmp_path)
+      references.of_run(run)
     except ValueError as error:
       assert "results.json" in str(error) and "\n" not in str(error)
       continue
-    runs.frame([run])
+    tables.summary([run]).markdown()
+    tables.fields([run]).markdown()
+    tables.corruptions([run], run)
+    tables.calibration([run])
 
 
 def test_results_through_the_command(tmp_path):
@@ -753,91 +731,6 @@ def test_results_through_the_command(tmp_path):
 
 
 DEEP = "[" * 100_000
-PUBLISHED = {
-  "description": "d",
-  "source": "s",
-  "model": "m",
-  "data": "CIFAR-10",
-  "images": 10_000,
-  "rounding": 0.0,
-  "clean": 0.9,
-  "adversarial": [{"attack": "A", "norm": "l2", "by_epsilon": [[1, 0.5]]}],
-  "notes": [],
-}
-
-
-@pytest.mark.parametrize(
-  ("content", "words"),
-  [
-    (",,,\n,,\n", "all its cells are empty"),
-    ("a" * 200_000, "field larger than field limit"),
-    ("epsilon,accuracy\n" + "a" * 100_000 + ",1", "aaa is no number"),
-    ("a" * 100_000 + "\n1", "what can be read is a run's"),
-    ("epsilon,epsilon,accuracy\n1,2,0.5", "has a column twice: epsilon, ep"),
-    (DEEP, "lacks a part, or has one of a wrong kind (RecursionError"),
-    ('{"clean_acc":' + DEEP, "wrong kind (RecursionError"),
-    ("[" + "1" * 5000 + "]", "cannot use"),
-    ({"clean_accuracy": True}, "accuracy of clean is True, not in [0, 1]"),
-    (
-      {
-        "clean_accuracy": 0.9,
-        "pgd_adversarial_accuracy_by_epsilon": {"1": False},
-      },
-      "False is no number",
-    ),
-    ({"clean_accuracy": 0.9, "cifar10c_mean_accuracy": []}, "is [], not in"),
-    (PUBLISHED | {"images": "10000"}, "'10000' is no number of test images"),
-    (PUBLISHED | {"images": 0}, "0 is no number of test images"),
-    (PUBLISHED | {"images": True}, "True is no number of test images"),
-    (PUBLISHED | {"notes": 5}, "wrong kind"),
-    (PUBLISHED | {"notes": ["a", 5]}, "5 is no text"),
-    (PUBLISHED | {"model": ["m"]}, "['m'] is no text"),
-    (PUBLISHED | {"data": {}}, "{} is no text"),
-    (PUBLISHED | {"rounding": "0.1"}, "rounding '0.1' is not in [0, 1]"),
-    (PUBLISHED | {"clean": True}, "accuracy of clean is True"),
-    (
-      PUBLISHED
-      | {"adversarial": [{"attack": "A", "norm": "L2", "by_epsilon": []}]},
-      "norm 'L2': give a name, and l2 or linf",
-    ),
-    (
-      PUBLISHED
-      | {
-        "adversarial": [
-          {"attack": "A", "norm": "l2", "by_epsilon": [[True, 0.5]]}
-        ]
-      },
-      "epsilon True is no number of at least 0",
-    ),
-  ],
-)
-def test_reference_files(tmp_path, content, words):
-  (tmp_path / "results.json").write_text(json.dumps(RESULTS))
-  text = content if isinstance(content, str) else json.dumps(content)
-  (tmp_path / "their.file").write_text(text)
-  line = refuses(
-    words,
-    "--mode=compare",
-    f"--workdir={tmp_path}",
-    f"--reference={tmp_path / 'their.file'}",
-  )
-  assert len(line) < 1500
-
-
-@pytest.mark.parametrize(
-  "place", [p for p in places(PUBLISHED) if p != ("notes",)], ids=str
-)
-def test_published_numbers_are_refused_or_compared(tmp_path, place):
-  (tmp_path / "results.json").write_text(json.dumps(RESULTS))
-  run = runs.load(tmp_path)
-  for tree in changed(PUBLISHED, place):
-    path = tmp_path / "their.json"
-    path.write_text(json.dumps(tree))
-    try:
-      theirs = reference_files.read(path)
-      comparison.table(run, theirs).markdown()
-    except ValueError as error:
-      assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize(
@@ -903,14 +796,16 @@ def test_manifest_is_refused_or_used(tmp_path, harm):
   }
   path = tmp_path / "manifest.json"
   path.write_text(json.dumps(tree))
-  cifar_c.CorruptedSource(folder=str(tmp_path)).check()  # good as it is
+  # The fingerprint is of the whole test set: the first images have another.
+  test = np.zeros((2, 8, 8, 3), np.uint8), np.zeros(2, np.int32)
+  cifar_c.CorruptedSource(folder=str(tmp_path)).check(*test)  # good as it is
   refused = 0
   for place in (p for p in places(tree) if harm in "/".join(map(str, p))):
     for other in changed(tree, place):
       path.write_text(json.dumps(other))
       try:
         source = cifar_c.CorruptedSource(folder=str(tmp_path))
-        source.check()
+        source.check(*test)
         source.load("fog", 1)
         assert isinstance(source.missing(), dict)
       except (ValueError, OSError):

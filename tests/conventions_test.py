@@ -27,7 +27,7 @@ LAYERS = (
   ("runs",),
   ("interop", "report"),
   ("training", "evaluation"),
-  ("experiment", "command_line", "field_help"),
+  ("experiment", "command_line"),
   ("corrupt", "profiling", "flags"),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}

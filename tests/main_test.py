@@ -123,15 +123,15 @@ D = "--config=CONFIGS/digits.py"
     (["--config=CONFIGS/standard.py:modle=x"], "cannot use 'modle=x'"),
     (["--config=CONFIGS/standard.py:model=foo"], "unknown model 'foo'"),
     (["--config=CONFIGS/standard.py:dataset=foo"], "unknown dataset 'foo'"),
-    (["--confg=configs/digits.py"], "'--confg=configs/digits.py', did you mea"),
-    (["digits"], "cannot use 'digits': the flags are --config, --workdir"),
+    (["--confg=configs/digits.py"], "unrecognized arguments: --confg=configs/"),
+    (["digits"], "unrecognized arguments: digits (see --help)"),
     (["--mode=tain", "--config=x"], "choose train, evaluate, profile, c"),
     (["--runs=a,b", "--config=x"], "--runs is for --mode=report, not --mode=t"),
     (["--mode=report"], "--mode=report needs --runs=FOLDER,FOLDER"),
     (["--mode=report", "--runs=, "], "--mode=report needs --runs=FOLDER,FO"),
     (["--mode=report", "--runs=/no/such,"], "no run folder '/no/such'"),
     (["--mode=report", "--runs=a", "--config=x"], "for --mode=train or evalu"),
-    (["--mode=corrupt"], "--mode=corrupt needs --config=FILE.py and --out=FO"),
+    (["--mode=corrupt", D], "--mode=corrupt needs --out=FOLDER"),
     (["--mode=corrupt", "--out=a"], "--config is missing: for example"),
     (["--mode=corrupt", "--workdir=a"], "evaluate or profile or export or co"),
     (["--mode=export", "--config.seed=1"], "--config is for --mode=train or"),
@@ -145,9 +145,8 @@ D = "--config=CONFIGS/digits.py"
     (["--mode=report", "--runs=/no/such"], "no run folder '/no/such'"),
     (["--baseline=a"], "--baseline is for --mode=report, not --mode=train"),
     (["--debug=1"], "argument --debug: ignored explicit argument '1'"),
-    (["--"], "cannot use '--': the flags are --config, --workdir"),
     (["--config.=1", D], "there is no config.: config has augment, batch_n"),
-    (["--config.seed", "=", "7", D], "cannot use '7': the flags are"),
+    (["--config.seed", "=", "7", D], "unrecognized arguments: 7 (see --help)"),
     (["--config.seed", D], "--config.seed has no value: write --config.seed="),
     ([D, "--config.seed"], "--config.seed has no value: write --config.seed="),
     (["--config.seed", "-x", D], "config.seed cannot be '-x': give a whole n"),
@@ -578,10 +577,8 @@ def test_flags_given_twice_or_with_a_space(monkeypatch):
 
 def test_folder_that_is_no_text(nothing_runs, monkeypatch):
   monkeypatch.setattr(os, "getcwd", lambda: "/\udcc3")
-  where = r"cannot use 'the folder /\udcc3/"
   digits = f"--config={ROOT}/configs/digits.py"
-  refuses(where + "b'", digits, "--workdir=b")
-  refuses("it is no text in utf-8, the encoding of this locale", digits)
+  refuses(r"cannot use '/\udcc3': it is no text in utf-8, the enc", digits)
 
 
 def helped(*argv):
@@ -618,8 +615,7 @@ def test_help_has_the_comments_of_the_source():
     "\nevaluators.clean:             Accuracy on clean test images\n"
     "  evaluators.clean.name=clean\n\n",  # the group's is not the name's
     "  dataset.classes=10          10: CIFAR-10 | 100: CIFAR-100\n",
-    "  evaluators.corruption.classes=10\n"
-    "                              10: CIFAR-10-C | 100: CIFAR-100-C\n",
+    "  evaluators.corruption.classes=10  10: CIFAR-10-C | 100: CIFAR-100-C\n",
     "  weights.fingerprint=none    SHA-256 of the file. None: computed at st",
   )
   for row in rows:

@@ -17,7 +17,7 @@ def joined(monkeypatch):
   monkeypatch.setattr(glob, "glob", lambda p: [p] if "accel" in p else [])
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
   monkeypatch.setattr(
-    jax.distributed, "initialize", lambda **given: calls.append(given)
+    jax.distributed, "initialize", lambda *given: calls.append(given)
   )
   for name in os.environ:
     if name.startswith(("JAX_", "TPU_")):
@@ -28,18 +28,18 @@ def joined(monkeypatch):
 @pytest.mark.parametrize(
   ("environment", "wanted"),
   [
-    ({}, [{}]),  # JAX asks the machine itself
-    ({"JAX_PLATFORMS": "tpu,cpu"}, [{}]),
+    ({}, [()]),  # JAX asks the machine itself
+    ({"JAX_PLATFORMS": "tpu,cpu"}, [()]),
     ({"JAX_PLATFORMS": "cpu"}, []),
     ({"TPU_SKIP_MDS_QUERY": "1"}, []),
-    ({"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "a,b"}, [{}]),
+    ({"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "a,b"}, [()]),
     (
       {
         "JAX_COORDINATOR_ADDRESS": "a:1",
         "JAX_NUM_PROCESSES": "2",
         "JAX_PROCESS_ID": "0",
       },
-      [{"coordinator_address": "a:1", "num_processes": 2, "process_id": 0}],
+      [("a:1", 2, 0)],
     ),
   ],
   ids=str,

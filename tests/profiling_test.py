@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -20,6 +21,12 @@ def get_config(argument=""):
     config.method.augment = {{"name": "basic", "padding": 1, "flip": True}}
   return config
 """
+
+
+@pytest.fixture(autouse=True)
+def cache_of_other_tests():
+  yield  # what is compiled after this file is found in the cache again
+  jax.config.update("jax_compilation_cache_include_metadata_in_key", False)
 
 
 def test_profile_beside_a_run(tmp_path, capsys):

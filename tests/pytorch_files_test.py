@@ -191,7 +191,7 @@ GREY = ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
 @pytest.mark.parametrize(
   ("extra", "words"),
   [
-    (constants(values=GREY), "has mean 125.3, 123, 113.9 and std 63, 62.1, 66"),
+    (constants(values=GREY), "has mean 125.3, 123, 113.9; std 63, 62.1, 66.7"),
     (constants(values=(OWN[0], (0.2, 0.0, 0.2))), "std above 0 and at most 1"),
     (
       constants(values=((0.5, float("nan"), 0.5), OWN[1])),
@@ -200,13 +200,17 @@ GREY = ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
     (constants(values=(OWN[0], (0.5, float("inf"), 0.5))), "std 0.5, inf, 0.5"),
     (
       constants(values=((0.5,) * 4, (0.5,) * 4), shape=4),
-      "has mean [4], std [",
+      "has mean 0.5, 0.5, 0.5, 0.5; std 0.5, 0.5, 0.5, 0.5: it takes one mean",
     ),
-    ({"mean": torch.ones(3)}, "has mean and no standard deviation beside it"),
-    ({"norm.sigma": torch.ones(3)}, "has norm.sigma and no mean beside it"),
+    (
+      {"mean": torch.ones(3)},
+      "has mean 1, 1, 1: it takes one mean and one std, of one number or three",
+    ),
+    ({"norm.sigma": torch.ones(3)}, "has norm.sigma 1, 1, 1: it takes one mea"),
     (
       constants() | constants("norm.mean", "norm.std", (OWN[1], OWN[0])),
-      "has more than one normalization (mean, std, norm.mean, norm.std)",
+      "has mean 0.5, 0.25, 0.125; std 0.25, 0.5, 0.75; norm.mean 0.25, 0.5, 0."
+      "75; norm.std 0.5, 0.25, 0.125: it takes one mean and one std",
     ),
   ],
 )
@@ -336,8 +340,7 @@ def test_files_without_a_known_network(rejected):
   line = rejected(
     "no weights of a network known", {"arch": "vgg", "params": vgg}
   )
-  assert "its entries are arch, params; params has 1 tensor, all named " in line
-  assert "encoder.features.0.…, such as encoder.features.0.weight" in line
+  assert "it has params.encoder.features.0.weight: give a state_dict" in line
 
 
 class Scripted(torch.nn.Module):
@@ -364,16 +367,17 @@ def exported(path):
   [
     (
       torch.ones(2, 3),
-      "has a bare tensor [2, 3] and no names of layers: store",
+      "has a bare Tensor and no network with names of layers: store",
     ),
     (
       [torch.ones(2)] * 3,
-      "has a list of 3 parts and no names of layers: store",
+      "has a bare list and no network with names of layers",
     ),
-    (7, "has a bare int and no names of layers"),
+    (7, "has a bare int and no network with names of layers"),
     (
       torch.optim.SGD([torch.ones(2)]).state_dict(),
-      "has an optimizer's state and no network: store the network's state_dict",
+      "has an optimizer's state and no network with names of layers: store the "
+      "network's state_dict",
     ),
     (script, "is a TorchScript program, which is code; nothing of it was run"),
     (exported, "is a program of torch.export, which is code; nothing of it"),
@@ -388,25 +392,24 @@ def test_content_without_names(rejected, content, words):
   [
     (
       lambda x: x.to(torch.float8_e4m3fn),
-      "is of type float8_e4m3fn, which cannot be read as weights: store the "
-      "state_dict in float32, with any scale multiplied in",
+      "is of type float8_e4m3fn (strided, cpu), which cannot be read as weights"
+      ": store dense float32 tensors in the state_dict (tensor.to_dense(), ",
     ),
     (lambda x: x.to(torch.int8), "is of type int8, which cannot be read as"),
     (lambda x: x.to(torch.complex64), "is of type complex64, which cannot be"),
     (
       lambda x: x.to_sparse(),
-      "is not dense (sparse_coo), which cannot be read",
+      "is of type float32 (sparse_coo, cpu), which cannot be read",
     ),
     (
       lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
-      "is quantized (qint8), which cannot be read as weights: store the state_"
-      "dict with tensor.dequantize() for each tensor",
+      "is of type qint8 (strided, cpu), which cannot be read as weights",
     ),
-    (lambda x: x.to("meta"), "is without values (on the device meta), which"),
-    (lambda x: x.numpy(), "is numpy's, which cannot be read as weights: store"),
+    (lambda x: x.to("meta"), "is of type float32 (strided, meta), which canno"),
+    (lambda x: x.numpy(), "is a numpy array, which cannot be read as weights:"),
     (
       lambda x: torch.ones(1).expand(10**9),
-      "is larger than its file, by repetition, which cannot be read as",
+      "is of type float32 (strided, cpu) and larger than its file, which canno",
     ),
   ],
 )

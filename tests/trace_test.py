@@ -10,7 +10,7 @@ import pytest
 from ram_jax import trace
 
 # f1 is fused of two attacks and an update; c1 stands in a loop of the
-# augmentation; c2 is between two updates, c3 between an update and an attack.
+# augmentation; c2 has neither.
 PROGRAM = """
 HloModule jit_step, is_scheduled=true, entry_computation_layout={()->f32[]}
 
@@ -41,9 +41,8 @@ metadata={op_name="jit(step)/transpose(jvp(forward))/vmap(attack)/add"}
   %r1 = f32[8]{0} all-reduce-start(%g1), to_apply=%cond.1, \
 metadata={op_name="jit(step)/jvp(forward)/psum"}
   %u1 = f32[8]{0} add(%r1, %x), metadata={op_name="jit(step)/update/add"}
-  %c2 = f32[8]{0} copy(%u1), control-predecessors={%g1}
-  %c3 = f32[8]{0} copy(%u1)
-  %k1 = f32[8]{0} add(%c3, %c3), metadata={op_name="jit(step)/attack/add"}
+  %c2 = f32[8]{0} copy(%u1)
+  %k1 = f32[8]{0} add(%c2, %c2), metadata={op_name="jit(step)/attack/add"}
   ROOT %d1 = f32[8]{0} add(%x, %x), metadata={op_name="jit(step)/key"}
 }
 """.replace("\\\n", "")
@@ -51,7 +50,7 @@ metadata={op_name="jit(step)/jvp(forward)/psum"}
 
 def test_parts_of_instructions():
   found = trace.parts(trace.read_program(PROGRAM))
-  shown = ("f1", "w1", "c1", "g1", "r1", "u1", "c2", "c3", "k1", "d1")
+  shown = ("f1", "w1", "c1", "g1", "r1", "u1", "c2", "k1", "d1")
   assert {name: found[name] for name in shown} == {
     "f1": "attack",
     "w1": "augmentation",
@@ -59,8 +58,7 @@ def test_parts_of_instructions():
     "g1": "forward and backward",
     "r1": "communication",
     "u1": "update",
-    "c2": "update",
-    "c3": "other",
+    "c2": "other",
     "k1": "attack",
     "d1": "other",
   }

@@ -7,7 +7,7 @@ goes over them all.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -25,8 +25,7 @@ def _checked(function: Corruption) -> Corruption:
   def corruption(
     key: jax.Array, image: jax.Array, severity: int, assets: Any = None
   ) -> jax.Array:
-    if severity not in SEVERITIES:
-      raise ValueError(f"severity {severity} is unknown: choose from 1..5")
+    check_choice((), (severity,))
     return function(key, image, severity, assets)
 
   return corruption
@@ -58,9 +57,9 @@ CORRUPTIONS = {
     digital.saturate,
   )
 }
+NAMES = tuple(CORRUPTIONS)  # their order is part of a draw
 # The mean over the first 15 is the benchmark's; the others are for validation.
-BENCHMARK = tuple(CORRUPTIONS)[:15]
-EXTRA = tuple(CORRUPTIONS)[15:]
+BENCHMARK, EXTRA = NAMES[:15], NAMES[15:]
 # The paper's four groups; the extra ones stand where their kind does.
 CATEGORIES = {
   "noise": (*BENCHMARK[:3], "speckle_noise"),
@@ -68,6 +67,26 @@ CATEGORIES = {
   "weather": (*BENCHMARK[7:11], "spatter"),
   "digital": (*BENCHMARK[11:], "saturate"),
 }
+
+
+def check_choice(names: Sequence[str], severities: Sequence[int]) -> None:
+  """Rejects corruptions and severities that do not exist.
+
+  Args:
+    names: of corruptions.
+    severities: numbers.
+
+  Raises:
+    ValueError: naming the first that is unknown.
+  """
+  for name in names:
+    if name not in NAMES:
+      raise ValueError(
+        f"corruption {name!r} is unknown: choose from {', '.join(NAMES)}"
+      )
+  for severity in severities:
+    if severity not in SEVERITIES:
+      raise ValueError(f"severity {severity} is unknown: choose from 1..5")
 
 
 @functools.partial(jax.jit, static_argnames=("name", "severity"))
@@ -94,10 +113,7 @@ def corrupt(
   Raises:
     ValueError: on an unknown name or severity.
   """
-  if name not in CORRUPTIONS:
-    raise ValueError(
-      f"corruption {name!r} is unknown: choose from {', '.join(CORRUPTIONS)}"
-    )
+  check_choice((name,), (severity,))
   function = CORRUPTIONS[name]
   return jax.vmap(lambda key, image: function(key, image, severity, assets))(
     keys, images

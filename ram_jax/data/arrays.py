@@ -13,6 +13,17 @@ from ram_jax.data import pipeline, sanity
 # What unpacks to more than this, and to more than so many times its size in the
 # file, is no photograph: a few kilobytes can claim terabytes.
 _LARGE, _RATIO = 2**30, 200
+# How arrays of other types and layouts are converted.
+_IMAGE_ADVICE = (
+  "store images.transpose(0, 2, 3, 1) of [N, 3, H, W], images[..., :3] without "
+  "transparency, (images * 255).round().astype(numpy.uint8) of [0, 1], and "
+  "pixels as they were before any normalisation"
+)
+_LABEL_ADVICE = (
+  "store labels.squeeze() of [N, 1], labels.argmax(1) of one-hot labels, "
+  "labels.astype(int) of other types, and of names each one's position in "
+  "numpy.unique of all"
+)
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -98,15 +109,14 @@ class Source:
 
   def _images(self, split: str) -> np.ndarray:
     key = f"{split}_images"
-    images = _read(self.path, key)
-    found = images.shape
+    images = found = _read(self.path, key)
     if images.ndim == 3:
       images = images[..., None]
     colour = images.ndim == 4 and images.shape[-1] in (1, 3)
     if images.dtype != np.uint8 or not colour or not images.size:
       raise ValueError(
-        f"{self.path}: {key} is {images.dtype} {list(found)}, expected"
-        f" uint8 [N, H, W, 3] or [N, H, W]: {_image_advice(images, split)}"
+        f"{self.path}: {key} is {_described(found)}, expected uint8 "
+        f"[N, H, W, 3] or [N, H, W], grey, from 0 to 255: {_IMAGE_ADVICE}"
       )
     return np.broadcast_to(images, (*images.shape[:3], 3))  # not copied
 
@@ -115,9 +125,12 @@ class Source:
     labels = _read(self.path, key)
     if not labels.size:
       raise ValueError(f"{self.path}: {key} is empty")
-    advice = _label_advice(labels, split)
-    what = f"{self.path}: {key}"
-    return pipeline.as_labels(labels, len(labels), what, advice)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+      raise ValueError(
+        f"{self.path}: {key} is {_described(labels)}, expected integers [N] "
+        f"from 0: {_LABEL_ADVICE}"
+      )
+    return pipeline.as_labels(labels, len(labels), f"{self.path}: {key}")
 
   @functools.cached_property
   def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -140,72 +153,13 @@ class Source:
     return tuple(mean), tuple(std)
 
 
-def _image_advice(images: np.ndarray, split: str) -> str:
-  """What to store in place of images that are of no use as they are."""
-  if not images.size:
-    return "there must be an image"
-  if images.ndim == 1:
-    return f"are {split}_images and {split}_labels swapped?"
-  if images.ndim != 4:
-    return "reshape each image to [H, W, 3]"
-  stored = "images"
-  _, second, third, last = images.shape
-  if last in (2, 4):
-    stored += f"[..., :{last - 1}]"  # without transparency
-  elif last not in (1, 3) and second in (1, 3):
-    stored += ".transpose(0, 2, 3, 1)"
-  elif last not in (1, 3) and third in (1, 3):
-    stored += ".transpose(3, 0, 1, 2)"
-  elif last not in (1, 3):
-    return "the last axis must have three colours or one"
-  return _pixel_advice(images[: pipeline.CHUNK], stored)
-
-
-def _pixel_advice(images: np.ndarray, stored: str) -> str:
-  """The same for the pixels, of which the first images tell the scale."""
-  if images.dtype == np.uint8:
-    return f"store {stored}"
-  if images.dtype.kind not in "biuf":
-    return "store pixels from 0 to 255"
-  low, high = images.min(), images.max()
-  wide = images.dtype == np.uint16 and high > 255
-  if not (wide or 0 <= low <= high <= 255):  # NaN, too
-    return (
-      f"there are values from {low:.4g} to {high:.4g}, store pixels from 0 to "
-      "255, as they were before any normalisation"
-    )
-  if high <= 1:
-    stored = f"({stored} * 255)"
-  elif wide:
-    stored = f"({stored} / 257)"
-  if images.dtype.kind == "f" or wide:
-    stored += ".round()"
-  return f"store {stored}.astype(numpy.uint8)"
-
-
-def _label_advice(labels: np.ndarray, split: str) -> str:
-  """What to store in place of labels that are of no use as they are."""
-  stored = "labels"
-  if labels.ndim > 1 and labels.size == max(labels.shape):
-    stored, labels = "labels.squeeze()", labels.ravel()
-  kind = labels.dtype.kind
-  if kind in "US":
-    return (
-      "store each name's position in the sorted list of all names, the same "
-      "list for both splits"
-    )
-  if labels.ndim > 2:
-    return f"are {split}_images and {split}_labels swapped?"
-  if labels.ndim == 2:
-    if kind in "biuf" and labels.min() >= 0 and np.allclose(labels.sum(1), 1):
-      return "store labels.argmax(1)"
-    return "store the number of one class for each image"
-  whole = kind == "f" and np.array_equal(labels, np.round(labels))
-  if kind == "b" or whole:
-    stored += ".astype(int)"
-  elif kind not in "iu" or stored == "labels":
-    return "store the numbers of the classes, from 0 on"
-  return f"store {stored}"
+def _described(array: np.ndarray) -> str:
+  """Type, shape, and the range of the first rows' values."""
+  text = f"{array.dtype} {list(array.shape)}"
+  if array.size and array.dtype.kind in "biuf":
+    first = array[: pipeline.CHUNK].astype(float)
+    text += f" from {first.min():.4g} to {first.max():.4g}"
+  return text
 
 
 def _read(name: str, key: str) -> np.ndarray:
@@ -220,22 +174,24 @@ def _read(name: str, key: str) -> np.ndarray:
     found = _found(path)
     if key in found:
       if path.is_dir():
-        mapped = np.load(path / f"{key}.npy", "r", allow_pickle=False)
-        return np.atleast_1d(mapped).view(np.ndarray)
-      with np.load(path, allow_pickle=False) as arrays:
-        return np.atleast_1d(arrays[key])
+        array = np.load(path / f"{key}.npy", "r", allow_pickle=False)
+      else:
+        with np.load(path, allow_pickle=False) as arrays:
+          array = arrays[key]
+      return np.atleast_1d(array).view(np.ndarray)
   # A damaged archive fails in any of several ways, an object array in another.
   except Exception as error:
+    why = (
+      f" ({error!r}): write plain arrays with numpy.savez, or with numpy.save"
+    )
+    why += " into a folder"
     if "allow_pickle" in str(error):
-      raise ValueError(
-        f"{path}: {key} cannot be read, as it is a pickle of Python objects, "
-        "which could run code: store numpy.stack(images), of images of one "
-        "size, and numpy.array(labels, int)"
-      ) from error
-    raise ValueError(
-      f"{path}: {key} cannot be read ({error!r}): write plain arrays with"
-      " numpy.savez, or with numpy.save into a folder"
-    ) from error
+      why = (
+        ", as it is a pickle of Python objects, which could run code: store "
+        "numpy.stack(images), of images of one size, and "
+        "numpy.array(labels, int)"
+      )
+    raise ValueError(f"{path}: {key} cannot be read{why}") from error
   raise ValueError(
     f"{path} lacks {key}: it must hold {', '.join(_KEYS)} and holds {found}: "
     "save the arrays under these names"

@@ -6,19 +6,18 @@ Corruptions and Perturbations", ICLR 2019.
 
 import dataclasses
 import functools
+import itertools
 import os
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from ram_jax.data import checksums, generated, manifest, pipeline, tfds
-from ram_jax.data.generated import NAMES, SEVERITIES
+from ram_jax.corruptions import NAMES, SEVERITIES, check_choice
+from ram_jax.data import generated, manifest, pipeline, tfds
 
-_TFDS_NAMES = {
-  "glass_blur": "frosted_glass_blur",
-  "elastic_transform": "elastic",
-}
+# Where tensorflow-datasets has other names.
+_TFDS = {"glass_blur": "frosted_glass_blur", "elastic_transform": "elastic"}
 _HOMES = {
   10: "https://zenodo.org/records/2535967 (CIFAR-10-C.tar, 2.9 GB)",
   100: "https://zenodo.org/records/3555552 (CIFAR-100-C.tar, 2.9 GB)",
@@ -47,10 +46,6 @@ class CorruptedSource:
   severities: tuple[int, ...] = SEVERITIES
 
   def __post_init__(self) -> None:
-    if self.classes not in _HOMES:
-      raise ValueError(
-        f"classes {self.classes} is unknown: CIFAR-C has 10 or 100"
-      )
     if self.classes == 100 and not self.folder:
       raise ValueError(
         "tensorflow-datasets has no CIFAR-100-C: give the folder of its .npy"
@@ -58,21 +53,26 @@ class CorruptedSource:
       )
 
   @functools.cached_property
-  def made_here(self) -> dict[str, Any] | None:
-    """The manifest of a folder that this program wrote; None of others."""
-    return manifest.read(self._folder()) if self.folder else None
+  def _about(self) -> dict[str, Any]:
+    """The manifest of a folder that was made here, or what stands for it."""
+    made_with = {"seed": None, "data": {"classes": self.classes}}
+    other = {"made_with": made_with, "files": {}, "missing": {}}
+    return (manifest.read(self._place) if self.folder else None) or other
 
   @property
   def num_classes(self) -> int:
     """10 or 100, or what the folder's manifest says."""
-    if self.made_here:
-      return self.made_here["made_with"]["data"]["classes"]
-    return self.classes
+    return self._about["made_with"]["data"]["classes"]
 
   @property
   def seed(self) -> int | None:
     """Of a folder that was made here; None of others."""
-    return self.made_here and self.made_here["made_with"]["seed"]
+    return self._about["made_with"]["seed"]
+
+  @property
+  def made_here(self) -> bool:
+    """Whether this program wrote the folder."""
+    return self.seed is not None
 
   @functools.cached_property
   def label(self) -> str:
@@ -82,12 +82,8 @@ class CorruptedSource:
     name = f"CIFAR-{self.classes}-C"
     if not self.folder:
       return f"{name} (from tensorflow-datasets)"
-    published = checksums.PUBLISHED[self.classes]
-    original = all(
-      manifest.digest(self._folder() / f"{name}.npy", "md5")
-      == f"md5:{published[name]}"
-      for name in (*self.names(), "labels")
-    )
+    files = [f"{file}.npy" for file in (*self.names(), "labels")]
+    original = manifest.is_published(self._place, name, files)
     return name if original else f"{name} (not the original files)"
 
   def names(self) -> tuple[str, ...]:
@@ -101,26 +97,22 @@ class CorruptedSource:
     """
     if self.only:
       return tuple(name for name in NAMES if name in self.only)
-    names = tuple(name for name in NAMES if not self._absent(name))
-    if names:
+    if names := tuple(name for name in NAMES if not self._absent(name)):
       return names
     wanted = ", ".join(map(str, self.severities))
     at = "" if self.folder else f" at severity {wanted} (all of them)"
     raise FileNotFoundError(
-      f"no corruption is in {self._place()}{at}: give the folder of the .npy"
-      f" files, from {_HOMES[self.classes]}, unpacked with tar -xf"
+      f"no corruption is in {self._place}{at}: {self._source}"
     )
 
   def missing(self) -> dict[str, str]:
     """Why corruptions are not there, by name, where all are wanted."""
-    if self.only:
-      return {}
-    why = self.made_here["missing"] if self.made_here else {}
-    missing = {}
-    for name in NAMES:
+    why, missing = self._about["missing"], {}
+    for name in () if self.only else NAMES:
       if absent := self._absent(name):
-        what = "it" if absent == self.severities else f"severity {absent[0]}"
-        missing[name] = why.get(name, f"{what} is not in {self._place()}")
+        every = len(absent) == len(self.severities)
+        what = "it" if every else f"severity {absent[0]}"
+        missing[name] = why.get(name, f"{what} is not in {self._place}")
     return missing
 
   def load(
@@ -141,126 +133,101 @@ class CorruptedSource:
       ValueError: there is no such corruption or severity, or a file is
         damaged or not what it should be.
     """
-    generated.check_choice((corruption,), (severity,))
+    check_choice((corruption,), (severity,))
     images, labels = self._view(corruption, severity)
     return np.array(images), labels
 
-  def check(
-    self,
-    images: np.ndarray | None = None,
-    labels: np.ndarray | None = None,
-  ) -> None:
+  def check(self, images: np.ndarray, labels: np.ndarray) -> None:
     """Checks all that is wanted, and that it is of this test set.
 
     Reads the images of .npy files only in folders with a manifest, for their
     checksums.
 
     Args:
-      images: uint8 [N, H, W, 3], the clean test set, or its first images; None:
-        the files are checked by themselves.
+      images: uint8 [N, H, W, 3], the clean test set, or its first images.
       labels: int32 [N], in the order of the published test set.
 
     Raises:
       FileNotFoundError: there is no corruption at all, or no labels.
       ValueError: a file is damaged or not what it should be.
     """
-    if self.made_here:
-      for name in (*self.names(), "labels"):
-        manifest.check(self._folder(), self.made_here["files"], f"{name}.npy")
-    for name in self.names():
-      for severity in self.severities:
-        there, truth = self._view(name, severity)
-        if images is not None:
-          self._compare(there, truth, images, labels, f"{name} {severity}")
-    if images is not None and self.made_here:
-      self._compare_fingerprint(images, labels)
-
-  def _compare(
-    self,
-    there: np.ndarray,
-    truth: np.ndarray,
-    images: np.ndarray,
-    labels: np.ndarray,
-    what: str,
-  ) -> None:
-    size, what = len(labels), f"{self._place()}, {what}"
-    if there.shape[1:] != images.shape[1:] or len(there) < size:
-      raise ValueError(
-        f"{what}, holds {len(there)} images of {list(there.shape[1:])}, the"
-        f" test set {size} of {list(images.shape[1:])}: give the folder made"
-        f" from this test set, or measure its first {len(there)} images"
-        f" (config.evaluate.images)"
-      )
-    wrong = np.flatnonzero(truth[:size] != labels)
-    if len(wrong):
-      i = wrong[0]
-      raise ValueError(
-        f"{what}: the labels are not the test set's in its order:"
-        f" {len(wrong)} of {size} differ, the first at index {i} ({truth[i]}"
-        f" there, {labels[i]} in the test set): the folder is of another data"
-        " set, or its order was changed"
-      )
-
-  def _compare_fingerprint(
-    self, images: np.ndarray, labels: np.ndarray
-  ) -> None:
-    data = self.made_here["made_with"]["data"]
-    ours = pipeline.fingerprint(images, labels)
+    names = self.names()
+    for name in (*names, "labels") if self.made_here else ():
+      manifest.check(self._place, self._about["files"], f"{name}.npy")
+    for name, severity in itertools.product(names, self.severities):
+      what = f"{self._place}, {name} {severity}"
+      _compare(*self._view(name, severity), images, labels, what)
+    made = self._about["made_with"]["data"]
     # Of a part of the test set only the labels can be compared.
-    if data["size"] == len(labels) and data["fingerprint"] != ours:
-      raise ValueError(
-        f"{self._folder()} was made from other images ({data['label']},"
-        f" {data['fingerprint'][:19]}...) than the test set's"
-        f" ({ours[:19]}...): {manifest.AGAIN}"
-      )
+    if self.made_here and made["size"] == len(labels):
+      theirs, ours = made["fingerprint"], pipeline.fingerprint(images, labels)
+      if theirs != ours:
+        raise ValueError(
+          f"{self._place} was made from other images ({made['label']},"
+          f" {theirs[:19]}...) than the test set's ({ours[:19]}...): "
+          f"{manifest.AGAIN}"
+        )
 
-  def _absent(self, name: str) -> tuple[int, ...]:
-    """The wanted severities at which a corruption is not there."""
-    if self.folder:
-      there = (self._folder() / f"{name}.npy").is_file()
-      if self.made_here:
-        there = f"{name}.npy" in self.made_here["files"]
-      return () if there else self.severities
-    found = [tfds.find(_tfds_name(name, s), self.tfds_dir) for s in SEVERITIES]
-    return tuple(s for s in self.severities if not found[s - 1])
-
+  @functools.cached_property
   def _place(self) -> pathlib.Path:
-    return self._folder() if self.folder else tfds.root(self.tfds_dir)
-
-  def _folder(self) -> pathlib.Path:
+    """The folder of the files, or that of tensorflow-datasets."""
+    if not self.folder:
+      return tfds.root(self.tfds_dir)
     folder = pathlib.Path(os.path.expanduser(self.folder))
     inner = folder / f"CIFAR-{self.classes}-C"
     return inner if inner.is_dir() else folder
+
+  def _find(self, corruption: str, severity: int) -> pathlib.Path | None:
+    """What holds a corruption: a file, or a folder of tensorflow-datasets."""
+    if not self.folder:
+      name = f"{_TFDS.get(corruption, corruption)}_{severity}"
+      return tfds.find(f"cifar10_corrupted/{name}", self.tfds_dir)
+    path = self._place / f"{corruption}.npy"
+    made = self._about["files"]
+    there = path.name in made if self.made_here else path.is_file()
+    return path if there else None
+
+  def _absent(self, name: str) -> list[int]:
+    """The wanted severities at which a corruption is not there."""
+    return [s for s in self.severities if not self._find(name, s)]
 
   def _view(
     self, corruption: str, severity: int
   ) -> tuple[np.ndarray, np.ndarray]:
     """As `load`, but images of .npy files stay on the disk."""
+    path = self._find(corruption, severity)
+    if path is None:
+      raise FileNotFoundError(
+        f"{corruption} {severity} is not in {self._place}: {self._source}"
+      )
     if self.folder:
-      images, labels = self._open(corruption, severity)
+      data = self._open(path, severity)
     else:
-      images, labels = self._load_tfds(corruption, severity)
-    what = f"{self._place()}, {corruption} {severity}"
-    pipeline.check(images, labels, self.num_classes, what)
-    return images, labels
+      data = tfds.read(path, "test", by="index")
+    what = f"{self._place}, {corruption} {severity}"
+    pipeline.check(*data, self.num_classes, what)
+    return data
+
+  @property
+  def _source(self) -> str:
+    """Where files are to be had."""
+    home = (
+      f"get the .npy files from {_HOMES[self.classes]}, unpack with tar -xf"
+    )
+    return manifest.AGAIN if self.made_here else home
 
   def _open(
-    self, corruption: str, severity: int
+    self, path: pathlib.Path, severity: int
   ) -> tuple[np.ndarray, np.ndarray]:
-    path = self._folder() / f"{corruption}.npy"
     stacked = self._read(path)
     size, rest = divmod(len(stacked), len(SEVERITIES))
-    shape = [32, 32, 3]
-    if self.made_here:
-      shape = self.made_here["made_with"]["data"]["image"]
-    if stacked.dtype != np.uint8 or [*stacked.shape[1:]] != shape or rest:
+    if stacked.dtype != np.uint8 or stacked.ndim != 4 or rest:
       raise ValueError(
         f"{path} is {stacked.dtype} {list(stacked.shape)}, expected uint8"
-        f" [5 N, {', '.join(map(str, shape))}], five severities one after"
-        " another"
+        " [5 N, H, W, 3], five severities one after another"
       )
     rows = slice((severity - 1) * size, severity * size)
-    path = self._folder() / "labels.npy"
+    path = self._place / "labels.npy"
     labels = self._read(path)
     # The published file repeats the labels for each severity.
     labels = labels[rows] if len(labels) == len(stacked) else labels
@@ -268,34 +235,40 @@ class CorruptedSource:
 
   def _read(self, path: pathlib.Path) -> np.ndarray:
     """Opens a file without reading it, and without running what is in it."""
-    source = f"get it from {_HOMES[self.classes]}"
-    if self.made_here:
-      source = manifest.AGAIN
     if not path.is_file():
-      raise FileNotFoundError(f"{path} is missing: {source}")
+      raise FileNotFoundError(f"{path} is missing: {self._source}")
     try:
       return np.atleast_1d(np.load(path, mmap_mode="r", allow_pickle=False))
     # Truncated, of objects, or no array at all: each fails in its own way.
     except Exception as error:
       raise ValueError(
         f"{path} ({path.stat().st_size} bytes) is damaged or no plain array"
-        f" ({error!r}): {source}"
+        f" ({error!r}): {self._source}"
       ) from error
 
-  def _load_tfds(
-    self, corruption: str, severity: int
-  ) -> tuple[np.ndarray, np.ndarray]:
-    name = _tfds_name(corruption, severity)
-    folder = tfds.find(name, self.tfds_dir)
-    if folder is None:
-      raise FileNotFoundError(
-        f"{name} is not in {tfds.root(self.tfds_dir)}: prepare it with"
-        " tensorflow-datasets, or give the folder of the .npy files, from"
-        f" {_HOMES[self.classes]}"
-      )
-    return tfds.read(folder, "test", by="index")
 
-
-def _tfds_name(corruption: str, severity: int) -> str:
-  name = _TFDS_NAMES.get(corruption, corruption)
-  return f"cifar10_corrupted/{name}_{severity}"
+def _compare(
+  there: np.ndarray,
+  truth: np.ndarray,
+  images: np.ndarray,
+  labels: np.ndarray,
+  what: str,
+) -> None:
+  """Rejects corrupted images that are not those of a test set."""
+  size = len(labels)
+  if there.shape[1:] != images.shape[1:] or len(there) < size:
+    raise ValueError(
+      f"{what}, holds {len(there)} images of {list(there.shape[1:])}, the"
+      f" test set {size} of {list(images.shape[1:])}: give the folder made"
+      f" from this test set, or measure its first {len(there)} images"
+      f" (config.evaluate.images)"
+    )
+  wrong = np.flatnonzero(truth[:size] != labels)
+  if len(wrong):
+    i = wrong[0]
+    raise ValueError(
+      f"{what}: the labels are not the test set's in its order:"
+      f" {len(wrong)} of {size} differ, the first at index {i} ({truth[i]}"
+      f" there, {labels[i]} in the test set): the folder is of another data"
+      " set, or its order was changed"
+    )

@@ -37,14 +37,11 @@ def load(folder: str = "", size: int = 32) -> tuple[np.ndarray, ...]:
   Raises:
     ValueError: if there are no such pictures, or they are smaller than `size`.
   """
-  home = (
-    pathlib.Path(os.path.expanduser(folder)) if folder else _package_folder()
-  )
+  home = pathlib.Path(os.path.expanduser(folder or _package_folder()))
   pictures = [_read(home / name) for name in _NAMES]
   for stride in _STRIDES:
-    smaller = tuple(
-      p[stride // 2 :: stride, stride // 2 :: stride] for p in pictures
-    )
+    rows = slice(stride // 2, None, stride)
+    smaller = tuple(picture[rows, rows] for picture in pictures)
     if min(min(p.shape[:2]) for p in smaller) > size:
       return smaller
   side = min(min(p.shape[:2]) for p in pictures)
@@ -54,7 +51,7 @@ def load(folder: str = "", size: int = 32) -> tuple[np.ndarray, ...]:
   )
 
 
-def _package_folder() -> pathlib.Path:
+def _package_folder() -> str:
   """The folder of pictures inside the installed package."""
   spec = importlib.util.find_spec("imagecorruptions")
   if spec is None or not spec.submodule_search_locations:
@@ -64,7 +61,7 @@ def _package_folder() -> pathlib.Path:
       f" {_NAMES[0]} to {_NAMES[-1]} (ImageNet-C/create_c of"
       " github.com/hendrycks/robustness)"
     )
-  return pathlib.Path(spec.submodule_search_locations[0]) / "frost"
+  return os.path.join(spec.submodule_search_locations[0], "frost")
 
 
 def _read(path: pathlib.Path) -> np.ndarray:

@@ -2,20 +2,18 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
 from ram_jax import keys as keys_lib
 from ram_jax import parallel
-from ram_jax.corruptions import BENCHMARK, EXTRA, SEVERITIES, corrupt
+from ram_jax.corruptions import NAMES, check_choice, corrupt
+from ram_jax.corruptions import SEVERITIES as SEVERITIES
 from ram_jax.data import frost
 from ram_jax.image.color import dequantise, quantise
 
-# The 15 of the benchmark, then the four meant for validation. Their order is
-# part of a draw.
-NAMES = (*BENCHMARK, *EXTRA)
 VERSION = 1  # raised where the same seed gives other images
 STREAM = 3  # of a seed: 0 to 2 are weights, training and evaluation
 
@@ -105,26 +103,6 @@ class Generator:
 def label(seed: int) -> str:
   """Name for tables of images that were made here with a seed."""
   return f"test images corrupted by ram_jax, seed {seed}"
-
-
-def check_choice(names: Sequence[str], severities: Sequence[int]) -> None:
-  """Rejects corruptions and severities that do not exist.
-
-  Args:
-    names: of corruptions.
-    severities: numbers.
-
-  Raises:
-    ValueError: naming the first that is unknown.
-  """
-  for name in names:
-    if name not in NAMES:
-      raise ValueError(
-        f"corruption {name!r} is unknown: choose from {', '.join(NAMES)}"
-      )
-  for severity in severities:
-    if severity not in SEVERITIES:
-      raise ValueError(f"severity {severity} is unknown: choose from 1..5")
 
 
 @functools.cache

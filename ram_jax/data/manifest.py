@@ -1,26 +1,82 @@
-"""What a folder of corrupted images that was made here says of itself."""
+"""How files are known: checksums, the published ones, and our manifests."""
 
 import hashlib
 import json
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 NAME = "manifest.json"
 SCHEMA = 1
 AGAIN = "make it again with --mode=corrupt --out=FOLDER"
 
-# Kinds of what is said of the clean test set.
-_DATA = {
-  "label": str,
-  "classes": int,
-  "image": list,
-  "size": int,
-  "fingerprint": str,
+# Kinds of what a manifest says, by the path to it.
+_KINDS = {
+  ("files",): dict,
+  ("missing",): dict,
+  ("made_with", "seed"): int,
+  ("made_with", "data", "label"): str,
+  ("made_with", "data", "classes"): int,
+  ("made_with", "data", "image"): list,
+  ("made_with", "data", "size"): int,
+  ("made_with", "data", "fingerprint"): str,
 }
 
 
+def _published() -> dict[str, dict[str, str]]:
+  """md5 by folder ("" for archives) and file."""
+  path, sums = pathlib.Path(__file__).with_name("published.md5"), {}
+  for line in path.read_text(encoding="utf-8").splitlines():
+    if not line.startswith("#"):
+      md5, name = line.split()
+      folder, _, file = name.rpartition("/")
+      sums.setdefault(folder, {})[file] = md5
+  return sums
+
+
+PUBLISHED = _published()
+
+
+def digest(path: pathlib.Path, algorithm: str = "sha256") -> str:
+  """Names a file by its content.
+
+  Args:
+    path: the file.
+    algorithm: `sha256` or `md5`.
+
+  Returns:
+    The algorithm, a colon, and hexadecimal digits.
+  """
+
+  def start() -> Any:
+    return hashlib.new(algorithm, usedforsecurity=False)
+
+  with open(path, "rb") as file:
+    return f"{algorithm}:{hashlib.file_digest(file, start).hexdigest()}"
+
+
+def is_published(
+  folder: pathlib.Path, published: str, names: Iterable[str]
+) -> bool:
+  """Whether files are the published ones; reads them.
+
+  Args:
+    folder: of the files.
+    published: their folder in `PUBLISHED`.
+    names: of the files.
+
+  Returns:
+    Whether all are there and have the published md5.
+  """
+  return all(
+    (folder / name).is_file()
+    and digest(folder / name, "md5") == f"md5:{PUBLISHED[published][name]}"
+    for name in names
+  )
+
+
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
-  """Reads the manifest of a folder.
+  """Reads the manifest of a folder of corrupted images that was made here.
 
   Args:
     folder: of `.npy` files.
@@ -41,15 +97,12 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
     found = json.loads(path.read_text(encoding="utf-8"))
     if found["schema"] != SCHEMA:
       raise ValueError(f"its schema is {found['schema']!r}, not {SCHEMA}")
-    made = found["made_with"]
-    for part, kinds in (
-      (found, {"files": dict, "missing": dict}),
-      (made, {"seed": int, "data": dict}),
-      (made["data"], _DATA),
-    ):
-      for name, kind in kinds.items():
-        if not isinstance(part[name], kind):
-          raise ValueError(f"{name} is {part[name]!r:.60}")
+    for place, kind in _KINDS.items():
+      value = found
+      for name in place:
+        value = value[name]
+      if not isinstance(value, kind):
+        raise ValueError(f"{'.'.join(place)} is {value!r:.60}")
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(
       f"{path} is damaged or no manifest of ram_jax ({error!r}): delete the "
@@ -78,21 +131,3 @@ def check(folder: pathlib.Path, files: dict[str, str], name: str) -> None:
       f"{path} is not the file that {NAME} beside it describes (another "
       f"SHA-256): it was damaged or exchanged, delete it and {AGAIN}"
     )
-
-
-def digest(path: pathlib.Path, algorithm: str = "sha256") -> str:
-  """Names a file by its content.
-
-  Args:
-    path: the file.
-    algorithm: `sha256` or `md5`.
-
-  Returns:
-    The algorithm, a colon, and hexadecimal digits.
-  """
-
-  def start() -> Any:
-    return hashlib.new(algorithm, usedforsecurity=False)
-
-  with open(path, "rb") as file:
-    return f"{algorithm}:{hashlib.file_digest(file, start).hexdigest()}"

@@ -169,6 +169,8 @@ def describe(images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
   return {"size": len(labels), "fingerprint": fingerprint(images, labels)}
 
 
+# Two epochs are enough for steps that cross from one to the next.
+@functools.lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
   """The order in which an epoch visits the examples.
 
@@ -188,12 +190,6 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
   """
   if seed < 0 or epoch < 0:
     raise ValueError(f"seed {seed} and epoch {epoch} must be at least 0")
-  return _order(int(seed), int(epoch), int(size))
-
-
-# Two epochs are enough for steps that cross from one to the next.
-@functools.lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, size: int) -> np.ndarray:
   # Sorting raw random words, as numpy keeps the stream of a bit generator
   # from version to version but not that of Generator.permutation.
   words = np.random.Philox(np.random.SeedSequence([seed, epoch]))

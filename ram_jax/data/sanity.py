@@ -25,9 +25,13 @@ def warnings(
     ValueError: test images of another size or scale than training images.
   """
   splits = {"training": train, "test": test} if train else {"test": test}
-  found = _scale_warnings(
-    {name: images for name, (images, _) in splits.items()}
-  )
+  images = {name: split[0] for name, split in splits.items()}
+  if len({array.shape[1:3] for array in images.values()}) > 1:
+    shown = [
+      f"{k} images are {x.shape[1]} x {x.shape[2]}" for k, x in images.items()
+    ]
+    raise ValueError(f"{' but '.join(shown)}: bring them to one size")
+  found = _scale_warnings(images)
   for name, (_, labels) in splits.items():
     if (labels == labels[0]).all():
       found.append(
@@ -45,37 +49,29 @@ def warnings(
 
 def _scale_warnings(splits: dict[str, np.ndarray]) -> list[str]:
   """Whether pixels use 0..255, and in all splits alike."""
-  sizes = {name: images.shape[1:3] for name, images in splits.items()}
-  if len(set(sizes.values())) > 1:
-    shown = [f"{name} images are {h} x {w}" for name, (h, w) in sizes.items()]
-    raise ValueError(f"{' but '.join(shown)}: bring them to one size")
-  dark = {
-    name: largest
-    for name, images in splits.items()
-    if (largest := _brightest(images)) <= _DARK
-  }
+  largest = {name: _brightest(images) for name, images in splits.items()}
+  dark = {name: value for name, value in largest.items() if value <= _DARK}
   if not dark:
     return []
-  shown = [f"{largest} in the {name} images" for name, largest in dark.items()]
+  shown = [f"{value} in the {name} images" for name, value in dark.items()]
   found = f"the largest pixel is {' and '.join(shown)}, of 255"
-  scale = ": if that is white, store images scaled to 0..255"
-  if min(dark.values()) <= 1:
-    scale = (
-      ": probably cast from [0, 1], which needs "
-      "(images * 255).round().astype(numpy.uint8)"
-    )
-    if max(dark.values()) > 1 or len(dark) < len(splits):
-      raise ValueError(f"{found}, but not in both splits{scale}")
-  return [found + scale]
+  if min(dark.values()) > 1:
+    return [f"{found}: if that is white, store images scaled to 0..255"]
+  scale = (
+    "probably cast from [0, 1], which needs "
+    "(images * 255).round().astype(numpy.uint8)"
+  )
+  if max(largest.values()) > 1:
+    raise ValueError(f"{found}, but not in both splits: {scale}")
+  return [f"{found}: {scale}"]
 
 
 def _brightest(images: np.ndarray) -> int:
-  """The largest pixel if it is at most `_DARK`, else one that is larger."""
+  """The largest pixel, or the first that is found above `_DARK`."""
   largest = 0
   for start in range(0, len(images), pipeline.CHUNK):
-    largest = max(largest, int(images[start : start + pipeline.CHUNK].max()))
-    if largest > _DARK:
-      break
+    if largest <= _DARK:
+      largest = max(largest, int(images[start : start + pipeline.CHUNK].max()))
   return largest
 
 

@@ -48,8 +48,7 @@ def load(
   """
   folder = find(name, data_dir)
   if folder is None:
-    with _quiet():
-      _prepare(name, root(data_dir))
+    _prepare(name, root(data_dir))
     folder = find(name, data_dir)
   return read(folder, split, by="id")
 
@@ -78,11 +77,12 @@ def find(name: str, data_dir: str = "") -> pathlib.Path | None:
     Folder of the newest version that is there, or None.
   """
   versions = root(data_dir).glob(f"{name}/[0-9]*.*/features.json")
-  return max((path.parent for path in versions), key=_version, default=None)
-
-
-def _version(folder: pathlib.Path) -> list[int]:
-  return [int(part) for part in folder.name.split(".") if part.isdecimal()]
+  folders = (path.parent for path in versions)
+  return max(
+    folders,
+    key=lambda f: [int(part) for part in f.name.split(".") if part.isdecimal()],
+    default=None,
+  )
 
 
 def sizes(name: str, data_dir: str = "") -> dict[str, int]:
@@ -128,8 +128,8 @@ def read(
   with _opened(folder, f"split {split!r}") as builder:
     examples = _examples(builder, split)
     order = np.argsort(_indices(examples, split, by))
-    images = [Image.open(io.BytesIO(e["image"])) for e in examples]
-    images = np.stack([np.asarray(image) for image in images])
+    files = [io.BytesIO(example["image"]) for example in examples]
+    images = np.stack([np.asarray(Image.open(file)) for file in files])
   labels = np.array([example["label"] for example in examples], np.int32)
   return images[order], labels[order]
 
@@ -151,7 +151,7 @@ def _opened(folder: pathlib.Path, part: str) -> Iterator[Any]:
   """The package's builder of a folder; what fails says so in one way."""
   tfds = _import()
   try:
-    with _quiet():
+    with warnings.catch_warnings(action="ignore"):  # of the package's own code
       yield tfds.builder_from_directory(folder)
   except Exception as error:  # each of the readers has errors of its own
     raise ValueError(
@@ -192,15 +192,16 @@ def _records(path: str | os.PathLike) -> Iterator[bytes]:
 def _prepare(name: str, data_dir: pathlib.Path) -> None:
   """Downloads CIFAR where needed and writes it as the package would."""
   tfds = _import()
-  from tensorflow_datasets.core.download.download_manager import (
-    NonMatchingChecksumError,
-  )
+  from tensorflow_datasets.core.download import download_manager
+  from tensorflow_datasets.image_classification import cifar
 
-  builder = _builder(name)(data_dir=data_dir)
+  stock = {"cifar10": cifar.Cifar10, "cifar100": cifar.Cifar100}[name]
+  with tfds.core.registered.skip_registration():
+    own = {"name": name, "url_infos": stock.url_infos}
+    builder = type("Builder", (_Archive, stock), own)(data_dir=data_dir)
   downloads = data_dir / "downloads"
   manual = downloads / "manual"
-  url = builder.archive
-  known = builder.url_infos[url]
+  ((url, known),) = stock.url_infos.items()
   advice = (
     f"put {known.filename} ({int(known.size)} bytes, sha256 {known.checksum},"
     f" from {url}) into {manual}, or give dataset.folder the"
@@ -213,39 +214,23 @@ def _prepare(name: str, data_dir: pathlib.Path) -> None:
     if not any(path.exists() for path in here):
       request = urllib.request.Request(url, method="HEAD")
       urllib.request.urlopen(request, timeout=_PATIENCE).close()
-    builder.download_and_prepare(
-      file_format="array_record" if sys.platform == "linux" else "parquet",
-      download_config=tfds.download.DownloadConfig(manual_dir=manual),
-    )
+    with warnings.catch_warnings(action="ignore"):
+      builder.download_and_prepare(
+        file_format="array_record" if sys.platform == "linux" else "parquet",
+        download_config=tfds.download.DownloadConfig(manual_dir=manual),
+      )
   except OSError as error:
     raise FileNotFoundError(
       f"{name} is not in {data_dir} and could not be prepared ({error}):"
       f" {advice}"
     ) from error
-  except NonMatchingChecksumError as error:
+  except download_manager.NonMatchingChecksumError as error:
     reason = " ".join(str(error).split())
     raise ValueError(f"{reason}; remove that file and {advice}") from error
 
 
-def _builder(name: str) -> type:
-  """The package's class for CIFAR, reading the archive by itself."""
-  from tensorflow_datasets.image_classification import cifar
-
-  stock = {"cifar10": cifar.Cifar10, "cifar100": cifar.Cifar100}[name]
-
-  class Builder(_Archive, stock, skip_registration=True):
-    name = stock.name
-    url_infos = stock.url_infos
-
-  return Builder
-
-
 class _Archive:
   """What the package's CIFAR does with TensorFlow, without it."""
-
-  @property
-  def archive(self) -> str:
-    return self._cifar_info.url
 
   def _example_writer(self) -> Any:
     writer = super()._example_writer()
@@ -256,21 +241,23 @@ class _Archive:
 
   def _split_generators(self, downloads: Any) -> dict[str, Iterator]:
     info = self._cifar_info
-    path = downloads.download(info.url)
-    with tarfile.open(path) as tar:
-      for key, file in zip(info.label_keys, info.label_files, strict=True):
-        names = tar.extractfile(info.prefix + file).read().decode().split()
-        self.info.features[key].names = names
+    with tarfile.open(downloads.download(info.url)) as tar:
+      files = {
+        file.name.removeprefix(info.prefix): tar.extractfile(file).read()
+        for file in tar
+        if file.isfile()
+      }
+    for key, file in zip(info.label_keys, info.label_files, strict=True):
+      self.info.features[key].names = files[file].decode().split()
+    splits = {"train": info.train_files, "test": info.test_files}
     return {
-      "train": self._rows(path, "train", info.train_files),
-      "test": self._rows(path, "test", info.test_files),
+      split: self._rows(split, b"".join(files[name] for name in names))
+      for split, names in splits.items()
     }
 
-  def _rows(self, path: Any, split: str, files: list[str]) -> Iterator:
+  def _rows(self, split: str, raw: bytes) -> Iterator:
     """Rows of label bytes and 3,072 channel-major bytes, counted through."""
-    keys, prefix = self._cifar_info.label_keys, self._cifar_info.prefix
-    with tarfile.open(path) as tar:
-      raw = b"".join(tar.extractfile(prefix + file).read() for file in files)
+    keys = self._cifar_info.label_keys
     rows = np.frombuffer(raw, np.uint8).reshape(-1, len(keys) + 3072)
     for index, row in enumerate(rows):
       labels = dict(zip(keys, row[: len(keys)].tolist(), strict=True))
@@ -292,8 +279,3 @@ def _import() -> Any:
       " importlib_resources, or give dataset.folder the python files"
     ) from error
   return tensorflow_datasets
-
-
-def _quiet() -> warnings.catch_warnings:
-  """Silences warnings that concern the package's own code."""
-  return warnings.catch_warnings(action="ignore")

@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ram_jax import contracts
+from ram_jax import contracts, corruptions
 from ram_jax.contracts import Cache, Note, Picture, Row
-from ram_jax.data import generated
 from ram_jax.data.cifar_c import CorruptedSource
 from ram_jax.data.generated import Generator
 from ram_jax.evaluation import clean, rows
@@ -53,7 +52,7 @@ class Evaluator(contracts.Evaluator):
       raise ValueError(
         f"classes {self.classes} is unknown: CIFAR-C has 10 or 100"
       )
-    generated.check_choice(self.names, self.severities)
+    corruptions.check_choice(self.names, self.severities)
     if not self.severities:
       raise ValueError("severities is empty: give some of 1..5")
     if not 0 <= self.seed < 2**32:
@@ -122,7 +121,7 @@ class Evaluator(contracts.Evaluator):
         yield rows.row("corruption", settings, found)
         pictures.append(found["first"])
         most = max(most, found["size"])
-      if self.severities == generated.SEVERITIES:
+      if self.severities == corruptions.SEVERITIES:
         yield Picture(f"corruption/{name}", np.stack(pictures))
     if most > size:
       yield Note(

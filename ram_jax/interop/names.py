@@ -1,10 +1,9 @@
 """Parameters by the names that PyTorch's users know, in both directions."""
 
-import collections
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +13,8 @@ from flax import traverse_util
 
 from ram_jax.models import preact_resnet, resnet, wide_resnet
 
+# Of a leaf, such as ('params', 'stages_0_1', 'conv_0', 'kernel').
+Path = tuple[str, ...]
 SHOWN = 6  # names that a message lists of each kind
 
 
@@ -31,9 +32,12 @@ class Naming:
   layers: Mapping[str, str]
   unused: tuple[str, ...] = ()
 
-  def translate(self, path: tuple[str, ...]) -> str:
-    """Their name of a leaf, such as ('stages_0_1', 'conv_0', 'kernel')."""
-    *block, layer, leaf = path
+  def names(self, leaves: Iterable[Path]) -> dict[str, Path]:
+    """Leaves by their names, such as 'layer1.0.conv1.weight'."""
+    return {self._translate(path): path for path in leaves}
+
+  def _translate(self, path: Path) -> str:
+    _, *block, layer, leaf = path
     prefix = ""
     if block:
       stage, index = map(int, re.findall(r"\d+", block[0]))
@@ -108,11 +112,9 @@ def to_torch(
   Raises:
     ValueError: for a network whose names in PyTorch are not known.
   """
-  naming = _namings(module)[0]
-  tensors = {}
-  for path, value in _leaves(params, batch_stats).items():
-    name = naming.translate(path[1:])
-    array = np.asarray(value)
+  leaves, tensors = _leaves(params, batch_stats), {}
+  for name, path in _namings(module)[0].names(leaves).items():
+    array = np.asarray(leaves[path])
     axes = (3, 2, 0, 1) if array.ndim == 4 else None
     tensors[name] = np.ascontiguousarray(array.transpose(axes))
     if counter := _counter(name):
@@ -145,14 +147,13 @@ def from_torch(
   init = functools.partial(module.init, train=False)
   made = jax.eval_shape(init, jax.random.key(0), images)
   wanted = _leaves(made["params"], made["batch_stats"])
-  tables = [
-    {naming.translate(path[1:]): path for path in wanted}
-    for naming in _namings(module)
-  ]
-  paths = max(tables, key=lambda names: len(names.keys() & tensors.keys()))
-  naming = _namings(module)[tables.index(paths)]
+  naming = max(
+    _namings(module),
+    key=lambda naming: len(naming.names(wanted).keys() & tensors.keys()),
+  )
+  paths = naming.names(wanted)
   shapes = {name: _shape(wanted[path].shape) for name, path in paths.items()}
-  _check(module, naming, shapes, tensors)
+  _check(module, shapes, naming.unused, tensors)
   leaves = {}
   for name, path in paths.items():
     array = np.asarray(tensors[name])
@@ -174,24 +175,28 @@ def describe(tensors: Mapping[str, np.ndarray]) -> str | None:
     Words such as 'WRN-40-2 for 10 classes', None if nothing is recognised.
   """
   shapes = {name: np.shape(array) for name, array in tensors.items()}
-  blocks = collections.Counter(
-    found[1] for name in shapes if (found := _FIRST_CONV.fullmatch(name))
-  )
-  stem = shapes.get("conv1.weight", ())
-  first = shapes.get("block1.layer.0.conv1.weight")
-  if first:
-    text = f"WRN-{6 * blocks['block1'] + 4}-{first[0] // 16}"
-  elif first := shapes.get("layer1.0.conv1.weight"):
-    text = _describe_residual(shapes, sum(blocks.values()), first)
-  else:
+  blocks = sum(bool(_FIRST_CONV.fullmatch(name)) for name in shapes)
+  convs = 3 if "layer1.0.conv3.weight" in shapes else 2
+  if first := shapes.get("block1.layer.0.conv1.weight"):
+    text = f"WRN-{2 * blocks + 4}-{first[0] // 16}"
+  elif not (first := shapes.get("layer1.0.conv1.weight")):
     return None
+  elif "bn1.weight" not in shapes:
+    text = f"PreActResNet-{2 * blocks + 2}"
+  elif (width := first[0] // 64) > 1 and convs == 3:
+    text = f"WRN-{convs * blocks + 2}-{width}"
+  else:
+    text = f"ResNet-{convs * blocks + 2}"
+  of_preact = text == "PreActResNet-18"
   head = shapes.get("fc.weight") or shapes.get("linear.weight")
   text += f" for {head[0]} classes" if head else ""
+  stem = shapes.get("conv1.weight", ())
   if len(stem) == 4 and stem[-1] > 3:
     text += f" with a {stem[-1]}x{stem[-1]} stem for larger images"
-  if text.startswith("PreActResNet-18"):
-    text += _preact_names("bn.weight" in shapes)
-  return text
+  return text + (_preact_names("bn.weight" in shapes) if of_preact else "")
+
+
+_FIRST_CONV = re.compile(r"(layer|block)\d\.(layer\.)?\d+\.conv1\.weight")
 
 
 def _preact_names(final_norm: bool) -> str:
@@ -208,18 +213,14 @@ def _preact_names(final_norm: bool) -> str:
   )
 
 
-_FIRST_CONV = re.compile(r"(layer\d|block\d)\.(?:layer\.)?\d+\.conv1\.weight")
+def listed(words: Sequence[str]) -> str:
+  """The first few words, and how many more there are.
 
-
-def _describe_residual(
-  shapes: Mapping[str, tuple[int, ...]], blocks: int, first: tuple[int, ...]
-) -> str:
-  if "bn1.weight" not in shapes:
-    return f"PreActResNet-{2 * blocks + 2}"
-  if "layer1.0.conv3.weight" not in shapes:
-    return f"ResNet-{2 * blocks + 2}"
-  depth, width = 3 * blocks + 2, first[0] // 64
-  return f"WRN-{depth}-{width}" if width > 1 else f"ResNet-{depth}"
+  Args:
+    words: any number of them.
+  """
+  more = len(words) - SHOWN
+  return ", ".join(words[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _namings(module: nn.Module) -> tuple[Naming, ...]:
@@ -232,7 +233,7 @@ def _namings(module: nn.Module) -> tuple[Naming, ...]:
   return NAMINGS[type(module)]
 
 
-def _leaves(params: Any, batch_stats: Any) -> dict[tuple[str, ...], Any]:
+def _leaves(params: Any, batch_stats: Any) -> dict[Path, Any]:
   variables = {"params": params, "batch_stats": batch_stats}
   return traverse_util.flatten_dict(variables)
 
@@ -250,25 +251,30 @@ def _shape(ours: tuple[int, ...]) -> tuple[int, ...]:
 
 def _check(
   module: nn.Module,
-  naming: Naming,
   wanted: Mapping[str, tuple[int, ...]],
+  unused: tuple[str, ...],
   tensors: Mapping[str, np.ndarray],
 ) -> None:
+  found = {name: np.shape(array) for name, array in tensors.items()}
   known = {*wanted, *map(_counter, wanted)}
-  missing = [f"{n} {list(wanted[n])}" for n in wanted if n not in tensors]
-  unexpected = [
-    f"{name} {list(np.shape(array))}"
-    for name, array in tensors.items()
-    if name not in known and not name.startswith(naming.unused)
+  faults = {
+    "missing": [f"{n} {list(wanted[n])}" for n in wanted.keys() - found.keys()],
+    "unexpected": [
+      f"{n} {list(found[n])}"
+      for n in found.keys() - known
+      if not n.startswith(unused)
+    ],
+    "of another shape": [
+      f"{n} {list(found[n])} for {list(shape)}"
+      for n, shape in wanted.items()
+      if found.get(n, shape) != shape
+    ],
+  }
+  parts = [
+    f"{len(rows)} {kind}: {listed(sorted(rows))}"
+    for kind, rows in faults.items()
+    if rows
   ]
-  reshaped = [
-    f"{name} {list(np.shape(tensors[name]))} for {list(shape)}"
-    for name, shape in wanted.items()
-    if name in tensors and np.shape(tensors[name]) != shape
-  ]
-  kinds = {"missing": missing, "unexpected": unexpected}
-  kinds |= {"of another shape": reshaped}
-  parts = [_list(kind, names) for kind, names in kinds.items() if names]
   if parts:
     raise ValueError(
       f"the weights do not fit {module.label} for {module.num_classes} "
@@ -276,10 +282,3 @@ def _check(
       f"{describe(tensors) or 'no network that is known here'}: choose the "
       "file's network (config.model, config.dataset), or another file"
     )
-
-
-def _list(kind: str, names: Iterable[str]) -> str:
-  names = sorted(names)
-  more = len(names) - SHOWN
-  shown = ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-  return f"{len(names)} {kind}: {shown}"

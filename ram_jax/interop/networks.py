@@ -2,78 +2,75 @@
 
 import dataclasses
 import os.path
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ram_jax.interop import names
+from ram_jax.interop import names, normalization
 
-# Of a file's tables of tensors, by the table's place: names with dots between
-# the levels, "" for the file itself.
-Tables = Mapping[str, Mapping[str, Any]]
 # Where several networks differ, those here are the trained network itself; the
 # others are averages of it, teachers, critics. By rank.
 MAIN = ("state_dict", "model_state_dict", "model_state", "model")
 MAIN += ("net", "network", "last")
-COUNTER = "num_batches_tracked"  # of a BatchNorm2d, the only whole number
-SHOWN = 6  # names that a message lists
+_FIRST_BLOCKS = {
+  naming.block.format(stage=1, index=0)
+  for namings in names.NAMINGS.values()
+  for naming in namings
+}
+# What owns constants beside the network: a layer such as `normalize`, or the
+# first of a Sequential. A loss may have a mean and a standard deviation, too.
+_OWNER = re.compile(r"\d+|.*(norm|preprocess).*", re.IGNORECASE)
 
 
-@dataclasses.dataclass(frozen=True)
-class Unread:
-  """Stands for a tensor that cannot be a weight.
-
-  Attributes:
-    what: it is, in words.
-    advice: how to store it instead.
-  """
-
-  what: str
-  advice: str
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Network:
   """A network in a file.
 
   Attributes:
-    table: the place of its table in the file.
-    prefix: of its tensors' names there, with the last dot.
-    tensors: by name, without the prefix.
+    place: of its tensors, as `config.weights.entry` names it; empty: the file.
+    tensors: by name, without the place.
+    constants: of its normalization, by their names in its table.
   """
 
-  table: str
-  prefix: str
-  tensors: dict[str, Any]
-
-  @property
-  def place(self) -> str:
-    """Table and prefix, as `config.weights.entry` names them."""
-    return ".".join(filter(None, (self.table, self.prefix.rstrip("."))))
+  place: str
+  tensors: dict[str, Any] = dataclasses.field(default_factory=dict)
+  constants: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def find(tables: Tables) -> list[Network]:
+def find(
+  tables: Mapping[str, Mapping[str, Any]],
+) -> tuple[list[Network], list[str]]:
   """Finds networks by the names of their first block.
 
   Args:
-    tables: of a file.
+    tables: of a file: tensors by name, with dots between the levels, by the
+        table's place with a last dot, "" for the file itself; words in place of
+      a tensor that cannot be read.
 
   Returns:
     Networks whose layers have names of `names.NAMINGS`, whatever stands before
-    all of them: `module.`, `model.`, `_orig_mod.` and others of wrappers.
+    all of them: `module.`, `model.`, `_orig_mod.` and others of wrappers. And
+    the names of tensors that are of none.
   """
-  found = []
+  found, rest = [], []
   for table, tensors in tables.items():
-    own = {p: {} for name in tensors for p in _prefixes(name)}
+    prefixes = {p for name in tensors for p in _prefixes(name)}
+    own = {p: Network((table + p).rstrip(".")) for p in sorted(prefixes)}
     for name, tensor in tensors.items():
-      # The longest: a network may have another one, its average, as a part.
-      ends = [0, *(i + 1 for i, letter in enumerate(name) if letter == ".")]
-      around = [name[:end] for end in ends if name[:end] in own]
-      if around:
-        own[around[-1]][name.removeprefix(around[-1])] = tensor
-    found += [Network(table, prefix, part) for prefix, part in own.items()]
-  return found
+      inside = [p for p in own if name.startswith(p)]
+      if owners := _owners(name, own):
+        for prefix in owners:
+          own[prefix].constants[name] = tensor
+      elif inside:
+        # The longest: a network may have another one, its average, as a part.
+        prefix = max(inside, key=len)
+        own[prefix].tensors[name.removeprefix(prefix)] = tensor
+      else:
+        rest.append(table + name)
+    found += own.values()
+  return found, rest
 
 
 def choose(
@@ -93,90 +90,77 @@ def choose(
     ValueError: if there is none of that name, or several and none is the main
       one.
   """
+  places = ", ".join(n.place or "the file itself" for n in found)
+  entry = entry.rstrip(".")
   wanted = [n for n in found if f"{n.place}.".startswith(f"{entry}.")]
   wanted = wanted if entry else found
-  places = ", ".join(n.place or "the file itself" for n in found)
   if not wanted:
     raise ValueError(
       f"{path} has no network {entry} (config.weights.entry): it has {places}"
     )
-  parts = [n.place.split(".") if n.place else [] for n in wanted]
+  parts = [list(filter(None, n.place.split("."))) for n in wanted]
   common = len(os.path.commonprefix(parts))
-  ranks = {
-    id(n): _rank(part[common:]) for n, part in zip(wanted, parts, strict=True)
-  }
-  wanted = sorted(wanted, key=lambda network: ranks[id(network)])
-  first, *others = wanted
-  ties = [n for n in others if ranks[id(n)] == ranks[id(first)]]
-  if any(not _same(n.tensors, first.tensors) for n in ties):
+  ranks = [_rank(part[common:]) for part in parts]
+  first = wanted[ranks.index(min(ranks))]
+  others = (n for n in found if n is not first)
+  different = [n for n in others if not _same(n.tensors, first.tensors)]
+  ties = [n for n, r in zip(wanted, ranks, strict=True) if r == min(ranks)]
+  if any(n in different for n in ties):
     raise ValueError(
       f"{path} has several networks, {places}: choose one with "
       "--config.weights.entry"
     )
-  different = [n for n in found if not _same(n.tensors, first.tensors)]
   return first, [n.place for n in different]
 
 
-def check(tensors: Mapping[str, Any], prefix: str, path: Any) -> None:
+def check(network: Network, path: Any) -> None:
   """Rejects tensors that cannot be weights.
 
   Args:
-    tensors: of a network.
-    prefix: of their names in the file.
+    network: chosen.
     path: of the file, for the error.
 
   Raises:
     ValueError: naming the first one, what it is and how to store it.
   """
-  faults = [(n, fault) for n, x in tensors.items() if (fault := _fault(n, x))]
+  faults = {
+    name: x if isinstance(x, str) else f"of type {x.dtype.name}"
+    for name, x in network.tensors.items()
+    if isinstance(x, str) or (x.dtype.kind != "f" and not _counts(name))
+  }
   if faults:
-    name, first = faults[0]
+    name, what = next(iter(faults.items()))
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    place = f"{network.place}." if network.place else ""
     raise ValueError(
-      f"{path}: {prefix}{name}{more} is {first.what}, which cannot be "
-      f"read as weights: {first.advice}"
+      f"{path}: {place}{name}{more} is {what}, which cannot be read as "
+      "weights: store dense float32 tensors in the state_dict "
+      "(tensor.to_dense(), tensor.dequantize(), with any scale multiplied in)"
     )
-
-
-def listed(words: Iterable[str]) -> str:
-  """Returns the first few words, and how many more there are."""
-  words = list(words)
-  more = len(words) - SHOWN
-  return ", ".join(words[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def describe(tables: Tables) -> str:
-  """Says what tables hold in which no network was found.
-
-  Args:
-    tables: of a file.
-
-  Returns:
-    Number of tensors, the prefix that all names share, the first name.
-  """
-  parts = []
-  for table, tensors in tables.items():
-    shared = os.path.commonprefix([n.split(".")[:-1] for n in tensors])
-    prefix = f"all named {'.'.join(shared)}.…, " if shared else ""
-    many = "s" if len(tensors) > 1 else ""
-    parts.append(
-      f"{table or 'the file itself'} has {len(tensors)} tensor{many}, {prefix}"
-      f"such as {next(iter(tensors))}"
-    )
-  return "; ".join(parts[:SHOWN])
 
 
 def _prefixes(name: str) -> list[str]:
   """What stands before a first block's name, where it is one."""
-  places = [f".{name}".find(f".{block}") for block in _FIRST_BLOCKS]
-  return [name[:place] for place in places if place >= 0]
+  starts = [f".{name}".find(f".{block}") for block in _FIRST_BLOCKS]
+  return [name[:start] for start in starts if start >= 0]
 
 
-_FIRST_BLOCKS = {
-  naming.block.format(stage=1, index=0)
-  for namings in names.NAMINGS.values()
-  for naming in namings
-}
+def _owners(name: str, prefixes: Iterable[str]) -> list[str]:
+  """The networks of which a tensor is a constant of the normalization.
+
+  It is `mean` or `std`, beside or around the network, of a layer such as
+  `normalize`, and nearer to no other network.
+  """
+  *layers, last = name.split(".")
+  shared = {
+    prefix: len(os.path.commonprefix([layers, prefix.split(".")[:-1]]))
+    for prefix in prefixes
+  }
+  most = max(shared.values(), default=0)
+  own = all(map(_OWNER.fullmatch, layers[most:]))
+  if last not in normalization.MEANS + normalization.STDS or not own:
+    return []
+  return [prefix for prefix, count in shared.items() if count == most]
 
 
 def _rank(parts: Sequence[str]) -> int:
@@ -192,21 +176,6 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
   )
 
 
-def _fault(name: str, tensor: Any) -> Unread | None:
-  if isinstance(tensor, Unread):
-    return tensor
-  if tensor.dtype.kind == "f" or name.rpartition(".")[2] == COUNTER:
-    return None
-  return unread(tensor.dtype.name)
-
-
-def unread(dtype: str) -> Unread:
-  """Stands for a tensor whose type is none of weights.
-
-  Args:
-    dtype: in words.
-  """
-  return Unread(
-    f"of type {dtype}",
-    "store the state_dict in float32, with any scale multiplied in",
-  )
+def _counts(name: str) -> bool:
+  """Whether it is a counter of a BatchNorm2d, the only whole number."""
+  return name.rpartition(".")[2] == "num_batches_tracked"

@@ -1,8 +1,6 @@
 """What a network does to pixels first, as its file states it."""
 
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,12 +22,8 @@ ALLOWED = (
   "mean in [0, 1], std above 0 and at most 1, as pixels are in [0, 1] "
   "(divide numbers of the 0-255 scale by 255)"
 )
-# Last parts of the names of a network's own constants: RobustBench's, and
-# MadryLab's.
+# Last parts of the names of a network's constants: RobustBench's, MadryLab's.
 MEANS, STDS = ("mean", "mu", "new_mean"), ("std", "sigma", "new_std")
-# What owns them beside the network: a layer such as `normalize`, or the first
-# of a Sequential. A loss may have a mean and a standard deviation, too.
-_OWNER = re.compile(r"\d+|.*(norm|preprocess).*", re.IGNORECASE)
 
 
 def allowed(mean: Sequence[Any], std: Sequence[Any]) -> bool:
@@ -61,31 +55,6 @@ def choices() -> str:
   )
 
 
-def constants(
-  names: Iterable[str], prefix: str, others: Iterable[str]
-) -> list[str]:
-  """Finds the constants of one of a file's networks, by name.
-
-  Args:
-    names: of the file's tensors.
-    prefix: of the network's, with its last dot.
-    others: prefixes of the file's other networks.
-
-  Returns:
-    The names of what is beside or around the network: `mean` and `std` of a
-    layer such as `normalize`, of no other network.
-  """
-  found = []
-  for name in names:
-    *owners, last = name.split(".")
-    common = _common(owners, prefix)
-    foreign = any(_common(owners, other) > common for other in others)
-    own = all(map(_OWNER.fullmatch, owners[common:])) and not foreign
-    if last in MEANS + STDS and own:
-      found.append(name)
-  return found
-
-
 def stated(arrays: Mapping[str, Any]) -> tuple[Normalization | None, str]:
   """Reads the normalization that constants state.
 
@@ -99,43 +68,27 @@ def stated(arrays: Mapping[str, Any]) -> tuple[Normalization | None, str]:
   if not arrays:
     return None, "does not say how its network normalizes pixels"
   names = ", ".join(arrays)
-  bad = [f"{n} {list(np.shape(x))}" for n, x in arrays.items() if not _fits(x)]
-  if bad:
-    return None, (
-      f"has {', '.join(bad)}, neither one number nor one for each of three "
-      "channels"
-    )
   means, stds = (
-    {_three(x) for name, x in arrays.items() if name.split(".")[-1] in last}
+    {_values(x) for n, x in arrays.items() if n.split(".")[-1] in last}
     for last in (MEANS, STDS)
   )
-  if not means or not stds:
-    lacks = "standard deviation" if means else "mean"
-    return None, f"has {names} and no {lacks} beside it"
-  if len(means) > 1 or len(stds) > 1:
-    return None, f"has more than one normalization ({names})"
-  (mean,), (std,) = means, stds
-  if not allowed(mean, std):
-    return None, f"has {shown(mean, std)} ({names}): it takes {ALLOWED}"
-  return (mean, std), f"states {shown(mean, std)} ({names})"
+  if len(means) == len(stds) == 1 and allowed(*means, *stds):
+    return (*means, *stds), f"states {shown(*means, *stds)} ({names})"
+  found = [f"{n} {_numbers(_values(x))}" for n, x in arrays.items()]
+  return None, (
+    f"has {'; '.join(found)}: it takes one mean and one std, of one number or "
+    f"three, {ALLOWED}"
+  )
 
 
-def _common(owners: Sequence[str], prefix: str) -> int:
-  """Number of leading parts that the names share."""
-  pairs = zip(owners, prefix.split("."), strict=False)
-  return next((i for i, (a, b) in enumerate(pairs) if a != b), len(owners))
-
-
-def _fits(array: Any) -> bool:
-  """One number, or one for each channel, whatever the shape around it."""
-  numbers = isinstance(array, np.ndarray) and array.dtype.kind in "fiu"
-  return numbers and array.size in (1, 3)
-
-
-def _three(array: np.ndarray) -> tuple[float, ...]:
-  return tuple(float(x) for x in np.broadcast_to(array.ravel(), 3))
+def _values(array: Any) -> tuple[float, ...]:
+  """One for each channel, where there is one number or three."""
+  if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+    return ()
+  values = tuple(map(float, array.flat[:5]))  # more are wrong anyway
+  return values * 3 if len(values) == 1 else values
 
 
 def _numbers(values: Sequence[float]) -> str:
-  short = [f"{x:.4g}" if math.isfinite(x) else str(x) for x in values]
-  return ", ".join(short)
+  more = ", ..." if len(values) > 4 else ""
+  return ", ".join(f"{x:.4g}" for x in values[:4]) + more

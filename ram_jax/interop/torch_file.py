@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ram_jax.interop import networks
-
 FORMATS = (".pt", ".pth", ".tar", ".ckpt")
 DEPTH = 4  # levels of tables in tables that are looked at
 
@@ -44,19 +42,24 @@ for _module in _MULTIARRAY:  # before numpy 2, and since
   _HARMLESS[f"{_module}.scalar"] = _Ignored
 
 
-def read(
-  path: pathlib.Path,
-) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+# What marks an archive of code, what it is, and what reads it.
+_PROGRAMS = {
+  "constants.pkl": ("a TorchScript program", "torch.jit.load"),
+  "models/model.json": ("a program of torch.export", "torch.export.load"),
+}
+
+
+def read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
   """Reads the tensors of a state_dict, plain or inside a checkpoint.
 
   Args:
     path: file of torch.save.
 
   Returns:
-    Arrays by table and name, half precision and bfloat16 as float32, `Unread`
-    for what cannot be weights; and the names of the file's outermost entries.
-    A table is a dictionary in the file with tensors, named by its place: ""
-    for the outermost, "state_dict", "ema.model".
+    Arrays by table and name, half precision and bfloat16 as float32, and words
+    for what cannot be read. A table is a dictionary in the file with tensors,
+    named by its place with a last dot: "" for the outermost, "state_dict.",
+    "ema.model.".
 
   Raises:
     ModuleNotFoundError: if PyTorch is absent.
@@ -64,49 +67,38 @@ def read(
       for a function or class, or has no names for its tensors.
   """
   torch = _torch(path)
-  if zipfile.is_zipfile(path):
-    _check_archive(path)
+  _check_archive(path)
   content = _load(torch, path)
-  if not isinstance(content, Mapping):
-    raise ValueError(
-      f"{path} has {_kind(torch, content)} and no names of layers: store the "
-      "network's state_dict, torch.save(network.state_dict(), FILE)"
-    )
-  if set(content) == {"state", "param_groups"}:
-    raise ValueError(
-      f"{path} has an optimizer's state and no network: store the network's "
-      "state_dict, torch.save(network.state_dict(), FILE)"
-    )
-  tables = _tables(torch, content, path.stat().st_size)
-  return tables, tuple(map(str, content))
+  what = f"a bare {type(content).__name__}"
+  if isinstance(content, Mapping):
+    if set(content) != {"state", "param_groups"}:
+      return _tables(torch, content, path.stat().st_size)
+    what = "an optimizer's state"
+  raise ValueError(
+    f"{path} has {what} and no network with names of layers: store the "
+    "network's state_dict, torch.save(network.state_dict(), FILE)"
+  )
 
 
 def _check_archive(path: pathlib.Path) -> None:
   """Rejects archives that are not torch.save's."""
   try:
     with zipfile.ZipFile(path) as archive:
-      packed = {i.filename for i in archive.infolist() if i.compress_type}
-      parts = {name.partition("/")[2] for name in archive.namelist()}
-  # A damaged directory fails in many ways; the reading of it is about to.
+      members = archive.infolist()
+  # No archive, or a damaged one, of which the reading is about to say more.
   except Exception:
     return
-  for part, kind, load in (
-    ("constants.pkl", "a TorchScript program", "torch.jit.load(FILE)"),
-    (
-      "models/model.json",
-      "a program of torch.export",
-      "torch.export.load(FILE)",
-    ),
-  ):
+  parts = {member.filename.partition("/")[2] for member in members}
+  for part, (kind, load) in _PROGRAMS.items():
     if part in parts:
       raise ValueError(
         f"{path} is {kind}, which is code; nothing of it was run: where you "
-        f"trust the file, torch.save({load}.state_dict(), FILE.pt)"
+        f"trust the file, torch.save({load}(FILE).state_dict(), FILE.pt)"
       )
-  if packed:
+  if packed := [m.filename for m in members if m.compress_type]:
     raise ValueError(
-      f"{path} is compressed ({min(packed)}), which torch.save never does: "
-      "get the file from its authors, or save it again"
+      f"{path} is compressed ({packed[0]}), which torch.save never does: get "
+      "the file from its authors, or save it again"
     )
 
 
@@ -149,70 +141,42 @@ def _torch(path: pathlib.Path) -> types.ModuleType:
   return torch
 
 
-def _kind(torch: types.ModuleType, content: Any) -> str:
-  if isinstance(content, torch.Tensor):
-    return f"a bare tensor {list(content.shape)}"
-  if isinstance(content, list | tuple):
-    return f"a {type(content).__name__} of {len(content)} parts"
-  return f"a bare {type(content).__name__}"
-
-
 def _tables(
   torch: types.ModuleType, content: Mapping, size: int
 ) -> dict[str, dict[str, Any]]:
   """Tensors of all dictionaries, each once: they may hold each other."""
-  found, seen, level = {}, set(), [("", content)]
+  found, seen, level = {}, set(), {"": content}
   for _ in range(DEPTH):
-    inner = []
-    for place, table in level:
+    inner = {}
+    for place, table in level.items():
       if id(table) in seen:
         continue
       seen.add(id(table))
-      tensors = {}
-      named = ((n, x) for n, x in table.items() if isinstance(n, str))
-      for name, value in named:
-        if isinstance(value, Mapping):
-          inner.append((f"{place}.{name}" if place else name, value))
-        elif isinstance(value, torch.Tensor | _Array):
+      for name, value in table.items():
+        if isinstance(name, str) and isinstance(value, Mapping):
+          inner[f"{place}{name}."] = value
+        elif isinstance(name, str) and isinstance(value, torch.Tensor | _Array):
+          tensors = found.setdefault(place, {})
           tensors[name] = _array(torch, value, size)
-      if tensors:
-        found[place] = tensors
     level = inner
   return found
 
 
-def _array(
-  torch: types.ModuleType, value: Any, size: int
-) -> np.ndarray | networks.Unread:
-  """A tensor's values, or what stands for them.
-
-  Args:
-    torch: PyTorch.
-    value: a tensor or `_Array`.
-    size: of the file in bytes.
-  """
-  store = "store the state_dict with {} for each tensor".format
+def _array(torch: types.ModuleType, value: Any, size: int) -> np.ndarray | str:
+  """A tensor's values, or what stands for them; `size`: of the file."""
   if isinstance(value, _Array):
-    return networks.Unread("numpy's", store("torch.from_numpy(array)"))
-  tensor = value.detach()
-  kind = tensor.dtype if tensor.layout == torch.strided else tensor.layout
-  kind = str(kind).removeprefix("torch.")
-  if tensor.layout != torch.strided or tensor.is_nested:
-    return networks.Unread(f"not dense ({kind})", store("tensor.to_dense()"))
-  if tensor.is_meta:
-    return networks.Unread(
-      "without values (on the device meta)",
-      "store the state_dict after its values were loaded",
-    )
-  if tensor.is_quantized:
-    return networks.Unread(f"quantized ({kind})", store("tensor.dequantize()"))
-  if tensor.numel() > size:  # no value is smaller than a byte
-    return networks.Unread(
-      "larger than its file, by repetition", store("tensor.clone()")
-    )
-  if tensor.dtype in (torch.float16, torch.bfloat16):
-    tensor = tensor.float()
+    return "a numpy array"
+  kind, *rest = (
+    str(part).removeprefix("torch.")
+    for part in (value.dtype, value.layout, value.device)
+  )
+  what = f"of type {kind} ({', '.join(rest)})"
   try:
-    return tensor.resolve_conj().resolve_neg().numpy()
-  except TypeError:  # numpy has no such type
-    return networks.unread(kind)
+    # By repetition: no value is smaller than a byte.
+    if value.numel() > size:
+      return f"{what} and larger than its file"
+    half = value.dtype in (torch.float16, torch.bfloat16)
+    return (value.float() if half else value).numpy(force=True)
+  # A type or layout that numpy has not, or no values.
+  except (TypeError, RuntimeError):
+    return what

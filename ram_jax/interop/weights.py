@@ -1,11 +1,10 @@
 """Files of weights: safetensors in and out, PyTorch's in; none runs code."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ram_jax.data import manifest
 from ram_jax.interop import names, networks, normalization, torch_file
 
 FORMAT = ".safetensors"
@@ -68,24 +68,22 @@ def read(path: str | os.PathLike, entry: str = "") -> Weights:
     raise FileNotFoundError(f"there is no file of weights {path}")
   if path.suffix == FORMAT:
     tensors, metadata = _read_safetensors(path)
-    tables, entries = {"": tensors} if tensors else {}, ()
+    tables = {"": tensors}
   elif path.suffix in torch_file.FORMATS:
-    (tables, entries), metadata = torch_file.read(path), {}
+    tables, metadata = torch_file.read(path), {}
   else:
     raise ValueError(
       f"{path} is no file of weights: give one that ends in "
       f"{', '.join((FORMAT, *torch_file.FORMATS))}"
     )
-  network, notes, constants = _network(path, tables, entries, entry)
+  network, notes = _network(path, tables, entry)
   if metadata.get("producer") == PRODUCER:
     values = _constants(path, metadata)
     stated = f"states {normalization.shown(*values)} (metadata)"
   else:
-    values, stated = normalization.stated(constants)
-  with open(path, "rb") as file:
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
-  fingerprint = f"sha256:{digest}"
-  return Weights(network, values, stated, notes, fingerprint, metadata)
+    values, stated = normalization.stated(network.constants)
+  digest = manifest.digest(path)
+  return Weights(network.tensors, values, stated, notes, digest, metadata)
 
 
 def write(
@@ -118,7 +116,11 @@ def write(
   path = pathlib.Path(os.path.expanduser(path))
   if path.suffix != FORMAT:
     raise ValueError(f"{path} must end in {FORMAT}: nothing else is written")
-  _check_replaceable(path)
+  if path.exists() and _producer(path) != PRODUCER:
+    raise ValueError(
+      f"{path} exists and is no export of {PRODUCER}: remove it, or choose "
+      "another name"
+    )
   about = dict(metadata) | {
     "format": "pt",
     "producer": PRODUCER,
@@ -146,65 +148,46 @@ def _read_safetensors(
       tensors = {name: _array(file, name) for name in file.keys()}  # noqa: SIM118
       metadata = file.metadata() or {}
   except (SafetensorError, OSError) as error:
+    why = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
     raise ValueError(
       f"{path} is truncated, damaged, no safetensors file, or of a type that "
-      f"is not read ({path.stat().st_size} bytes; {_first_line(error)}): get "
-      "the file again"
+      f"is not read ({path.stat().st_size} bytes; {why}): get the file again"
     ) from error
   return tensors, metadata
 
 
-def _array(file: Any, name: str) -> np.ndarray | networks.Unread:
+def _array(file: Any, name: str) -> np.ndarray | str:
   try:
     array = file.get_tensor(name)
   except (AttributeError, TypeError):  # numpy has no such type
-    return networks.unread(file.get_slice(name).get_dtype())
+    return f"of type {file.get_slice(name).get_dtype()}"
   half = array.dtype.name in ("float16", "bfloat16")
   return array.astype(np.float32) if half else array
 
 
 def _network(
-  path: pathlib.Path,
-  tables: networks.Tables,
-  entries: Sequence[str],
-  entry: str,
-) -> tuple[dict[str, np.ndarray], tuple[str, ...], dict[str, Any]]:
-  """The chosen network's tensors, what was left out, and its constants."""
-  found = networks.find(tables)
+  path: pathlib.Path, tables: Mapping[str, Mapping[str, Any]], entry: str
+) -> tuple[networks.Network, tuple[str, ...]]:
+  """The chosen network, and what was left out."""
+  found, rest = networks.find(tables)
   if not found:
-    has = f"; its entries are {networks.listed(entries)}" if entries else ""
-    has += f"; {networks.describe(tables)}" if tables else ""
+    has = f": it has {names.listed(rest)}" if rest else ""
     raise ValueError(
       f"{path} holds no weights of a network known here{has}: give a "
       "state_dict with names of ram_jax/interop/names.py"
     )
-  network, different = networks.choose(found, entry.rstrip("."), path)
-  table = tables[network.table]
-  prefixes = [n.prefix for n in found if n.table == network.table]
-  of = {p: normalization.constants(table, p, prefixes) for p in prefixes}
-  own = {name: table[name] for name in of[network.prefix]}
-  tensors = {
-    name: tensor
-    for name, tensor in network.tensors.items()
-    if f"{network.prefix}{name}" not in own
-  }
-  networks.check(tensors, network.prefix, path)
+  network, different = networks.choose(found, entry, path)
+  networks.check(network, path)
   notes = []
   if different:
     notes.append(
       f"of the networks in the file, {network.place or 'the outermost'} was "
-      f"taken and not {networks.listed(different)} (config.weights.entry "
+      f"taken and not {names.listed(different)} (config.weights.entry "
       "chooses)"
     )
-  used = {name for names_ in of.values() for name in names_}
-  unused = [
-    name
-    for name in table
-    if name not in used and not name.startswith(tuple(prefixes))
-  ]
-  if unused:
-    notes.append(f"left out of the file: {networks.listed(unused)}")
-  return tensors, tuple(notes), own
+  if rest:
+    notes.append(f"left out of the file: {names.listed(rest)}")
+  return network, tuple(notes)
 
 
 def _constants(
@@ -212,29 +195,19 @@ def _constants(
 ) -> normalization.Normalization:
   try:
     mean, std = (json.loads(metadata[name]) for name in ("mean", "std"))
-    if not normalization.allowed(mean, std):
-      raise ValueError(f"they must be {normalization.ALLOWED}")
-    return tuple(map(float, mean)), tuple(map(float, std))
-  except (KeyError, TypeError, ValueError) as error:
-    raise ValueError(
-      f"{path} is an export whose mean and std were changed: export it again"
-    ) from error
+    if normalization.allowed(mean, std):
+      return tuple(map(float, mean)), tuple(map(float, std))
+  except (KeyError, TypeError, ValueError):
+    pass
+  raise ValueError(
+    f"{path} is an export whose mean and std were changed: export it again"
+  )
 
 
-def _check_replaceable(path: pathlib.Path) -> None:
-  if not path.exists():
-    return
+def _producer(path: pathlib.Path) -> str | None:
+  """What wrote a safetensors file; None for another file."""
   try:
     with safe_open(path, framework="numpy") as file:
-      ours = (file.metadata() or {}).get("producer") == PRODUCER
+      return (file.metadata() or {}).get("producer")
   except (SafetensorError, OSError):
-    ours = False
-  if not ours:
-    raise ValueError(
-      f"{path} exists and is no export of {PRODUCER}: remove it, or choose "
-      "another name"
-    )
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    return None

@@ -1,89 +1,148 @@
-"""Figures of results: what a paper shows of several runs, and images.
+"""Figures: what the paper shows of several runs, and images.
 
-Each `draw_*` returns a matplotlib Figure, which tests can inspect; the function
-without the prefix saves it as PNG. No pyplot: it keeps global state.
+Each `draw_*` returns a matplotlib Figure, or None where there is nothing to
+draw; `style.save` writes it.
 """
 
 import math
-import os
-import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import matplotlib.axes
 import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
+import pandas as pd
 
-from ram_jax.report import look, seeds, statistics, tables
-from ram_jax.report.seeds import Group
+from ram_jax.corruptions import SEVERITIES
+from ram_jax.report import groups as grouping
+from ram_jax.report import style
+from ram_jax.report.groups import Group
 from ram_jax.report.statistics import Estimate
-from ram_jax.runs import results as runs_lib
 from ram_jax.runs.results import Run
 
-# Key in metrics.jsonl, title, factor to the shown unit.
-CURVES = (
-  ("loss", "training loss", 1.0),
-  ("accuracy", "training accuracy (%)", 100.0),
-  ("adversarial_accuracy", "training adversarial accuracy (%)", 100.0),
-)
+# The paper's Figure 1: one corruption of each category.
+EXAMPLES = ("gaussian_noise", "glass_blur", "fog", "jpeg_compression")
+# Key in metrics.jsonl, title, factor to the shown unit; on training images.
+CURVES = (("loss", "training loss", 1.0), ("accuracy", "accuracy (%)", 100.0))
+CURVES += (("adversarial_accuracy", "adversarial accuracy (%)", 100.0),)
 # More points than these hide the trend in the noise of single batches.
 CURVE_POINTS = 100
 
 
 def draw_adversarial_accuracy(
   runs: Sequence[Run],
-) -> matplotlib.figure.Figure:
+) -> matplotlib.figure.Figure | None:
   """Accuracy against the size of the attack (the paper's Figure 2).
 
   Args:
-    runs: runs attacked in one norm; runs without adversarial accuracy are left
-      out.
+    runs: the runs; those without adversarial accuracy are left out.
 
   Returns:
-    A figure with one line per configuration over epsilon (epsilon 0: clean)
-    and a band for its 95 % interval, in percent: Wilson's over test images for
-    one run, Student's over seeds for several.
-
-  Raises:
-    ValueError: nothing to draw, or attacks in different norms.
+    A figure with one panel per norm, in which each configuration and attack has
+    a line over epsilon (epsilon 0: clean) and a band for its 95 % interval, in
+    percent: Wilson's over test images for one run, Student's over seeds for
+    several.
   """
-  groups = seeds.groups(runs)
-  curves = [
-    (group, style, _curve(group))
-    for group, style in zip(groups, look.styles(groups), strict=True)
-  ]
-  curves = [row for row in curves if row[2]]
-  drawn = [r for g, _, _ in curves for r in g.runs if _counts(r.results)]
-  norms = sorted({r.results["adversarial"]["attack"]["norm"] for r in drawn})
-  if len(norms) != 1:
-    raise ValueError(
-      f"adversarial accuracy of attacks in the norms {norms} is no one figure: "
-      "report runs that were attacked in one norm"
-    )
-  figure = matplotlib.figure.Figure(figsize=(6.4, 4.2), layout="constrained")
-  axes = figure.subplots()
-  for _, style, points in curves:
-    look.curve(axes, style, points)
-  _epsilon_axis(axes, sorted({e for *_, points in curves for e in points}))
-  axes.set_xlabel(
-    rf"$\epsilon$ ({tables.norm_name(norms[0])} norm, pixels in [0, 1])"
-  )
-  shown = look.band_name([group for group, *_ in curves])
-  axes.set_ylabel(f"accuracy (%), {shown} shaded")
-  axes.set_ylim(-2, 102)
-  attacks = _names(r.results["adversarial"]["attack"]["name"] for r in drawn)
-  axes.set_title(
-    f"Accuracy under {attacks} ({tables.norm_name(norms[0])})\n"
-    + setting(drawn),
-    fontsize=11,
-  )
-  look.tidy(axes)
-  look.legend_below(figure)
+  groups = grouping.groups(runs)
+  rows = grouping.frame(groups)
+  attacked, clean = grouping.attacks(rows), grouping.clean(rows)
+  if attacked.empty:
+    return None
+  norms = sorted(attacked["norm"].fillna("").unique())
+  figure, grid = style.panels(len(norms), 2, 6.0, 3.9, sharey=True)
+  for axes, norm in zip(grid, norms, strict=True):
+    part = attacked[attacked["norm"].fillna("") == norm]
+    shown = grouping.series(groups, part)
+    for series, look in zip(shown, style.styles(groups, shown), strict=True):
+      own = series.rows
+      if not (own["epsilon"] == 0).any():
+        same = clean[clean["run"].isin(own["run"])]
+        own = pd.concat([same.assign(epsilon=0.0), own])
+      style.curve(axes, look, _points(own, "epsilon"))
+    epsilons = sorted({0.0, *part["epsilon"]})
+    _epsilon_axis(axes, epsilons, norm)
+    attacks = ", ".join(part["variant"].unique())
+    style.tidy(axes, style.plain(f"Accuracy under {attacks}"))
+  _percent_axis(grid, top=True)
+  style.legend_below(figure)
   return figure
 
 
-def draw_training_curves(runs: Sequence[Run]) -> matplotlib.figure.Figure:
+def draw_severity(
+  runs: Sequence[Run], names: Sequence[str]
+) -> matplotlib.figure.Figure | None:
+  """Accuracy against severity (the paper's Figures 1 and 3 to 6).
+
+  Args:
+    runs: the runs; those that were not evaluated on a corruption are left out
+      of its panel.
+    names: corruptions, one panel each; those that no run has are left out.
+
+  Returns:
+    A figure with one line per configuration in each panel, over severity (0:
+    clean), and a band for its 95 % interval, in percent.
+  """
+  groups = grouping.groups(runs)
+  rows = grouping.frame(groups)
+  clean = grouping.clean(rows)
+  corrupted = rows[rows["corruption"].isin(names)]
+  if corrupted.empty:
+    return None
+  shown = grouping.series(groups, corrupted)
+  present = [name for name in names if (corrupted["corruption"] == name).any()]
+  columns = 2 if len(present) < 5 else 3
+  figure, grid = style.panels(len(present), columns, 3.0, 1.95, sharey=True)
+  for name, axes in zip(present, grid, strict=True):
+    for series, look in zip(shown, style.styles(groups, shown), strict=True):
+      own = series.rows[series.rows["corruption"] == name]
+      if len(own):
+        same = clean[clean["run"].isin(own["run"])]
+        points = _points(pd.concat([same.assign(severity=0), own]), "severity")
+        style.curve(axes, look, points)
+    style.tidy(axes, style.plain(name.replace("_", " ")))
+    axes.set_xticks((0, *SEVERITIES), ("clean", *map(str, SEVERITIES)))
+  for axes in grid[-columns:]:
+    axes.set_xlabel("severity", fontsize=9)
+  _percent_axis(grid)
+  style.legend_below(figure)
+  return figure
+
+
+def draw_fourier(runs: Sequence[Run]) -> matplotlib.figure.Figure | None:
+  """Errors under waves of single frequencies (Yin et al. 2019, figure 2).
+
+  Args:
+    runs: the runs; those without these numbers are left out.
+
+  Returns:
+    One panel per configuration and norm of the wave, the mean over its seeds;
+    the lowest frequency in the middle, one color scale for all.
+
+  Raises:
+    ValueError: frequencies that are not those of one half of the plane.
+  """
+  groups = grouping.groups(runs)
+  rows = grouping.frame(groups)
+  waves = rows[(rows["evaluator"] == "fourier") & rows["y"].notna()]
+  if waves.empty:
+    return None
+  shown = grouping.series(groups, waves)
+  figure, grid = style.panels(len(shown), 4, 2.2, 2.5)
+  maps = [_fourier_map(series.rows) for series in shown]
+  lows, highs = zip(*((np.nanmin(m), np.nanmax(m)) for m in maps), strict=True)
+  low, high = style.tens(min(lows), max(highs))
+  for series, error, axes in zip(shown, maps, grid, strict=True):
+    image = axes.imshow(error, cmap="magma", vmin=low, vmax=high)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.set_title(style.folded(series.label, 26), fontsize=9)
+  figure.colorbar(image, ax=list(grid), label="error (%)", aspect=15)
+  return figure
+
+
+def draw_training_curves(
+  runs: Sequence[Run],
+) -> matplotlib.figure.Figure | None:
   """Loss and accuracies during training against the epoch.
 
   Args:
@@ -92,189 +151,154 @@ def draw_training_curves(runs: Sequence[Run]) -> matplotlib.figure.Figure:
   Returns:
     A figure with one panel per quantity that some run has, one line per
     configuration, over several seeds the mean and Student's interval; long
-    curves are averaged over neighbouring log intervals.
-
-  Raises:
-    ValueError: no run has metrics.
+    curves are averaged over neighboring log intervals.
   """
-  groups = seeds.groups(runs)
-  pairs = tuple(zip(groups, look.styles(groups), strict=True))
-  panels = [
+  groups = grouping.groups(runs)
+  present = [
     c for c in CURVES if any(c[0] in m for r in runs for m in r.metrics)
   ]
-  if not panels:
-    raise ValueError(
-      "none of the runs has training metrics: metrics.jsonl is missing or empty"
-    )
-  figure = matplotlib.figure.Figure(
-    figsize=(4.2 * len(panels), 3.8), layout="constrained"
-  )
-  for axes, (key, title, factor) in zip(
-    figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-  ):
-    for group, style in pairs:
-      if points := _training_curve(group, key):
-        look.curve(axes, style, points, factor)
-        axes.lines[-1].set_markevery(max(1, len(points) // 8))
-    axes.set_title(title, fontsize=11)
-    axes.set_xlabel("epoch")
+  if not present:
+    return None
+  empty = grouping.frame(groups).iloc[:0]
+  shown = [grouping.Series(g.label, g, "", empty) for g in groups]
+  figure, grid = style.panels(len(present), 3, 3.6, 3.0)
+  for axes, (key, title, factor) in zip(grid, present, strict=True):
+    for series, look in zip(shown, style.styles(groups, shown), strict=True):
+      if points := _training_curve(series.group, key):
+        style.curve(axes, look, points, factor)
+    style.tidy(axes, title)
+    axes.set_xlabel("epoch", fontsize=9)
     axes.set_xlim(left=0)
     if factor != 1:
-      axes.set_ylim(-2, 102)
-    look.tidy(axes)
-  figure.suptitle(setting(runs), fontsize=11)
-  look.legend_below(figure)
+      axes.set_ylim(0, 100)
+  style.legend_below(figure)
   return figure
 
 
-def draw_views(rows: Sequence[tuple[str, Any]]) -> matplotlib.figure.Figure:
+def draw_images(
+  rows: Sequence[tuple[str, np.ndarray]], columns: Sequence[str] = ()
+) -> matplotlib.figure.Figure:
   """Draws versions of the same images below each other.
 
   Args:
-    rows: (name, images [N,H,W,C] in [0,1], C 1 or 3) from top to bottom, the
-      same N in each.
+    rows: (name, images [N,H,W,C] uint8, C 1 or 3) from top to bottom, of the
+      same shape in each.
+    columns: names for the first of the N.
 
   Returns:
     A grid of len(rows) x N images, each pixel a square.
 
   Raises:
-    ValueError: no rows, or another shape or range.
+    ValueError: no rows, or another shape or type.
   """
-  rows = [(name, _checked_images(name, images)) for name, images in rows]
-  counts = {len(images) for _, images in rows}
-  if len(counts) != 1:
+  shapes = {x.shape if x.dtype == np.uint8 else () for _, x in rows}
+  shape = shapes.pop() if len(shapes) == 1 else ()
+  if len(shape) != 4 or 0 in shape or shape[3] not in (1, 3):
     raise ValueError(
-      f"rows of {sorted(counts)} images are no grid: give at least one row, "
-      "and equally many images in each"
+      "these images are no grid: give uint8 [N,H,W,C] with 1 or 3 channels, of "
+      "the same shape in each row"
     )
-  count = counts.pop()
-  side = 1.1  # inches; letters of size 9 are about 0.085 wide
-  names = 0.085 * _longest([name for name, _ in rows]) + 0.2
-  figure = matplotlib.figure.Figure(
-    figsize=(side * count + names, side * len(rows)),
-    layout="constrained",
-  )
-  grid = figure.subplots(len(rows), count, squeeze=False)
-  for (name, images), line in zip(rows, grid, strict=True):
-    for image, axes in zip(images, line, strict=True):
-      axes.imshow(image, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
-      axes.set(xticks=[], yticks=[])
-      axes.spines[:].set_visible(False)
-    line[0].set_ylabel(
-      name, rotation=0, ha="right", va="center", fontsize=9, labelpad=6
-    )
+  count, height, width, _ = shape
+  edge = ((0, 0), (1, 1), (1, 1), (0, 0))  # a white pixel around each image
+  lines = [
+    np.concatenate(np.pad(images, edge, constant_values=255), axis=1)
+    for _, images in rows
+  ]
+  names = [style.plain(name.replace("_", " ")) for name, _ in rows]
+  # Inches: an image is 0.7 high, a letter of size 9 is 0.085 wide.
+  across = 0.7 * count * (width + 2) / (height + 2)
+  size = (across + 0.085 * max(map(len, names)) + 0.2, 0.7 * len(rows) + 0.35)
+  figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+  axes = figure.subplots()
+  sheet = np.concatenate(lines)
+  axes.imshow(sheet, interpolation="nearest", cmap="gray", vmin=0, vmax=255)
+  middle = (height + 2) * (np.arange(len(rows)) + 0.5) - 0.5
+  axes.set_yticks(middle, names, fontsize=9)
+  middle = (width + 2) * (np.arange(len(columns)) + 0.5) - 0.5
+  axes.set_xticks(middle, columns, fontsize=9)
+  axes.xaxis.tick_top()
+  axes.tick_params(length=0)
+  axes.spines[:].set_visible(False)
+  axes.set_anchor("E")  # what is left of the width goes to the names
   return figure
 
 
-def adversarial_accuracy(
-  runs: Sequence[Run], path: str | os.PathLike
-) -> pathlib.Path:
-  """Saves `draw_adversarial_accuracy` as PNG and returns the path."""
-  return look.save(draw_adversarial_accuracy(runs), path)
-
-
-def training_curves(
-  runs: Sequence[Run], path: str | os.PathLike
-) -> pathlib.Path:
-  """Saves `draw_training_curves` as PNG and returns the path."""
-  return look.save(draw_training_curves(runs), path)
-
-
-def views(
-  path: str | os.PathLike, rows: Sequence[tuple[str, Any]]
-) -> pathlib.Path:
-  """Saves `draw_views` as PNG and returns the path."""
-  return look.save(draw_views(rows), path)
-
-
-def setting(runs: Sequence[Run]) -> str:
-  """Data and model of the runs, for a title."""
-  abouts = [run.results["run"] for run in runs]
-  data = _names(about["data_label"] for about in abouts)
-  return look.plain(f"{data}, {_names(about['model'] for about in abouts)}")
-
-
-def _counts(results: Mapping[str, Any]) -> dict[float, runs_lib.Counts]:
-  """Counts by epsilon, with the clean ones at 0 where 0 was not attacked."""
-  attacked = runs_lib.adversarial(results)
-  clean = runs_lib.clean(results)
-  return {0.0: clean, **attacked} if attacked and clean else attacked
-
-
-def _curve(group: Group) -> dict[float, Estimate]:
-  """Accuracy by epsilon."""
-  epsilons = sorted({e for run in group.runs for e in _counts(run.results)})
-  return {e: group.estimate(lambda r, e=e: _counts(r).get(e)) for e in epsilons}
-
-
-def _training_curve(group: Group, key: str) -> dict[float, Estimate]:
-  """A quantity by epoch, over the epochs that all seeds have logged."""
-  curves = [
-    {row["epoch"]: row[key] for row in run.metrics if key in row}
-    for run in group.runs
-  ]
-  curves = [curve for curve in curves if curve]
-  if not curves:
-    return {}
-  epochs = [e for e in curves[0] if all(e in curve for curve in curves)]
-  values = np.array([_averaged([c[e] for e in epochs]) for c in curves])
+def _points(rows: pd.DataFrame, column: str) -> dict[float, Estimate]:
+  """Accuracy by a coordinate, ascending."""
   return {
-    place: statistics.student(v) if len(v) > 1 else Estimate(v[0])
-    for place, v in zip(_averaged(epochs), values.T, strict=True)
+    float(place): grouping.estimate(part)
+    for place, part in rows.groupby(column)
   }
 
 
-def _epsilon_axis(
-  axes: matplotlib.axes.Axes, epsilons: Sequence[float]
+def _percent_axis(
+  grid: Sequence[matplotlib.axes.Axes], top: bool = False
 ) -> None:
-  """Equal steps for equal factors, and one more such step down to 0."""
+  """All panels alike in whole tens, so that differences are not exaggerated."""
+  values = [y for a in grid for line in a.get_lines() for y in line.get_ydata()]
+  low, high = style.tens(min(values), max(values))
+  grid[0].set_ylim(0 if top else low, high)
+  for axes in grid:
+    if axes.get_subplotspec().is_first_col():
+      axes.set_ylabel("accuracy (%)", fontsize=9)
+
+
+def _epsilon_axis(
+  axes: matplotlib.axes.Axes, epsilons: Sequence[float], norm: str
+) -> None:
+  """Equal steps for equal factors, and one more such step from 0."""
   positive = [e for e in epsilons if e > 0]
   if positive:
     # Base 2 and linscale 1/2 make [0, smallest] as long as a doubling.
     axes.set_xscale("symlog", base=2, linthresh=min(positive), linscale=0.5)
   # Names need a 14th of the axis each; closer ones keep their tick mark only.
   gap = (1 + math.log2(max(positive) / min(positive))) / 14 if positive else 0
-  labels, last = [], 0.0
-  for epsilon in epsilons:
+  names, last = ["clean"], 0.0
+  for epsilon in positive:
     named = last == 0 or math.log2(epsilon / last) >= gap
-    labels.append(f"{epsilon:.3g}" if named else "")
+    names.append(grouping.epsilon_name(epsilon, norm) if named else "")
     last = epsilon if named else last
-  if epsilons[0] == 0:
-    labels[0] = "0\n(clean)"
-  axes.set_xticks(epsilons, labels)
+  axes.set_xticks(epsilons, names)
+  axes.set_xlim(0, max(epsilons) or 1)
   axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+  name = {"l2": r"$\ell_2$ radius", "linf": r"$\ell_\infty$ radius"}
+  radius = name.get(norm, style.plain(norm))
+  axes.set_xlabel(rf"{radius} $\epsilon$, pixels in [0, 1]", fontsize=9)
 
 
-def _averaged(values: Sequence[float]) -> np.ndarray:
-  """Means of neighbours, so that at most CURVE_POINTS points remain."""
-  values = np.asarray(values, dtype=np.float64)
-  size = -(-len(values) // CURVE_POINTS) or 1
-  return np.array(
-    [values[i : i + size].mean() for i in range(0, len(values), size)]
-  )
+def _fourier_map(rows: pd.DataFrame) -> np.ndarray:
+  """Error in percent by frequency [H,W], the lowest in the middle.
 
-
-def _checked_images(name: str, images: Any) -> np.ndarray:
-  images = np.asarray(images)
-  if (
-    images.ndim != 4
-    or images.shape[-1] not in (1, 3)
-    or 0 in images.shape
-    or not (images.min() >= 0 and images.max() <= 1)
-  ):
+  Raises:
+    ValueError: frequencies that are not those of one half of the plane.
+  """
+  errors = 100 - 100 * rows.groupby(["y", "x"])["accuracy"].mean()
+  places = np.array(list(errors.index), dtype=int)
+  # Both halves are 2 n frequencies, those that are their own twins twice.
+  count, width = 2 * len(places), int(np.ptp(places[:, 1])) + 1
+  heights = [count // width - 1, count // width]
+  heights = [h for h in heights if h > 0 and count - h * width in (1, 2, 4)]
+  if not heights:
     raise ValueError(
-      f"row {name!r} of shape {images.shape} is no [N,H,W,C] of values in "
-      "[0, 1] with 1 or 3 channels: scale or clip it first"
+      f"{len(places)} Fourier frequencies in {width} columns are not one half "
+      "of the plane: evaluate the run again"
     )
-  return images
+  size = np.array((heights[0], width))
+  found = np.full(size, np.nan)
+  for sign in (1, -1):  # frequency (-y, -x) is the same wave
+    found[tuple(((sign * places + size // 2) % size).T)] = errors
+  return found
 
 
-def _longest(texts: Sequence[str]) -> int:
-  """Length of the longest line in any of the texts."""
-  return max(
-    (len(line) for text in texts for line in text.split("\n")), default=0
-  )
-
-
-def _names(names: Any) -> str:
-  return " / ".join(dict.fromkeys(names))
+def _training_curve(group: Group, key: str) -> dict[float, Estimate]:
+  """A quantity by epoch, over the epochs that all seeds have logged."""
+  logs = [pd.DataFrame(run.metrics) for run in group.runs if run.metrics]
+  logs = [log.dropna(subset=key) for log in logs if key in log]
+  if not logs:
+    return {}
+  columns = [log.groupby("epoch")[key].last() for log in logs]
+  table = pd.concat(columns, axis=1, join="inner").reset_index()
+  # Means of neighbors, so that at most CURVE_POINTS points remain.
+  size = -(-len(table) // CURVE_POINTS) or 1
+  means = table.groupby(table.index // size).mean().to_numpy().tolist()
+  return {epoch: grouping.over_seeds(values) for epoch, *values in means}

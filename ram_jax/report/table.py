@@ -1,4 +1,4 @@
-"""A table of text that prints in a terminal and as Markdown."""
+"""A table of text that prints in a terminal, as Markdown and as HTML."""
 
 import dataclasses
 import io
@@ -17,27 +17,41 @@ class Table:
   """Cells of text, printable with rich and as Markdown.
 
   Attributes:
-    header: names of the columns.
-    rows: cells, as many per row as the header has.
+    header: names of the columns; "PGD-10 L2: eps 1" belongs to a group of
+      columns "PGD-10 L2".
+    rows: cells, as many per row as the header has; a number, and details of it
+      in parentheses or brackets.
     footnotes: lines below the table.
+    title: a line above it.
+    best: (row, column) of the cells that are emphasized.
   """
 
   header: tuple[str, ...]
   rows: tuple[tuple[str, ...], ...]
   footnotes: tuple[str, ...] = ()
+  title: str = ""
+  best: frozenset[tuple[int, int]] = frozenset()
 
   def transposed(self) -> "Table":
-    """The same table with its columns as rows."""
+    """The same cells with columns as rows, and none emphasized."""
     header, *rows = zip(self.header, *self.rows, strict=True)
-    return Table(header, tuple(rows), self.footnotes)
+    return Table(header, tuple(rows), self.footnotes, self.title)
 
   def markdown(self) -> str:
     """The table and its footnotes as GitHub Markdown."""
     rule = tuple("---" for _ in self.header)
-    lines = [
-      "| " + " | ".join(literal(cell) for cell in row) + " |"
-      for row in (self.header, rule, *self.rows)
+    rows = [
+      [
+        re.sub(r"^\S+", r"**\g<0>**", literal(cell))
+        if (i, j) in self.best
+        else literal(cell)
+        for j, cell in enumerate(row)
+      ]
+      for i, row in enumerate(self.rows)
     ]
+    lines = [literal(self.title), ""] if self.title else []
+    heads = map(literal, self.header)
+    lines += [f"| {' | '.join(row)} |" for row in (heads, rule, *rows)]
     if self.footnotes:
       lines += ["", *(f"- {literal(note)}" for note in self.footnotes)]
     return "\n".join(lines) + "\n"
@@ -57,9 +71,7 @@ class Table:
     return stream.getvalue()
 
   def __rich_console__(
-    self,
-    console: rich.console.Console,
-    options: rich.console.ConsoleOptions,
+    self, console: rich.console.Console, options: rich.console.ConsoleOptions
   ) -> rich.console.RenderResult:
     widest = options.update(width=10_000)  # else rich reports the limit itself
     for tables in self._layouts():
@@ -69,6 +81,8 @@ class Table:
       ]
       if max(widths) <= options.max_width:
         break
+    if self.title:
+      yield rich.text.Text(line(self.title))
     yield from tables
     for note in self.footnotes:
       yield rich.text.Text(line(note))
@@ -77,6 +91,7 @@ class Table:
     """Ways to print the table, from the widest to the narrowest."""
     yield [_rich_table(self)]
     yield [_rich_table(self, broken=True)]
+    yield [_rich_table(self.transposed())]
     for size in range(len(self.rows), 0, -1):
       parts = [
         dataclasses.replace(self, rows=self.rows[i : i + size])
@@ -99,13 +114,20 @@ def literal(text: str) -> str:
 def _rich_table(table: Table, broken: bool = False) -> rich.table.Table:
   """`broken` gives parentheses, and words of the header, lines of their own."""
   drawn = rich.table.Table(box=rich.box.SIMPLE, pad_edge=False)
-  for name in table.header:
+  for name in map(line, table.header):
+    if broken:
+      # Else every space but those inside parentheses.
+      space = r"(?<=:) " if ": " in name else r" (?![^(]*\))"
+      name = re.sub(space, "\n", name)
     # Text, not str: a label may hold brackets, which rich would interpret.
-    # Every space but those inside parentheses.
-    name = re.sub(r" (?![^(]*\))", "\n", line(name)) if broken else line(name)
     drawn.add_column(rich.text.Text(name), overflow="fold")
-  for row in table.rows:
+  for i, row in enumerate(table.rows):
     cells = map(line, row)
     cells = [cell.replace(" (", "\n(") if broken else cell for cell in cells]
-    drawn.add_row(*(rich.text.Text(cell) for cell in cells))
+    drawn.add_row(
+      *(
+        rich.text.Text(cell, style="bold" if (i, j) in table.best else "")
+        for j, cell in enumerate(cells)
+      )
+    )
   return drawn

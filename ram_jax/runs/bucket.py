@@ -6,6 +6,7 @@ the end. A machine that is lost costs what came after the last copy.
 """
 
 import contextlib
+import fnmatch
 import hashlib
 import os
 import pathlib
@@ -23,13 +24,15 @@ import fsspec
 import jax
 
 from ram_jax import parallel
-from ram_jax.runs import metrics, snapshot
+from ram_jax.runs import metrics
 
 SECONDS = 10  # between copies
 TRIES = 3  # of the last one
 LOCK = "in_use"  # an object that changes as long as a program works there
 # Stores without folders: asked for one, some make a bucket.
 FLAT = {"gs", "gcs", "s3", "s3a", "abfs", "abfss", "az", "adl", "oci", "oss"}
+# What is not finished, and what is this machine's alone.
+IGNORED = ("lock", "*.part", "*.orbax-checkpoint-tmp*")
 
 
 @contextlib.contextmanager
@@ -57,17 +60,17 @@ def opened(workdir: str) -> Iterator[pathlib.Path]:
   with contextlib.ExitStack() as stack:
     if parallel.is_first_process():
       stack.callback(store.release)
-      stack.enter_context(_every(SECONDS, store.mark, workdir))
-    base = _place(workdir)
-    folder, copy = base / "run", base / "copy"
+      stack.enter_context(_every(store.mark, workdir))
+    folder = _place(workdir)
     metrics.announce(f"{workdir}: worked on in {folder}, copied as it goes")
     store.pull(folder)
     # Nobody's copy may hold already what the first process does next.
     parallel.any_process(False)
     if parallel.is_first_process():
-      stack.enter_context(store.kept(folder, copy))
+      stack.push(lambda kind, *_: store.push_last(folder, failing=bool(kind)))
+      stack.enter_context(_every(lambda: store.push(folder), workdir))
     else:
-      stack.callback(shutil.rmtree, base)
+      stack.callback(shutil.rmtree, folder)
     try:
       yield folder
     except (ValueError, OSError, FloatingPointError) as error:
@@ -79,32 +82,29 @@ def opened(workdir: str) -> Iterator[pathlib.Path]:
 
 
 def _place(workdir: str) -> pathlib.Path:
-  """An empty place for a run, the same again after a kill."""
+  """An empty folder for a run, the same again after a kill."""
   whose = f"{workdir} {os.getuid()} {jax.process_index()}"
   digest = hashlib.sha256(whose.encode()).hexdigest()[:16]
-  base = pathlib.Path(tempfile.gettempdir()) / f"ram_jax-{digest}"
-  shutil.rmtree(base, ignore_errors=True)
-  for name in ("run", "copy"):
-    (base / name).mkdir(parents=True, mode=0o700)
-  return base
+  folder = pathlib.Path(tempfile.gettempdir()) / f"ram_jax-{digest}"
+  shutil.rmtree(folder, ignore_errors=True)
+  folder.mkdir(mode=0o700)
+  return folder
 
 
 @contextlib.contextmanager
-def _every(
-  seconds: float, function: Callable[[], None], what: str
-) -> Iterator[None]:
-  """Calls a function now and then; one that fails is called again."""
+def _every(function: Callable[[], None], url: str) -> Iterator[None]:
+  """Calls a function every `SECONDS`; one that fails is called again."""
   ended = threading.Event()
 
   def repeat() -> None:
     failed = False
-    while not ended.wait(seconds):
+    while not ended.wait(SECONDS):
       try:
         function()
         failed = False
       except Exception as error:  # whatever the store raises
         if not failed:
-          metrics.announce(f"{what} cannot be written now: {error}")
+          metrics.announce(f"{url} cannot be written now: {error}")
         failed = True
 
   thread = threading.Thread(target=repeat, name="bucket", daemon=True)
@@ -141,24 +141,24 @@ class _Store:
     A program that was killed leaves its sign, which then changes no more.
     """
     with self._told("read or written"):
-      before = self._sign()
-      if before is not None:
+      if before := self._sign():
+        who = before.partition(",")[0]
         metrics.announce(
-          f"{self.url} was in use by {before.partition(',')[0]}: looking for "
-          f"{2 * SECONDS} s whether it still is"
+          f"{self.url} was in use by {who}: looking for {2 * SECONDS} s "
+          "whether it still is"
         )
         time.sleep(2 * SECONDS)
-        if self._sign() not in (None, before):
+        if self._sign() not in ("", before):
           raise ValueError(
-            f"--workdir={self.url} is in use by {before.partition(',')[0]}: "
-            "wait for it or stop it, or choose another --workdir"
+            f"--workdir={self.url} is in use by {who}: wait for it or stop it, "
+            "or choose another --workdir"
           )
       self._sign_it()
 
   def mark(self) -> None:
     """Says that this program still works there."""
     sign = self._sign()
-    if sign is not None and self._token not in sign:
+    if sign and self._token not in sign:
       # As it may where this one was cut off for long.
       self._lost = f"{sign.partition(',')[0]} has taken it over"
     if not self._lost:
@@ -168,7 +168,7 @@ class _Store:
     """Ends the work there."""
     if not self._lost:
       with contextlib.suppress(Exception):  # the sign goes stale by itself
-        self._files.rm_file(self._path(LOCK))
+        self._files.rm_file(f"{self._root}/{LOCK}")
 
   def pull(self, folder: pathlib.Path) -> None:
     """Copies what is there into an empty folder."""
@@ -182,96 +182,103 @@ class _Store:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         self._files.get_file(path, str(target))
-        self._copied[name] = snapshot.stamp(target)
+        self._copied[name] = _stamp(target)
 
-  @contextlib.contextmanager
-  def kept(self, folder: pathlib.Path, copy: pathlib.Path) -> Iterator[None]:
-    """Copies what changes; in the end removes the folders."""
-    every = _every(SECONDS, lambda: self.push(folder, copy), self.url)
+  def push_last(self, folder: pathlib.Path, failing: bool) -> None:
+    """Copies and removes a folder; one that cannot be copied is renamed."""
+    # Who sends SIGTERM kills in the end.
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-      with every:
-        yield
-    except BaseException:
-      if problem := self._push_last(folder, copy):
-        metrics.announce(problem)
-      raise
-    if problem := self._push_last(folder, copy):
-      raise OSError(problem)
-
-  def _push_last(self, folder: pathlib.Path, copy: pathlib.Path) -> str:
-    """The problem, if there is one; then the folder gets another name."""
-    with _deaf_to_sigterm():
       for left in reversed(range(TRIES)):
         try:
-          self.push(folder, copy)
-          shutil.rmtree(folder.parent)
-          return ""
+          self.push(folder)
+          shutil.rmtree(folder)
+          return
         except KeyboardInterrupt:
           problem = "interrupted"
           break
         except Exception as error:  # whatever the store raises
           problem = str(error)
           time.sleep(SECONDS / 2 if left else 0)
-    kept = folder.parent.with_name(f"{folder.parent.name}-{time.time():.0f}")
-    folder.parent.rename(kept)
-    return (
-      f"{self.url} cannot be written ({problem}); everything is in "
-      f"{kept / 'run'}: copy it there, and the same command resumes"
+    finally:
+      signal.signal(signal.SIGTERM, before)
+    kept = folder.rename(f"{folder}-{time.time():.0f}")
+    text = (
+      f"{self.url} cannot be written ({problem}); everything is in {kept}: "
+      "copy it there, and the same command resumes"
     )
+    if not failing:
+      raise OSError(text)
+    metrics.announce(text)  # and what ends the run is raised
 
-  def push(self, folder: pathlib.Path, copy: pathlib.Path) -> None:
-    """Copies what has changed, in an order that can be gone on from any time.
+  def push(self, folder: pathlib.Path) -> None:
+    """Copies what has changed, in an order that can be resumed from any time.
 
     Args:
       folder: the run's.
-      copy: a folder beside it, of how it is at this moment.
 
-    Checkpoints come late, so that none lacks its lines of metrics.jsonl; what
-    is gone goes last, so that one checkpoint is whole at any time.
+    Checkpoints are listed first and copied late, so that none lacks its lines
+    of metrics.jsonl; what is gone goes last, so that one checkpoint is whole at
+    any time. The oldest may be gone before it is copied: then there is a newer.
     """
     with self._pushing:
-      while not snapshot.make(folder, copy):
-        time.sleep(0.01)
-      here = {
-        path.relative_to(copy).as_posix(): path
-        for path in copy.rglob("*")
-        if path.is_file()
-      }
-      for name in sorted(here, key=lambda n: (n.startswith("checkpoints/"), n)):
-        stamp = snapshot.stamp(here[name])
-        if self._copied.get(name) != stamp:
-          self._put(here[name], name)
-          self._copied[name] = stamp
-      for name in self._copied.keys() - here.keys():
+      while (names := self._put_all(folder)) is None:
+        pass
+      for name in self._copied.keys() - names:
         # It may be gone already, if the answer to an earlier try was lost.
         with contextlib.suppress(FileNotFoundError):
-          self._files.rm_file(self._path(name))
+          self._files.rm_file(f"{self._root}/{name}")
         del self._copied[name]
+
+  def _put_all(self, folder: pathlib.Path) -> set[str] | None:
+    """Copies what has changed; all names, or None where a file disappears."""
+    path = folder
+    try:
+      found = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
+      names = {
+        path.as_posix()
+        for path in found
+        if not any(fnmatch.filter(path.parts, pattern) for pattern in IGNORED)
+      }
+      for name in sorted(
+        names, key=lambda n: (n.startswith("checkpoints/"), n)
+      ):
+        path = folder / name
+        stamp = _stamp(path)
+        if self._copied.get(name) != stamp:
+          self._put(path, name)
+          self._copied[name] = stamp
+    except FileNotFoundError:
+      if path != folder and path.exists():  # it is the store's answer
+        raise
+      return None
+    return names
 
   def _put(self, path: pathlib.Path, name: str) -> None:
     if self._lost:
       raise OSError(self._lost)
+    target = f"{self._root}/{name}"
     if not self._flat:
-      parent = posixpath.dirname(self._path(name))
-      self._files.makedirs(parent, exist_ok=True)
-    self._files.put_file(str(path), self._path(name))
+      self._files.makedirs(posixpath.dirname(target), exist_ok=True)
+    if "checkpoints/" in name:  # large, and changes no more
+      self._files.put_file(str(path), target)
+    else:  # read at once, as it may grow meanwhile
+      self._files.pipe_file(target, path.read_bytes())
 
-  def _sign(self) -> str | None:
+  def _sign(self) -> str:
     self._files.invalidate_cache()
     try:
-      return self._files.cat_file(self._path(LOCK)).decode(errors="replace")
+      sign = self._files.cat_file(f"{self._root}/{LOCK}")
     except FileNotFoundError:
-      return None
+      return ""
+    return sign.decode(errors="replace")
 
   def _sign_it(self) -> None:
     self._beat += 1
     if not self._flat:
       self._files.makedirs(self._root, exist_ok=True)
     sign = f"{self._who}, {self._token}, {self._beat}"
-    self._files.pipe_file(self._path(LOCK), sign.encode())
-
-  def _path(self, name: str) -> str:
-    return f"{self._root}/{name}"
+    self._files.pipe_file(f"{self._root}/{LOCK}", sign.encode())
 
   @contextlib.contextmanager
   def _told(self, what: str) -> Iterator[None]:
@@ -285,14 +292,7 @@ class _Store:
       ) from error
 
 
-@contextlib.contextmanager
-def _deaf_to_sigterm() -> Iterator[None]:
-  """SIGTERM changes nothing; who sent it kills in the end."""
-  if threading.current_thread() is not threading.main_thread():
-    yield
-    return
-  before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGTERM, before)
+def _stamp(path: pathlib.Path) -> tuple[int, int]:
+  """Size and time of a file, which change when it does."""
+  found = path.stat()
+  return found.st_size, found.st_mtime_ns

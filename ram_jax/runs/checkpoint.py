@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import linen as nn
 
-from ram_jax import parallel
+from ram_jax import memory, parallel
 from ram_jax.runs import metrics
 
 # What orbax calls what it has not finished, and we what is damaged.
@@ -109,14 +109,14 @@ class Checkpoints:
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
-      ValueError: if all are damaged, or it is of another model.
+      ValueError: if all are damaged, or it is of another model, or beyond the
+        memory.
     """
-    saved, _, path = self.newest()
-    images = jnp.zeros((1, *image_shape))
-    init = functools.partial(module.init, train=False)
-    wanted = jax.eval_shape(init, jax.random.key(0), images)
-    found = _fitted(wanted, _by_name(saved), path)
-    return types.SimpleNamespace(step=saved["step"], **found)
+    key, images = jax.random.key(0), jnp.zeros((1, *image_shape))
+    init = functools.partial(module.init, key, images, train=False)
+    memory.check(init, 1, 0, "evaluation")
+    found, _ = self.restore({"step": 0} | jax.eval_shape(init))
+    return types.SimpleNamespace(**found)
 
   def close(self) -> None:
     """Waits until everything is on disk.

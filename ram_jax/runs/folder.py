@@ -55,17 +55,30 @@ def check(config: ConfigDict, folder: pathlib.Path) -> None:
   Raises:
     ValueError: naming the fields that differ, or who works in it.
   """
-  place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-  if not place.is_dir():
-    raise ValueError(f"--workdir={folder}: {place} is a file, name a folder")
-  if not os.access(place, os.W_OK | os.X_OK):
-    raise ValueError(
-      f"--workdir={folder}: you may not write in {place}, name another folder"
-    )
+  check_place(folder, "--workdir")
   if parallel.any_process((folder / LOCK).exists()):
     with lock(folder):
       pass  # rejected now, and not after the data are read
   check_owner(config, folder)
+
+
+def check_place(folder: pathlib.Path, flag: str) -> None:
+  """Rejects a folder that cannot be written.
+
+  Args:
+    folder: it may be missing.
+    flag: that names it.
+
+  Raises:
+    ValueError: saying why it cannot.
+  """
+  place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+  if not place.is_dir():
+    raise ValueError(f"{flag}={folder}: {place} is a file, name a folder")
+  if not os.access(place, os.W_OK | os.X_OK):
+    raise ValueError(
+      f"{flag}={folder}: you may not write in {place}, name another folder"
+    )
 
 
 def check_owner(config: ConfigDict, folder: pathlib.Path) -> None:
@@ -86,7 +99,7 @@ def check_owner(config: ConfigDict, folder: pathlib.Path) -> None:
       )
     return
   ignored = (*EVALUATION_FIELDS, *PLACES)
-  if differ := differences(read(folder), config, ignored):
+  if differ := differences(read(folder), config.to_dict(), ignored):
     shown = "; ".join(differ[:3])
     more = f"; and {len(differ) - 3} more" if len(differ) > 3 else ""
     raise ValueError(
@@ -137,20 +150,20 @@ def _flock(folder: pathlib.Path) -> Iterator[None]:
 
 
 def differences(
-  saved: dict[str, Any], config: ConfigDict, ignored: Sequence[str] = ()
+  saved: dict[str, Any], now: dict[str, Any], ignored: Sequence[str] = ()
 ) -> list[str]:
   """How a configuration differs from one that was saved.
 
   Args:
     saved: as read from JSON.
-    config: resolved.
+    now: what it is compared with.
     ignored: fields, or groups of the top level, that may differ.
 
   Returns:
     One phrase for each field that differs, in alphabetical order.
   """
   # Through JSON, as tuples come back from it as lists.
-  theirs, ours = flat(saved), flat(json.loads(json.dumps(config.to_dict())))
+  theirs, ours = flat(saved), flat(json.loads(json.dumps(now)))
   return [
     f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} now"
     for name in sorted(theirs.keys() | ours.keys())
@@ -179,7 +192,7 @@ def finished(config: ConfigDict, folder: pathlib.Path) -> runs.Run | None:
     return None  # missing or damaged results are evaluated again
   train = config.train
   last = pipeline.steps_per_epoch(size, train.batch_size) * train.epochs
-  if step != last or differences(evaluated, config):
+  if step != last or differences(evaluated, config.to_dict()):
     return None
   checkpoints = Checkpoints(folder / "checkpoints")
   latest = checkpoints.latest_step()
@@ -205,18 +218,22 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     raise FileNotFoundError(
       f"{path} does not exist: --workdir must name the folder of a run"
     )
-  try:
+  with _restorable(path):
     found = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(found, dict) or "train" not in found:
-      raise ValueError("it holds no configuration")
     for name, parts in _READ.items():
-      if not isinstance(found.get(name), dict) or parts - found[name].keys():
+      if not isinstance(found[name], dict) or parts - found[name].keys():
         raise ValueError(f"{name} lacks one of {', '.join(sorted(parts))}")
-  except ValueError as error:
-    raise ValueError(
-      f"{path} is damaged ({error}): restore it, or start in a new --workdir"
-    ) from error
   return found
+
+
+@contextlib.contextmanager
+def _restorable(path: pathlib.Path) -> Iterator[None]:
+  try:
+    yield
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
+    raise ValueError(
+      f"{path} is damaged ({error!r}): restore it, or start in a new --workdir"
+    ) from error
 
 
 def read_data(folder: pathlib.Path) -> dict[str, Any]:
@@ -235,7 +252,7 @@ def read_data(folder: pathlib.Path) -> dict[str, Any]:
   path = folder / "data.json"
   if not path.exists():
     return {}
-  try:
+  with _restorable(path):
     found = json.loads(path.read_text(encoding="utf-8"))
     notes = found["notes"]
     if not (isinstance(notes, list) and all(type(x) is str for x in notes)):
@@ -243,19 +260,18 @@ def read_data(folder: pathlib.Path) -> dict[str, Any]:
     for split in found.keys() - {"notes"}:
       if split not in pipeline.SPLITS or not isinstance(found[split], dict):
         raise ValueError(f"{split!r} is no split")
-  except (ValueError, KeyError, TypeError, RecursionError) as error:
-    raise ValueError(
-      f"{path} is damaged ({error!r}): restore it, or start in a new --workdir"
-    ) from error
   return found
 
 
-def check_data(data: dict[str, Any], folder: pathlib.Path) -> None:
+def check_data(data: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
   """Rejects other data than the run began with.
 
   Args:
     data: size and fingerprint, by split.
     folder: the run's folder; it may be missing.
+
+  Returns:
+    As `read_data`.
 
   Raises:
     ValueError: if the fingerprints differ.
@@ -269,6 +285,7 @@ def check_data(data: dict[str, Any], folder: pathlib.Path) -> None:
         f"these ({data[split]}): give the same data, or choose another "
         "--workdir"
       )
+  return saved
 
 
 def claim(
@@ -303,12 +320,7 @@ def write_json(tree: Any, path: pathlib.Path) -> None:
     path: the file; its folder is made if missing.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_suffix(".part")
-  with open(part, "w", encoding="utf-8") as file:
-    file.write(json.dumps(tree, indent=2, allow_nan=False) + "\n")
-    file.flush()
-    os.fsync(file.fileno())  # a power failure, too, leaves the old or the new
-  part.replace(path)
+  metrics.replace(path, json.dumps(tree, indent=2, allow_nan=False) + "\n")
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

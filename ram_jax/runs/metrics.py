@@ -1,5 +1,6 @@
 """Where a run's numbers go: metrics.jsonl, TensorBoard, the progress line."""
 
+import datetime
 import json
 import os
 import pathlib
@@ -20,6 +21,23 @@ def announce(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def replace(path: pathlib.Path, content: str | bytes) -> None:
+  """Writes a file so that a reader finds the old or the new one, never half.
+
+  Args:
+    path: the file.
+    content: its new content.
+  """
+  part = path.with_suffix(".part")
+  if isinstance(content, str):  # which may have halves of characters
+    content = content.encode(errors="backslashreplace")
+  with open(part, "wb") as file:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())  # a power failure, too, leaves the old or the new
+  part.replace(path)
+
+
 class MetricWriter:
   """Writes one line per log interval; a resumed run leaves no gap or double."""
 
@@ -32,13 +50,7 @@ class MetricWriter:
     """
     self._path = folder / "metrics.jsonl"
     kept = [row for row in read(self._path) if row["step"] <= step]
-    text = "".join(json.dumps(row) + "\n" for row in kept)
-    part = self._path.with_suffix(".part")
-    with open(part, "w", encoding="utf-8") as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    part.replace(self._path)
+    replace(self._path, "".join(json.dumps(row) + "\n" for row in kept))
     self._file = self._path.open("a", encoding="utf-8")
     # Not its SummaryWriter, whose thread dies of a full disk, and then
     # whoever calls it waits for ever.
@@ -60,8 +72,7 @@ class MetricWriter:
     # A checkpoint that survives a power failure finds its lines.
     os.fsync(self._file.fileno())
     when = {"step": row["step"], "wall_time": time.time()}
-    scalars = row | row["timing"]
-    for name, value in scalars.items():
+    for name, value in (row | row["timing"]).items():
       if name not in ("step", "timing"):
         point = summary.scalar(name, value)
         self._board.write_event(Event(summary=point, **when))
@@ -163,9 +174,7 @@ class Progress:
 
   def _seconds_left(self, step: int, now: float) -> float | None:
     # From the first line on, as compilation lies before it.
-    if self._first is None:
-      self._first = (step, now)
-    first_step, first = self._first
+    first_step, first = self._first = self._first or (step, now)
     if step == first_step:
       return None
     return (now - first) / (step - first_step) * (self._total - step)
@@ -191,7 +200,5 @@ def progress_line(row: dict[str, Any], total: int, seconds_left: float) -> str:
   parts += [f"{names[n]} {row[n]:.1%}" for n in names if n in row]
   parts.append(f"{row['timing']['images_per_second']:,.0f} images/s")
   if seconds_left is not None:
-    minutes, seconds = divmod(round(seconds_left), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts.append(f"{hours}:{minutes:02}:{seconds:02} left")
+    parts.append(f"{datetime.timedelta(seconds=round(seconds_left))} left")
   return " | ".join(parts)

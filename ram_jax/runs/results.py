@@ -167,24 +167,9 @@ def write(
   for name, arrays in (("pictures", pictures), ("correct", correct)):
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
-    replace(folder / f"{name}.npz", content.getvalue())
-  replace(folder / "results.csv", table.encode())
-  replace(folder / "results.json", _text(run).encode())
-
-
-def replace(path: pathlib.Path, content: bytes) -> None:
-  """Writes a file so that a reader finds the old or the new one, never half.
-
-  Args:
-    path: the file; its folder exists.
-    content: all of it.
-  """
-  part = path.with_name(f"{path.name}.part")
-  with open(part, "wb") as file:
-    file.write(content)
-    file.flush()
-    os.fsync(file.fileno())  # a power failure, too, leaves the old or the new
-  part.replace(path)
+    metrics.replace(folder / f"{name}.npz", content.getvalue())
+  metrics.replace(folder / "results.csv", table)
+  metrics.replace(folder / "results.json", _text(run))
 
 
 def frame(runs: Sequence[Run]) -> pd.DataFrame:
@@ -197,7 +182,7 @@ def frame(runs: Sequence[Run]) -> pd.DataFrame:
     One line per run and row: `run` (index into `runs`), `folder`, the run's
     `name`, `method`, `label`, `model`, `data_label` and `seed`; `evaluator`;
     the rows' settings; `total`, `correct`, `accuracy` in [0,1]; the rows'
-    values. Missing settings and values are NA; whole numbers are Int64.
+    values. Missing cells are NA; whole numbers are Int64, text is object.
   """
   lines = []
   for number, run in enumerate(runs):
@@ -218,8 +203,12 @@ def frame(runs: Sequence[Run]) -> pd.DataFrame:
   found = {}
   for name in dict.fromkeys(columns):
     cells = [line.get(name) for line in lines]
-    whole = all(cell is None or type(cell) is int for cell in cells)
-    found[name] = pd.array(cells, dtype="Int64") if whole else cells
+    kinds = {type(cell) for cell in cells if cell is not None}
+    # Text as Python's, since a label may have halves of characters.
+    kind = (
+      "Int64" if kinds <= {int} else "float64" if float in kinds else object
+    )
+    found[name] = pd.Series(cells, dtype=object if str in kinds else kind)
   return pd.DataFrame(found)
 
 

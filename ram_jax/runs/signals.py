@@ -5,7 +5,6 @@ import os
 import select
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -15,9 +14,9 @@ from ram_jax import parallel
 
 WORDS = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "interrupted"}
 RESUMES = "the same command resumes from there"
-# Seconds after the first and after the second signal at which the process ends
-# even if it has not saved.
-PATIENCE = (300, 5)
+# Seconds after no, one and two signals at which the process ends even if it has
+# not saved.
+PATIENCE = (None, 300, 5)
 
 
 class Stopped(BaseException):
@@ -151,19 +150,15 @@ def _watchdog() -> Iterator[None]:
 
 
 def _watch(reader: int) -> None:
-  came, ends = [], float("inf")
-  while True:
-    left = None if not came else max(0, ends - time.monotonic())
-    if not select.select([reader], [], [], left)[0]:
-      break
+  came = []
+  while select.select([reader], [], [], PATIENCE[len(came)])[0]:
     if not (number := os.read(reader, 1)):
       return
-    if number[0] in WORDS and len(came) < len(PATIENCE):
-      ends = time.monotonic() + PATIENCE[len(came)]
-      came.append(number[0])
+    if number[0] in WORDS:
+      came = [*came, number[0]][:2]
   line = (
     f"{WORDS[signal.Signals(came[0])]}: no step ended within "
-    f"{PATIENCE[len(came) - 1]} s, what was saved last is kept, {RESUMES}\n"
+    f"{PATIENCE[len(came)]} s, what was saved last is kept, {RESUMES}\n"
   )
   os.write(2, line.encode())  # whatever lock the main thread holds
   os._exit(128 + came[0])

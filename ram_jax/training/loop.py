@@ -79,17 +79,12 @@ def build(
       f"config.train.epochs is {train.epochs}: that makes {total_steps} steps, "
       "which 32 bits do not count"
     )
+  of_sgd = config.optimizer
   schedule = optim.learning_rate(
-    config.optimizer.schedule,
-    config.optimizer.learning_rate,
-    steps_per_epoch,
-    train.epochs,
+    of_sgd.schedule, of_sgd.learning_rate, steps_per_epoch, train.epochs
   )
   optimizer = optim.sgd(
-    schedule,
-    config.optimizer.momentum,
-    config.optimizer.nesterov,
-    config.optimizer.weight_decay,
+    schedule, of_sgd.momentum, of_sgd.nesterov, of_sgd.weight_decay
   )
   axis_name = parallel.AXIS if batch_norm.sync else None
   module = plugins.build_model(config, source, train.dtype, axis_name)
@@ -100,14 +95,11 @@ def build(
     "crop_flip": plugins.build("augment", config.augment),
     "separate_views": batch_norm.views == "separate",
     "attack_batch_norm": batch_norm.attack,
+    "unroll": train.unroll,
   }
-  function = functools.partial(
-    step.train_steps, optimizer=optimizer, unroll=train.unroll, **static
-  )
+  steps = functools.partial(step.train_steps, optimizer=optimizer, **static)
+  diagnose = functools.partial(post_mortem.diagnose, **static)
   streamed = math.prod(images_shape) > train.device_data_gib * 2**30
-  diagnose = functools.partial(
-    post_mortem.diagnose, unroll=train.unroll, **static
-  )
   if start:
     first = functools.partial(begin, optimizer, *start(module))
   else:
@@ -117,7 +109,7 @@ def build(
     )
   return Training(
     create=first,
-    dispatch=parallel.training_dispatch(function, streamed),
+    dispatch=parallel.training_dispatch(steps, streamed),
     diagnose=parallel.training_dispatch(diagnose, streamed, donate=False),
     schedule=schedule,
     steps_per_epoch=steps_per_epoch,
@@ -186,7 +178,7 @@ def fit(
   key = jax.random.fold_in(jax.random.key(config.seed), 1)
   state, key = parallel.replicate((state, key))
   fed = feed.dispatches(training, data, config.seed, batch_size, now)
-  watch = post_mortem.Watch(config, training, data, key, folder)
+  watch = post_mortem.Watch(config, training, data, key, folder / "post_mortem")
   watch.keep(state)
   save_every = config.train.checkpoint_every * training.steps_per_epoch
   log = Log(training, batch_size, folder, now, open_line)

@@ -134,11 +134,7 @@ def train_step(
   found, _ = differentiate(state, data, key, indices, **static)
   # The statistics differ between devices where BatchNorm is not synchronised.
   gradient, batch_stats, metrics = parallel.mean(
-    (
-      found.gradient,
-      found.batch_stats,
-      jax.tree.map(jnp.mean, found.metrics),
-    )
+    (found.gradient, found.batch_stats, jax.tree.map(jnp.mean, found.metrics))
   )
   with jax.named_scope("update"):
     updates, opt_state = optimizer.update(

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 
-from ram_jax.data import cifar, pipeline
+from ram_jax.data import cifar, manifest, pipeline
 
 RNG = np.random.default_rng(0)
 
@@ -132,10 +132,10 @@ def test_label_says_whether_the_files_are_the_published_ones(
   named = cifar.Source(folder="nowhere", label="CIFAR-10 (JPEG copy)")
   assert named.label == "CIFAR-10 (JPEG copy)"
   assert cifar.Source().label == "CIFAR-10"
-  for splits in cifar._FILES[10].splits.values():
-    for name in splits:
-      digest = hashlib.md5((folder / name).read_bytes()).hexdigest()
-      monkeypatch.setitem(splits, name, digest)
+  published = manifest.PUBLISHED[folder.name]
+  for name in published:
+    digest = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    monkeypatch.setitem(published, name, digest)
   assert source.label == "CIFAR-10 (not the original files)"  # read once
   assert cifar.Source(folder=str(tmp_path)).label == "CIFAR-10"
 
@@ -143,9 +143,8 @@ def test_label_says_whether_the_files_are_the_published_ones(
 def test_published_sums_are_those_of_torchvision():
   sums = "".join(
     md5
-    for classes in (10, 100)
-    for split in cifar._FILES[classes].splits.values()
-    for md5 in split.values()
+    for folder in ("cifar-10-batches-py", "cifar-100-python")
+    for md5 in manifest.PUBLISHED[folder].values()
   )
   # crc32 over the eight sums of torchvision/datasets/cifar.py, in its order.
   assert zlib.crc32(sums.encode()) == 0x36F7D2E9

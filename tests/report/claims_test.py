@@ -1,15 +1,20 @@
-"""Runs made so that each sentence agrees, disagrees, is open or unmeasured."""
+"""Runs made so that each sentence agrees, disagrees, or stays open."""
 
+import dataclasses
+import io
 import itertools
 import json
 
 import numpy as np
 import pytest
 
-from ram_jax.data.cifar_c import NAMES
-from ram_jax.report import claims, paired, unpaired
-from ram_jax.runs import results as runs
+from ram_jax.contracts import Row
+from ram_jax.corruptions import CORRUPTIONS
+from ram_jax.evaluation import fourier
+from ram_jax.report import claims, pairs, statistics
+from ram_jax.runs import results
 
+NAMES = tuple(CORRUPTIONS)
 N = 400
 LABELS = {
   "robust_augmix": "RobustAugMix",
@@ -22,7 +27,7 @@ EPSILONS = (0.0, 0.5, 1.0)
 CLEAN = {"standard": 380, "augmix": 370, "adversarial": 300}
 ATTACKED = {"standard": 10, "augmix": 20, "adversarial": 200}
 CORRUPTED = {"standard": 240, "augmix": 250, "adversarial": 250}
-OURS = {"clean": 330, "attacked": 202, "corrupted": 300}
+ROBUST = {"clean": 330, "attacked": 202, "corrupted": 300}
 # RobustAugMix loses on fog, against all but adversarial training.
 FOG = {"standard": 370, "augmix": 380, "adversarial": 200}
 SECONDS = {"standard": 10, "adversarial": 80, "augmix": 30, "robust_augmix": 99}
@@ -36,68 +41,62 @@ WAVES = {
 
 
 def counts(method):
-  """Images right by row of correct.npz: what the paper claims."""
-  ours = method == "robust_augmix"
-  clean = OURS["clean"] if ours else CLEAN[method]
-  attacked = OURS["attacked"] if ours else ATTACKED[method]
-  corrupted = OURS["corrupted"] if ours else CORRUPTED[method]
-  found = {"clean": clean, "adversarial/0.0": clean}
-  found |= {f"adversarial/{e}": attacked for e in EPSILONS[1:]}
+  """Images right by `row`: what the paper claims."""
+  robust = method == "robust_augmix"
+  clean = ROBUST["clean"] if robust else CLEAN[method]
+  attacked = ROBUST["attacked"] if robust else ATTACKED[method]
+  corrupted = ROBUST["corrupted"] if robust else CORRUPTED[method]
+  found = {("clean",): clean, ("adversarial", 0.0): clean}
+  found |= {("adversarial", e): attacked for e in EPSILONS[1:]}
   for name, s in itertools.product(NAMES, range(1, 6)):
     # Standard training falls with severity, so that the gain grows.
     fall = 8 * s if method == "standard" else 0
-    found[f"corruption/{name}/{s}"] = corrupted - fall
-    if name == "fog" and not ours:
-      found[f"corruption/{name}/{s}"] = FOG[method]
+    found["corruption", name, s] = corrupted - fall
+    if name == "fog" and not robust:
+      found["corruption", name, s] = FOG[method]
   return found
 
 
-def waves(low, middle, high):
-  axis = np.arange(12) - 6
-  radius = np.hypot(*np.meshgrid(axis, axis))
-  wrong = np.where(radius <= 2, low, np.where(radius <= 4, middle, high))
-  return {"norm": 4.0, "total": N, "wrong": wrong.tolist()}
+def waves(low, middle, high, size=12, norm=4.0, total=N):
+  """Rows of half a plane whose errors depend on the band alone."""
+  for y, x in fourier.half_plane(size, size):
+    radius = np.hypot(y, x) / (size / 2)
+    wrong = low if radius <= 1 / 3 else middle if radius <= 2 / 3 else high
+    settings = {"wave_norm": norm, "y": y, "x": x}
+    yield Row("fourier", settings, total, total - wrong)
+
+
+def rows(right, attack="PGD-10", images="C", bits=True):
+  for (evaluator, *where), count in right.items():
+    settings = {}
+    if evaluator == "adversarial":
+      settings = {"attack": attack, "norm": "l2", "epsilon": where[0]}
+    elif evaluator == "corruption":
+      settings = {"corruption": where[0], "severity": where[1]}
+      settings["images"] = images
+    correct = np.arange(N) < count if bits else None
+    yield Row(evaluator, settings, N, count, correct)
 
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory):
-  def make(method, right=None, seed=0, bits=True, **changed):
-    right = counts(method) if right is None else right
-    rows = {"adversarial": [], "corruption": []}
-    for key, correct in right.items():
-      part, *where = key.split("/")
-      names = {"adversarial": ["epsilon"], "corruption": ["corruption"]}
-      names = names.get(part, []) + ["severity"]
-      values = [float(x) if x[0].isdigit() else x for x in where]
-      if part == "corruption":
-        values[1] = int(where[1])
-      if where:
-        row = dict(zip(names, values, strict=False))
-        rows[part].append(row | {"correct": correct, "total": N})
+  def make(method, right=None, seed=0, errors=None, shown=None, **changed):
+    """A run; `shown` are arguments of `rows`, `changed` parts of its head."""
     about = {"name": f"{method}-{seed}", "method": method, "seed": seed}
     about |= {"label": LABELS[method], "model": "WRN", "data_label": "D"}
-    results = {
-      "schema": 1,
+    head = {
       "run": about | {"step": 7},
       "config": {"name": method, "lr": 0.1, "method": {"name": method}},
       "device": {"platform": "cpu", "kind": "cpu", "count": 1},
       "data": {"test": {"size": N, "fingerprint": "sha256:1"}},
-      "clean": {"correct": right["clean"], "total": N},
-      "adversarial": {
-        "attack": {"name": "PGD-10", "norm": "l2"},
-        "by_epsilon": rows["adversarial"],
-      },
-      "corruption": {"label": "C", "by_corruption": rows["corruption"]},
-      "fourier": waves(*WAVES[method]),
       "timing": {"train_seconds": SECONDS[method]},
     } | changed
-    results = {key: part for key, part in results.items() if part is not None}
+    head = {key: part for key, part in head.items() if part is not None}
     folder = tmp_path_factory.mktemp(method)
-    (folder / "results.json").write_text(json.dumps(results))
-    if bits:
-      packed = {key: np.packbits(np.arange(N) < n) for key, n in right.items()}
-      np.savez(folder / paired.NAME, **packed)
-    return runs.load(folder)
+    right = counts(method) if right is None else right
+    errors = list(waves(*WAVES[method])) if errors is None else list(errors)
+    results.write(folder, head, [*rows(right, **(shown or {})), *errors])
+    return results.load(folder)
 
   return make
 
@@ -110,12 +109,12 @@ def four(make):
 
 
 def verdicts(shown):
-  tree = claims.answer(shown).tree()
+  tree = claims.evaluate(shown).tree()
   return {row["name"]: row["verdict"] for row in tree["rows"]}
 
 
 def row(shown, name):
-  rows = claims.answer(shown).tree()["rows"]
+  rows = claims.evaluate(shown).tree()["rows"]
   return next(row for row in rows if row["name"] == name)
 
 
@@ -128,30 +127,30 @@ def test_runs_that_do_what_the_paper_says_agree(four):
 def test_numbers_are_those_of_the_bits(four):
   shown = four()
   first = row(shown, "more_than_standard")
-  assert first["measured"] == (
+  assert first["found"] == (
     "better on 18 of 19, 18 of them significantly; not on: fog -17.5*"
   )
   fog = next(c for c in first["comparisons"] if c["measure"] == "fog")
   assert fog["difference"]["value"] == pytest.approx((300 - 370) / N)
   # Image by image 70 against none, as McNemar's: 2 / 2^70.
-  assert fog["difference"]["p"] == paired.P_FLOOR
+  assert fog["difference"]["p"] == statistics.P_FLOOR
   assert fog["difference"]["images"] == N
-  gains = row(shown, "severities")["measured"]
+  gains = row(shown, "severities")["found"]
   # 60 + 8 s images on 18 corruptions, -70 on fog; s is 4.5 less 2 on average.
   expected = [100 * (18 * (60 + 8 * s) - 70) / 19 / N for s in range(1, 6)]
   assert ", ".join(f"{gain:+.1f}" for gain in expected) in gains
   assert f"4-5 less 1-3: {100 * 18 * 8 * 2.5 / 19 / N:+.1f} [" in gains
-  clean = row(shown, "clean_cost")["measured"]
-  assert clean.startswith("clean: standard training -12.5 [-15.7, -9.2], p <")
-  assert "3.30 x AugMix's" in row(shown, "training_time")["measured"]
-  low = row(shown, "augmix_frequencies")["measured"]
-  assert "AugMix less that of standard training: low -15.0 [" in low
+  clean = row(shown, "clean_cost")["found"]
+  assert clean.startswith("clean, standard training: -12.5 [-15.7, -9.2], p <")
+  # 99 seconds against 30.
+  assert "AugMix: +230.0" in row(shown, "training_time")["found"]
+  assert "low: +15.0 [" in row(shown, "augmix_frequencies")["found"]
 
 
 def test_tests_of_a_sentence_are_adjusted_together(make, four):
   right = counts("standard")
   for name, s in itertools.product(("snow", "frost"), range(1, 6)):
-    right[f"corruption/{name}/{s}"] = 300 - 6 * (s == 1)
+    right["corruption", name, s] = 300 - 6 * (s == 1)
   found = row(four(standard=make("standard", right)), "more_than_standard")
   assert [c["measure"] for c in found["comparisons"]] == list(NAMES)
   for c in found["comparisons"][7:9]:
@@ -159,24 +158,22 @@ def test_tests_of_a_sentence_are_adjusted_together(make, four):
     assert c["difference"]["p"] == pytest.approx(2**-5)
     assert c["difference"]["value"] == pytest.approx(6 / N / 5)
     assert c["adjusted"] == pytest.approx(2**-4)
-  assert "better on 18 of 19, 16 of them" in found["measured"]
+  assert "better on 18 of 19, 16 of them" in found["found"]
 
 
 def everywhere(number, names=NAMES):
-  return {f"corruption/{n}/{s}": number for n in names for s in range(1, 6)}
+  return {("corruption", n, s): number for n in names for s in range(1, 6)}
 
 
 def attacked(number):
-  return {f"adversarial/{e}": number for e in EPSILONS[1:]}
+  return {("adversarial", e): number for e in EPSILONS[1:]}
 
 
 def clean(number):
-  return {"clean": number, "adversarial/0.0": number}
+  return {("clean",): number, ("adversarial", 0.0): number}
 
 
-RISING = {
-  f"corruption/{n}/{s}": 200 + 9 * s for n in NAMES for s in range(1, 6)
-}
+RISING = {("corruption", n, s): 200 + 9 * s for n in NAMES for s in range(1, 6)}
 OPEN, NO = "not decided", "disagrees"
 
 
@@ -199,7 +196,7 @@ OPEN, NO = "not decided", "disagrees"
     ("severities", "standard", everywhere(250), OPEN),
     ("severities", "standard", RISING, NO),
     ("similar_under_attack", "adversarial", attacked(212), OPEN),
-    ("similar_under_attack", "adversarial", {"adversarial/1.0": 240}, NO),
+    ("similar_under_attack", "adversarial", {("adversarial", 1.0): 240}, NO),
     ("more_robust", "augmix", attacked(250), NO),
     ("more_robust", "augmix", attacked(202), OPEN),
     ("clean_cost", "augmix", clean(329), OPEN),
@@ -212,66 +209,124 @@ def test_verdicts(make, four, name, method, rows, expected):
 
 
 @pytest.mark.parametrize(
-  ("name", "method", "part", "expected"),
+  ("name", "method", "errors", "expected"),
   [
-    ("augmix_frequencies", "augmix", waves(90, 0, 0), OPEN),
-    ("augmix_frequencies", "augmix", waves(150, 0, 0), NO),
-    ("adversarial_frequencies", "adversarial", waves(160, 0, 310), OPEN),
-    ("adversarial_frequencies", "adversarial", waves(60, 0, 0), NO),
-    ("training_time", "robust_augmix", {"train_seconds": 20}, OPEN),
-    ("training_time", "robust_augmix", {"train_seconds": 5}, NO),
+    ("augmix_frequencies", "augmix", (90, 0, 0), OPEN),
+    ("augmix_frequencies", "augmix", (150, 0, 0), NO),
+    ("adversarial_frequencies", "adversarial", (160, 0, 310), OPEN),
+    ("adversarial_frequencies", "adversarial", (60, 0, 0), NO),
   ],
 )
-def test_verdicts_without_pairs(make, four, name, method, part, expected):
-  changed = {"timing" if "train_seconds" in part else "fourier": part}
-  assert verdicts(four(**{method: make(method, **changed)}))[name] == expected
+def test_verdicts_of_frequencies(make, four, name, method, errors, expected):
+  run = make(method, errors=waves(*errors))
+  assert verdicts(four(**{method: run}))[name] == expected
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(20, OPEN), (5, NO)])
+def test_verdicts_of_training_time(make, four, seconds, expected):
+  run = make("robust_augmix", timing={"train_seconds": seconds})
+  assert verdicts(four(robust_augmix=run))["training_time"] == expected
+
+
+def part(method, evaluator):
+  return {k: n for k, n in counts(method).items() if k[0] != evaluator}
 
 
 ELSEWHERE = {"data": {"test": {"fingerprint": "sha256:2"}}}
-WEAKER = {"fourier": {"norm": 2.0, "total": 9, "wrong": [[1]]}}
-GPU = {"device": {"kind": "gpu", "count": 1}}
+UNKNOWN = {"data": {"test": {"size": N}}}
+NO_BITS = {"shown": {"bits": False}}
+SAME = "with the same settings for"
 
 
 @pytest.mark.parametrize(
-  ("name", "method", "part", "lacking"),
+  ("name", "method", "changed", "lacking"),
   [
     (
       "more_than_standard",
       "standard",
-      {"corruption": None},
+      {"right": part("standard", "corruption")},
       "'corruption' in the results of standard training",
     ),
-    ("not_always_augmix", "augmix", {"bits": False}, "correct.npz of AugMix"),
-    ("fog", "robust_augmix", {"bits": False}, "correct.npz of RobustAugMix"),
+    ("not_always_augmix", "augmix", NO_BITS, "correct.npz of AugMix"),
+    ("fog", "robust_augmix", NO_BITS, "correct.npz of RobustAugMix"),
     (
       "similar_under_attack",
       "adversarial",
       ELSEWHERE,
-      "correct.npz of adversarial training, on the same test images",
+      "the same test images for RobustAugMix and adversarial training",
     ),
+    (
+      "similar_under_attack",
+      "adversarial",
+      {"shown": {"attack": "PGD-20"}},
+      f"'adversarial' {SAME} RobustAugMix and adversarial training",
+    ),
+    ("not_always_augmix", "augmix", {"shown": {"images": "D"}}, SAME),
     ("adversarial_frequencies", "adversarial", ELSEWHERE, "same test images"),
-    ("augmix_frequencies", "augmix", {"fourier": None}, "'fourier' in the"),
-    ("augmix_frequencies", "standard", WEAKER, "one 'norm' of 'fourier'"),
+    ("adversarial_frequencies", "adversarial", UNKNOWN, "same test images"),
+    ("augmix_frequencies", "augmix", {"errors": ()}, "'fourier' in the"),
+    (
+      "augmix_frequencies",
+      "standard",
+      {"errors": waves(1, 1, 1, norm=2.0)},
+      f"'fourier' {SAME} AugMix",
+    ),
+    (
+      "augmix_frequencies",
+      "standard",
+      {"errors": waves(1, 1, 1, total=9)},
+      SAME,
+    ),
     ("training_time", "robust_augmix", {"timing": None}, "of RobustAugMix"),
-    ("training_time", "robust_augmix", GPU, "device and updates as those"),
+    (
+      "training_time",
+      "robust_augmix",
+      {"device": {"kind": "gpu", "count": 1}},
+      "device and updates as those",
+    ),
   ],
 )
-def test_what_is_missing_is_named(make, four, name, method, part, lacking):
-  shown = four(**{method: make(method, **part)})
+def test_what_is_missing_is_named(make, four, name, method, changed, lacking):
+  shown = four(**{method: make(method, **changed)})
   found = row(shown, name)
-  assert found["verdict"] == "not measured" and lacking in found["lacking"]
+  assert found["verdict"] == "not evaluated" and lacking in found["lacking"]
   # What does not need it is answered.
   assert "agrees" in verdicts(shown).values()
 
 
-def test_attacks_must_be_alike(make, four):
-  attack = {"attack": {"name": "PGD-20", "norm": "l2"}}
-  rows = [{"epsilon": e, "correct": 1, "total": N} for e in EPSILONS]
-  right = counts("adversarial") | {f"adversarial/{e}": 1 for e in EPSILONS}
-  other = make("adversarial", right, adversarial=attack | {"by_epsilon": rows})
-  found = row(four(adversarial=other), "similar_under_attack")
-  assert found["verdict"] == "not measured"
-  assert "one 'attack' of 'adversarial'" in found["lacking"]
+def test_rows_that_only_one_run_has_are_left_out_and_named(make, four):
+  right = counts("adversarial")
+  del right["adversarial", 1.0]
+  right["adversarial", 2.0] = 7
+  del right["corruption", "fog", 5]
+  shown = four(adversarial=make("adversarial", right))
+  found = row(shown, "similar_under_attack")
+  assert [c["measure"] for c in found["comparisons"]] == ["L2 eps 0.5 (PGD-10)"]
+  (note,) = [n for n in claims.evaluate(shown).notes if "left out" in n]
+  assert note.startswith("adversarial training and RobustAugMix: left out")
+  assert "2 of adversarial" in note and "1 of corruption" in note
+
+
+def test_two_sets_of_corrupted_images_are_not_mixed(make):
+  shown = [make(method) for method in ("robust_augmix", "standard")]
+  both = []
+  for run in shown:
+    correct = results.read_correct(run)
+    old = [dataclasses.replace(r, correct=correct.get(r.key)) for r in run.rows]
+    other = rows({k: 1 for k in counts("standard") if len(k) == 3}, images="D")
+    results.write(run.folder, run.head, [*old, *other])
+    both.append(results.load(run.folder))
+  found = row(both, "more_than_standard")
+  assert found["verdict"] == "not evaluated"
+  assert found["lacking"] == "one 'images', not C, D"
+
+
+def test_waves_of_two_norms_are_not_mixed(make):
+  errors = [*waves(1, 2, 3), *waves(1, 2, 3, norm=2.0)]
+  shown = [make(method, errors=errors) for method in ("augmix", "standard")]
+  found = row(shown, "augmix_frequencies")
+  assert found["verdict"] == "not evaluated"
+  assert found["lacking"] == "one 'wave_norm', not 2.0, 4.0"
 
 
 def test_a_part_of_the_corruptions_can_refuse_but_not_confirm_all(make):
@@ -287,13 +342,13 @@ def test_a_part_of_the_corruptions_can_refuse_but_not_confirm_all(make):
 def test_fewer_methods_answer_what_they_can(make):
   found = verdicts([make("robust_augmix"), make("standard")])
   assert found["more_than_standard"] == found["fog"] == "agrees"
-  assert found["more_than_adversarial"] == "not measured"
+  assert found["more_than_adversarial"] == "not evaluated"
   assert found["noise_glass_jpeg"] == found["clean_cost"] == "not decided"
   only = verdicts([make("augmix"), make("standard")])
   assert only.pop("augmix_frequencies") == "agrees"
-  assert set(only.values()) == {"not measured"}
+  assert set(only.values()) == {"not evaluated"}
   lone = [make("augmix"), make("augmix", seed=1)]
-  assert claims.answer(lone) is claims.table(lone) is None
+  assert claims.evaluate(lone) is None
 
 
 def test_nothing_is_written_of_one_method(make, tmp_path):
@@ -304,7 +359,7 @@ def test_nothing_is_written_of_one_method(make, tmp_path):
 def test_of_several_runs_the_most_alike_is_taken(make):
   shown = [make("standard"), make("robust_augmix", seed=1)]
   shown += [make("standard", seed=1), make("augmix")]
-  found = claims.answer(shown)
+  found = claims.evaluate(shown)
   names = {m: r["name"] for m, r in found.tree()["runs"].items()}
   assert names["standard"] == "standard-1" and names["augmix"] == "augmix-0"
   notes = found.table().footnotes
@@ -315,28 +370,45 @@ def test_of_several_runs_the_most_alike_is_taken(make):
 def test_other_differences_are_noted(make, four):
   config = {"name": "x", "lr": 0.2, "method": {"name": "augmix", "weight": 3}}
   config |= {"dataset": {"folder": "elsewhere"}}
-  notes = claims.table(four(augmix=make("augmix", config=config))).footnotes
+  notes = claims.evaluate(four(augmix=make("augmix", config=config))).notes
   said = [note for note in notes if "differ in more" in note]
   assert said == ["AugMix and RobustAugMix differ in more than the method: lr"]
 
 
-def test_damaged_bits_are_refused(make, four):
+def bits(array):
+  file = io.BytesIO()
+  np.savez(file, clean=array)
+  return file.getvalue()
+
+
+@pytest.mark.parametrize(
+  ("content", "words"),
+  [
+    (b"", "is damaged .*write it with --mode=evaluate"),
+    (b"PK\x03\x04", "is damaged"),
+    (bits(np.arange(N) < 370)[:-30], "is damaged"),
+    (bits(np.arange(N) < 371), r"of different evaluations \(clean\)"),
+    (bits(np.arange(N + 1) < 370), "of different evaluations"),
+    (bits((np.arange(N) < 370).astype(int)), "of different evaluations"),
+  ],
+)
+def test_bits_of_another_evaluation_are_rejected(make, four, content, words):
   run = make("augmix")
-  (run.folder / paired.NAME).write_bytes(b"PK")
-  with pytest.raises(ValueError, match="is damaged"):
-    claims.table(four(augmix=run))
+  (run.folder / "correct.npz").write_bytes(content)
+  with pytest.raises(ValueError, match=words):
+    claims.evaluate(four(augmix=run))
 
 
 def test_files_and_table(four, tmp_path):
   shown = four()
-  table = claims.table(shown)
+  table = claims.evaluate(shown).table()
   paths = claims.write(shown, tmp_path / "deep" / "er")
   assert [path.name for path in paths] == ["claims.md", "claims.json"]
   assert len(list(paths[0].parent.iterdir())) == 2
   assert table.markdown() in paths[0].read_text(encoding="utf-8")
   tree = json.loads(paths[1].read_text(encoding="utf-8"))
-  assert tree == json.loads(json.dumps(claims.answer(shown).tree()))
-  assert tree["schema"] == 1 and len(tree["rows"]) == len(table.rows)
+  assert tree == json.loads(json.dumps(claims.evaluate(shown).tree()))
+  assert tree["schema"] == 2 and len(tree["rows"]) == len(table.rows)
   text = table.text(100)
   assert max(map(len, text.splitlines())) <= 100
   assert "better on 19 of 19" in text
@@ -345,16 +417,20 @@ def test_files_and_table(four, tmp_path):
 def test_quotes_are_the_papers(shared_data):
   paper = (shared_data.parent / "paper.md").read_text(encoding="utf-8")
   paper = " ".join(paper.split())
-  for sentence in claims.SENTENCES:
-    for part in sentence.quote.split(" [...], "):
-      assert part in paper, sentence.name
+  for claim in claims.CLAIMS:
+    for part in claim.quote.split(" [...], "):
+      assert part in paper, claim.name
 
 
 def test_bands_are_those_of_a_small_map():
   # Offsets -2 to 1 of a 4 x 4 map, and half a side is 2: at most 2/3 away is
-  # the middle, at most 4/3 its four neighbours, the other 11 are beyond.
-  wrong = np.full((4, 4), 9)
-  wrong[2, 2] = 1
-  wrong[1, 2] = wrong[3, 2] = wrong[2, 1] = wrong[2, 3] = 4
-  found = unpaired.band_errors(wrong, 10)
-  assert found == pytest.approx({"low": 0.1, "middle": 0.4, "high": 0.9})
+  # the middle, at most 4/3 its four neighbours, the other 11 are beyond. One of
+  # them, (-2, -2), is classified correctly.
+  found = [
+    dataclasses.replace(row, correct_count=10)
+    if row.settings["y"] == row.settings["x"] == -2
+    else row
+    for row in waves(1, 4, 9, size=4, total=10)
+  ]
+  found = pairs.band_accuracies(found)
+  assert found == pytest.approx({"low": 0.9, "middle": 0.6, "high": 2 / 11})

@@ -10,7 +10,7 @@ import pytest
 from ram_jax.contracts import Note, Row
 from ram_jax.corruptions import CORRUPTIONS, SEVERITIES
 from ram_jax.evaluation import fourier
-from ram_jax.report import corruption_plots, look, page
+from ram_jax.report import page, plots, style
 from ram_jax.runs import results as runs
 
 NAMES = tuple(CORRUPTIONS)
@@ -81,7 +81,7 @@ def maker(root):
 
 
 def full_maker(make_run):
-  """A run with every measure; correct images fall by rule, of 1000.
+  """A run with every evaluator; correct images fall by rule, of 1000.
 
   Corruption i (0 to 18, the benchmark's order) at severity s: 900 - 10 i - 20 s
   + shift. Mean over severities: 84.0 - i + shift / 10 percent. Over the first
@@ -128,7 +128,7 @@ def make_run(tmp_path):
 
 @pytest.fixture
 def make_full_run(make_run):
-  """Makes runs that have every measure."""
+  """Makes runs that have every evaluator."""
   return full_maker(make_run)
 
 
@@ -148,9 +148,9 @@ def report(tmp_path_factory):
     make("Robust", names=names, shift=-20),
   ]
   figures = shown[1].folder / "figures"
-  images = np.zeros((19, 5, 4, 4, 3), np.uint8)
-  sheet = corruption_plots.draw_contact_sheet(images, NAMES)
-  look.save(sheet, figures / "corruptions.png")
+  images = np.zeros((5, 4, 4, 3), np.uint8)
+  sheet = plots.draw_images([(name, images) for name in NAMES], "12345")
+  style.save(sheet, figures / "corruptions.png")
   paths = page.write_report(shown, root / "out", shown[1].folder)
   return {path.name: path for path in paths}
 

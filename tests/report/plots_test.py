@@ -1,4 +1,4 @@
-"""Figures: lines equal results, words stand where a reader looks."""
+"""Figures: lines equal results, words are where a reader looks."""
 
 import json
 
@@ -7,44 +7,53 @@ import PIL.Image
 import pytest
 from scipy import stats
 
-from ram_jax.report import plots
+from ram_jax.contracts import Row
+from ram_jax.corruptions import CORRUPTIONS
+from ram_jax.evaluation import fourier
+from ram_jax.report import plots, style
 from ram_jax.runs import results as runs
+
+LONG = "A method with quite a long label, number"
 
 
 def _lines(axes):
   return {line.get_label(): line for line in axes.get_lines()}
 
 
+def _ends(axes, place):
+  """Ends of the bands at a place of the x axis, in the order of the lines."""
+  for band in axes.collections:
+    vertices = band.get_paths()[0].vertices
+    ends = vertices[vertices[:, 0] == place, 1]
+    yield ends.min(), ends.max()
+
+
 def test_adversarial_accuracy_draws_the_counts(make_run):
   rows = {"Standard": ((0.0, 190), (0.25, 80), (1.0, 2), (8.0, 0))}
   rows["AugMix"] = ((0.0, 180), (0.25, 100), (1.0, 9), (8.0, 1))
   shown = [make_run(label, rows=r, n=200) for label, r in rows.items()]
-  figure = plots.draw_adversarial_accuracy(shown)
-  (axes,) = figure.axes
+  (axes,) = plots.draw_adversarial_accuracy(shown).axes
   assert list(_lines(axes)) == ["Standard", "AugMix"]
-  for (label, line), band in zip(
-    _lines(axes).items(), axes.collections, strict=True
-  ):
+  for label, line in _lines(axes).items():
     np.testing.assert_array_equal(line.get_xdata(), [0.0, 0.25, 1.0, 8.0])
     values = [c / 2 for _, c in rows[label]]
     np.testing.assert_allclose(line.get_ydata(), values, rtol=1e-15)
-    vertices = band.get_paths()[0].vertices
-    for epsilon, correct in rows[label]:
-      ends = vertices[vertices[:, 0] == epsilon, 1]
-      want = stats.binomtest(correct, 200).proportion_ci(method="wilson")
+  for i, (epsilon, _) in enumerate(rows["AugMix"]):
+    for ends, row in zip(_ends(axes, epsilon), rows.values(), strict=True):
+      want = stats.binomtest(row[i][1], 200).proportion_ci(method="wilson")
       bounds = [100 * want.low, 100 * want.high]
-      np.testing.assert_allclose([ends.min(), ends.max()], bounds, atol=1e-10)
+      np.testing.assert_allclose(ends, bounds, atol=1e-10)
 
 
 def test_adversarial_accuracy_says_what_it_shows(make_run):
   shown = [make_run("A", rows=((0.0, 9), (0.5, 5), (2.0, 1)))]
   figure = plots.draw_adversarial_accuracy(shown)
   (axes,) = figure.axes
-  assert axes.get_title() == "Accuracy under PGD-10 (L2)\nCIFAR-10, wrn_10_1"
-  assert axes.get_xlabel() == r"$\epsilon$ (L2 norm, pixels in [0, 1])"
-  assert "accuracy (%)" in axes.get_ylabel()
+  assert axes.get_title() == "Accuracy under PGD-10 L2"
+  assert r"$\ell_2$" in axes.get_xlabel()
+  assert axes.get_ylabel() == "accuracy (%)"
   ticks = [label.get_text() for label in axes.get_xticklabels()]
-  assert ticks == ["0\n(clean)", "0.5", "2"]
+  assert ticks == ["clean", "0.5", "2"]
   (legend,) = figure.legends
   assert [text.get_text() for text in legend.get_texts()] == ["A"]
 
@@ -64,23 +73,140 @@ def test_names_of_crowded_epsilons_are_thinned(make_run):
   assert len(names) == 17 and 5 <= sum(map(bool, names)) <= 12
 
 
-def test_clean_accuracy_stands_at_zero_where_zero_was_not_attacked(make_run):
-  clean = {"correct": 9, "total": 10}
-  attacked = make_run("A", rows=((1.0, 30),), clean=clean)
-  unattacked = make_run("B", adversarial=None)
-  figure = plots.draw_adversarial_accuracy([attacked, unattacked])
-  (line,) = figure.axes[0].get_lines()
+def _attack(name, norm, epsilon, correct):
+  settings = {"attack": name, "norm": norm, "epsilon": epsilon}
+  return Row("adversarial", settings, 100, correct)
+
+
+def test_clean_accuracy_is_at_zero_where_zero_was_not_attacked(make_run):
+  found = [Row("clean", {}, 100, 90), _attack("PGD-10", "l2", 1.0, 30)]
+  shown = [make_run("A", rows=(), found=found)]
+  shown.append(make_run("B", rows=(), found=found[:1]))
+  (axes,) = plots.draw_adversarial_accuracy(shown).axes
+  (line,) = axes.get_lines()
   np.testing.assert_array_equal(line.get_xydata(), [[0, 90], [1, 30]])
 
 
-def test_different_norms_and_no_attack_are_refused(make_run):
-  row = {"epsilon": 1.0, "correct": 1, "total": 10}
-  attack = {"name": "PGD-10", "norm": "linf"}
-  linf = make_run("B", adversarial={"attack": attack, "by_epsilon": [row]})
-  with pytest.raises(ValueError, match="'l2', 'linf'"):
-    plots.draw_adversarial_accuracy([make_run("A"), linf])
-  with pytest.raises(ValueError, match="attacked in one norm"):
-    plots.draw_adversarial_accuracy([make_run("A", adversarial=None)])
+def test_norms_have_panels_and_attacks_have_lines(make_run):
+  found = [_attack("PGD-100", "l2", 1.0, 30), _attack("PGD-10", "linf", 0.5, 9)]
+  figure = plots.draw_adversarial_accuracy([make_run("A", found=found)])
+  first, second = figure.axes
+  assert list(_lines(first)) == ["A, PGD-10 L2", "A, PGD-100 L2"]
+  points = _lines(first)["A, PGD-100 L2"].get_xydata()
+  np.testing.assert_array_equal(points, [[0, 95], [1, 30]])
+  assert second.get_title() == "Accuracy under PGD-10 Linf"
+  np.testing.assert_array_equal(
+    second.get_lines()[0].get_xydata(), [[0, 95], [0.5, 9]]
+  )
+
+
+def test_nothing_to_draw_is_no_figure(make_run):
+  bare = [make_run("A", rows=(), logs=0)]
+  assert plots.draw_adversarial_accuracy(bare) is None
+  assert plots.draw_severity(bare, plots.EXAMPLES) is None
+  assert plots.draw_fourier(bare) is None
+  assert plots.draw_training_curves(bare) is None
+
+
+def test_severity_draws_the_counts_with_clean_at_zero(make_full_run):
+  names = [name for name in CORRUPTIONS if name != "fog"]
+  shown = [make_full_run("A"), make_full_run("B", names=names, shift=30)]
+  figure = plots.draw_severity(shown, (*plots.EXAMPLES, "no_such"))
+  titles = [axes.get_title() for axes in figure.axes]
+  assert titles == ["gaussian noise", "glass blur", "fog", "jpeg compression"]
+  first, _, fog, last = figure.axes
+  one, other = first.get_lines()
+  np.testing.assert_array_equal(one.get_xdata(), range(6))
+  want = [95, 88, 86, 84, 82, 80]
+  np.testing.assert_allclose(one.get_ydata(), want, rtol=1e-15)
+  np.testing.assert_allclose(other.get_ydata(), np.add(want, 3), rtol=1e-15)
+  assert [line.get_label() for line in fog.get_lines()] == ["A"]
+  # jpeg compression is the 14th: 900 - 140 - 100 of 1000 at severity 5, so all
+  # panels begin at 60.
+  assert last.get_lines()[0].get_ydata()[-1] == pytest.approx(66)
+  assert {axes.get_ylim() for axes in figure.axes} == {(60, 100)}
+  (legend,) = figure.legends
+  assert [text.get_text() for text in legend.get_texts()] == ["A", "B"]
+
+
+def test_severity_bands_are_over_images_or_seeds(make_full_run):
+  shown = [make_full_run("A", seed, shift=10 * seed) for seed in (1, 2, 3)]
+  (axes,) = plots.draw_severity([*shown, make_full_run("B")], ("fog",)).axes
+  seeds, images = _ends(axes, 1)
+  # At severity 1 fog (9) has 790 + shift: 80, 81, 82 -+ 2.484138.
+  np.testing.assert_allclose(seeds, [81 - 2.484138, 81 + 2.484138], atol=1e-5)
+  want = stats.binomtest(790, 1000).proportion_ci(method="wilson")
+  bounds = [100 * want.low, 100 * want.high]
+  np.testing.assert_allclose(images, bounds, atol=1e-10)
+
+
+def test_missing_severities_and_clean_leave_gaps(make_run):
+  rows = [
+    Row(
+      "corruption", {"corruption": "fog", "severity": s, "images": "x"}, 10, 5
+    )
+    for s in (2, 5)
+  ]
+  run = make_run("A", rows=(), found=rows)
+  (axes,) = plots.draw_severity([run], ("fog",)).axes
+  np.testing.assert_array_equal(axes.get_lines()[0].get_xdata(), [2, 5])
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 7), (8, 7), (32, 32), (28, 28)])
+def test_fourier_map_has_both_halves(make_run, size):
+  rows = [
+    Row("fourier", {"wave_norm": 4.0, "y": y, "x": x}, 200, abs(3 * y + x))
+    for y, x in fourier.half_plane(*size)
+  ]
+  axes, _ = plots.draw_fourier([make_run("A", found=rows)]).axes
+  found = axes.images[0].get_array()
+  assert found.shape == size
+  for y in range(-(size[0] // 2), size[0] - size[0] // 2):
+    for x in range(-(size[1] // 2), size[1] - size[1] // 2):
+      got = found[y + size[0] // 2, x + size[1] // 2]
+      opposite = [
+        (-f + n // 2) % n - n // 2 for f, n in zip((y, x), size, strict=True)
+      ]
+      counts = [abs(3 * y + x), abs(3 * opposite[0] + opposite[1])]
+      assert any(got == pytest.approx(100 - c / 2) for c in counts)
+
+
+def test_fourier_maps_are_means_over_seeds(make_full_run):
+  # The rule: 20 (|y| + |x|) of 200 wrong; and 40 of 100 everywhere.
+  other = [
+    Row("fourier", {"wave_norm": 4.0, "y": y, "x": x}, 100, 60)
+    for y, x in fourier.half_plane(8, 8)
+  ]
+  one, two = make_full_run("A"), make_full_run("A", 1)
+  keep = tuple(row for row in two.rows if row.evaluator != "fourier")
+  two = runs.Run(two.folder, two.head, (*keep, *other), (), [])
+  figure = plots.draw_fourier([one, two, make_full_run("B")])
+  mean, single, _ = figure.axes
+  assert mean.get_title() == "A (2 seeds)"
+  assert mean.images[0].get_array()[4, 4] == pytest.approx(20, abs=1e-12)
+  assert single.images[0].get_array()[0, 2] == pytest.approx(60, abs=1e-12)
+  clims = {axes.images[0].get_clim() for axes in (mean, single)}
+  assert clims == {(0, 80)}
+
+
+def test_waves_of_other_norms_have_panels_of_their_own(make_full_run):
+  far = [
+    Row("fourier", {"wave_norm": 1.0, "y": 0, "x": x}, 9, 9) for x in (-1, 0)
+  ]
+  far.append(Row("fourier", {"wave_norm": 1.0, "y": -1, "x": -1}, 9, 9))
+  figure = plots.draw_fourier([make_full_run("A", found=far)])
+  first, second, _ = figure.axes
+  assert "wave norm 4.0" in first.get_title().replace("\n", " ")
+  assert "wave norm 1.0" in second.get_title().replace("\n", " ")
+
+
+def test_frequencies_of_no_plane_are_rejected(make_run):
+  rows = [
+    Row("fourier", {"wave_norm": 4.0, "y": 0, "x": x}, 9, 9)
+    for x in (-(10**12), 0)
+  ]
+  with pytest.raises(ValueError, match="are not one half of the plane"):
+    plots.draw_fourier([make_run("A", found=rows)])
 
 
 def _log(run, key, values):
@@ -120,69 +246,90 @@ def test_long_curves_are_averaged(make_run):
   np.testing.assert_allclose(x, np.divide(means, 10), rtol=1e-14)
 
 
-def test_training_curves_without_metrics_are_refused(make_run):
-  with pytest.raises(ValueError, match="metrics.jsonl is missing"):
-    plots.draw_training_curves([make_run("A", logs=0)])
-
-
 @pytest.mark.parametrize("channels", [1, 3])
-def test_views_draw_the_pixels_in_order(channels):
-  images = np.random.default_rng(0).random((2, 3, 4, 5, channels))
-  rows = (("clean", images[0]), ("AugMix", images[1]))
-  figure = plots.draw_views(rows)
-  assert len(figure.axes) == 6
-  for i, axes in enumerate(figure.axes):
-    (shown,) = axes.images
-    want = images[i // 3, i % 3]
-    np.testing.assert_array_equal(np.squeeze(shown.get_array()), want.squeeze())
-    assert shown.get_interpolation() == "nearest"
-    assert shown.get_clim() == (0, 1)
-  assert [a.get_ylabel() for a in figure.axes[::3]] == ["clean", "AugMix"]
+def test_images_are_drawn_in_order(channels):
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (2, 3, 4, 5, channels)).astype(np.uint8)
+  figure = plots.draw_images((("clean", images[0]), ("x_y", images[1])), "abc")
+  (axes,) = figure.axes
+  (shown,) = axes.images
+  sheet = np.asarray(shown.get_array())
+  sheet = sheet.reshape(*sheet.shape[:2], -1)
+  assert shown.get_interpolation() == "nearest"
+  assert shown.get_clim() == (0, 255)
+  rows, columns = axes.get_yticks(), axes.get_xticks()
+  assert (len(rows), len(columns)) == (2, 3)
+  for i, y in enumerate(rows):
+    for j, x in enumerate(columns):
+      top, left = round(y - 1.5), round(x - 2)
+      cell = sheet[top : top + 4, left : left + 5]
+      np.testing.assert_array_equal(cell, images[i, j])
+  assert [x.get_text() for x in axes.get_yticklabels()] == ["clean", "x y"]
 
 
 @pytest.mark.parametrize(
-  "rows, words",
+  "rows",
   [
-    ((), "no grid"),
-    ((("a", np.zeros((2, 4, 4, 3))), ("b", np.zeros((1, 4, 4, 3)))), "1, 2"),
-    ((("a", np.zeros((4, 4, 3))),), r"\(4, 4, 3\)"),
-    ((("a", np.full((1, 4, 4, 3), 255)),), "row 'a'"),
-    ((("a", np.full((1, 4, 4, 3), np.nan)),), "row 'a'"),
-    ((("a", np.zeros((0, 4, 4, 3))),), "row 'a'"),
+    (),
+    (
+      ("a", np.zeros((2, 4, 4, 3), np.uint8)),
+      ("b", np.zeros((1, 4, 4, 3), np.uint8)),
+    ),
+    (("a", np.zeros((4, 4, 3), np.uint8)),),
+    (("a", np.zeros((1, 4, 4, 2), np.uint8)),),
+    (("a", np.zeros((1, 4, 4, 3))),),
+    (
+      ("a", np.zeros((1, 4, 4, 3), np.uint8)),
+      ("b", np.zeros((1, 4, 4, 3))),
+    ),
+    (("a", np.zeros((0, 4, 4, 3), np.uint8)),),
   ],
 )
-def test_views_refuse_what_is_no_grid_of_images(rows, words):
-  with pytest.raises(ValueError, match=words):
-    plots.draw_views(rows)
+def test_what_is_no_grid_of_images_is_rejected(rows):
+  with pytest.raises(ValueError, match="are no grid"):
+    plots.draw_images(rows)
 
 
-def test_files_are_png_of_sane_size(make_run, tmp_path):
-  labels = [f"A method with quite a long label, number {i}" for i in range(4)]
-  shown = [make_run(label) for label in labels]
-  folder = tmp_path / "new" / "figures"
-  images = np.random.default_rng(0).random((4, 32, 32, 3))
-  paths = [
-    plots.adversarial_accuracy(shown, folder / "a.png"),
-    plots.training_curves(shown, folder / "b.png"),
-    plots.views(folder / "c.png", [("clean", images), ("noise", images)]),
+def test_files_are_png_of_sane_size(make_full_run, tmp_path):
+  shown = [make_full_run(f"{LONG} {i}") for i in range(4)]
+  images = np.zeros((4, 32, 32, 3), np.uint8)
+  figures = [
+    plots.draw_adversarial_accuracy(shown),
+    plots.draw_severity(shown, plots.EXAMPLES),
+    plots.draw_fourier(shown),
+    plots.draw_training_curves(shown),
+    plots.draw_images([("clean", images), ("noise", images)]),
   ]
-  assert paths == [folder / f"{name}.png" for name in "abc"]
-  for path in paths:
+  for i, figure in enumerate(figures):
+    path = style.save(figure, tmp_path / "new" / f"{i}.png")
     with PIL.Image.open(path) as image:
       assert image.format == "PNG"
-      assert min(image.size) > 300 and max(image.size) < 2500
+      assert min(image.size) > 200 and max(image.size) < 2500
 
 
-@pytest.mark.parametrize("draw", ["adversarial_accuracy", "training_curves"])
-def test_no_words_overlap_with_four_long_labels(make_run, draw):
-  labels = [f"A method with quite a long label, number {i}" for i in range(4)]
-  shown = [make_run(label) for label in labels]
-  figure = getattr(plots, f"draw_{draw}")(shown)
+@pytest.mark.parametrize("count", [2, 4, 7])
+def test_no_words_overlap_with_long_labels(make_full_run, count):
+  shown = [make_full_run(f"{LONG} {i}") for i in range(count)]
+  for figure in (
+    plots.draw_adversarial_accuracy(shown),
+    plots.draw_severity(shown, ("fog",)),
+    plots.draw_training_curves(shown),
+  ):
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0
+    for axes in figure.axes:
+      assert not box.overlaps(axes.get_tightbbox())
+    texts = [text.get_window_extent() for text in legend.get_texts()]
+    assert not any(
+      a.overlaps(b) for i, a in enumerate(texts) for b in texts[:i]
+    )
+
+
+def test_names_of_images_are_not_cut_off():
+  images = np.zeros((5, 32, 32, 3), np.uint8)
+  figure = plots.draw_images([(name, images) for name in CORRUPTIONS], "12345")
   figure.draw_without_rendering()
-  (legend,) = figure.legends
-  box = legend.get_window_extent()
-  assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0
-  for axes in figure.axes:
-    assert not box.overlaps(axes.get_tightbbox())
-  texts = [text.get_window_extent() for text in legend.get_texts()]
-  assert not any(a.overlaps(b) for i, a in enumerate(texts) for b in texts[:i])
+  for label in figure.axes[0].get_yticklabels():
+    assert label.get_window_extent().x0 >= 0, label.get_text()

@@ -1,12 +1,14 @@
 """References of every kind, whole and damaged."""
 
+import functools
 import json
 import pathlib
 import re
 
 import pytest
 
-from ram_jax.data import cifar_c
+from ram_jax import corruptions
+from ram_jax.report import compare as compare_lib
 from ram_jax.report import references
 from tests.main_test import refuses, run
 
@@ -39,7 +41,8 @@ ROBUSTBENCH = ",fog,fog,snow\n,1,2,1\nA,0.9,0.8,0.7\nB,0.6,0.5,0.9390000001\n"
 
 
 def by_label(reference):
-  return {entry.label: entry.accuracy for entry in reference.entries}
+  rows = reference.rows.to_dict("records")
+  return {references.label(row): row["accuracy"] for row in rows}
 
 
 @pytest.fixture
@@ -61,14 +64,14 @@ def test_published_numbers_are_whole_and_name_their_source(name):
   assert re.search(r"^[\w-]+/[\w-]+: .*(snapshot of 20|commit )", found.source)
   tree = json.loads((references.PUBLISHED / f"{name}.json").read_bytes())
   assert tree["licence"] and tree["description"] in found.notes
-  assert {entry.total for entry in found.entries} == {10_000}
-  corrupted = [e for e in found.entries if e.measure == "corruption"]
-  assert bool(corrupted) == (name in MEANS)
-  if corrupted:
-    assert len(corrupted) == 75 or corrupted[0].is_mean
-    mean = sum(entry.accuracy for entry in corrupted) / len(corrupted)
+  assert set(found.rows.total) == {10_000}
+  corrupted = found.rows[found.rows.evaluator == "corruption"]
+  assert corrupted.empty == (name not in MEANS)
+  if name in MEANS:
+    assert len(corrupted) == 75 or set(corrupted.corruption) == {"mean of 15"}
     # Half a unit of the last digit published.
-    assert 100 * mean == pytest.approx(MEANS[name], abs=0.005 + 1e-9)
+    mean = 100 * corrupted.accuracy.mean()
+    assert mean == pytest.approx(MEANS[name], abs=0.005 + 1e-9)
 
 
 def test_published_numbers_are_those_of_their_source():
@@ -110,17 +113,18 @@ def test_the_author_folder_is_one_reference(author):
   }
   assert "are assumed" in found.notes[0]
   (author / "cifar10c_per_corruption.csv").unlink()
-  mean = references.read(str(author)).entries[-1]
-  assert (mean.accuracy, mean.corruptions) == (0.65, cifar_c.NAMES)
+  mean = references.read(str(author)).rows.iloc[-1]
+  assert (mean.accuracy, mean.corruption) == (0.65, "mean of 19")
+  assert references.MEANS[mean.corruption] == tuple(corruptions.CORRUPTIONS)
 
 
 @pytest.mark.parametrize("name", references.AUTHOR_FILES)
 def test_files_are_known_by_content_alone(author, name):
   whole = references.read(str(author / name))
   other = (author / name).rename(author / "some.txt")
-  assert references.read(str(other)).entries == whole.entries
+  assert references.read(str(other)).rows.equals(whole.rows)
   other.write_bytes(b"\xef\xbb\xbf" + other.read_bytes() + b"\n\n")
-  assert references.read(str(other)).entries == whole.entries
+  assert references.read(str(other)).rows.equals(whole.rows)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +180,7 @@ def test_robustbench_models(tmp_path, fields, labels, data):
   path.write_text(json.dumps(tree))
   found = references.read(str(path))
   assert list(by_label(found)) == labels
-  assert found.entries[0].accuracy == pytest.approx(0.9508, abs=1e-12)
+  assert found.rows.accuracy[0] == pytest.approx(0.9508, abs=1e-12)
   assert (found.model, found.data) == ("WideResNet-40-2", data)
   assert found.rounding == 5e-5 and "additional data" in found.notes[0]
   with pytest.raises(ValueError, match="leave out ':A'"):
@@ -235,13 +239,17 @@ def test_data_set_is_that_of_file_or_folder_or_unknown(
   tree = MODEL | {"dataset": dataset}
   del tree["autoattack_acc"]
   found, text = compare(f"{folder}/model.json", tree)
-  assert found["theirs"]["data"] == data
+  assert found["reference"]["data"] == data
   (row,) = found["rows"]
-  assert row["theirs"].get("total") == images
+  assert row["reference"].get("total") == images
   assert (row["low"] is None) == (row["high"] is None) == (images is None)
   assert f"ResNet-18, {data or 'unknown data'};" in text
-  assert ("an unknown number in theirs, so there are no i" in text) != images
-  assert ("the data of theirs are unknown: a folder" in text) == (data is None)
+  assert (
+    "an unknown number in the reference, so there are no i" in text
+  ) != images
+  assert ("the data of the reference are unknown: a folder" in text) == (
+    data is None
+  )
   if dataset == "cifar10" and folder != "x":
     other = "ImageNet" if data == "CIFAR-10" else "CIFAR-100"
     assert (
@@ -269,8 +277,8 @@ def test_data_set_of_the_robustbench_table(
   code, out, err = run("--mode=compare", workdir, f"--reference={path}:B")
   assert code == 0, err
   found = json.loads(pathlib.Path(out.split()[-1]).read_bytes())
-  assert found["theirs"]["data"] == data
-  totals = [row["theirs"].get("total") for row in found["rows"]]
+  assert found["reference"]["data"] == data
+  totals = [row["reference"].get("total") for row in found["rows"]]
   assert totals == [images] * 3  # the mean, fog, snow
   assert (found["rows"][0]["low"] is None) == (images is None)
 
@@ -287,7 +295,7 @@ def test_data_set_of_the_robustbench_table(
 )
 def test_norm_is_that_of_the_folder(compare, folder, epsilon, measure):
   found, _ = compare(f"{folder}/model.json", MODEL | {"eps": epsilon})
-  names = [row["theirs"]["measure"] for row in found["rows"]]
+  names = [row["evaluator"] for row in found["rows"]]
   # The run was attacked in L2, with 0.031 and 0.5.
   assert ("adversarial" in names) == (measure == "L2 eps 0.5 (AutoAttack)")
   assert any(measure in note for note in found["notes"]) != (len(names) == 2)
@@ -330,25 +338,25 @@ def test_what_a_robustbench_file_cannot_say(compare, folder, fields, words):
 )
 def test_additional_data(compare, given, extra):
   found, _ = compare("L2/model.json", MODEL | {"additional_data": given})
-  assert found["theirs"]["notes"] == ["trained with additional data"] * extra
+  assert found["reference"]["notes"] == ["trained with additional data"] * extra
 
 
 def test_notes_of_published_numbers(compare):
-  tree = {"description": "ours", "source": "us", "model": None, "data": "D"}
+  tree = {"description": "mine", "source": "me", "model": None, "data": "D"}
   tree |= {"clean": 0.9, "images": 50, "rounding": 0, "notes": "abc"}
   found, text = compare("mine.json", tree)
-  assert found["theirs"]["notes"] == ["ours", "abc"]
-  assert "(theirs) abc" in text and "50 in theirs" in text
+  assert found["reference"]["notes"] == ["mine", "abc"]
+  assert "(reference) abc" in text and "50 in the reference" in text
 
 
 def test_what_exists_as_a_path_is_a_path(compare, monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "t").write_text(",fog\n,1\nb:c,0.9\n")
   model = references.read("t:b:c")
-  assert model.name == "b:c" and model.entries[0].accuracy == 0.9
+  assert model.name == "b:c" and model.rows.accuracy[0] == 0.9
   # A colon in the name of a file, and one before a row.
   found, _ = compare("d:e/f:g.json", {"clean_accuracy": 0.25})
-  assert found["rows"][0]["theirs"]["accuracy"] == 0.25
+  assert found["rows"][0]["reference"]["accuracy"] == 0.25
   compare("d/results.json", "{}", ":A", "has one model: leave out ':A'")
   name = PUBLISHED[0]
   (tmp_path / name).mkdir()
@@ -358,15 +366,18 @@ def test_what_exists_as_a_path_is_a_path(compare, monkeypatch, tmp_path):
 
 
 def test_a_run_is_a_reference(make_run, corruption):
-  run = make_run("AugMix", corruption=corruption)
+  run = make_run("AugMix", found=corruption)
   found = references.read(str(run.folder))
-  assert references.read(str(run.folder / "results.json")) == found
+  other = references.read(str(run.folder / "results.json"))
+  assert other.source == found.source and other.rows.equals(found.rows)
   assert not found.images_assumed and found.model == "wrn_10_1"
   assert by_label(found)["snow, severity 2"] == 0.4
-  assert [(e.label, e.accuracy, e.total) for e in found.entries[:2]] == [
-    ("clean", 0.95, 100),
-    ("L2 eps 1 (PGD-10)", 0.4, 100),
+  # An epsilon of 0 is left out.
+  assert list(by_label(found).items())[:2] == [
+    ("clean", 0.95),
+    ("L2 eps 1 (PGD-10)", 0.4),
   ]
+  assert list(found.rows.total) == [100, 100, 10, 10, 10, 100]
 
 
 @pytest.mark.parametrize(
@@ -382,7 +393,7 @@ def test_a_run_is_a_reference(make_run, corruption):
     (CORRUPTIONS + "snow,1,-0.1", r"-0.1, not in \[0, 1\]$"),
     (CORRUPTIONS + "snow,1,nan", r"nan, not in \[0, 1\]$"),
     (CORRUPTIONS + "snow,1,high", "'high' is no number"),
-    (CORRUPTIONS + "rain,1,0.5", "unknown corruption 'rain'.* fog,"),
+    (CORRUPTIONS + "rain,1,0.5", "unknown corruption 'rain': .* fog,"),
     (CORRUPTIONS + "snow,6,0.5", "severity 6 of snow is not 1 to 5"),
     (CORRUPTIONS + "snow,1", "row 4 has 2 cells where the first has 3"),
     (CORRUPTIONS + "fog,2,0.4", "fog, severity 2 is given twice"),
@@ -413,3 +424,96 @@ def test_unknown_names_list_what_is_published(tmp_path):
       assert f"{published}: {text}" in str(caught.value)
   with pytest.raises(FileNotFoundError, match="neither results.json nor any"):
     references.read(str(tmp_path))
+
+
+DEEP = "[" * 100_000
+OWN = {
+  "description": "d",
+  "source": "s",
+  "model": "m",
+  "data": "CIFAR-10",
+  "images": 10_000,
+  "rounding": 0.0,
+  "clean": 0.9,
+  "adversarial": [{"attack": "A", "norm": "l2", "by_epsilon": [[1, 0.5]]}],
+  "notes": [],
+}
+
+
+@pytest.mark.parametrize(
+  ("content", "words"),
+  [
+    (",,,\n,,\n", "all its cells are empty"),
+    ("a" * 200_000, "field larger than field limit"),
+    ("epsilon,accuracy\n" + "a" * 100_000 + ",1", "aaa is no number"),
+    ("a" * 100_000 + "\n1", "what can be read is a run's"),
+    ("epsilon,epsilon,accuracy\n1,2,0.5", "has a column twice: epsilon, ep"),
+    (DEEP, "lacks a part, or has one of a wrong kind (RecursionError"),
+    ('{"clean_acc":' + DEEP, "wrong kind (RecursionError"),
+    ("[" + "1" * 5000 + "]", "cannot use"),
+    ({"clean_accuracy": True}, "accuracy of clean is True, not in [0, 1]"),
+    (
+      {
+        "clean_accuracy": 0.9,
+        "pgd_adversarial_accuracy_by_epsilon": {"1": False},
+      },
+      "False is no number",
+    ),
+    ({"clean_accuracy": 0.9, "cifar10c_mean_accuracy": []}, "is [], not in"),
+    (OWN | {"images": "10000"}, "'10000' is no number of test images"),
+    (OWN | {"images": 0}, "0 is no number of test images"),
+    (OWN | {"images": True}, "True is no number of test images"),
+    (OWN | {"notes": 5}, "wrong kind"),
+    (OWN | {"notes": ["a", 5]}, "5 is no text"),
+    (OWN | {"model": ["m"]}, "['m'] is no text"),
+    (OWN | {"data": {}}, "{} is no text"),
+    (OWN | {"rounding": "0.1"}, "rounding '0.1' is not in [0, 1]"),
+    (OWN | {"clean": True}, "accuracy of clean is True"),
+    (
+      OWN | {"adversarial": [{"attack": "A", "norm": "L2", "by_epsilon": []}]},
+      "norm 'L2': give a name, and l2 or linf",
+    ),
+    (
+      OWN
+      | {
+        "adversarial": [
+          {"attack": "A", "norm": "l2", "by_epsilon": [[True, 0.5]]}
+        ]
+      },
+      "epsilon True is no number of at least 0",
+    ),
+  ],
+)
+def test_bad_files_through_the_command(compare, content, words):
+  line = compare("their.file", content, error=words)
+  assert len(line) < 1500
+
+
+def parts(tree, before=()):
+  """The places of all parts of a tree of JSON."""
+  rows = enumerate(tree) if isinstance(tree, list) else tree.items()
+  for key, part in rows:
+    yield (*before, key)
+    if isinstance(part, dict | list):
+      yield from parts(part, (*before, key))
+
+
+@pytest.mark.parametrize(
+  "place", [p for p in parts(OWN) if p != ("notes",)], ids=str
+)
+def test_numbers_of_ones_own_are_rejected_or_compared(
+  make_run, tmp_path, place
+):
+  run, path = make_run("A"), tmp_path / "mine.json"
+  for other in (None, "x", -1, True, [], {}, [1], {"a": 1}, "gone"):
+    tree = json.loads(json.dumps(OWN))
+    holder = functools.reduce(lambda part, key: part[key], place[:-1], tree)
+    if other == "gone":
+      del holder[place[-1]]
+    else:
+      holder[place[-1]] = other
+    path.write_text(json.dumps(tree))
+    try:
+      compare_lib.table(run, references.read_file(path)).markdown()
+    except ValueError as error:
+      assert "\n" not in str(error)

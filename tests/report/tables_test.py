@@ -1,98 +1,278 @@
-"""The summary's figures and footnotes, required values."""
+"""Numbers of tables against the counts, and what stands beside them."""
+
+import dataclasses
 
 import pytest
 
+from ram_jax.contracts import Note, Row
+from ram_jax.corruptions import CORRUPTIONS
+from ram_jax.report import groups as grouping
 from ram_jax.report import tables
+from ram_jax.report.groups import Series
 
 
-def test_summary_shows_every_measure(make_run, corruption):
+def adversarial(correct, name="PGD-10", norm="l2", n=100):
+  settings = {"attack": name, "norm": norm, "epsilon": 1.0}
+  return Row("adversarial", settings, n, correct)
+
+
+def test_summary_shows_every_number(make_run, corruption):
   runs = [
     make_run("Standard", rows=((0.0, 50), (0.25, 10), (1.0, 0))),
-    make_run("AugMix", rows=((0.0, 100), (1.0, 50)), corruption=corruption),
-    make_run("Imported", adversarial=None, notes=None),
+    make_run("AugMix", rows=((0.0, 100), (1.0, 50)), found=corruption),
+    make_run("Imported", rows=(), found=[Row("clean", {}, 100, 95)]),
   ]
   table = tables.summary(runs)
   assert table.header == (
-    *("run", "model", "data", "clean", "L2 eps 0.25", "L2 eps 1"),
-    "corruption mean",
+    *("method", "clean", "15 corruptions"),
+    *("PGD-10 L2: eps 0.25", "PGD-10 L2: eps 1"),
   )
   # Wilson intervals of 50, 10, 0, 100 and 95 in 100, from scipy.
-  setting = ("wrn_10_1", "CIFAR-10")
   half, tenth, none = "50.0 (40.4-59.6)", "10.0 (5.5-17.4)", "0.0 (0.0-3.7)"
   assert table.rows == (
-    ("Standard", *setting, half, tenth, none, "-"),
-    ("AugMix", *setting, "100.0 (96.3-100.0)", "-", half, "62.5 [2 of 15]"),
-    ("Imported", *setting, "95.0 (88.8-97.8)", "-", "-", "-"),
+    ("Standard", half, "-", tenth, none),
+    ("AugMix", "100.0 (96.3-100.0)", "62.5 [4 of 75 test sets]", "-", half),
+    ("Imported", "95.0 (88.8-97.8)", "-", "-", "-"),
   )
+  assert table.best == {(1, 1), (1, 4)}
 
 
-def test_footnotes_say_how_and_for_whom(make_run, corruption):
-  notes = ["PGD-10, not AutoAttack", "operations overlap the corruptions"]
-  runs = [
-    make_run("Standard"),
-    make_run("AugMix", notes=notes, corruption=corruption),
-  ]
-  first, *rest = tables.summary(runs).footnotes
-  assert "95 % Wilson" in first
+def test_what_is_equal_is_in_the_title_and_what_is_not_a_column(make_run):
+  one = make_run("A")
+  table = tables.summary([one, make_run("B")])
+  assert table.title == (
+    "ram_jax, 2 runs: wrn_10_1, CIFAR-10, 4 epochs, seed 0, 100 test images, "
+    "1 x cpu."
+  )
+  other = make_run("B", run=one.about | {"label": "B", "model": "resnet18"})
+  table = tables.summary([one, other])
+  assert table.header[:3] == ("method", "network", "clean")
+  assert [row[1] for row in table.rows] == ["wrn_10_1", "resnet18"]
+  assert "wrn_10_1" not in table.title
+
+
+def test_footnotes_say_how_and_for_whom(make_run):
+  note, warning = Note("13 operations"), Note("dark images", "warning")
+  runs = [make_run("Standard"), make_run("AugMix", found=[note, warning])]
+  first, second, *rest = tables.summary(runs).footnotes
+  assert first == "warning: (AugMix) dark images"
+  assert second == tables.INTERVALS
   assert rest == [
-    "clean: 100 test images",
-    "eps: L2 norm of the perturbation of pixels in [0, 1], found by PGD-10 "
-    "(step size 0.4 epsilon) on 100 test images",
+    "PGD-10 L2: relative step size 0.4; eps in units of pixels in [0, 1]; on "
+    "100 test images",
     "PGD-10, not AutoAttack",
-    "(AugMix) corruption mean: CIFAR-10-C, 2 corruptions of the benchmark's "
-    "15, severities 1, 2; of one run no interval, as the same images recur in "
-    "each",
-    "(AugMix) operations overlap the corruptions",
+    "(AugMix) 13 operations",
   ]
 
 
-def test_seeds_are_one_row_and_the_footnote_says_which_interval(make_full_run):
+def test_seeds_are_one_row(make_full_run):
   shown = [make_full_run("A", seed, shift=10 * seed) for seed in (1, 2, 3)]
   table = tables.summary([*shown, make_full_run("B")])
-  assert table.header[-1] == "15 corruptions"
   # 96, 97, 98: t(2) s / sqrt(3) = 4.302653 / sqrt(3) = 2.484. The mean over 15
   # corruptions is 77 + shift / 10.
-  first, second = table.rows
-  assert first[0] == "A (3 seeds)" and second[0] == "B"
-  assert (first[3], first[-1]) == ("97.0 (94.5-99.5)", "79.0 (76.5-81.5)")
-  assert (second[3], second[-1]) == ("95.0 (93.5-96.2)", "77.0")
-  assert table.footnotes[0].startswith("Accuracy in %. Rows of several seeds")
-  (note,) = [x for x in table.footnotes if x.startswith("15 corruptions")]
-  assert "CIFAR-10-C (made here), the benchmark's, severities 1, 2, 3" in note
-  assert any("generated" in x for x in table.footnotes)
-  assert (
-    tables.summary(shown)
-    .footnotes[0]
-    .startswith("Accuracy in %: mean over seeds, with Student's")
+  assert [row[:3] for row in table.rows] == [
+    ("A (3 seeds)", "97.0 (94.5-99.5)", "79.0 (76.5-81.5)"),
+    ("B", "95.0 (93.5-96.2)", "77.0"),
+  ]
+  assert "seeds 1, 2, 3" in tables.summary(shown).title
+
+
+def test_attacks_that_differ_have_columns_of_their_own(make_run):
+  one = make_run("A", found=[adversarial(30, "PGD-100")])
+  other = make_run("B", rows=(), found=[adversarial(10, norm="linf")])
+  table = tables.summary([one, other])
+  assert table.header[2:] == (
+    "PGD-10 L2: eps 1",
+    "PGD-100 L2: eps 1",
+    "PGD-10 Linf: eps 255/255",
   )
+  assert [cell[:4] for cell in table.rows[0][2:]] == ["40.0", "30.0", "-"]
+  assert [cell[:4] for cell in table.rows[1][2:]] == ["-", "-", "10.0"]
 
 
-def test_epsilon_zero_is_shown_only_where_it_is_not_clean(make_run):
-  subset = make_run("Subset", clean={"correct": 900, "total": 1000})
-  assert "L2 eps 0" in tables.summary([subset]).header
-  assert "L2 eps 0" not in tables.summary([make_run("Whole")]).header
+def test_sources_of_corrupted_images_are_not_mixed(make_full_run):
+  rows = [
+    Row("corruption", row.settings | {"images": "made here"}, 10, 5)
+    for row in make_full_run("A").rows
+    if row.evaluator == "corruption"
+  ]
+  one, other = make_full_run("A"), make_full_run("B", names=(), found=rows)
+  table = tables.summary([one, other])
+  assert table.header[2:4] == (
+    "15 corruptions: CIFAR-10-C",
+    "15 corruptions: made here",
+  )
+  assert [row[2:4] for row in table.rows] == [("77.0", "-"), ("-", "50.0")]
+  means = tables.corruptions([one, other], one)[
+    "Categories of corruptions and mCE"
+  ]
+  assert means.header[2:] == ("A, CIFAR-10-C", "B, made here")
+  assert means.rows[0][2:] == ("77.0", "50.0")  # no difference between them
+  assert means.rows[-1][2:] == ("100.0", "-")
 
 
-def test_norms_have_columns_of_their_own(make_run):
-  attack = {"name": "PGD-10", "norm": "linf"}
-  row = {"epsilon": 1.0, "correct": 1, "total": 10}
-  other = {"attack": attack, "by_epsilon": [row]}
-  table = tables.summary([make_run("A"), make_run("B", adversarial=other)])
-  assert table.header[4:] == ("L2 eps 1", "Linf eps 1")
-  assert [row[4][:4] for row in table.rows] == ["40.0", "-"]
-  assert [row[5][:4] for row in table.rows] == ["-", "10.0"]
+def test_other_test_images_are_a_warning(make_full_run):
+  one = make_full_run("A")
+  data = {"test": {"size": 1000, "fingerprint": "sha256:0123456789abcdef"}}
+  table = tables.summary([one, make_full_run("B", data=data)])
+  assert table.header[1] == "test set"
+  assert table.footnotes[0] == (
+    "warning: the runs were evaluated on different test images: do not compare "
+    "them"
+  )
+  few = make_full_run("C", names=("fog",))
+  few = dataclasses.replace(
+    few, rows=(dataclasses.replace(few.rows[-1], total=400), *few.rows[:-1])
+  )
+  notes = tables.summary([one, few]).footnotes
+  assert notes[0].startswith("warning: fourier: evaluated on different numbers")
 
 
-def test_summary_of_nothing_is_refused():
+def test_epsilons_without_accuracy_are_hidden_but_named(make_run):
+  rows = ((0.0, 95), (0.5, 30), (1.0, 1), (2.0, 0))
+  shown = [make_run("A", rows=rows), make_run("B", rows=rows)]
+  table = tables.summary(shown)
+  assert table.header[2:] == ("PGD-10 L2: eps 0.5",)
+  assert table.footnotes[-1] == (
+    "not shown, as no run is above 1 %: PGD-10 L2, eps 1; PGD-10 L2, eps 2"
+  )
+  assert len(tables.every_epsilon(shown).header) == 5
+  assert tables.every_epsilon([make_run("C")]) is None
+
+
+def test_summary_of_nothing_is_rejected():
   with pytest.raises(ValueError, match="name at least one"):
     tables.summary([])
 
 
-def test_floors_put_measured_beside_required(make_run, corruption):
+def test_means_are_those_of_the_rule(make_full_run):
+  base = make_full_run("Standard")
+  names = [name for name in CORRUPTIONS if name not in ("frost", "spatter")]
+  better = make_full_run("Better", names=names, shift=50)
+  table = tables.corruptions([base, better], base)[
+    "Categories of corruptions and mCE"
+  ]
+  # 84 - i, with i in the mean: 7 over 15, 16.5 over 4, 9 over 19; noise 0, 1,
+  # 2, 15; blur 3 to 6, 16; weather 7 to 10, 17; digital 11 to 14, 18. Without
+  # frost (8) the 15 have 97 / 14 = 6.93, without spatter (17) the 4 have
+  # 49 / 3 = 16.33, and all have 146 / 17 = 8.59; weather 26 / 3 = 8.67; and
+  # everything is 5 points more. (11 + i) / (16 + i) is a corruption's ratio of
+  # errors, and its mean over i = 0 to 14 without 8 is the relative error.
+  ratios = [(11 + i) / (16 + i) for i in range(15) if i != 8]
+  assert {row[0]: row[2:] for row in table.rows} == {
+    "benchmark": ("77.0", "82.1 [14 of 15]"),
+    "extra": ("67.5", "72.7 [3 of 4]"),
+    "all": ("75.0", "80.4 [17 of 19]"),
+    "noise": ("79.5", "84.5 (+5.0)"),
+    "blur": ("77.2", "82.2 (+5.0)"),
+    "weather": ("73.8", "80.3 [3 of 5]"),
+    "digital": ("70.4", "75.4 (+5.0)"),
+    "mCE": ("23.0", "17.9 [14 of 15]"),
+    "relative mCE": ("100.0", f"{100 * sum(ratios) / 14:.1f} [14 of 15]"),
+  }
+  assert (3, 3) in table.best and (0, 3) not in table.best
+  assert "mCE" in str(tables.corruptions([base])) and "relative mCE" not in str(
+    tables.corruptions([base])
+  )
+
+
+def relative(make_run, run, *base):
+  """Relative error of a run's {(corruption, severity): correct of 10}."""
+
+  def shown(label, counts, seed=0):
+    rows = [
+      Row("corruption", {"corruption": c, "severity": s, "images": "x"}, 10, k)
+      for (c, s), k in counts.items()
+    ]
+    return make_run(label, seed, rows=(), found=rows, config={"seed": seed})
+
+  groups = grouping.groups(
+    [shown("A", run), *(shown("B", x, i) for i, x in enumerate(base))]
+  )
+  rows = grouping.frame(groups)
+  first, second = (
+    Series("", g, "x", rows[rows["group"] == i]) for i, g in enumerate(groups)
+  )
+  return tables._relative(first, second).split(" ")[0]
+
+
+def test_relative_error_of_what_both_have(make_run):
+  run = {("fog", 1): 8, ("fog", 2): 4, ("snow", 1): 5}
+  one = {("fog", 1): 6, ("fog", 2): 6, ("fog", 3): 0, ("frost", 1): 1}
+  # Errors .2 + .6 over (.4 + .4): 1.
+  assert relative(make_run, run, one) == "100.0"
+  # .8 over the mean of .8 and .3.
+  two = {("fog", 1): 8, ("fog", 2): 9}
+  assert relative(make_run, run, one, two) == f"{100 * 0.8 / 0.55:.1f}"
+  # No error to compare with, and nothing in common.
+  assert relative(make_run, {("snow", 1): 5}, {("snow", 1): 10}) == "-"
+  assert relative(make_run, run, {("brightness", 1): 5}) == "-"
+
+
+def test_each_corruption_and_severity(make_full_run):
+  one = make_full_run("A", names=("fog", "gaussian_noise"))
+  settings = {"corruption": "my_own", "severity": 9, "images": "CIFAR-10-C"}
+  own = Row("corruption", settings, 4, 1)
+  other = make_full_run("B", names=(), found=[own])
+  found = tables.corruptions([one, other])
+  table = found["Each corruption"]
+  assert table.header == ("corruption", "category", "A", "B")
+  assert table.rows == (
+    ("gaussian noise", "noise", "84.0", "-"),
+    ("fog", "weather", "75.0", "-"),
+    ("my own", "other", "-", "-"),  # of a severity that is none of the five
+  )
+  table = found["Each corruption and severity"]
+  assert [row[:2] for row in table.rows] == [
+    *(("gaussian noise", str(s)) for s in range(1, 6)),
+    *(("fog", str(s)) for s in range(1, 6)),
+    ("my own", "9"),
+  ]
+  # scipy: binomtest(880, 1000) and binomtest(1, 4), Wilson.
+  assert table.rows[0][2] == "88.0 (85.8-89.9)"
+  assert table.rows[-1][2:] == ("-", "25.0 (4.6-69.9)")
+  assert tables.corruptions([make_full_run("C", names=())]) == {}
+
+
+def test_calibration_clean_and_over_the_15(make_full_run):
+  runs = [make_full_run("A", seed) for seed in (0, 1)]
+  table = tables.calibration([*runs, make_full_run("B")])
+  assert table.header[1:6] == (
+    *("clean: RMS", "clean: ECE", "clean: NLL", "clean: Brier"),
+    "15 corruptions: RMS",
+  )
+  # s / 50, s / 100 and s / 2 at the severities 1 to 5, whose mean is 3.
+  assert table.rows[1] == (
+    *("B", "0.050", "0.040", "0.500", "0.200"),
+    *("0.060", "0.030", "1.500", "1.000"),
+  )
+  assert table.rows[0][:2] == ("A (2 seeds)", "0.050 (0.050-0.050)")
+  # One that was not finite and was left out: no mean of the others.
+  rows = list(runs[0].rows)
+  place = next(i for i, r in enumerate(rows) if r.evaluator == "corruption")
+  values = {k: v for k, v in rows[place].values.items() if k != "nll"}
+  rows[place] = dataclasses.replace(rows[place], values=values)
+  some = dataclasses.replace(runs[0], rows=tuple(rows))
+  table = tables.calibration([some, make_full_run("E")])
+  assert table.rows[0][5:] == ("0.060", "0.030", "-", "1.000")
+
+
+def test_no_calibration(make_run):
+  assert tables.calibration([make_run("C")]) is None
+
+
+def test_a_number_that_some_seeds_lack_says_so(make_full_run):
+  runs = [make_full_run("A"), make_full_run("A", 1, names=())]
+  (row,) = tables.summary(runs).rows
+  assert row[:3:2] == ("A (2 seeds)", "77.0 (1 of 2 seeds)")
+
+
+def test_floors_compare_with_required(make_run, corruption):
   rows = ((0.0, 92), (8 / 255, 75), (8.0, 3))
-  results = make_run("A", rows=rows, corruption=corruption).results
-  checks = tables.floors(
-    results,
+  found = [*corruption, adversarial(3, "PGD-100"), adversarial(5)]
+  run = make_run("A", rows=rows, found=found)
+  table = tables.floors(
+    run,
     [
       ("clean", None, "at least", 0.92),
       ("adversarial", 0.0313725, "at least", 0.76),
@@ -102,13 +282,16 @@ def test_floors_put_measured_beside_required(make_run, corruption):
       ("corruption", None, "at most", 0.6),
     ],
   )
-  assert [c.measured for c in checks] == [0.92, 0.75, 0.03, 0.03, None, 0.625]
-  assert [c.met for c in checks] == [True, False, True, False, False, False]
-  shown = tables.floors_table(checks).rows
-  assert shown[0] == ("clean", "at least 92.00", "92.00", "met")
-  assert shown[1][0] == "adversarial, eps 0.03137" and shown[1][3] == "NOT MET"
-  assert shown[4][2:] == ("not measured", "NOT MET")
-  assert shown[5][:3] == ("corruption mean", "at most 60.00", "62.50")
+  assert table.rows == (
+    ("clean", "at least 92.00", "92.00", "met"),
+    ("adversarial, eps 0.03137", "at least 76.00", "75.00", "NOT MET"),
+    ("adversarial, eps 8", "at most 3.00", "3.00", "met"),
+    ("adversarial, eps 8", "at most 2.00", "3.00", "NOT MET"),
+    ("adversarial, eps 4", "at most 100.00", "not measured", "NOT MET"),
+    ("corruption mean", "at most 60.00", "62.50", "NOT MET"),
+  )
+  rows = tables.floors(run, [("adversarial", 1.0, "at most", 0.04)]).rows
+  assert [row[3] for row in rows] == ["met", "NOT MET"]  # of each attack
 
 
 @pytest.mark.parametrize(
@@ -121,6 +304,17 @@ def test_floors_put_measured_beside_required(make_run, corruption):
     ("clean", None, "at least", 92),
   ],
 )
-def test_requirement_of_another_form_is_refused(make_run, row):
+def test_requirement_of_another_form_is_rejected(make_run, row):
   with pytest.raises(ValueError, match="is not .measure, epsilon, bound"):
-    tables.floors(make_run("A").results, [row])
+    tables.floors(make_run("A"), [row])
+
+
+def test_fields_that_differ_and_all(make_full_run):
+  runs = [make_full_run(x, seed) for x in "AB" for seed in (0, 1)]
+  table = tables.fields(runs, differing=True)
+  assert table.rows == (("method.name", "A", "B"),)
+  assert table.header == ("field", "A (2 seeds)", "B (2 seeds)")
+  rows = {row[0]: row[1:] for row in tables.fields(runs).rows}
+  assert rows["config.seed"] == ("0 / 1", "0 / 1")
+  assert rows["data.test.size"] == ("1000", "1000")
+  assert tables.fields(runs[:2], differing=True) is None

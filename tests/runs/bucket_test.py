@@ -55,9 +55,9 @@ def fetched(url, folder):
 
 def kept(url):
   """The folder of what could not be copied."""
-  base = bucket._place(url)
-  shutil.rmtree(base)
-  (found,) = base.parent.glob(f"{base.name}-*")
+  folder = bucket._place(url)
+  shutil.rmtree(folder)
+  (found,) = folder.parent.glob(f"{folder.name}-*")
   return found
 
 
@@ -89,7 +89,7 @@ def test_stopped_run_goes_on_from_the_store(
   assert f"Results: {memory}/results.json" in out
   assert_as_whole(fetched(memory, tmp_path / "copy"), whole)
   left = pathlib.Path(err.partition("worked on in ")[2].partition(",")[0])
-  assert left.is_absolute() and not left.parent.exists()
+  assert left.is_absolute() and not left.exists()
   code, out, err = run(*argv)
   assert code == 0 and "is finished" in err
 
@@ -133,7 +133,7 @@ def test_store_that_fails(monkeypatch, command, memory):  # noqa: F811
   folder = pathlib.Path(last.removeprefix(start).partition(":")[0])
   assert (folder / "results.json").exists()
   assert err.count("cannot be written now: no rights") == 1
-  shutil.rmtree(folder.parent)
+  shutil.rmtree(folder)
 
 
 def test_store_that_fails_for_a_while(monkeypatch, memory):
@@ -240,18 +240,17 @@ def test_copy_that_breaks_off_can_be_gone_on_from(
   real = type(files).rm_file
   monkeypatch.setattr(type(files), "rm_file", mortal(real))
   for count in range(20):
-    folder, copy = tmp_path / f"{count}/run", tmp_path / f"{count}/copy"
-    folder.mkdir(parents=True)
-    copy.mkdir()
+    folder = tmp_path / f"{count}"
+    folder.mkdir()
     store = bucket._Store(f"{memory}{count}")
     left[:] = [0] * 100
     save(2)
-    store.push(folder, copy)
+    store.push(folder)
     save(4)
     left[:] = [0] * count
     for _ in range(2):
       try:
-        store.push(folder, copy)
+        store.push(folder)
       except ConnectionError:
         break
     there = files.find(f"{root}{count}")
@@ -266,28 +265,27 @@ def test_copy_that_breaks_off_can_be_gone_on_from(
 
 def test_answer_that_is_lost(memory, tmp_path):
   """What is gone in the store already need not be removed again."""
-  folder, copy = tmp_path / "run", tmp_path / "copy"
-  folder.mkdir(), copy.mkdir()
+  folder = tmp_path / "run"
+  folder.mkdir()
   (folder / "a").write_text("a")
   store = bucket._Store(memory)
-  store.push(folder, copy)
+  store.push(folder)
   fsspec.filesystem("memory").rm_file(f"{memory}/a")
   (folder / "a").unlink()
-  store.push(folder, copy)
+  store.push(folder)
 
 
 def test_what_is_gone_here_goes_there(memory, tmp_path):
   files, root = fsspec.core.url_to_fs(memory)
   store, names = bucket._Store(memory), ("a", "b.part", "c/d")
-  folder, copy = tmp_path / "run", tmp_path / "copy"
-  copy.mkdir()
+  folder = tmp_path / "run"
   for name in names:
     (folder / name).parent.mkdir(exist_ok=True, parents=True)
     (folder / name).write_text(name)
-  store.push(folder, copy)
+  store.push(folder)
   assert files.find(root) == [f"{root}/a", f"{root}/c/d"]
   (folder / "c/d").unlink()
-  store.push(folder, copy)
+  store.push(folder)
   assert files.find(root) == [f"{root}/a"]
   assert not [t for t in threading.enumerate() if t.name == "bucket"]
 

@@ -28,16 +28,16 @@ def config(**overrides):
 def test_differences_ignore_tuples_and_what_is_told_to():
   given = experiment.resolve(config())
   saved = json.loads(json.dumps(given.to_dict()))
-  assert run_folder.differences(saved, given) == []
+  assert run_folder.differences(saved, given.to_dict()) == []
   saved["seed"] = 3
   saved["evaluate"]["images"] = 7
   del saved["model"]["depth"]
-  assert run_folder.differences(saved, given) == [
+  assert run_folder.differences(saved, given.to_dict()) == [
     "evaluate.images is 7 there and 32 now",
     "model.depth is None there and 10 now",
     "seed is 3 there and 0 now",
   ]
-  assert len(run_folder.differences(saved, given, ("evaluate",))) == 2
+  assert len(run_folder.differences(saved, given.to_dict(), ("evaluate",))) == 2
 
 
 def owned(folder, given):
@@ -118,14 +118,23 @@ def test_config_comes_back(tmp_path):
   with pytest.raises(FileNotFoundError, match="must name the folder of a run"):
     run_folder.read(tmp_path)
   given = owned(tmp_path, config())
-  assert run_folder.differences(run_folder.read(tmp_path), given) == []
+  assert (
+    run_folder.differences(run_folder.read(tmp_path), given.to_dict()) == []
+  )
 
 
-def test_json_is_replaced_whole_or_not_at_all(tmp_path):
+def test_json_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
   path = tmp_path / "new" / "file.json"
   run_folder.write_json({"a": 1}, path)
   with pytest.raises(TypeError):
     run_folder.write_json({"a": object()}, path)
+
+  def full(file):
+    raise OSError("No space left on device")
+
+  monkeypatch.setattr(os, "fsync", full)
+  with pytest.raises(OSError, match="No space"):
+    run_folder.write_json({"a": 2}, path)
   assert json.loads(path.read_text()) == {"a": 1}
 
 

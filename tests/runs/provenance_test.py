@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from configs import digits
+from ram_jax.contracts import Note
 from ram_jax.evaluation import loop as evaluate
 from ram_jax.runs import provenance
 
@@ -39,10 +40,11 @@ def test_changes_are_noted():
   found = [provenance.here(), provenance.here()]
   found[1]["versions"]["jax"] = "9.9"
   config = digits.get_config("smoke")
-  notes = evaluate.notes(config, {"trained_with": found})
+  notes = list(evaluate.notes(config, {"trained_with": found}))
   changed = f"jax {jax.__version__}, then 9.9"
-  assert f"while it was trained, this changed: {changed}" in notes
-  assert "this changed" not in str(evaluate.notes(config, {}))
+  text = f"while it was trained, this changed: {changed}"
+  assert Note(text, "warning") in notes
+  assert "this changed" not in str(list(evaluate.notes(config, {})))
 
 
 @pytest.mark.parametrize("found", [[], [provenance.here()]])

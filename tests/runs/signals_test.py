@@ -74,7 +74,7 @@ def test_other_threads_hear_nothing():
 
 def test_unanswered_signal_ends_the_process(monkeypatch, capfd):
   ended = queue.Queue()
-  monkeypatch.setattr(stopping, "PATIENCE", (0.05, 300))
+  monkeypatch.setattr(stopping, "PATIENCE", (None, 0.05, 300))
   monkeypatch.setattr(os, "_exit", ended.put)
   with stopping.listen():
     os.kill(os.getpid(), signal.SIGTERM)
@@ -86,7 +86,7 @@ def test_unanswered_signal_ends_the_process(monkeypatch, capfd):
 
 
 def test_answered_signal_ends_nothing(monkeypatch):
-  monkeypatch.setattr(stopping, "PATIENCE", (0.05, 0.05))
+  monkeypatch.setattr(stopping, "PATIENCE", (None, 0.05, 0.05))
   monkeypatch.setattr(os, "_exit", lambda code: pytest.fail(str(code)))
   with pytest.raises(stopping.Stopped), stopping.listen() as stop:
     os.kill(os.getpid(), signal.SIGTERM)
@@ -100,7 +100,7 @@ def test_answered_signal_ends_nothing(monkeypatch):
 STUCK = """
 import ctypes
 from ram_jax.runs import signals as stopping
-stopping.PATIENCE = (300, 0.1)
+stopping.PATIENCE = (None, 300, 0.1)
 lock, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
 with stopping.listen():
   libc.pthread_mutex_lock(lock)

@@ -1,4 +1,4 @@
-"""Intervals, what is paired, what is said beside it, and the files."""
+"""What is compared, what is said beside it, and the files."""
 
 import errno
 import json
@@ -6,42 +6,32 @@ import pathlib
 
 import pytest
 
-from ram_jax.report import comparison, matching, references
-from ram_jax.report.entries import Entry, Reference, corrupted
+from ram_jax.contracts import Note, Row
+from ram_jax.corruptions import BENCHMARK
+from ram_jax.report import compare, references, statistics
+from ram_jax.report.references import Reference
+from ram_jax.runs import metrics
 from tests.main_test import run
 
 
-# Table II of Newcombe 1998, method 10, in its four decimals.
-@pytest.mark.parametrize(
-  "ours, theirs, low, high",
-  [
-    ((56, 70), (48, 80), 0.0524, 0.3339),
-    ((9, 10), (3, 10), 0.1705, 0.8090),
-    ((6, 7), (2, 7), 0.0582, 0.8062),
-    ((5, 56), (0, 29), -0.0381, 0.1926),
-    ((0, 10), (0, 20), -0.1611, 0.2775),
-    ((0, 10), (0, 10), -0.2775, 0.2775),
-    ((10, 10), (0, 20), 0.6791, 1.0),
-    ((10, 10), (0, 10), 0.6075, 1.0),
-    # statsmodels 0.14, confint_proportions_2indep(method="newcomb").
-    ((897, 2000), (8162, 10000), -0.39062792344, -0.34450569149),
-  ],
-)
-def test_interval_equals_newcombes(ours, theirs, low, high):
-  (a, m), (b, n) = ours, theirs
-  digits = 5e-5 if m < 100 else 1e-11
-  found = matching.difference_interval(a / m, m, b / n, n)
-  assert found == pytest.approx((low, high), abs=digits)
-  mirrored = matching.difference_interval(b / n, n, a / m, m)
-  assert mirrored == pytest.approx((-found[1], -found[0]), abs=1e-15)
+def reference(*rows, **fields):
+  return Reference("other", "a file", references.frame(rows), "M", **fields)
 
 
-def reference(*entries, **fields):
-  return Reference("theirs", "a file", entries, "wrn_10_1", **fields)
+def clean(accuracy, total=100):
+  return {"evaluator": "clean", "accuracy": accuracy, "total": total}
 
 
 def attacked(epsilon, accuracy, attack="PGD-10", norm="l2", total=100):
-  return Entry("adversarial", accuracy, total, epsilon, attack, norm)
+  settings = {"epsilon": epsilon, "attack": attack, "norm": norm}
+  numbers = {"accuracy": accuracy, "total": total}
+  return {"evaluator": "adversarial"} | settings | numbers
+
+
+def corrupted(corruption, severity, accuracy, total=10_000):
+  settings = {"corruption": corruption, "severity": severity}
+  numbers = {"accuracy": accuracy, "total": total}
+  return {"evaluator": "corruption"} | settings | numbers
 
 
 def rows(table):
@@ -55,8 +45,8 @@ def note(table, start):
 
 def test_only_like_is_compared_with_like(make_run):
   run = make_run("A", rows=((0.0, 95), (8 / 255, 40), (1.0, 30)))
-  theirs = reference(
-    Entry("clean", 0.70, 100),
+  other = reference(
+    clean(0.70),
     attacked(0.031373, 0.40),
     attacked(1.0, 0.29, "AutoAttack"),
     attacked(1.0, 0.35, "PGD-20"),
@@ -64,7 +54,7 @@ def test_only_like_is_compared_with_like(make_run):
     attacked(2.0, 0.10),
     images_assumed=False,
   )
-  table = comparison.table(run, theirs)
+  table = compare.table(run, other)
   # Intervals by statsmodels, of 95 and 70 in 100 and so on.
   assert rows(table) == {
     "clean": ("95.00", "70.00", "+25.00", "+14.8 to +35.0", "*"),
@@ -76,96 +66,118 @@ def test_only_like_is_compared_with_like(make_run):
     ),
     "L2 eps 1 (PGD-20)": ("30.00", "35.00", "-5.00", "-17.7 to +7.9", "a"),
   }
-  assert "ours was attacked by PGD-10" in note(table, "a: ")
+  assert "the run was attacked by PGD-10" in note(table, "a: ")
   assert note(table, "test images") == (
-    "test images: 100 in ours, 100 in theirs"
+    "test images: 100 in the run, 100 in the reference"
   )
-  only = note(table, "only in theirs: ")
+  only = note(table, "only in the reference: ")
   assert only.endswith(": Linf eps 1 (PGD-10); L2 eps 2 (PGD-10)")
-  assert not any(line.startswith("only in ours") for line in table.footnotes)
+  assert not any(line.startswith("only in the run") for line in table.footnotes)
 
 
 def test_corruptions_are_averaged_over_what_both_have(make_run, corruption):
-  run = make_run("A", corruption=corruption)
-  theirs = reference(
-    corrupted("snow", 2, 0.5, 10_000),
-    corrupted("fog", 2, 0.6, 10_000),
-    corrupted("fog", 1, 0.8, 10_000),
-    corrupted("frost", 1, 0.1, 10_000),
+  run = make_run("A", found=corruption)
+  other = reference(
+    corrupted("snow", 2, 0.5),
+    corrupted("fog", 2, 0.6),
+    corrupted("fog", 1, 0.8),
+    corrupted("frost", 1, 0.1),
   )
-  found = matching.match(run, theirs)
-  # Ours: fog .9 .7, snow .4; theirs: fog .8 .6, snow .5.
+  found = compare.match(run, other)
+  # The run: fog .9 .7, snow .4; the reference: fog .8 .6, snow .5.
   mean, fog, snow = found.rows
-  assert mean.ours.accuracy == pytest.approx(2.0 / 3, abs=1e-15)
-  assert mean.theirs.accuracy == pytest.approx(1.9 / 3, abs=1e-15)
-  assert fog.difference == pytest.approx(0.1, abs=1e-15)
-  assert snow.difference == pytest.approx(-0.1, abs=1e-15)
+  assert mean["run"]["accuracy"] == pytest.approx(2.0 / 3, abs=1e-15)
+  assert mean["reference"]["accuracy"] == pytest.approx(1.9 / 3, abs=1e-15)
+  assert fog["difference"] == pytest.approx(0.1, abs=1e-15)
+  assert snow["difference"] == pytest.approx(-0.1, abs=1e-15)
   # Two cells of the same 10 images are 10 trials and not 20.
-  interval = matching.difference_interval(0.8, 10, 0.7, 10_000)
-  assert (fog.low, fog.high) == pytest.approx(interval, abs=1e-12)
-  assert [row.ours.label for row in found.cells] == [
-    *("fog, severity 1", "fog, severity 2", "snow, severity 2"),
+  interval = statistics.newcombe(0.8, 10, 0.7, 10_000)
+  assert (fog["low"], fog["high"]) == pytest.approx(interval, abs=1e-12)
+  assert [(row["corruption"], row["severity"]) for row in found.cells] == [
+    *(("fog", 1), ("fog", 2), ("snow", 2)),
   ]
-  table = comparison.table(run, theirs)
+  table = compare.table(run, other)
   assert list(rows(table)) == ["corruption mean", "fog", "snow"]
   assert "count" in note(table, "corruptions: ")
-  assert "(ours) corrupted images: CIFAR-10-C" in table.footnotes
-  assert note(table, "only in ours").endswith("(PGD-10); snow (severity 1)")
-  assert note(table, "only in theirs").endswith(": frost (severity 1)")
+  assert "(run) corrupted images: CIFAR-10-C" in table.footnotes
+  assert note(table, "only in the run").endswith("(PGD-10); snow (severity 1)")
+  only = note(table, "only in the reference")
+  assert only.endswith(": frost (severity 1)")
 
 
-def test_a_mean_is_compared_where_all_its_parts_are_measured(
-  make_run, corruption
-):
-  run = make_run("A", corruption=corruption)
-  over = {"corruptions": ("fog", "snow"), "severities": (1, 2)}
-  given = Entry("corruption", 0.6, 10_000, **over)
-  table = comparison.table(run, reference(given, rounding=0.0005))
+def test_a_mean_is_compared_where_all_its_parts_are_evaluated(make_full_run):
+  given = {"evaluator": "corruption", "corruption": "mean of 15"}
+  given = reference(given | {"accuracy": 0.6, "total": 10_000}, rounding=0.0005)
+  # More than the 15 are there; their mean is 84 less 7 points.
+  table = compare.table(make_full_run("A"), given)
   (row,) = table.rows
-  assert row[:4] == ("corruption mean", "62.50", "60.00", "+2.50")
-  low, high = matching.difference_interval(0.625, 10, 0.6, 10_000)
+  assert row[:4] == ("corruption mean", "77.00", "60.00", "+17.00")
+  low, high = statistics.newcombe(0.77, 1000, 0.6, 10_000)
   low, high = 100 * low - 0.05, 100 * high + 0.05
   assert row[4] == f"{low:+.1f} to {high:+.1f}"
-  assert "rounded to 0.1 points" in note(table, "theirs is rounded")
-  more = Entry("corruption", 0.6, **over | {"severities": (1, 2, 3)})
+  assert "rounded to 0.1 points" in note(table, "the reference is rounded")
+  less = make_full_run("B", names=BENCHMARK[:-1])
   with pytest.raises(ValueError, match="no measure in common: the run has"):
-    comparison.table(run, reference(more))
+    compare.table(less, given)
+
+
+def test_any_attack_with_an_epsilon_is_compared(make_run):
+  settings = {"attack": "AutoAttack", "norm": "l2", "epsilon": 1.0}
+  check = settings | {"attack": "one step"}
+  found = [
+    Row("autoattack", settings, 100, 25),
+    Row("attack_check", check, 9, 1),
+  ]
+  run = make_run("A", found=found)
+  table = compare.table(run, reference(attacked(1.0, 0.3, "AutoAttack")))
+  assert [(row[0], row[1], row[5]) for row in table.rows] == [
+    ("L2 eps 1 (AutoAttack)", "40.00", "a"),
+    ("L2 eps 1 (AutoAttack)", "25.00", ""),
+  ]
+  assert note(table, "only in the run") == "only in the run: clean"
+
+
+def test_two_sets_of_corrupted_images_are_not_mixed(make_run, corruption):
+  other = dict(corruption[0].settings) | {"images": "others"}
+  run = make_run("A", found=[*corruption, Row("corruption", other, 10, 1)])
+  with pytest.raises(ValueError, match="fog, severity 1 is given twice"):
+    compare.table(run, references.read("augmix_wrn_40_2"))
 
 
 def test_footnotes_tell_what_else_differs(make_run):
-  run = make_run("A", notes=["first 100 images only"])
-  theirs = Reference(
-    "theirs",
+  run = make_run("A", found=[Note("first 100 images only")])
+  other = Reference(
+    "other",
     "a file",
-    (Entry("clean", 0.33333, 10_000),),
+    references.frame([clean(0.33333, 10_000)]),
     "RN-50",
     "CIFAR-100",
     notes=("with extra data",),
   )
-  lines = comparison.table(run, theirs).footnotes
+  lines = compare.table(run, other).footnotes
   for line in (
-    "ours: A (a-0), wrn_10_1, CIFAR-10",
-    "theirs: theirs, RN-50, CIFAR-100; a file",
-    "test images: 100 in ours, 10000 in theirs (assumed: their "
+    "run: A (a-0), wrn_10_1, CIFAR-10",
+    "reference: other, RN-50, CIFAR-100; a file",
+    "test images: 100 in the run, 10000 in the reference (assumed: its "
     "source gives accuracies alone)",
-    "the networks differ: wrn_10_1 in ours, RN-50 in theirs",
-    "the data differ: CIFAR-10 in ours, CIFAR-100 in theirs",
-    "(ours) first 100 images only",
-    "(theirs) with extra data",
-    "only in ours: L2 eps 1 (PGD-10)",
+    "the networks differ: wrn_10_1 in the run, RN-50 in the reference",
+    "the data differ: CIFAR-10 in the run, CIFAR-100 in the reference",
+    "(run) first 100 images only",
+    "(reference) with extra data",
+    "only in the run: L2 eps 1 (PGD-10)",
   ):
     assert line in lines
   # A third of 10,000 images is no whole number of them.
   assert any("no fractions of 10000 images" in line for line in lines)
-  same = comparison.table(run, references.read(str(run.folder))).footnotes
+  same = compare.table(run, references.read(str(run.folder))).footnotes
   assert not any("differ:" in line or "assumed" in line for line in same)
 
 
 def test_files_hold_the_table_and_its_numbers(make_run, corruption, tmp_path):
-  run = make_run("A", corruption=corruption)
-  theirs = references.read("augmix_wrn_40_2")
-  table = comparison.table(run, theirs)
-  paths = comparison.write(run, theirs, run.folder)
+  run = make_run("A", found=corruption)
+  other = references.read("augmix_wrn_40_2")
+  table = compare.table(run, other)
+  paths = compare.write(run, other, run.folder)
   assert paths == [
     run.folder / "comparison-augmix_wrn_40_2.md",
     run.folder / "comparison-augmix_wrn_40_2.json",
@@ -173,37 +185,39 @@ def test_files_hold_the_table_and_its_numbers(make_run, corruption, tmp_path):
   assert not list(run.folder.glob("*.part"))
   assert table.markdown() in paths[0].read_text(encoding="utf-8")
   tree = json.loads(paths[1].read_text(encoding="utf-8"))
-  assert tree["theirs"]["name"] == "augmix_wrn_40_2"
+  assert tree["schema"] == 2
+  assert tree["reference"]["name"] == "augmix_wrn_40_2"
   assert tree["notes"] == list(table.footnotes)
   assert len(tree["rows"]) == len(table.rows) == 4
-  assert len(tree["cells"]) == 4 and len(tree["only_theirs"]) == 71
-  clean = tree["rows"][0]
-  assert clean["ours"] == {"measure": "clean", "accuracy": 0.95, "total": 100}
-  assert clean["difference"] == pytest.approx(-0.0008, abs=1e-12)
-  assert clean["low"] < -0.01 < 0.01 < clean["high"] and not clean["outside"]
+  assert len(tree["cells"]) == 4 and len(tree["only_reference"]) == 71
+  first = tree["rows"][0]
+  assert first["run"] == {"accuracy": 0.95, "total": 100}
+  assert first["evaluator"] == "clean"
+  assert first["difference"] == pytest.approx(-0.0008, abs=1e-12)
+  assert first["low"] < -0.01 < 0.01 < first["high"] and not first["outside"]
   odd = tmp_path / "a b:c"
   odd.mkdir()
   (odd / "eval_metrics.json").write_text('{"clean_accuracy": 0.5}')
-  theirs = references.read(str(odd))
-  paths = comparison.write(run, theirs, tmp_path / "deep" / "out")
+  other = references.read(str(odd))
+  paths = compare.write(run, other, tmp_path / "deep" / "out")
   assert paths[0] == tmp_path / "deep" / "out" / "comparison-a_b_c.md"
 
 
 def test_a_run_equals_itself(make_run, corruption):
-  run = make_run("A", corruption=corruption)
-  table = comparison.table(run, references.read(str(run.folder)))
+  run = make_run("A", found=corruption)
+  table = compare.table(run, references.read(str(run.folder)))
   assert len(table.rows) == 5
   assert all(row[3] == "+0.00" and row[5] == "" for row in table.rows)
   with pytest.raises(ValueError, match="no measure in common: .* has clean"):
-    other = make_run("B", adversarial=None)
-    comparison.table(other, reference(attacked(1.0, 0.5)))
+    other = make_run("B", rows=((0.0, 95),))
+    compare.table(other, reference(attacked(1.0, 0.5)))
 
 
 @pytest.mark.parametrize("name", sorted(references.published()))
 def test_every_published_reference_is_comparable(make_run, corruption, name):
   rows = ((0.0, 95), (0.25, 80), (0.5, 70), (1.0, 40), (2.0, 9))
-  table = comparison.table(
-    make_run("A", rows=rows, corruption=corruption), references.read(name)
+  table = compare.table(
+    make_run("A", rows=rows, found=corruption), references.read(name)
   )
   longest = max(map(len, table.text(width=80).splitlines()))
   assert table.rows and longest <= 80
@@ -242,10 +256,9 @@ def test_comparisons_of_one_name_are_kept_apart(make_run, tmp_path):
 def test_no_number_is_minus_zero(make_run, tmp_path):
   (tmp_path / "eval_metrics.json").write_text('{"clean_accuracy": 0.49}')
   # The interval is -0.0003 to +0.0237.
-  counts = {"correct": 10_034, "total": 20_000}
-  low, _ = matching.difference_interval(0.5017, 20_000, 0.49, 10_000)
+  low, _ = statistics.newcombe(0.5017, 20_000, 0.49, 10_000)
   assert -0.0005 < low < 0
-  folder = make_run("A", clean=counts, adversarial=None).folder
+  folder = make_run("A", rows=((0.0, 10_034),), n=20_000).folder
   command = ("--mode=compare", f"--workdir={folder}")
   code, out, err = run(*command, f"--reference={tmp_path}")
   assert code == 0, err
@@ -277,6 +290,7 @@ def test_table_is_shown_where_nothing_can_be_written(
     raise OSError(number, "no", str(path))
 
   monkeypatch.setattr(pathlib.Path, "write_text", forbidden)
+  monkeypatch.setattr(metrics, "replace", forbidden)
   command = {
     "compare": (f"--workdir={folder}", "--reference=madry_l2_eps1"),
     "report": (f"--runs={folder}", f"--workdir={tmp_path / 'out'}"),
@@ -287,28 +301,40 @@ def test_table_is_shown_where_nothing_can_be_written(
   assert err.count("\n") == 1
 
 
-def test_label_of_several_lines_is_one_row(make_run, tmp_path):
-  label = "A\n| B | \\| <i> \r\x1b[31m\ud800 C"
-  folder = make_run(label, data=None).folder
-  results = json.loads((folder / "results.json").read_text())
-  results["run"]["data_label"] = "D\n\n# E"
-  results["notes"] = ["one\ntwo"]
-  (folder / "results.json").write_text(json.dumps(results))
+@pytest.fixture
+def hostile(make_run):
+  """A run whose label and data would be several rows or a cursor's moves."""
+  folder = make_run("A").folder
+  tree = json.loads((folder / "results.json").read_text())
+  tree["run"]["label"] = "A\n| B | \\| <i> \r\x1b[31m\ud800 C"
+  tree["run"]["data_label"] = "D\n\n# E"
+  tree["notes"] = [{"text": "one\ntwo", "level": "info"}]
+  (folder / "results.json").write_text(json.dumps(tree))
+  return folder
+
+
+ONE_ROW = r"| A \| B \| \\\| \<i> [31m C |"
+
+
+def test_label_of_several_lines_is_one_row_of_a_report(hostile, tmp_path):
   out_folder = tmp_path / "out"
   code, out, err = run(
-    "--mode=report", f"--runs={folder}", f"--workdir={out_folder}"
+    "--mode=report", f"--runs={hostile}", f"--workdir={out_folder}"
   )
   assert code == 0, err
   assert "\x1b" not in out and "- one two" not in out and "one two" in out
   text = (out_folder / "summary.md").read_text()
-  shown = r"| A \| B \| \\\| \<i> [31m C |"
   (row,) = [line for line in text.splitlines() if "95.0" in line]
-  assert row.startswith(shown) and "| D # E |" in row
+  assert row.startswith(ONE_ROW) and ", D # E, " in text
   assert "\n# E" not in text and "\n- one two\n" in text
   page = (out_folder / "report.html").read_text()
   assert "A | B | \\| &lt;i&gt; [31m C" in page and "\x1b" not in page
-  command = ("--mode=compare", f"--workdir={folder}")
+
+
+def test_label_of_several_lines_is_one_row_of_a_comparison(hostile):
+  command = ("--mode=compare", f"--workdir={hostile}")
   code, out, err = run(*command, "--reference=madry_l2_eps1")
   assert code == 0, err
   text = pathlib.Path(out.split()[-2]).read_text()
-  assert text.startswith(f"# {shown[2:-2]} beside madry_l2_eps1\n\n")
+  assert text.startswith(f"# {ONE_ROW[2:-2]} beside madry_l2_eps1\n\n")
+  assert "(run) one two" in text and "\x1b" not in out
