@@ -186,13 +186,12 @@ class Draw:
 
 def _draw(key: jax.Array, shape: tuple[int, ...], size: jax.Array) -> Draw:
   """Draws a query; as in the original, no window touches the far edges."""
-  corners, transposed, signs = jax.random.split(key, 3)
+  bits = jax.random.bits(key, (5 + shape[2],), jnp.uint32)
   ends = jnp.maximum(jnp.asarray(shape[:2], jnp.int32) - size, 1)
-  return Draw(
-    corners=jax.random.randint(corners, (2, 2), 0, ends, jnp.int32),
-    transposed=jax.random.bernoulli(transposed).astype(jnp.int32),
-    signs=jax.random.rademacher(signs, (shape[2],), jnp.int32),
-  )
+  # The remainders' bias is below ends / 2^32.
+  corners = bits[:4].reshape(2, 2) % ends.astype(jnp.uint32)
+  coins = (bits[4:] >> 31).astype(jnp.int32)
+  return Draw(corners.astype(jnp.int32), coins[0], 2 * coins[1:] - 1)
 
 
 def window_sizes(
@@ -268,9 +267,9 @@ def _l2_change(
     for corner in drawn.corners
   )
   old = _channels(delta * first)
-  freed = _channels(delta * jnp.maximum(first, second))
-  unused = jnp.maximum(epsilon**2 - jnp.sum(jnp.square(delta)), 0)
-  norm = jnp.sqrt(unused / given.shape[2] + jnp.square(freed))
+  freed = _squares(delta * jnp.maximum(first, second))
+  unused = epsilon**2 - jnp.sum(jnp.square(delta))
+  norm = jnp.sqrt(jnp.maximum(unused / given.shape[2], 0) + freed)
   pattern = _placed(drawn, sizes, stage, given)
   new = pattern * drawn.signs + delta * first / (old + _TINY)
   new = new * (norm / (_channels(new) + _TINY))
@@ -278,9 +277,14 @@ def _l2_change(
   return _add(given, delta, epsilon)
 
 
+def _squares(x: jax.Array) -> jax.Array:
+  """Sum of squares of each channel, [1,1,C]."""
+  return jnp.sum(jnp.square(x), (0, 1), keepdims=True)
+
+
 def _channels(x: jax.Array) -> jax.Array:
   """Euclidean norm of each channel, [1,1,C]."""
-  return jnp.sqrt(jnp.sum(jnp.square(x), (0, 1), keepdims=True))
+  return jnp.sqrt(_squares(x))
 
 
 def _add(
@@ -290,7 +294,10 @@ def _add(
   norm = jnp.sqrt(jnp.sum(jnp.square(delta)))
   # A few roundings inside the ball, as in `norms.l2_project`.
   limit = epsilon * (1 - 8 * float(jnp.finfo(delta.dtype).eps))
-  return jnp.clip(given + delta / (norm + _TINY) * limit, 0, 1)
+  delta = delta / (norm + _TINY) * limit
+  # This clipping changes nothing. It keeps multiplication and addition from
+  # fusing, which would leave out a rounding in some batches only.
+  return jnp.clip(given + jnp.clip(delta, -epsilon, epsilon), 0, 1)
 
 
 def _window(

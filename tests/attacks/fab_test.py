@@ -161,7 +161,8 @@ def test_equals_the_original_step_by_step(x64, norm):
 @hypothesis.settings(
   max_examples=10, deadline=None, database=None, derandomize=True
 )
-@hypothesis.given(epsilon=st.floats(0, 2))
+@hypothesis.given(epsilon=st.floats(0, 3))
+@hypothesis.example(epsilon=3.0)
 def test_success_is_misclassified_in_the_ball(norm, epsilon):
   keys, images, labels, model = problem()
   adversarial = RUN(fab.Attack(epsilon, 4, norm), keys, images, labels, model)
@@ -171,13 +172,13 @@ def test_success_is_misclassified_in_the_ball(norm, epsilon):
   assert adversarial.dtype == images.dtype
   assert not losses.correct(model(adversarial), labels)[moved > 0].any()
   assert (moved[:2] == 0).all()  # clean images that are misclassified
-  assert (moved[2:] > 0).all() or epsilon < {"l2": 1.5, "linf": 0.4}[norm]
+  assert (moved[2:] > 0).all() or epsilon < {"l2": 2.5, "linf": 0.6}[norm]
 
 
 @pytest.mark.parametrize("norm", ORDER)
 def test_tries_every_target_and_keeps_the_first_success(norm):
   keys, images, labels, model = problem(classes=12)
-  attack = fab.Attack({"l2": 0.35, "linf": 0.06}[norm], 5, norm)
+  attack = fab.Attack({"l2": 0.15, "linf": 0.0275}[norm], 5, norm)
   expected, found = images, ~losses.correct(model(images), labels)
   ranked = iterative.targets(model(images))
   assert ranked.shape == (16, 9)
@@ -274,7 +275,7 @@ def test_finds_what_the_original_finds(shared_data, case, norm, epsilon):
   model, images, labels, results = resnet2b.load(shared_data, case)
   attack = fab.Attack(epsilon, norm=norm)
   found = np.zeros(len(labels), bool)
-  # Among these images, the 5th to 10th targets add none.
+  # Among these images, the later targets add none.
   for target in iterative.targets(model(images)).T[:3]:
     state = attack.start(None, images, labels, target, model)
     for _ in range(attack.steps):
