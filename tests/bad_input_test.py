@@ -154,6 +154,7 @@ RANGE = {
   ],
   "evaluators.adversarial.attack.name": [("apgd", "unknown attack: choose")],
   "evaluators.adversarial.attack.norm": [("l0", "choose one of")],
+  "evaluators.adversarial.attack.objective": [("kl", "choose one of")],
   "evaluators.adversarial.attack.restarts": [("0", "restarts 0")],
   "evaluators.adversarial.attack.start": [("x", "choose one of")],
   "evaluators.adversarial.attack.step_size": [
@@ -205,6 +206,7 @@ RANGE = {
   ],
   "method.attack.name": [("apgd", "config.method.attack.name is 'apgd'")],
   "method.attack.norm": [("l1", "choose one of")],
+  "method.attack.objective": [("", "choose one of")],
   "method.attack.restarts": [("-1", "restarts -1")],
   "method.attack.start": [("", "choose one of")],
   "method.attack.step_size": [
