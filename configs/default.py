@@ -225,6 +225,9 @@ def attack(steps: int) -> ConfigDict:
       # Starting point: sphere (random, at distance epsilon) | uniform (random,
       # in the ball) | none (the clean image)
       "start": "sphere",
+      # Function to maximize: cross_entropy | dlr | margin. The last two do not
+      # vanish where the softmax saturates.
+      "objective": "cross_entropy",
     }
   )
 

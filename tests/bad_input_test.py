@@ -149,8 +149,9 @@ RANGE = {
     ("-1", ""),
     ("128", "attack.epsilon is 128.0, but pixels are in [0, 1], where no two"),
   ],
-  "evaluators.adversarial.attack.name": [("apgd", "unknown attack: choose")],
+  "evaluators.adversarial.attack.name": [("fgsm", "unknown attack: choose")],
   "evaluators.adversarial.attack.norm": [("l0", "choose one of")],
+  "evaluators.adversarial.attack.objective": [("kl", "choose one of")],
   "evaluators.adversarial.attack.restarts": [("0", "restarts 0")],
   "evaluators.adversarial.attack.start": [("x", "choose one of")],
   "evaluators.adversarial.attack.step_size": [
@@ -200,8 +201,9 @@ RANGE = {
     ("-1", "epsilon is"),
     ("128", "method.attack.epsilon is 128.0, but pixels are in [0, 1]"),
   ],
-  "method.attack.name": [("apgd", "config.method.attack.name is 'apgd'")],
+  "method.attack.name": [("fgsm", "config.method.attack.name is 'fgsm'")],
   "method.attack.norm": [("l1", "choose one of")],
+  "method.attack.objective": [("", "choose one of")],
   "method.attack.restarts": [("-1", "restarts -1")],
   "method.attack.start": [("", "choose one of")],
   "method.attack.step_size": [

@@ -40,6 +40,12 @@ def l2_norm(x: jax.Array) -> jax.Array:
   return jnp.sqrt(jnp.sum(jnp.square(x), axes, keepdims=True))
 
 
+def l2_norm_in_order(x: jax.Array) -> jax.Array:
+  """As `l2_norm`, but bit-identical in any batch, for a little more time."""
+  squares = jax.vmap(_squares_in_order)(x)
+  return jnp.sqrt(squares).reshape(-1, *[1] * (x.ndim - 1))
+
+
 def l2_project(delta: jax.Array, epsilon: jax.Array | float) -> jax.Array:
   """Nearest point of the L2 ball.
 

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ram_jax import contracts, losses, parallel
-from ram_jax.attacks import apgd, fab, square
+from ram_jax.attacks import apgd, fab, square, targets
+from ram_jax.attacks.norms import NORMS
 from ram_jax.attacks.pgd import finite_gradients
 from ram_jax.contracts import Cache, IterativeAttack, Model, Note, Row
 from ram_jax.evaluation import pool, rows
@@ -42,11 +43,13 @@ class Stage:
     targets: number of classes it aims at; 0: untargeted.
     malt: whether it aims at the classes of smallest margin relative to the
       margin's gradient, rather than at those of largest logits.
+    passes: forward and backward passes per step.
   """
 
   make: Callable[..., IterativeAttack]
   targets: int = 0
   malt: bool = False
+  passes: tuple[int, int] = (1, 1)
 
 
 _dlr = functools.partial(apgd.Attack, objective="targeted_dlr")
@@ -56,8 +59,8 @@ ATTACKS: Mapping[str, Stage] = {
   "apgd-margin": Stage(functools.partial(apgd.Attack, objective="margin")),
   "apgd-t": Stage(_dlr, TARGETS),
   "apgd-malt": Stage(_dlr, 3, malt=True),
-  "fab-t": Stage(fab.Attack, TARGETS),
-  "square": Stage(square.Attack),
+  "fab-t": Stage(fab.Attack, TARGETS, passes=(2, 1)),
+  "square": Stage(square.Attack, passes=(1, 0)),
 }
 VERSIONS: Mapping[str, tuple[str, ...]] = {
   "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
@@ -116,7 +119,7 @@ class Evaluator(contracts.Evaluator):
         raise ValueError(
           f"epsilons are {self.epsilons}: give finite numbers above 0"
         )
-    if self.norm not in apgd.NORMS:
+    if self.norm not in NORMS:
       raise ValueError(f"norm is {self.norm!r}: give l2 or linf")
     if self.images is not None and self.images < 0:
       raise ValueError(
@@ -294,10 +297,10 @@ class Suite:
     """Attacks some images; only verified successes count."""
     stage = ATTACKS[name]
     attack = stage.make(norm=self.norm, epsilon=self.epsilon)
-    targets = self._targets(stage, model, batch, logits)
+    aims = self._targets(stage, model, batch, logits)
     finite = finite_gradients(model)
     size = min(self.batch_size, _rounded(len(logits)))
-    found = pool.run(attack, finite, batch | {"targets": targets}, key, size)
+    found = pool.run(attack, finite, batch | {"targets": aims}, key, size)
     hit = np.flatnonzero(found.success)
     if len(hit):
       moved = {"images": found.images[hit], "labels": batch["labels"][hit]}
@@ -306,7 +309,7 @@ class Suite:
       hit = hit[wrong & inside]
     success = np.zeros(len(logits), bool)
     success[hit] = True
-    passes = np.array([attack.forwards, attack.backwards]) * found.image_steps
+    passes = np.array(stage.passes) * found.image_steps
     kept = found.images[hit if self.keep else hit[:0]]
     return {"success": success, "images": kept, "passes": passes}
 
@@ -517,4 +520,4 @@ def _malt(
   model: Model, positions: jax.Array, batch: dict[str, jax.Array]
 ) -> jax.Array:
   del positions
-  return apgd.malt_ranking(model, batch["images"], batch["labels"])
+  return targets.by_distance(model, batch["images"], batch["labels"])
