@@ -304,8 +304,8 @@ def stateful(function: Callable) -> Callable:
 
   Returns:
     (shared, state, batch) -> (state, results): the state stays on the devices,
-    [local devices, b, ...], and its memory is used again; `batch` is a dict of
-    arrays [B, ...]; every process gets all results, as numpy arrays.
+    [local devices, b, ...]; `batch` is a dict of arrays [B, ...]; every process
+    gets all results, as numpy arrays.
   """
 
   def gathered(shared: Any, state: Any, batch: dict) -> Any:
@@ -317,7 +317,6 @@ def stateful(function: Callable) -> Callable:
     axis_name=AXIS,
     in_axes=(None, 0, 0),
     out_axes=(0, None),
-    donate_argnums=1,
   )
 
   def run(shared: Any, state: Any, batch: dict[str, np.ndarray]) -> Any:

@@ -146,13 +146,17 @@ def _start(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
 @parallel.stateful
 def _merge(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
   """The new state where it is fresh, else the old one."""
-  fresh = batch["fresh"]
-
-  def choose(new: jax.Array, old: jax.Array) -> jax.Array:
-    return jnp.where(fresh.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-  state = jax.tree.map(choose, state["new"], state["old"])
+  state = _choose(batch["fresh"], state["new"], state["old"])
   return state, _flags(shared, state)
+
+
+def _choose(which: jax.Array, yes: Any, no: Any) -> Any:
+  """Rows of `yes` where `which` [B] is true, else of `no`."""
+
+  def choose(yes: jax.Array, no: jax.Array) -> jax.Array:
+    return jnp.where(which.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
+
+  return jax.tree.map(choose, yes, no)
 
 
 @parallel.stateful
@@ -172,9 +176,7 @@ def _several(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
     state, steps = carry
     ended = attack.found(state) | attack.exhausted(state)
     new = attack.step(state, model)
-    shape = lambda x: ended.reshape(-1, *[1] * (x.ndim - 1))
-    keep = lambda old, x: jnp.where(shape(x), old, x)
-    return jax.tree.map(keep, state, new), steps + ~ended
+    return _choose(ended, state, new), steps + ~ended
 
   steps = jnp.zeros(attack.found(state).shape, jnp.int32)
   state, steps = jax.lax.fori_loop(0, STEPS, body, (state, steps))
