@@ -16,7 +16,7 @@ import numpy as np
 
 from ram_jax import losses
 from ram_jax.attacks import objectives, pgd, targets
-from ram_jax.attacks.norms import NORMS, l2_norm_in_order
+from ram_jax.attacks.norms import NORMS, l2_norm_in_order, radius_inside
 from ram_jax.contracts import Model
 
 # Objective -> name of the attack.
@@ -319,13 +319,8 @@ class Attack:
     return point, ~losses.correct(logits, labels)
 
   def _clip(self, images: jax.Array, delta: jax.Array) -> jax.Array:
-    """Images plus delta, in the ball and then in [0, 1].
-
-    The sum is rounded by up to a quarter of the type's epsilon, as pixels are
-    at most 1, so the ball is smaller by that.
-    """
-    rounding = float(jnp.finfo(images.dtype).eps) / 4
-    limit = jnp.maximum(self.epsilon - rounding, 0)
+    """Images plus delta, in the ball and then in [0, 1]."""
+    limit = radius_inside(self.epsilon, images.dtype)
     delta = _NORMS[self.norm].project(delta, limit)
     return jnp.clip(images + delta, 0, 1).astype(images.dtype)
 

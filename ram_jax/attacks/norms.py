@@ -27,6 +27,22 @@ class Norm:
   starts: Mapping[str, Draw]
 
 
+def radius_inside(epsilon: jax.Array | float, dtype: Any) -> jax.Array:
+  """A radius that leaves room for the rounding of image + perturbation.
+
+  Pixels are at most 1, so that sum is rounded by up to a quarter of the type's
+  epsilon, which is more than 1e-6 of a small radius.
+
+  Args:
+    epsilon: radius of the ball.
+    dtype: float type of the images.
+
+  Returns:
+    The smaller radius, at least 0.
+  """
+  return jnp.maximum(epsilon - float(jnp.finfo(dtype).eps) / 4, 0)
+
+
 def l2_norm(x: jax.Array) -> jax.Array:
   """Euclidean norm of each example.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ram_jax import losses
 from ram_jax.attacks import iterative
+from ram_jax.attacks.norms import radius_inside
 from ram_jax.contracts import Model
 
 # After each of these iterations, windows cover half as many pixels.
@@ -353,7 +354,8 @@ def _linf_start(
 ) -> jax.Array:
   """The image and vertical stripes of plus and minus epsilon."""
   signs = jax.random.rademacher(key, (1, *image.shape[1:]), image.dtype)
-  return jnp.clip(image + epsilon * signs, 0, 1)
+  radius = radius_inside(epsilon, image.dtype)
+  return jnp.clip(image + radius * signs, 0, 1)
 
 
 def _linf_change(
@@ -366,8 +368,9 @@ def _linf_change(
 ) -> jax.Array:
   """Moves a window to plus or minus epsilon, one sign for each channel."""
   window = _window(drawn.corners[0], jnp.asarray(sizes)[stage], given.shape)
-  moved = best + 2 * epsilon * (window * drawn.signs)
-  moved = jnp.clip(moved, given - epsilon, given + epsilon)
+  radius = radius_inside(epsilon, best.dtype)
+  moved = best + 2 * radius * (window * drawn.signs)
+  moved = jnp.clip(moved, given - radius, given + radius)
   return jnp.clip(moved, 0, 1)
 
 
