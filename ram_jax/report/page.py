@@ -17,7 +17,7 @@ from ram_jax.corruptions import CATEGORIES
 from ram_jax.report import claims, plots, style, tables
 from ram_jax.report import groups as grouping
 from ram_jax.report.table import Table, line, literal
-from ram_jax.runs import results
+from ram_jax.runs import metrics, results
 from ram_jax.runs.results import Run
 
 # A number of `tables`, its details and what it lacks.
@@ -107,8 +107,7 @@ def write_report(
   text = "\n\n".join([*texts, f"    {line(made)}\n"])[1:]
   paths = [folder / "summary.md", folder / "report.html"]
   for path, content in zip(paths, (text, page), strict=True):
-    # JSON may have halves of characters, which have no bytes.
-    path.write_text(content, encoding="utf-8", errors="backslashreplace")
+    metrics.replace(path, content)
   return paths + [figure.path for figure in figures.values()]
 
 

@@ -49,7 +49,7 @@ def draw_adversarial_accuracy(
   if attacked.empty:
     return None
   norms = sorted(attacked["norm"].fillna("").unique())
-  figure, grid = style.panels(len(norms), 2, 6.0, 3.9, sharey=True)
+  figure, grid = style.panels(len(norms), 1, 6.0, 3.9, sharey=True)
   for axes, norm in zip(grid, norms, strict=True):
     part = attacked[attacked["norm"].fillna("") == norm]
     shown = grouping.series(groups, part)

@@ -152,7 +152,7 @@ def notes(groups: Sequence[Group], rows: pd.DataFrame) -> tuple[Note, ...]:
         owners.setdefault(note, {})[group.label] = None
   found = [Note(INTERVALS), *_methods(groups, rows)]
   for note, who in owners.items():
-    some = f"({', '.join(who)}) " if len(who) < len(groups) else ""
+    some = f"{', '.join(who)}: " if len(who) < len(groups) else ""
     found.append(Note(some + note.text, note.level))
   return tuple(sorted(found, key=lambda note: note.level != "warning"))
 

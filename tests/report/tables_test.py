@@ -55,13 +55,13 @@ def test_footnotes_say_how_and_for_whom(make_run):
   note, warning = Note("13 operations"), Note("dark images", "warning")
   runs = [make_run("Standard"), make_run("AugMix", found=[note, warning])]
   first, second, *rest = tables.summary(runs).footnotes
-  assert first == "warning: (AugMix) dark images"
+  assert first == "warning: AugMix: dark images"
   assert second == tables.INTERVALS
   assert rest == [
     "PGD-10 L2: relative step size 0.4; eps in units of pixels in [0, 1]; on "
     "100 test images",
     "PGD-10, not AutoAttack",
-    "(AugMix) 13 operations",
+    "AugMix: 13 operations",
   ]
 
 
