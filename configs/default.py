@@ -149,6 +149,20 @@ def get_config() -> ConfigDict:
       "attack": attack(steps=10),
     }
   )
+  # Accuracy under AutoAttack (Croce and Hein 2020). On CPUs it takes hours for
+  # the complete test set; docs/autoattack.md says how long.
+  evaluators.autoattack = ConfigDict(
+    {
+      "name": "autoattack",  # Plug-in: ram_jax/evaluation/<name>.py
+      # standard | fast, or attacks joined by +, such as apgd-ce+square
+      "version": "standard",
+      "norm": "l2",  # l2 | linf
+      # Radii in the units of pixels in [0,1], such as 0.5,. Empty: off.
+      "epsilons": (),
+      # Use only the first N test images; 0: all. None: 1000 on CPUs, else all.
+      "images": config_dict.placeholder(int),
+    }
+  )
   # Accuracy on corrupted test images
   evaluators.corruption = ConfigDict(
     {
@@ -225,6 +239,9 @@ def attack(steps: int) -> ConfigDict:
       # Starting point: sphere (random, at distance epsilon) | uniform (random,
       # in the ball) | none (the clean image)
       "start": "sphere",
+      # Function to maximize: cross_entropy | dlr | margin. The last two do not
+      # vanish where the softmax saturates.
+      "objective": "cross_entropy",
     }
   )
 

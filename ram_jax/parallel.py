@@ -295,6 +295,38 @@ def per_example(function: Callable) -> Callable:
   return run
 
 
+def stateful(function: Callable) -> Callable:
+  """Maps a step of an iterative computation over a batch on the devices.
+
+  Args:
+    function: (shared, state, batch) -> (state, results), pytrees of [b, ...],
+      where row i depends on row i and `shared` alone.
+
+  Returns:
+    (shared, state, batch) -> (state, results): the state stays on the devices,
+    [local devices, b, ...]; `batch` is a dict of arrays [B, ...]; every process
+    gets all results, as numpy arrays.
+  """
+
+  def gathered(shared: Any, state: Any, batch: dict) -> Any:
+    state, results = function(shared, state, batch)
+    return state, gather(results)
+
+  mapped = jax.pmap(
+    gathered,
+    axis_name=AXIS,
+    in_axes=(None, 0, 0),
+    out_axes=(0, None),
+  )
+
+  def run(shared: Any, state: Any, batch: dict[str, np.ndarray]) -> Any:
+    rows = {name: shard(array) for name, array in batch.items()}
+    state, results = mapped(shared, state, rows)
+    return state, jax.tree.map(np.asarray, results)
+
+  return run
+
+
 def _padded(size: int, batch_size: int) -> Iterator[np.ndarray]:
   for start in range(0, size, batch_size):
     index = np.arange(start, start + batch_size, dtype=np.int32)

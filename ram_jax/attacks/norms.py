@@ -27,6 +27,22 @@ class Norm:
   starts: Mapping[str, Draw]
 
 
+def radius_inside(epsilon: jax.Array | float, dtype: Any) -> jax.Array:
+  """A radius that leaves room for the rounding of image + perturbation.
+
+  Pixels are at most 1, so that sum is rounded by up to a quarter of the type's
+  epsilon, which is more than 1e-6 of a small radius.
+
+  Args:
+    epsilon: radius of the ball.
+    dtype: float type of the images.
+
+  Returns:
+    The smaller radius, at least 0.
+  """
+  return jnp.maximum(epsilon - float(jnp.finfo(dtype).eps) / 4, 0)
+
+
 def l2_norm(x: jax.Array) -> jax.Array:
   """Euclidean norm of each example.
 
@@ -38,6 +54,12 @@ def l2_norm(x: jax.Array) -> jax.Array:
   """
   axes = tuple(range(1, x.ndim))
   return jnp.sqrt(jnp.sum(jnp.square(x), axes, keepdims=True))
+
+
+def l2_norm_in_order(x: jax.Array) -> jax.Array:
+  """As `l2_norm`, but bit-identical in any batch, for a little more time."""
+  squares = jax.vmap(_squares_in_order)(x)
+  return jnp.sqrt(squares).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def l2_project(delta: jax.Array, epsilon: jax.Array | float) -> jax.Array:

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 
 from ram_jax import losses
 from ram_jax.attacks.norms import NORMS
+from ram_jax.attacks.objectives import OBJECTIVES
 
 
 @flax.struct.dataclass
 class Attack:
-  """PGD: steepest ascent of the cross-entropy inside a ball and [0, 1].
+  """PGD: steepest ascent of an objective inside a ball and [0, 1].
 
   A pytree whose leaves are the two sizes: `attack.replace(epsilon=...)` needs
   no recompilation. Given a model that treats examples alone, example i depends
@@ -28,9 +29,11 @@ class Attack:
     step_size: length of a step in pixel units; the paper takes 2.5 epsilon / 7.
     steps: gradient steps.
     restarts: runs from different random starts. The one kept is, per example, a
-      misclassified one if there is any, and among these that of highest loss.
+      misclassified one if there is any, and among these that of the largest
+      objective.
     norm: 'l2' or 'linf'.
     start: 'none', 'uniform' in the ball or 'sphere', on its surface.
+    objective: 'cross_entropy', 'dlr' or 'margin' (`attacks/objectives.py`).
     unroll: write the loops out: for CPUs, where XLA's convolutions inside a
       loop are slow.
   """
@@ -41,26 +44,23 @@ class Attack:
   restarts: int = flax.struct.field(pytree_node=False, default=1)
   norm: str = flax.struct.field(pytree_node=False, default="l2")
   start: str = flax.struct.field(pytree_node=False, default="uniform")
+  objective: str = flax.struct.field(pytree_node=False, default="cross_entropy")
   unroll: bool = flax.struct.field(pytree_node=False, default=False)
 
   @property
   def label(self) -> str:
     """The attack's name in tables."""
-    return f"PGD-{self.steps}"
+    usual = self.objective == "cross_entropy"
+    return f"PGD-{self.steps}" + ("" if usual else f" ({self.objective})")
 
   def __post_init__(self) -> None:
-    _check_choice("norm", self.norm, NORMS)
-    _check_choice("start", self.start, NORMS[self.norm].starts)
-    _check_count("steps", self.steps, 0)
-    _check_count("restarts", self.restarts, 1)
-    for name in ("epsilon", "step_size"):
-      value = getattr(self, name)
-      # jax rebuilds pytrees with tracers and placeholders in the leaves' place.
-      if isinstance(value, float | int) and not 0 <= value < math.inf:
-        raise ValueError(
-          f"{name} {value} is not a size: give a number of pixel units, "
-          "0 or more and finite"
-        )
+    check_choice("norm", self.norm, NORMS)
+    check_choice("start", self.start, NORMS[self.norm].starts)
+    check_choice("objective", self.objective, OBJECTIVES)
+    check_count("steps", self.steps, 0)
+    check_count("restarts", self.restarts, 1)
+    check_size("epsilon", self.epsilon)
+    check_size("step_size", self.step_size)
 
   @jax.named_scope("attack")
   def __call__(
@@ -75,7 +75,8 @@ class Attack:
     Args:
       keys: random keys [B], one for each example.
       images: pixels [B, H, W, C] in [0, 1].
-      targets: integer classes [B], or probabilities [B, K].
+      targets: integer classes [B], or for the cross-entropy probabilities
+        [B, K].
       model: images -> logits [B, K]; a pytree if it has variables.
 
     Returns:
@@ -89,10 +90,10 @@ class Attack:
 
     def restart(i: jax.Array | int, best: tuple) -> tuple:
       found = self._run(keys, images, targets, model, i)
-      return _better(best, (found, *_judge(model(found), targets)))
+      return _better(best, (found, *self._judge(model(found), targets)))
 
     first = self._run(keys, images, targets, model, 0)
-    best = (first, *_judge(model(first), targets))
+    best = (first, *self._judge(model(first), targets))
     best = self._repeat(1, self.restarts, restart, best)
     return jax.lax.stop_gradient(best[0])
 
@@ -107,7 +108,7 @@ class Attack:
     """One run from one random start."""
 
     def loss(x: jax.Array) -> jax.Array:
-      return jnp.sum(losses.cross_entropy(model(x), targets))
+      return jnp.sum(OBJECTIVES[self.objective](model(x), targets))
 
     def step(_: Any, x: jax.Array) -> jax.Array:
       ascent = NORMS[self.norm].direction(jax.grad(loss)(x))
@@ -138,6 +139,13 @@ class Attack:
     """
     delta = NORMS[self.norm].project(delta, self.epsilon)
     return jnp.clip(images + delta, 0, 1).astype(images.dtype)
+
+  def _judge(
+    self, logits: jax.Array, targets: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Whether each example is misclassified, and its objective."""
+    wrong = ~losses.correct(logits, targets)
+    return wrong, OBJECTIVES[self.objective](logits, targets)
 
   def _repeat(self, first: int, last: int, body: Callable, value: Any) -> Any:
     """Applies body(i, value) for i from first to last - 1."""
@@ -182,26 +190,33 @@ def _pass(images: jax.Array) -> jax.Array:
 _pass.defvjp(lambda x: (x, None), lambda _, g: (jnp.nan_to_num(g),))
 
 
-def _judge(
-  logits: jax.Array, targets: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Whether each example is misclassified, and its loss."""
-  wrong = ~losses.correct(logits, targets)
-  return wrong, losses.cross_entropy(logits, targets)
-
-
 def _better(old: tuple, new: tuple) -> tuple:
-  """Per example the better of two (images, wrong, loss)."""
+  """Per example the better of two (images, wrong, objective)."""
   _, old_wrong, old_loss = old
   _, new_wrong, new_loss = new
   take = (new_wrong & ~old_wrong) | (
     (new_wrong == old_wrong) & (new_loss > old_loss)
   )
 
-  def select(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.where(take.reshape(-1, *[1] * (a.ndim - 1)), b, a)
+  return select(take, new, old)
 
-  return jax.tree.map(select, old, new)
+
+def select(condition: jax.Array, new: Any, old: Any) -> Any:
+  """Chooses between two values of each example.
+
+  Args:
+    condition: bool [B].
+    new: arrays [B, ...], any pytree.
+    old: the same.
+
+  Returns:
+    Those of `new` where the condition is true, those of `old` elsewhere.
+  """
+
+  def choose(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+  return jax.tree.map(choose, new, old)
 
 
 def _stop_gradient(leaf: Any) -> Any:
@@ -209,15 +224,30 @@ def _stop_gradient(leaf: Any) -> Any:
   return jax.lax.stop_gradient(leaf) if hasattr(leaf, "dtype") else leaf
 
 
-def _check_choice(name: str, value: str, choices: Any) -> None:
+def check_choice(name: str, value: str, choices: Any) -> None:
+  """Raises ValueError if a field has a value that does not exist."""
   if value not in choices:
     raise ValueError(
       f"{name} {value!r} does not exist: choose one of {sorted(choices)}"
     )
 
 
-def _check_count(name: str, value: int, least: int) -> None:
+def check_count(name: str, value: int, least: int) -> None:
+  """Raises ValueError if a field is not a whole number of at least `least`."""
   if not isinstance(value, int) or value < least:
     raise ValueError(
       f"{name} {value!r} is not possible: give a whole number, {least} or more"
+    )
+
+
+def check_size(name: str, value: Any) -> None:
+  """Raises ValueError if a field is not a length in pixel units.
+
+  jax rebuilds pytrees with tracers and placeholders in the place of leaves, so
+  only plain numbers are checked.
+  """
+  if isinstance(value, float | int) and not 0 <= value < math.inf:
+    raise ValueError(
+      f"{name} {value} is not a size: give a number of pixel units, "
+      "0 or more and finite"
     )

@@ -53,7 +53,8 @@ def _sizes(values: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
     if name == group or not group.endswith("attack"):
       continue
     sweep = group.removesuffix("attack") + "epsilons"
-    for field in (f"{group}.epsilon", sweep, f"{group}.step_size"):
+    fields = f"{group}.epsilon", f"{group}.epsilons", sweep
+    for field in (*fields, f"{group}.step_size"):
       given = values.get(field, ())
       given = given if isinstance(given, tuple | list) else (given,)
       if numbers := [size for size in given if isinstance(size, float | int)]:

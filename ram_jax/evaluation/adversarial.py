@@ -83,7 +83,6 @@ class Evaluator(contracts.Evaluator):
       found = cache(str(epsilon), attack)
       by_epsilon[epsilon] = found["correct"]
       yield rows.row("adversarial", self.settings(epsilon), found)
-    yield Note(f"adversarial accuracy: {self.attack.label}, not AutoAttack")
     if self.check_images:
       yield from self._check(model, batch, key, by_epsilon)
 

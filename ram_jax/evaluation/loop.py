@@ -148,7 +148,7 @@ def run(
     "train_seconds": sum(row["timing"]["seconds"] for row in log),
     "evaluate_seconds": time.monotonic() - started + parts.seconds,
   }
-  found += rows.warnings([part for part in found if isinstance(part, Row)])
+  found += rows.notes([part for part in found if isinstance(part, Row)])
   found += pictures(config, evaluation, model, key)
   if parallel.is_first_process():
     shutil.rmtree(folder / "figures", ignore_errors=True)  # of other results

@@ -34,14 +34,14 @@ def row(
   )
 
 
-def warnings(rows: Sequence[Row]) -> list[Note]:
-  """Says where logits and calibrations are not finite.
+def notes(rows: Sequence[Row]) -> list[Note]:
+  """Says which attack there was, and where numbers are not finite.
 
   Args:
     rows: of all evaluators.
 
   Returns:
-    One warning of each kind at most.
+    One note of each kind at most.
   """
   by_evaluator = {}
   for one in rows:
@@ -58,6 +58,11 @@ def warnings(rows: Sequence[Row]) -> list[Note]:
     if name in CALIBRATED and not whole:
       left_out.append(name)
   found = []
+  attacks = {
+    one.settings["attack"] for one in by_evaluator.get("adversarial", ())
+  }
+  text = f"adversarial accuracy: {', '.join(sorted(attacks))}, not AutoAttack"
+  known = [] if "autoattack" in by_evaluator or not attacks else [Note(text)]
   if counts:
     found.append(
       "the network's logits are not finite (NaN or infinite), which counts as "
@@ -67,4 +72,4 @@ def warnings(rows: Sequence[Row]) -> list[Note]:
     found.append(
       "calibration that is not finite is left out: " + ", ".join(left_out)
     )
-  return [Note(text, "warning") for text in found]
+  return known + [Note(text, "warning") for text in found]
