@@ -135,9 +135,9 @@ def build_model(
 
   Args:
     config: resolved.
-    source: the data set: its classes and normalisation.
+    source: the data set: its classes and normalization.
     dtype: of the convolutions and the activations between them. The head, and
-      a normalisation after the last block, stay float32.
+      a normalization after the last block, stay float32.
     axis_name: device axis that BatchNorm's statistics span, if any.
 
   Returns:

@@ -26,7 +26,7 @@ class Augment:
   """AugMix of a batch: `(1 - m) x + m * sum_i w_i chain_i(x)`.
 
   Attributes:
-    operations: 9 (the paper's), or 13 (with colour, contrast, brightness and
+    operations: 9 (the paper's), or 13 (with color, contrast, brightness and
       sharpness, which overlap the corruptions of CIFAR-10-C).
     resampling: 'bilinear' as AugMix's code; 'author' as the code of
       RobustAugMix (rotation nearest, shear bicubic).
@@ -71,7 +71,7 @@ class Augment:
 
     Args:
       keys: typed keys [B].
-      images: floats [B,H,W,C] in [0,1], C = 1 or 3, rounded to grey levels
+      images: floats [B,H,W,C] in [0,1], C = 1 or 3, rounded to gray levels
         inside the chains.
 
     Returns:
@@ -90,7 +90,7 @@ class Augment:
       images: floats [B,H,W,C] in [0,1].
 
     Returns:
-      Images [B,width,H,W,C] on the grid of 256 grey levels.
+      Images [B,width,H,W,C] on the grid of 256 gray levels.
 
     Raises:
       ValueError: on other shapes or types.
@@ -154,7 +154,7 @@ class Augment:
     return jnp.diff(jnp.concatenate([ends[0], cuts, ends[1]])), uniforms[0]
 
   def _gammas(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Dirichlet(alpha) and Beta(alpha, alpha), as normalised gammas."""
+    """Dirichlet(alpha) and Beta(alpha, alpha), as normalized gammas."""
     shape = (self.width + 2,)
     logs = jax.random.loggamma(key, self.alpha, shape, jnp.float32)
     weights = jax.nn.softmax(logs[: self.width])

@@ -1,4 +1,4 @@
-"""AugMix's thirteen operations, equal to Pillow on 256 grey levels.
+"""AugMix's thirteen operations, equal to Pillow on 256 gray levels.
 
 Drawing is apart from applying: the applied half is what can be compared with
 Pillow. The distribution is that of google-research/augmix, `augmentations.py`;
@@ -25,7 +25,7 @@ class Op(NamedTuple):
       pixels, factor), 0 for operations without a parameter. `size` is (height,
       width); only translations depend on it.
     apply: `(image, params) -> image` for one image [H,W,C]: floats in [0,1]
-      (rounded to grey levels first) give floats, uint8 gives uint8.
+      (rounded to gray levels first) give floats, uint8 gives uint8.
     scale: `(uniforms [2], severity, size) -> params`, the draw without its
       random numbers in [0,1), for callers that draw them for many at once.
   """

@@ -32,7 +32,7 @@ def _checked(function: Corruption) -> Corruption:
 
 
 # Called as `(key, image [H,W,3], severity, assets=None) -> image`: floats in
-# [0,1] which are grey levels, before and after. Frost alone has assets.
+# [0,1] which are gray levels, before and after. Frost alone has assets.
 CORRUPTIONS = {
   function.__name__: _checked(function)
   for function in (
@@ -103,11 +103,11 @@ def corrupt(
     name: of `CORRUPTIONS`.
     severity: 1 to 5.
     keys: keys [B].
-    images: floats [B,H,W,3] in [0,1], of grey levels.
+    images: floats [B,H,W,3] in [0,1], of gray levels.
     assets: what frost takes, its photographs.
 
   Returns:
-    Floats [B,H,W,3] in [0,1], of grey levels; image i depends on `keys[i]` and
+    Floats [B,H,W,3] in [0,1], of gray levels; image i depends on `keys[i]` and
     `images[i]` alone.
 
   Raises:

@@ -1,6 +1,6 @@
 """CIFAR-10-C's blurs, but for the one along a direction (`motion.py`).
 
-They act on grey levels with weights in fixed point, so that every compiler
+They act on gray levels with weights in fixed point, so that every compiler
 gives the same image. Source: hendrycks/robustness, `make_cifar_c.py`, which
 takes its filters from OpenCV, scikit-image and SciPy; radii and standard
 deviations are pixels, whatever the image's size.
@@ -30,12 +30,12 @@ def defocus_blur(
 
   Args:
     key: not used.
-    image: float [H,W,C] in [0,1], of grey levels.
+    image: float [H,W,C] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del key, assets
   kernel = disk(*_DEFOCUS[severity - 1])
@@ -49,12 +49,12 @@ def glass_blur(
 
   Args:
     key: a key.
-    image: float [H,W,C] in [0,1], of grey levels.
+    image: float [H,W,C] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del assets
   deviation, iterations = _GLASS[severity - 1]
@@ -63,7 +63,7 @@ def glass_blur(
   height, width, _ = levels.shape
   bits = jax.random.bits(key, (height * width,), jnp.uint8)
   for _ in range(iterations):
-    levels = copy_neighbours(bits.reshape(height, width), levels)
+    levels = copy_neighbors(bits.reshape(height, width), levels)
     bits >>= 2  # each step takes two
   levels = filters.correlate(levels, kernel, "edge")
   return color.dequantise(levels, image.dtype)
@@ -72,19 +72,19 @@ def glass_blur(
 def zoom_blur(
   key: jax.Array, image: jax.Array, severity: int, assets: object = None
 ) -> jax.Array:
-  """Averages the image with its enlarged centres.
+  """Averages the image with its enlarged centers.
 
   Where the original takes squares alone, each side of an image is enlarged
-  from its own centre.
+  from its own center.
 
   Args:
     key: not used.
-    image: float [H,W,C] in [0,1], of grey levels.
+    image: float [H,W,C] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del key, assets
   kernel = _zooms(severity, *image.shape[:2])
@@ -98,12 +98,12 @@ def gaussian_blur(
 
   Args:
     key: not used.
-    image: float [H,W,C] in [0,1], of grey levels.
+    image: float [H,W,C] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del key, assets
   kernel = filters.gaussian_kernel(_GAUSSIAN[severity - 1])
@@ -116,8 +116,8 @@ def _correlate(image: jax.Array, kernel: np.ndarray, border: str) -> jax.Array:
   return color.dequantise(levels, image.dtype)
 
 
-def copy_neighbours(bits: jax.Array, levels: jax.Array) -> jax.Array:
-  """Each pixel becomes itself or a neighbour above, to the left, or both.
+def copy_neighbors(bits: jax.Array, levels: jax.Array) -> jax.Array:
+  """Each pixel becomes itself or a neighbor above, to the left, or both.
 
   The original means to swap the two, but the second half of its swap reads a
   view that the first has overwritten. It goes from the last pixel to the
@@ -165,8 +165,8 @@ def _zooms(severity: int, height: int, width: int) -> np.ndarray:
 def _bands(size: int, zoom: float) -> np.ndarray:
   """Weights [w,size] of the pixels before and after, when a side is enlarged.
 
-  SciPy's linear `zoom` of the centre, cut to the size again: corner pixels'
-  centres stay corners.
+  SciPy's linear `zoom` of the center, cut to the size again: corner pixels'
+  centers stay corners.
   """
   kept = math.ceil(size / zoom)
   enlarged = round(kept * zoom)

@@ -1,4 +1,4 @@
-"""CIFAR-10-C's digital corruptions: colours, JPEG, coarse pixels, elastic.
+"""CIFAR-10-C's digital corruptions: colors, JPEG, coarse pixels, elastic.
 
 All but the elastic one are computed in integers, truncated as the original
 truncates its floats. Source: hendrycks/robustness, `make_cifar_c.py`, which
@@ -40,18 +40,18 @@ def brightness(
 
   Args:
     key: not used.
-    image: float [H,W,3] in [0,1], of grey levels.
+    image: float [H,W,3] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of grey levels.
+    Float [H,W,3] in [0,1], of gray levels.
   """
   del key, assets
   levels, value, _ = _value(image)
   brighter = jnp.minimum(4 * value + _BRIGHTNESS[severity - 1], 4 * 255)
   scaled = levels * brighter // jnp.maximum(4 * value, 1)
-  # Black has no hue: it becomes grey.
+  # Black has no hue: it becomes gray.
   scaled = jnp.where(value == 0, brighter // 4, scaled)
   return _image(scaled, image)
 
@@ -59,16 +59,16 @@ def brightness(
 def saturate(
   key: jax.Array, image: jax.Array, severity: int, assets: object = None
 ) -> jax.Array:
-  """Changes the saturation of HSV; a larger one tints greys red, hue zero.
+  """Changes the saturation of HSV; a larger one tints grays red, hue zero.
 
   Args:
     key: not used.
-    image: float [H,W,3] in [0,1], of grey levels.
+    image: float [H,W,3] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of grey levels.
+    Float [H,W,3] in [0,1], of gray levels.
   """
   del key, assets
   factor, constant = _SATURATE[severity - 1]
@@ -89,12 +89,12 @@ def contrast(
 
   Args:
     key: not used.
-    image: float [H,W,C] in [0,1], of grey levels, of at most 290 x 290 pixels.
+    image: float [H,W,C] in [0,1], of gray levels, of at most 290 x 290 pixels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del key, assets
   levels = color.quantise(image).astype(jnp.int32)
@@ -112,12 +112,12 @@ def jpeg_compression(
 
   Args:
     key: not used.
-    image: float [H,W,3] in [0,1], of grey levels.
+    image: float [H,W,3] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of grey levels.
+    Float [H,W,3] in [0,1], of gray levels.
   """
   del key, assets
   quality = _QUALITY[severity - 1]
@@ -131,12 +131,12 @@ def pixelate(
 
   Args:
     key: not used.
-    image: float [H,W,C] in [0,1], of grey levels.
+    image: float [H,W,C] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del key, assets
   share = _PIXELATE[severity - 1]
@@ -155,12 +155,12 @@ def elastic_transform(
 
   Args:
     key: a key.
-    image: float [H,W,C] in [0,1], of grey levels.
+    image: float [H,W,C] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del assets
   height, width, _ = image.shape
@@ -170,7 +170,7 @@ def elastic_transform(
   corner_key, pixel_key = jax.random.split(key)
   moves = _uniform(corner_key, (3, 2), corners)
   row, column = affine_source(height, width, moves)
-  places = [geometry.neighbours(row, column, "reflect")]
+  places = [geometry.neighbors(row, column, "reflect")]
   if movement:
     rows = smoothing(height, smoothness)
     columns = smoothing(width, smoothness)
@@ -178,7 +178,7 @@ def elastic_transform(
     smooth = jnp.matmul(rows, noise, precision="highest")
     smooth = jnp.matmul(smooth, columns.T, precision="highest")
     row, column = movement * smooth + jnp.mgrid[:height, :width]
-    places.append(geometry.neighbours(row, column, "symmetric"))
+    places.append(geometry.neighbors(row, column, "symmetric"))
   # A loop, because the compiler would else interpolate the first image anew
   # for every pixel of the second: six times slower.
   moved, _ = jax.lax.scan(
@@ -192,7 +192,7 @@ def elastic_transform(
 def affine_source(
   height: int, width: int, moves: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Where each pixel comes from when three points about the centre move.
+  """Where each pixel comes from when three points about the center move.
 
   Args:
     height: of the image.
@@ -202,10 +202,10 @@ def affine_source(
   Returns:
     Row and column [H,W], floats.
   """
-  # As the original has it, x of the centre is half the height.
-  centre = np.array([height // 2, width // 2])
+  # As the original has it, x of the center is half the height.
+  center = np.array([height // 2, width // 2])
   side = min(height, width) // 3
-  before = centre + side * np.array([[1, 1], [1, -1], [-1, -1]])
+  before = center + side * np.array([[1, 1], [1, -1], [-1, -1]])
   after = before + moves
   (right, down), (right_2, down_2) = after[1] - after[0], after[2] - after[1]
   # Coordinates along the moved sides of the triangle; before, these went by
@@ -248,13 +248,13 @@ def _box(before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
   """Pillow's BOX from one size to another: first and last of its pixels."""
   scale = before / after
   half = max(scale, 1) / 2
-  centre = (np.arange(after)[:, None] + 0.5) * scale
+  center = (np.arange(after)[:, None] + 0.5) * scale
   pixel = np.arange(before)
   # Closed on the right alone; in Pillow's order, for ends are within rounding.
-  away = (pixel - centre + 0.5) * (1 / (2 * half))
+  away = (pixel - center + 0.5) * (1 / (2 * half))
   inside = (away > -0.5) & (away <= 0.5)
-  inside &= pixel >= np.floor(centre - half + 0.5)
-  inside &= pixel < np.floor(centre + half + 0.5)
+  inside &= pixel >= np.floor(center - half + 0.5)
+  inside &= pixel < np.floor(center + half + 0.5)
   return inside.argmax(axis=1), before - 1 - inside[:, ::-1].argmax(axis=1)
 
 

@@ -44,7 +44,7 @@ def canny(levels: jax.Array, low: int, high: int) -> jax.Array:
 
 
 def _is_peak(x: jax.Array, y: jax.Array, size: jax.Array) -> jax.Array:
-  """Whether a gradient exceeds its neighbours' along its own direction."""
+  """Whether a gradient exceeds its neighbors' along its own direction."""
   padded = jnp.pad(size, 1)
   height, width = size.shape
 
@@ -65,7 +65,7 @@ def _is_peak(x: jax.Array, y: jax.Array, size: jax.Array) -> jax.Array:
 
 
 def _dilate(mask: jax.Array) -> jax.Array:
-  """A mask [H,W] and its eight neighbours."""
+  """A mask [H,W] and its eight neighbors."""
   padded = jnp.pad(mask, 1)
   rows = padded[:-2] | padded[1:-1] | padded[2:]
   return rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]

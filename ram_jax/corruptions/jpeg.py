@@ -95,7 +95,7 @@ def _halve(planes: jax.Array) -> jax.Array:
 
 
 def _code(planes: jax.Array, table: np.ndarray) -> jax.Array:
-  """Cosine transform, quantisation and back, of int32 planes [H,W,C]."""
+  """Cosine transform, quantization and back, of int32 planes [H,W,C]."""
   height, width, channels = planes.shape
   pad = ((0, -height % _BLOCK), (0, -width % _BLOCK), (0, 0))
   padded = jnp.pad(planes, pad, "edge")

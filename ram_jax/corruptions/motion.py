@@ -23,12 +23,12 @@ def motion_blur(
 
   Args:
     key: a key.
-    image: float [H,W,3] in [0,1], of grey levels.
+    image: float [H,W,3] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of grey levels.
+    Float [H,W,3] in [0,1], of gray levels.
 
   Source: hendrycks/robustness, `make_cifar_c.py`. Radius and deviation are
   pixels, whatever the image's size.

@@ -1,9 +1,9 @@
 """CIFAR-10-C's four noises: each replaces every value by chance, alone.
 
-A value is one of 256 grey levels before and after, so a noise is a table of
+A value is one of 256 gray levels before and after, so a noise is a table of
 chances [256,256] from level to level. The tables are made in double precision,
 from the definitions of hendrycks/robustness, `make_cifar_c.py`, with their
-truncation to grey levels. One 32-bit number for each value then draws by
+truncation to gray levels. One 32-bit number for each value then draws by
 Walker's alias method, whatever the distribution, exact to 2^-32. Nothing
 depends on the size of the image.
 """
@@ -37,12 +37,12 @@ def gaussian_noise(
 
   Args:
     key: a key.
-    image: float [H,W,C] in [0,1], of grey levels.
+    image: float [H,W,C] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del assets
   deviation = _GAUSSIAN[severity - 1]
@@ -56,12 +56,12 @@ def shot_noise(
 
   Args:
     key: a key.
-    image: float [H,W,C] in [0,1], of grey levels.
+    image: float [H,W,C] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del assets
   photons = _SHOT[severity - 1]
@@ -75,12 +75,12 @@ def impulse_noise(
 
   Args:
     key: a key.
-    image: float [H,W,C] in [0,1], of grey levels.
+    image: float [H,W,C] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del assets
   share = _IMPULSE[severity - 1]
@@ -94,12 +94,12 @@ def speckle_noise(
 
   Args:
     key: a key.
-    image: float [H,W,C] in [0,1], of grey levels.
+    image: float [H,W,C] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del assets
   deviation = _SPECKLE[severity - 1]
@@ -187,11 +187,11 @@ def replace(key: jax.Array, image: jax.Array, table: np.ndarray) -> jax.Array:
 
   Args:
     key: one key.
-    image: floats [H,W,C] in [0,1], grey levels.
+    image: floats [H,W,C] in [0,1], gray levels.
     table: uint32 [256,256] from `alias_table`.
 
   Returns:
-    The image's shape and type, grey levels.
+    The image's shape and type, gray levels.
   """
   # Drawn as one row: of three axes, jax's counters cost twice the time.
   bits = jax.random.bits(key, (image.size,), jnp.uint32)

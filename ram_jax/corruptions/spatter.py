@@ -36,12 +36,12 @@ def spatter(
 
   Args:
     key: a key.
-    image: float [H,W,3] in [0,1], of grey levels.
+    image: float [H,W,3] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of grey levels. Drops and their shading measure
+    Float [H,W,3] in [0,1], of gray levels. Drops and their shading measure
     the same pixels, whatever the image's size.
   """
   del assets
@@ -66,7 +66,7 @@ def water(levels: jax.Array, noise: jax.Array, severity: int) -> jax.Array:
 
 
 def shade(drops: jax.Array) -> jax.Array:
-  """The shading of drops: their edges' distance, equalised and embossed."""
+  """The shading of drops: their edges' distance, equalized and embossed."""
   outline = edges.canny(drops, 50, 150)
   far = edges.distance(outline, _REACH)
   smooth = edges.correlate(far, _ONES) // (9 * edges.PARTS)

@@ -34,16 +34,16 @@ _ROUGHNESS = 100
 def snow(
   key: jax.Array, image: jax.Array, severity: int, assets: object = None
 ) -> jax.Array:
-  """Paler colours, and flakes blurred along one direction, falling twice.
+  """Paler colors, and flakes blurred along one direction, falling twice.
 
   Args:
     key: a key.
-    image: float [H,W,3] in [0,1], of grey levels.
+    image: float [H,W,3] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of grey levels.
+    Float [H,W,3] in [0,1], of gray levels.
   """
   del assets
   noise_key, angle_key = jax.random.split(key)
@@ -64,7 +64,7 @@ def snow_shape(size: tuple[int, int], severity: int) -> tuple[int, int]:
 def snow_layer(
   noise: jax.Array, degrees: jax.Array, severity: int, size: tuple[int, int]
 ) -> jax.Array:
-  """The flakes, grey levels int32 [H,W].
+  """The flakes, gray levels int32 [H,W].
 
   Args:
     noise: standard normal [h,w], of `snow_shape`.
@@ -83,9 +83,9 @@ def snow_cover(levels: jax.Array, layer: jax.Array, severity: int) -> jax.Array:
   """Lays flakes [H,W], and the same upside down, over levels [H,W,3]."""
   kept = _SNOW[severity - 1][-1]
   wide = levels.astype(jnp.int32)
-  # In 1/2000 of a level: grey by ITU-R 601, half as much again, lifted.
-  grey = wide @ np.array([299, 587, 114], np.int32)
-  pale = jnp.maximum(2000 * wide, (3 * grey + 255_000)[..., None])
+  # In 1/2000 of a level: gray by ITU-R 601, half as much again, lifted.
+  gray = wide @ np.array([299, 587, 114], np.int32)
+  pale = jnp.maximum(2000 * wide, (3 * gray + 255_000)[..., None])
   total = (kept * 2000 * wide + (100 - kept) * pale) // 200_000
   total += (layer + jnp.rot90(layer, 2))[..., None]
   return jnp.minimum(total, 255).astype(jnp.uint8)
@@ -101,12 +101,12 @@ def frost(
 
   Args:
     key: a key.
-    image: float [H,W,3] in [0,1], of grey levels.
+    image: float [H,W,3] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: photographs uint8 [h,w,3], RGB, `ram_jax.data.frost.load()`.
 
   Returns:
-    Float [H,W,3] in [0,1], of grey levels.
+    Float [H,W,3] in [0,1], of gray levels.
 
   Raises:
     ValueError: without photographs, or if they do not cover the image.
@@ -167,12 +167,12 @@ def fog(
 
   Args:
     key: a key.
-    image: float [H,W,3] in [0,1], of grey levels.
+    image: float [H,W,3] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of grey levels.
+    Float [H,W,3] in [0,1], of gray levels.
   """
   del assets
   height, width = image.shape[:2]
@@ -188,7 +188,7 @@ def plasma(noise: jax.Array, decay: float) -> jax.Array:
 
   Args:
     noise: [side**2 - 1] in (-1,1), side a power of two; from coarse to fine
-      the centres, the middles of horizontal and those of vertical edges.
+      the centers, the middles of horizontal and those of vertical edges.
     decay: what divides the roughness from one scale to the next.
 
   Returns:
@@ -198,19 +198,19 @@ def plasma(noise: jax.Array, decay: float) -> jax.Array:
   used, roughness = 0, _ROUGHNESS
   while used < noise.size:
     count = grid.size
-    centres, across, along = (
+    centers, across, along = (
       roughness**2
       * noise[used + i * count : used + (i + 1) * count].reshape(grid.shape)
       for i in range(3)
     )
     square = grid + jnp.roll(grid, -1, 0)
-    centres += (square + jnp.roll(square, -1, 1)) / 4
+    centers += (square + jnp.roll(square, -1, 1)) / 4
     rows = grid + jnp.roll(grid, -1, 1)
-    across += (centres + jnp.roll(centres, 1, 0) + rows) / 4
+    across += (centers + jnp.roll(centers, 1, 0) + rows) / 4
     columns = grid + jnp.roll(grid, -1, 0)
-    along += (centres + jnp.roll(centres, 1, 1) + columns) / 4
+    along += (centers + jnp.roll(centers, 1, 1) + columns) / 4
     grid = _interleave(
-      _interleave(grid, across, 1), _interleave(along, centres, 1), 0
+      _interleave(grid, across, 1), _interleave(along, centers, 1), 0
     )
     used, roughness = used + 3 * count, roughness / decay
   grid -= grid.min()

@@ -17,7 +17,7 @@ _LARGE, _RATIO = 2**30, 200
 _IMAGE_ADVICE = (
   "store images.transpose(0, 2, 3, 1) of [N, 3, H, W], images[..., :3] without "
   "transparency, (images * 255).round().astype(numpy.uint8) of [0, 1], and "
-  "pixels as they were before any normalisation"
+  "pixels as they were before any normalization"
 )
 _LABEL_ADVICE = (
   "store labels.squeeze() of [N, 1], labels.argmax(1) of one-hot labels, "
@@ -32,7 +32,7 @@ class Source:
   """Images and labels from `numpy.savez`, or from `numpy.save` in a folder.
 
   The file holds train_images, train_labels, test_images and test_labels, the
-  folder train_images.npy and so on: images uint8 [N, H, W, 3], or grey
+  folder train_images.npy and so on: images uint8 [N, H, W, 3], or gray
   [N, H, W] or [N, H, W, 1], and integer labels [N] from 0 to K - 1. Images in
   a folder are mapped: they are read where they are used, and need not fit in
   memory.
@@ -112,11 +112,11 @@ class Source:
     images = found = _read(self.path, key)
     if images.ndim == 3:
       images = images[..., None]
-    colour = images.ndim == 4 and images.shape[-1] in (1, 3)
-    if images.dtype != np.uint8 or not colour or not images.size:
+    color = images.ndim == 4 and images.shape[-1] in (1, 3)
+    if images.dtype != np.uint8 or not color or not images.size:
       raise ValueError(
         f"{self.path}: {key} is {_described(found)}, expected uint8 "
-        f"[N, H, W, 3] or [N, H, W], grey, from 0 to 255: {_IMAGE_ADVICE}"
+        f"[N, H, W, 3] or [N, H, W], gray, from 0 to 255: {_IMAGE_ADVICE}"
       )
     return np.broadcast_to(images, (*images.shape[:3], 3))  # not copied
 
@@ -148,7 +148,7 @@ class Source:
     if not all(std):
       raise ValueError(
         f"{self.path}: a channel of train_images is constant (std {std}), so"
-        " it cannot be normalised"
+        " it cannot be normalized"
       )
     return tuple(mean), tuple(std)
 

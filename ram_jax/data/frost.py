@@ -1,8 +1,8 @@
 """The photographs of ice that CIFAR-10-C's frost is made with.
 
-They come with the original code, hendrycks/robustness (Apache licence 2.0; who
+They come with the original code, hendrycks/robustness (Apache license 2.0; who
 took the pictures is not stated there), and, byte for byte, with the Python
-package `imagecorruptions` (Apache licence 2.0). This project copies none.
+package `imagecorruptions` (Apache license 2.0). This project copies none.
 """
 
 import importlib.util

@@ -29,7 +29,7 @@ from ram_jax.models.classifier import Classifier
 
 DEVIATIONS = 3
 # From here on hardly an image can stay right: epsilon by norm. In L2 it is the
-# paper's largest, in Linf all images can become the same grey.
+# paper's largest, in Linf all images can become the same gray.
 LARGE = {"l2": 8.0, "linf": 0.5}
 NEAR_ZERO = 0.05  # accuracy there
 TINY = 1e-12  # L2 norm of a gradient that leads nowhere

@@ -44,7 +44,7 @@ class Evaluator(contracts.Evaluator):
 def evaluate(
   model: Classifier, images: np.ndarray, labels: np.ndarray, batch_size: int
 ) -> dict[str, Any]:
-  """Classifies labelled images.
+  """Classifies labeled images.
 
   Args:
     model: the classifier, on the devices.

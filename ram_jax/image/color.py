@@ -1,6 +1,6 @@
 """Pillow's per-pixel operations in integers, so every device agrees.
 
-Images here are grey levels: uint8 [H,W,C], C = 1 (Pillow's mode L) or 3 (RGB).
+Images here are gray levels: uint8 [H,W,C], C = 1 (Pillow's mode L) or 3 (RGB).
 Integer arithmetic leaves nothing to the compiler: eager, jit, vmap, float64
 mode and any batch give the same levels.
 """
@@ -16,17 +16,17 @@ LEVELS = 256
 
 
 def quantise(image: jax.Array) -> jax.Array:
-  """Rounds an image in [0,1] to the nearest of 256 grey levels (uint8)."""
+  """Rounds an image in [0,1] to the nearest of 256 gray levels (uint8)."""
   return jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8)
 
 
 def dequantise(levels: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
-  """Gives grey levels back as an image in [0,1] (default: jnp's float)."""
+  """Gives gray levels back as an image in [0,1] (default: jnp's float)."""
   return levels.astype(dtype or jnp.result_type(float)) / 255
 
 
 def truncate(image: jax.Array) -> jax.Array:
-  """Cuts an image in [0,1] to the grey level below (uint8).
+  """Cuts an image in [0,1] to the gray level below (uint8).
 
   A thousandth of a level counts as rounding: whole levels stay themselves.
   """
@@ -92,7 +92,7 @@ def solarize(levels: jax.Array, threshold: jax.Array) -> jax.Array:
 
 
 def color(levels: jax.Array, factor: jax.Array) -> jax.Array:
-  """ImageEnhance.Color: from grey (0) over the image (1) to more colour."""
+  """ImageEnhance.Color: from gray (0) over the image (1) to more color."""
   return blend(luminance(levels), levels, factor)
 
 

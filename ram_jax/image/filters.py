@@ -1,4 +1,4 @@
-"""Pillow's convolution filters in integers, on uint8 [H,W,C] grey levels."""
+"""Pillow's convolution filters in integers, on uint8 [H,W,C] gray levels."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ WEIGHT_BITS = 23
 
 
 def smooth(levels: jax.Array) -> jax.Array:
-  """ImageFilter.SMOOTH: weights 1, centre 5, sum 13; the border is copied.
+  """ImageFilter.SMOOTH: weights 1, center 5, sum 13; the border is copied.
 
   Args:
     levels: uint8 [H,W,C].
@@ -38,7 +38,7 @@ def sharpness(levels: jax.Array, factor: jax.Array) -> jax.Array:
 
 
 def correlate(levels: jax.Array, kernel: np.ndarray, border: str) -> jax.Array:
-  """Weighs every pixel's neighbourhood, without rounding in between.
+  """Weighs every pixel's neighborhood, without rounding in between.
 
   Weights become fixed point numbers of 23 bits: a kernel that adds up to one
   leaves a flat image as it is, and all compilers agree.

@@ -1,4 +1,4 @@
-"""Pillow's rotation, shear and translation, on uint8 [H,W,C] grey levels.
+"""Pillow's rotation, shear and translation, on uint8 [H,W,C] gray levels.
 
 Pillow interpolates in doubles and truncates. Here coordinates and weights are
 32-bit fixed point numbers: as precise as float32, and independent of how a
@@ -66,7 +66,7 @@ def shear_x(
   shift = slope * (2 * jnp.arange(height, dtype=jnp.int32) + 1)  # doubled
   whole, part = _split(shift[:, None], bits + 1)
   source = jnp.arange(width, dtype=jnp.int32) + whole
-  pixel = source + (part >= _ONE // 2)  # where the centre falls
+  pixel = source + (part >= _ONE // 2)  # where the center falls
 
   def tap(offset: int) -> jax.Array:
     index = jnp.clip(source + offset, 0, width - 1)
@@ -102,7 +102,7 @@ def rotate_bilinear(levels: jax.Array, degrees: jax.Array) -> jax.Array:
   # 64 bits are on.
   turn = np.round(_turns() * (1 << bits)).astype(np.int32)
   cos, sin = _row(jnp.asarray(turn), degrees)
-  # Twice the distance from the centre, so that halves stay whole.
+  # Twice the distance from the center, so that halves stay whole.
   right = 2 * jnp.arange(width, dtype=jnp.int32) + 1 - width
   down = (2 * jnp.arange(height, dtype=jnp.int32) + 1 - height)[:, None]
   x = (width << bits) + cos * right + sin * down
@@ -126,7 +126,7 @@ def rotate_bilinear(levels: jax.Array, degrees: jax.Array) -> jax.Array:
 
 
 def rotate_nearest(levels: jax.Array, degrees: jax.Array) -> jax.Array:
-  """`Image.rotate(degrees)`: nearest neighbour, in Pillow's 16.16 numbers.
+  """`Image.rotate(degrees)`: nearest neighbor, in Pillow's 16.16 numbers.
 
   Args:
     levels: uint8 [H,W,C].
@@ -151,7 +151,7 @@ def rotate_nearest(levels: jax.Array, degrees: jax.Array) -> jax.Array:
 def bilinear(
   image: jax.Array, index: jax.Array, down: jax.Array, right: jax.Array
 ) -> jax.Array:
-  """Samples an image between its pixels, at the places from `neighbours`.
+  """Samples an image between its pixels, at the places from `neighbors`.
 
   Args:
     image: floats [H,W,C].
@@ -170,7 +170,7 @@ def bilinear(
   return upper + down * (lower - upper)
 
 
-def neighbours(
+def neighbors(
   row: jax.Array, column: jax.Array, border: str
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """The four pixels about each place, in an image as large as these arrays.
@@ -268,7 +268,7 @@ def _turns() -> np.ndarray:
 
 @functools.cache
 def _fixed_matrices(height: int, width: int) -> np.ndarray:
-  """Pillow's 16.16 matrices [360,6] of a rotation about the centre."""
+  """Pillow's 16.16 matrices [360,6] of a rotation about the center."""
   cos, sin = _turns().T
   x, y = width / 2, height / 2
   shift_x = cos * -x + sin * -y + x

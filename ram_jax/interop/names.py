@@ -60,7 +60,7 @@ _RESNET = _COMMON | {"stem_norm": "bn1"}
 _WIDE = _COMMON | {"norm": "bn1", "head": "fc"}
 _LAYER, _BLOCK = "layer{stage}.{index}.", "block{stage}.layer.{index}."
 # Of each network: first the names that it leaves with, then others that are
-# read. The shortcut's second part is its normalisation.
+# read. The shortcut's second part is its normalization.
 NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
   resnet.Model: (
     # torchvision/models/resnet.py
@@ -172,7 +172,7 @@ def describe(tensors: Mapping[str, np.ndarray]) -> str | None:
     tensors: arrays by PyTorch's names, without a wrapper's prefix.
 
   Returns:
-    Words such as 'WRN-40-2 for 10 classes', None if nothing is recognised.
+    Words such as 'WRN-40-2 for 10 classes', None if nothing is recognized.
   """
   shapes = {name: np.shape(array) for name, array in tensors.items()}
   blocks = sum(bool(_FIRST_CONV.fullmatch(name)) for name in shapes)

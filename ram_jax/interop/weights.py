@@ -25,7 +25,7 @@ class Weights:
 
   Attributes:
     tensors: arrays by PyTorch's names, without prefixes of wrappers and
-      without constants of normalisation. Half precision and bfloat16 have
+      without constants of normalization. Half precision and bfloat16 have
       become float32, which changes no value.
     normalization: mean and standard deviation that the network subtracts and
       divides by, of pixels in [0, 1]; None if the file does not state them.

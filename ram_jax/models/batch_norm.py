@@ -1,4 +1,4 @@
-"""Batch normalisation as PyTorch does it, also across devices."""
+"""Batch normalization as PyTorch does it, also across devices."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ EPSILON = 1e-5
 
 
 class BatchNorm(nn.Module):
-  """Batch normalisation over all axes but the last.
+  """Batch normalization over all axes but the last.
 
-  As torch.nn.BatchNorm2d: the batch is normalised by its biased variance, and
+  As torch.nn.BatchNorm2d: the batch is normalized by its biased variance, and
   the running variance takes the unbiased one (flax's keeps the biased one). The
   variance is computed in two passes: the mean of squares less the square of
   the mean loses every digit where the mean is large.
@@ -30,7 +30,7 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-    """Normalises with the batch's statistics in training, else running ones.
+    """Normalizes with the batch's statistics in training, else running ones.
 
     Args:
       inputs: activations [..., C].
@@ -71,7 +71,7 @@ class BatchNorm(nn.Module):
       var = jax.lax.pmean(var, self.axis_name)
     if count < 2:
       raise ValueError(
-        f"batch normalisation of inputs {x.shape} has one value per channel: "
+        f"batch normalization of inputs {x.shape} has one value per channel: "
         "train with a batch of 2 or more, or with larger images"
       )
     return mean, var, var * (count / (count - 1))

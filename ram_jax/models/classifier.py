@@ -28,9 +28,9 @@ class Classifier:
 
   Attributes:
     params: parameters of the module.
-    batch_stats: running statistics of batch normalisation.
+    batch_stats: running statistics of batch normalization.
     module: the network, `(images, train) -> logits`, with method `features`.
-    batch_norm: 'running' normalises by the running statistics; 'batch' by the
+    batch_norm: 'running' normalizes by the running statistics; 'batch' by the
       batch's own, and leaves the running ones alone.
   """
 
@@ -115,11 +115,11 @@ def forward_views(
   Args:
     module: the network, `(images, train) -> logits`.
     params: parameters of the module.
-    batch_stats: running statistics of batch normalisation.
+    batch_stats: running statistics of batch normalization.
     views: images [B, H, W, C] in [0, 1], one array for each view.
-    separate: True normalises each view by its own statistics and updates the
+    separate: True normalizes each view by its own statistics and updates the
       running ones view after view, as successive forwards do (the paper's
-      author); False normalises all by common ones, as one forward of the
+      author); False normalizes all by common ones, as one forward of the
       concatenation does (AugMix's code).
     unroll: separate views one after another and weight gradients in parts, for
       CPUs, in place of all views in one pass. It changes rounding alone.

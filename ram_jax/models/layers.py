@@ -11,14 +11,14 @@ import jax.numpy as jnp
 PART = 8192  # pixels of activations in a part of a weight gradient
 MIN_SIZE = 8  # three halvings leave one pixel
 HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-# Uniform within 1 / sqrt(fan-in): PyTorch's for layers that nobody initialises.
+# Uniform within 1 / sqrt(fan-in): PyTorch's for layers that nobody initializes.
 TORCH_DEFAULT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def normalize(
   images: jax.Array, mean: Sequence[float], std: Sequence[float]
 ) -> jax.Array:
-  """Standardises images by the data set's statistics.
+  """Standardizes images by the data set's statistics.
 
   Args:
     images: pixels [B, H, W, C] in [0, 1], H and W at least 8.
@@ -163,7 +163,7 @@ def linear(num_classes: int, bias_init: Callable) -> nn.Dense:
   """The classifier's head, with PyTorch's uniform weights.
 
   Convolutions, and the activations between them, follow a network's dtype. The
-  head, the mean over the pixels and a normalisation after the last block stay
+  head, the mean over the pixels and a normalization after the last block stay
   in the default float type: bfloat16's 8 bits would round features and logits.
 
   Args:

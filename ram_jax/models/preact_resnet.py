@@ -21,7 +21,7 @@ class Variant:
   """One of the networks that are called PreActResNet-18.
 
   Attributes:
-    final_norm: normalisation and ReLU after the last block; RobustBench's
+    final_norm: normalization and ReLU after the last block; RobustBench's
       `bn_before_fc`.
     activated_shortcut: shortcuts start from the first activation of their
       block, not from its input. Tensors do not show it.
@@ -60,19 +60,19 @@ VARIANTS: Mapping[str, Variant] = {
 
 
 def alike(final_norm: bool) -> list[Variant]:
-  """Variants with the same tensors: with a last normalisation, or without."""
+  """Variants with the same tensors: with a last normalization, or without."""
   return [v for v in VARIANTS.values() if v.final_norm == final_norm]
 
 
 class Block(nn.Module):
-  """Two 3x3 convolutions, each after normalisation and ReLU.
+  """Two 3x3 convolutions, each after normalization and ReLU.
 
   Attributes:
     features: output channels.
     stride: step of the first convolution.
     activated_shortcut: whether the shortcut's convolution starts from the
       first activation, not from the block's input.
-    axis_name: device axis of batch normalisation.
+    axis_name: device axis of batch normalization.
     dtype: type of the arithmetic.
   """
 
@@ -112,7 +112,7 @@ class Model(nn.Module):
     mean: mean of the data per channel, in [0, 1].
     std: standard deviation of the data per channel, in [0, 1].
     variant: a key of `VARIANTS`.
-    axis_name: device axis over which batch normalisation shares statistics.
+    axis_name: device axis over which batch normalization shares statistics.
     dtype: type of the convolutions; parameters and logits keep the default.
   """
 
@@ -182,7 +182,7 @@ class Model(nn.Module):
 
     Args:
       images: pixels [B, H, W, C] in [0, 1], H and W at least 8.
-      train: whether batch normalisation uses the batch's statistics.
+      train: whether batch normalization uses the batch's statistics.
 
     Returns:
       Features [B, 512].

@@ -1,4 +1,4 @@
-"""Checkpoints with orbax: atomic, asynchronous, exact, damage recognised."""
+"""Checkpoints with orbax: atomic, asynchronous, exact, damage recognized."""
 
 import contextlib
 import functools

@@ -52,7 +52,7 @@ def diagnose(
   Returns:
     Arrays, equal on all devices: `gradient`, `views` (images and logits by
     name), and `alone` [B,...], the loss and the logits of each example by
-    itself. Batch normalisation spreads one image's NaN over its batch; running
+    itself. Batch normalization spreads one image's NaN over its batch; running
     statistics, which the latter take, do not.
   """
   found, names = step.differentiate(

@@ -32,7 +32,7 @@ def create(
   key: jax.Array,
   image_shape: tuple[int, int, int],
 ) -> TrainState:
-  """Initialises parameters, statistics and optimizer.
+  """Initializes parameters, statistics and optimizer.
 
   Args:
     module: a model of `ram_jax.models`.

@@ -132,7 +132,7 @@ def train_step(
     them are finite only where every number of the new state is.
   """
   found, _ = differentiate(state, data, key, indices, **static)
-  # The statistics differ between devices where BatchNorm is not synchronised.
+  # The statistics differ between devices where BatchNorm is not synchronized.
   gradient, batch_stats, metrics = parallel.mean(
     (found.gradient, found.batch_stats, jax.tree.map(jnp.mean, found.metrics))
   )
