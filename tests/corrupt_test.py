@@ -95,7 +95,7 @@ def test_the_originals_layout(config, out):
   assert set(files(out)) == {*found["files"], "manifest.json"}
 
 
-def test_a_written_set_measures_as_one_made_on_the_fly(config, out):
+def test_a_written_set_equals_a_generated_one(config, out):
   corrupt.write(config, out)
 
   @jax.tree_util.Partial

@@ -73,7 +73,7 @@ def count(run):
   return row.correct_count, row.total, row.values
 
 
-def test_weights_are_measured_as_the_run_was(run, tmp_path):
+def test_weights_are_evaluated_as_the_run_was(run, tmp_path):
   _, out, results = run
   config = tiny()
   config.weights.measured = str(out)

@@ -385,7 +385,7 @@ def test_finished_run_is_shown_where_nothing_can_be_written(
   refuses(words, config, f"--workdir={folder}", half)
 
 
-def test_other_evaluation_measures_again(monkeypatch, config, copy):
+def test_another_evaluation_reevaluates(monkeypatch, config, copy):
   monkeypatch.setattr(train.pipeline, "batch_indices", pytest.fail)  # no step
   half = "--config.evaluate.images=16"
   code, _, err = run(config, f"--workdir={copy}", half)
@@ -480,7 +480,7 @@ def test_what_happens_on_the_way(monkeypatch, config, error, code, words):
       run(config, "--debug")
 
 
-def test_corrupted_set_is_written_and_measured(config, copy, tmp_path):
+def test_corrupted_set_is_written_and_evaluated(config, copy, tmp_path):
   out, fields = tmp_path / "set", "--config.evaluators.corruption"
   write = ("--mode=corrupt", config, f"--out={out}")
   write += (f"{fields}.names=brightness,contrast",)

@@ -128,7 +128,7 @@ def test_where_names_another_part_of_the_config():
     plugins.build("evaluator", {"name": "x"}, "config.evaluators.mine")
 
 
-def test_missing_files_are_told_when_it_is_built(tmp_path):
+def test_missing_files_are_reported_when_it_is_built(tmp_path):
   spec = default.get_config().evaluators.corruption.to_dict()
   plugins.build("evaluator", spec, batch_size=4)  # nothing to miss
   with pytest.raises(FileNotFoundError, match="no corruption is in"):

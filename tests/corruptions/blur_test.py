@@ -97,7 +97,7 @@ def test_glass_copies_as_a_swap_of_views_does():
   assert (pixels[2:, 2:] != levels[2:, 2:]).any()
 
 
-def test_glass_moves_each_way_alike_and_as_often_as_told():
+def test_glass_moves_each_way_equally_often():
   """Where pixels come from, read off two ramps (of columns, of rows)."""
   ramp = np.stack([*np.mgrid[:64, :64], np.zeros((64, 64))], axis=-1)
   levels = np.repeat(np.uint8(4 * ramp)[None], 8, axis=0)

@@ -101,7 +101,7 @@ def damage(path, how):
 
 
 @pytest.mark.parametrize("how", ["delete", "empty", "truncate", "flip"])
-def test_damage_is_told_and_the_one_before_serves(saved, tmp_path, how, capsys):
+def test_damage_is_reported_and_the_previous_one_used(saved, tmp_path, how, capsys):
   parts = [p.relative_to(saved) for p in (saved / "6").rglob("*")]
   refused = set()
   for number, part in enumerate(sorted(parts)):
@@ -176,7 +176,7 @@ def test_what_a_killed_run_left_is_removed(copy):
   assert {p.name for p in copy.iterdir()} == {"6", "8"}
 
 
-def test_full_disk_is_told_and_the_others_stay(copy):
+def test_full_disk_is_reported_and_the_others_stay(copy):
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   checkpoints = Checkpoints(copy)
   try:

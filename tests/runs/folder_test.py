@@ -25,7 +25,7 @@ def config(**overrides):
   return found
 
 
-def test_differences_ignore_tuples_and_what_is_told_to():
+def test_differences_ignore_tuples_and_given_fields():
   given = experiment.resolve(config())
   saved = json.loads(json.dumps(given.to_dict()))
   assert run_folder.differences(saved, given.to_dict()) == []
@@ -104,7 +104,7 @@ def test_checkpoints_of_an_unknown_config(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", '{"train": {"epo', "[]", "{}", "\xff"])
-def test_damaged_config_is_told(tmp_path, text):
+def test_damaged_config_is_reported(tmp_path, text):
   (tmp_path / "config.json").write_text(text, encoding="latin-1")
   for read in (
     lambda: run_folder.read(tmp_path),
@@ -179,7 +179,7 @@ def test_finished_run_is_known(trained, tmp_path):
 
 
 @pytest.mark.parametrize("case", ["partly", "step", "damaged", "foreign"])
-def test_unfinished_or_unknown_results_are_measured_again(trained, case):
+def test_unfinished_or_unknown_results_are_reevaluated(trained, case):
   trained.save(4)
   if case == "partly":  # measured by --mode=evaluate while it was training
     trained.head["run"]["step"] = 2

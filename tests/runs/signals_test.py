@@ -72,7 +72,7 @@ def test_other_threads_hear_nothing():
   assert heard == [False]
 
 
-def test_unanswered_signal_ends_the_process(monkeypatch, capfd):
+def test_unhandled_signal_ends_the_process(monkeypatch, capfd):
   ended = queue.Queue()
   monkeypatch.setattr(stopping, "PATIENCE", (None, 0.05, 300))
   monkeypatch.setattr(os, "_exit", ended.put)
