@@ -2,11 +2,11 @@
 
   python main.py --config=configs/digits.py
 
-8x8 scans of handwritten digits, upscaled to 32x32 RGB, and a small network.
-About 3 minutes on two CPU cores, including compilation. Expected on the 364
-test images, with seed 0 and PGD-10: 96.4 to 97.0 % clean, 85 to 89 % at epsilon
-1 and 0 % at epsilon 8, depending on the versions of JAX and of this code. The
-required accuracies below are printed with the results.
+Handwritten digits of 8x8 pixels, upscaled to 32x32 RGB, and a small network.
+Takes about 3 minutes on two CPU cores, including compilation. Expected on the
+364 test images, with seed 0 and PGD-10: 96.4 to 97.0 % clean, 85 to 89 % at
+epsilon 1 and 0 % at epsilon 8, depending on the versions of JAX and of this
+code. The required accuracies below are printed with the results.
 """
 
 from ml_collections import ConfigDict

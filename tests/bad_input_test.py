@@ -106,7 +106,7 @@ WRONG = {
   bool: ("maybe", "true or false"),
   int: ("2.5", "a whole number"),
   float: ("fast", "a number"),
-  tuple: ("(1", "values with commas between"),
+  tuple: ("(1", "values separated by commas"),
 }
 
 
@@ -143,7 +143,10 @@ RANGE = {
   ],
   "dataset.tfds_dir": [("/dev/null/x", "cifar10 is not in /dev/null/x")],
   "evaluate.batch_size": [("0", "is 0"), ("30", "multiple of the 4 devices")],
-  "evaluate.images": [("-1", "how many, or 0 for all"), ("33", "0..32")],
+  "evaluate.images": [
+    ("-1", "a number of images, or 0 for all"),
+    ("33", "0..32"),
+  ],
   "evaluators.adversarial.attack.epsilon": [
     ("nan", "epsilon is nan"),
     ("-1", ""),
@@ -760,7 +763,7 @@ def test_profile_of_a_folder_that_cannot_be_written(data, monkeypatch):
 
   monkeypatch.setattr(train, "build", lambda *args: None)
   monkeypatch.setattr(Path, "mkdir", forbidden)
-  words = "'run/profile': change its permissions, or name another place"
+  words = "'run/profile': change its permissions, or use another path"
   refuses(words, *arrays(data), "--mode=profile")
 
 

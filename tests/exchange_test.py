@@ -151,7 +151,7 @@ def test_started_run_is_recorded_and_goes_on_with_its_own_weights(
   ("fields", "words"),
   [
     ({"initial": "a.pt", "measured": "b.pt"}, "names two files"),
-    ({"measured": "b.pt"}, "for --mode=evaluate: training starts"),
+    ({"measured": "b.pt"}, "for --mode=evaluate: to train from"),
     ({"initial": "/no/such.pt"}, "/no/such.pt"),
   ],
 )
@@ -294,8 +294,8 @@ def test_weights_that_overflow(evaluated):
 def test_export_of_another_network(evaluated):
   code, line, _ = evaluated(lambda x: None, "--config.model.depth=16")
   assert code == 2 and line.startswith(
-    "error: the weights are an export of the network {'depth': 10, 'name': "
-    "'wide_resnet', 'widen_factor': 1}, and config.model is {'depth': 16, "
+    "error: the weights were exported from the network {'depth': 10, 'name': "
+    "'wide_resnet', 'widen_factor': 1}, but config.model is {'depth': 16, "
   )
 
 

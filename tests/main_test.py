@@ -119,7 +119,7 @@ D = "--config=CONFIGS/digits.py"
   [
     ([], "--config is missing: for example --config=configs/digits.py"),
     (["--config"], "argument --config: expected one argument"),
-    (["--config=configs/x.py"], f"choose {CONFIGS}, or a .py file"),
+    (["--config=configs/x.py"], f"choose {CONFIGS}, or your own .py file"),
     (["--config=CONFIGS/standard.py:modle=x"], "cannot use 'modle=x'"),
     (["--config=CONFIGS/standard.py:model=foo"], "unknown model 'foo'"),
     (["--config=CONFIGS/standard.py:dataset=foo"], "unknown dataset 'foo'"),
@@ -151,8 +151,8 @@ D = "--config=CONFIGS/digits.py"
     ([D, "--config.seed"], "--config.seed has no value: write --config.seed="),
     (["--config.seed", "-x", D], "config.seed cannot be '-x': give a whole n"),
     (["--config.seed", "-1", D], "config.seed is -1: give a whole number fro"),
-    (["--workdir=\udcc3", D], r"cannot use '--workdir=\udcc3': it is no text"),
-    (["--config.name=\udcff", D], "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or re"),
+    (["--workdir=\udcc3", D], r"cannot use '--workdir=\udcc3': it is not"),
+    (["--config.name=\udcff", D], "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or us"),
   ],
 )
 def test_command_line_mistakes(nothing_runs, argv, words):

@@ -267,7 +267,7 @@ def test_config_json_rebuilds_the_run(command, whole, tmp_path):
   code, _, err = run(record, f"--workdir={tmp_path / 'run'}")
   assert code == 0, err
   assert_as_whole(tmp_path / "run", whole)
-  refuses("has all choices in it", f"{record}:smoke")
+  refuses("already contains all choices", f"{record}:smoke")
   refuses(
     "seed is 0 there and 1 now",
     *(record, f"--workdir={whole}", "--config.seed=1"),

@@ -304,5 +304,5 @@ def test_compared_in_a_store(whole, memory):  # noqa: F811
 @pytest.mark.parametrize("flag", ["runs", "workdir"])
 def test_reports_are_made_here(flag):
   given = {"runs": "runs/a", "workdir": "report"} | {flag: "gs://bucket/run"}
-  words = f"--{flag}=gs://bucket/run is a URL, as only a run's --workdir may be"
+  words = f"--{flag}=gs://bucket/run is a URL, which is only supported as"
   refuses(words, "--mode=report", *(f"--{k}={v}" for k, v in given.items()))

@@ -101,7 +101,9 @@ def damage(path, how):
 
 
 @pytest.mark.parametrize("how", ["delete", "empty", "truncate", "flip"])
-def test_damage_is_reported_and_the_previous_one_used(saved, tmp_path, how, capsys):
+def test_damage_is_reported_and_the_previous_one_used(
+  saved, tmp_path, how, capsys
+):
   parts = [p.relative_to(saved) for p in (saved / "6").rglob("*")]
   refused = set()
   for number, part in enumerate(sorted(parts)):

@@ -147,9 +147,7 @@ def signalled(training, stop, after, number):
   return dataclasses.replace(training, dispatch=dispatch)
 
 
-def test_signal_at_any_step_changes_no_result(
-  robust, data, whole, tmp_path
-):
+def test_signal_at_any_step_changes_no_result(robust, data, whole, tmp_path):
   """After 2 and 5 of 8: between the lines, which are at 3, 4, 6 and 8."""
   config, training = robust
   for after, number, code in (
