@@ -188,7 +188,7 @@ def prepare(
   splits["test"] = pipeline.load(source, "test")
   found = {name: pipeline.describe(*split) for name, split in splits.items()}
   saved = run_folder.check_data(found, folder)
-  test = pipeline.limited(
+  test = pipeline.limit_examples(
     source, "test", splits["test"], config.evaluate.images
   )
   of_test = sanity.warnings(test)

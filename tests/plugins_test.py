@@ -90,8 +90,8 @@ def test_given_fields_and_lists():
     ("model", {"name": "layers"}, names("model")),
     ("method", {"name": "standard", "wieght": 1}, "no field wieght: it has no"),
     ("augment", {"name": "basic", "pading": 1}, "it has flip, padding"),
-    ("method", {"name": "augmix"}, "lacks augment; start from a config"),
-    ("model", {"name": "wide_resnet"}, "lacks num_classes, mean, std"),
+    ("method", {"name": "augmix"}, "is missing augment; start from a config"),
+    ("model", {"name": "wide_resnet"}, "is missing num_classes, mean, std"),
     (
       "augment",
       {"name": "basic", "padding": -1},

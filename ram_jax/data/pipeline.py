@@ -40,10 +40,10 @@ def load(
       f"{what}: every label is {labels[0]}: a classifier needs training images "
       "of two classes or more"
     )
-  return limited(source, split, (images, labels), limit)
+  return limit_examples(source, split, (images, labels), limit)
 
 
-def limited(
+def limit_examples(
   source: Any, split: str, data: tuple[np.ndarray, np.ndarray], limit: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """The first examples of a split.

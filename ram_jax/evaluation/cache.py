@@ -43,7 +43,7 @@ class Parts:
       len(self._kept), f"what {path} holds (is it shared by all hosts?)"
     )
 
-  def of(self, depends: Any) -> Cache:
+  def cache_for(self, depends: Any) -> Cache:
     """The parts of one evaluator.
 
     Args:

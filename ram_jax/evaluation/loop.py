@@ -141,7 +141,7 @@ def run(
   with jax.default_matmul_precision("highest"):
     for name, evaluator in evaluation.evaluators.items():
       metrics.announce(f"evaluating: {name}")
-      cache = parts.of([depends, narrowed(head, name)])
+      cache = parts.cache_for([depends, dependencies(head, name)])
       images, labels = evaluation.images, evaluation.labels
       found += evaluator.results(model, images, labels, key, cache)
   head["timing"] = {
@@ -172,7 +172,7 @@ def pictures(
       yield Picture(f"views/{name}", images)
 
 
-def narrowed(head: dict[str, Any], name: str) -> dict[str, Any]:
+def dependencies(head: dict[str, Any], name: str) -> dict[str, Any]:
   """What one evaluator's numbers depend on, of the head of results.json.
 
   Args:
@@ -216,7 +216,7 @@ def describe(
     },
     "config": config.to_dict(),
     "data": {"test": pipeline.describe(evaluation.images, evaluation.labels)},
-  } | provenance.here()
+  } | provenance.environment()
   if trained := provenance.trained_with(folder):
     head["trained_with"] = trained
   return head

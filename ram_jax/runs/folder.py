@@ -55,14 +55,14 @@ def check(config: ConfigDict, folder: pathlib.Path) -> None:
   Raises:
     ValueError: naming the fields that differ, or who works in it.
   """
-  check_place(folder, "--workdir")
+  check_writable(folder, "--workdir")
   if parallel.any_process((folder / LOCK).exists()):
     with lock(folder):
       pass  # rejected now, and not after the data are read
   check_owner(config, folder)
 
 
-def check_place(folder: pathlib.Path, flag: str) -> None:
+def check_writable(folder: pathlib.Path, flag: str) -> None:
   """Rejects a folder that cannot be written.
 
   Args:

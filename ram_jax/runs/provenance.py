@@ -29,7 +29,7 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
   return {name: importlib.metadata.version(name) for name in packages}
 
 
-def here() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
   """What computes now.
 
   Returns:
@@ -54,7 +54,7 @@ def record(folder: pathlib.Path, step: int) -> None:
     step: updates made before.
   """
   if parallel.is_first_process():
-    row = {"step": step, "time": time.time()} | here()
+    row = {"step": step, "time": time.time()} | environment()
     # On a line of its own, whatever a killed run left before.
     with open(folder / FILE, "a", encoding="utf-8") as file:
       file.write("\n" + json.dumps(row))

@@ -50,7 +50,7 @@ class Stop:
     self._answer = 0  # of all processes, at the boundary before
     self._at_once = ""
 
-  def asked(self) -> bool:
+  def requested(self) -> bool:
     """Whether to leave at this boundary, which all processes have reached.
 
     Of several processes, one that got a signal tells the others on the devices.
@@ -82,7 +82,7 @@ class Stop:
     Raises:
       Stopped: if it is.
     """
-    if self._at_once and self.asked():
+    if self._at_once and self.requested():
       raise Stopped(self.number, self._at_once)
 
   def signalled(self, number: int) -> None:
