@@ -162,7 +162,7 @@ RANGE = {
   "evaluators.adversarial.attack.steps": [("0", "a whole number, at least 1")],
   "evaluators.adversarial.check_images": [("-1", "check_images is -1")],
   "evaluators.adversarial.epsilons": [
-    ("1,-1", "give numbers"),
+    ("1,-1", "finite numbers"),
     ("a,b", "gi"),
     ("1,0.5,1.0", "epsilons is (1, 0.5, 1.0): give each value once"),
     ("8/255,0.031373", "give each value once"),  # the same in tables

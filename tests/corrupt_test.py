@@ -209,7 +209,7 @@ def test_a_folder_of_others_is_left_alone(config, out):
   (out / "fog.npy").write_bytes(b"theirs")
   with pytest.raises(ValueError, match="contains .npy files that ram_jax did"):
     corrupt.write(config, out)
-  with pytest.raises(ValueError, match="fog.npy is a file, name a folder"):
+  with pytest.raises(ValueError, match="fog.npy is a file, give a folder"):
     corrupt.write(config, out / "fog.npy")
   assert files(out) == {"fog.npy": b"theirs"}
 
@@ -217,7 +217,7 @@ def test_a_folder_of_others_is_left_alone(config, out):
 def test_no_room(config, out, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(ValueError, match="you may not write in /"):
+    with pytest.raises(ValueError, match="no permission to write to /"):
       corrupt.write(config, out)
   assert not out.exists()
   save = np.save

@@ -100,7 +100,7 @@ def test_weights_are_evaluated_as_the_run_was(run, tmp_path):
   try:
     config.weights.measured = str(moved)
     experiment.evaluate_weights(config, tmp_path / "run")
-    with pytest.raises(ValueError, match="holds another run: norm"):
+    with pytest.raises(ValueError, match="contains another run: norm"):
       experiment.train_and_evaluate(tiny(), tmp_path / "run")
   finally:
     moved.rename(out)
@@ -286,7 +286,7 @@ def test_weights_that_overflow(evaluated):
   assert row.correct_count == 0 and row.values == {"not_finite": total}
   note = (
     "the network's logits are not finite (NaN or infinite), which counts as "
-    f"wrong: {total} of {total} images in clean"
+    f"misclassified: {total} of {total} images in clean"
   )
   assert note in found.notes(results, "warning") and note in text
 

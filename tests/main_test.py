@@ -216,9 +216,9 @@ def test_config_mistakes(nothing_runs, config, tmp_path, override, words):
     ("evaluators.adversarial.epsilons=()", "epsilons are ()"),
     ("evaluators.adversarial.epsilons=1,-1", "epsilons are (1, -1)"),
     ("evaluators.adversarial.epsilons=1e999", "epsilons are (inf,)"),
-    ("evaluators.adversarial.epsilons='a','b'", "give numbers"),
+    ("evaluators.adversarial.epsilons='a','b'", "finite numbers"),
     ("evaluators.adversarial.relative_step_size=0", "number above 0"),
-    ("evaluators.adversarial.check_images=-1", "check_images is -1: give how"),
+    ("evaluators.adversarial.check_images=-1", "check_images is -1: give a"),
     (
       "evaluators.adversarial.attack.epsilon=-1",
       "adversarial.attack.epsilon is -1.0: give a",
@@ -380,7 +380,7 @@ def test_finished_run_is_shown_where_nothing_can_be_written(
   monkeypatch.setattr(os, "access", lambda *args: False)
   code, again, err = run(config, f"--workdir={folder}")
   assert code == 0 and again == out, err
-  words = f"you may not write in {folder}, name another folder"
+  words = f"no permission to write to {folder}, choose another folder"
   half = "--config.evaluate.images=16"
   refuses(words, config, f"--workdir={folder}", half)
 

@@ -65,7 +65,7 @@ def test_data_may_move_but_not_change(tmp_path):
   run_folder.check_data({"test": SPLIT}, tmp_path)  # to evaluate it
   other = SPLIT | {"fingerprint": "sha256:1"}
   for split, words in (("train", "trained"), ("test", "evaluated")):
-    with pytest.raises(ValueError, match=f"was {words} on other data"):
+    with pytest.raises(ValueError, match=f"was {words} on different data"):
       run_folder.check_data(DATA | {split: other}, tmp_path)
   assert run_folder.read_data(tmp_path) == DATA
   (tmp_path / "data.json").write_text("{")
@@ -90,16 +90,16 @@ def test_folder_that_is_none(tmp_path, monkeypatch):
   file = tmp_path / "file"
   file.write_text("")
   for folder in (file, file / "below", file / "far" / "below"):
-    with pytest.raises(ValueError, match="file is a file, name a folder"):
+    with pytest.raises(ValueError, match="file is a file, give a folder"):
       run_folder.check(given, folder)
   monkeypatch.setattr(os, "access", lambda path, mode: False)
-  with pytest.raises(ValueError, match="you may not write in"):
+  with pytest.raises(ValueError, match="no permission to write to"):
     run_folder.check(given, tmp_path / "new")
 
 
 def test_checkpoints_of_an_unknown_config(tmp_path):
   (tmp_path / "checkpoints").mkdir()
-  with pytest.raises(ValueError, match=r"without the config\.json"):
+  with pytest.raises(ValueError, match=r"but not the config\.json"):
     run_folder.check(experiment.resolve(config()), tmp_path)
 
 

@@ -42,9 +42,9 @@ def test_changes_are_noted():
   config = digits.get_config("smoke")
   notes = list(evaluate.notes(config, {"trained_with": found}))
   changed = f"jax {jax.__version__}, then 9.9"
-  text = f"while it was trained, this changed: {changed}"
+  text = f"changed during training: {changed}"
   assert Note(text, "warning") in notes
-  assert "this changed" not in str(list(evaluate.notes(config, {})))
+  assert "changed during" not in str(list(evaluate.notes(config, {})))
 
 
 @pytest.mark.parametrize("found", [[], [provenance.environment()]])
