@@ -26,7 +26,7 @@ OUT_OF_MEMORY = (
 # Error numbers of a full or failing disk, and of missing permissions.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-ROOM = ": free some space or repair the disk, then run the same command again"
+ROOM = ": free some space or repair the disk, and the same command resumes"
 PERMISSION = ": change its permissions, or use another path or a copy"
 HINTS = dict.fromkeys(FULL, ROOM) | dict.fromkeys(FORBIDDEN, PERMISSION)
 INTERRUPTED = "interrupted: the same command resumes from the last saved state"

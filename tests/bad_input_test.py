@@ -191,7 +191,7 @@ RANGE = {
   "evaluators.fourier.name": [("none", "unknown evaluator: choose one of")],
   "evaluators.fourier.norm": [("0", "a finite number above 0"), ("nan", "")],
   "floors": [
-    ("1,2", "is not (measure, epsilon, bound, value)"),
+    ("1,2", "is not (metric, epsilon, bound, value)"),
     ("2 * (('clean', None, 'at least', 0.5),)", "cannot be"),
     (
       "('clean', None, 'at least', 0.5), ('clean', None, 'at least', 0.5)",
@@ -728,7 +728,7 @@ def test_results_are_refused_or_shown(tmp_path, place):
 
 def test_results_through_the_command(tmp_path):
   (tmp_path / "results.json").write_text(json.dumps(RESULTS | {"notes": [3]}))
-  words = "notes have what is not a note: 3"
+  words = "notes contain something else: 3"
   refuses(words, "--mode=report", f"--runs={tmp_path}")
   refuses(words, "--mode=compare", f"--workdir={tmp_path}", "--reference=x")
 

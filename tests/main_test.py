@@ -187,8 +187,11 @@ def test_command_line_mistakes(nothing_runs, argv, words):
     ("dataset.path=/no/such.npz", "/no/such.npz is missing"),
     ("dataset.num_classes=3", "label 3 at index 3 is outside 0..2"),
     ("evaluators.corruption.folder=/no/such", "no corruption is in /no/such"),
-    ("evaluators.corruption.tfds_dir=/no/such", "measures CIFAR-10-C, but the"),
-    ("floors=('clean',None,'over',1)", "is not (measure, epsilon, bound, val"),
+    (
+      "evaluators.corruption.tfds_dir=/no/such",
+      "uses CIFAR-10-C, but the",
+    ),
+    ("floors=('clean',None,'over',1)", "is not (metric, epsilon, bound, val"),
   ],
 )
 def test_config_mistakes(nothing_runs, config, tmp_path, override, words):

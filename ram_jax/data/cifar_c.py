@@ -70,14 +70,14 @@ class CorruptedSource:
     return self._about["made_with"]["seed"]
 
   @property
-  def made_here(self) -> bool:
+  def is_generated(self) -> bool:
     """Whether this program wrote the folder."""
     return self.seed is not None
 
   @functools.cached_property
   def label(self) -> str:
     """Name for tables, with where the images came from; reads every file."""
-    if self.made_here:
+    if self.is_generated:
       return generated.label(self.seed)
     name = f"CIFAR-{self.classes}-C"
     if not self.folder:
@@ -152,14 +152,14 @@ class CorruptedSource:
       ValueError: a file is damaged or not what it should be.
     """
     names = self.names()
-    for name in (*names, "labels") if self.made_here else ():
+    for name in (*names, "labels") if self.is_generated else ():
       manifest.check(self._place, self._about["files"], f"{name}.npy")
     for name, severity in itertools.product(names, self.severities):
       what = f"{self._place}, {name} {severity}"
       _compare(*self._view(name, severity), images, labels, what)
     made = self._about["made_with"]["data"]
     # Of a part of the test set only the labels can be compared.
-    if self.made_here and made["size"] == len(labels):
+    if self.is_generated and made["size"] == len(labels):
       theirs, ours = made["fingerprint"], pipeline.fingerprint(images, labels)
       if theirs != ours:
         raise ValueError(
@@ -184,7 +184,7 @@ class CorruptedSource:
       return tfds.find(f"cifar10_corrupted/{name}", self.tfds_dir)
     path = self._place / f"{corruption}.npy"
     made = self._about["files"]
-    there = path.name in made if self.made_here else path.is_file()
+    there = path.name in made if self.is_generated else path.is_file()
     return path if there else None
 
   def _absent(self, name: str) -> list[int]:
@@ -214,7 +214,7 @@ class CorruptedSource:
     home = (
       f"get the .npy files from {_HOMES[self.classes]}, unpack with tar -xf"
     )
-    return manifest.AGAIN if self.made_here else home
+    return manifest.AGAIN if self.is_generated else home
 
   def _open(
     self, path: pathlib.Path, severity: int

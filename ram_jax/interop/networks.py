@@ -29,12 +29,12 @@ class Network:
   """A network in a file.
 
   Attributes:
-    place: of its tensors, as `config.weights.entry` names it; empty: the file.
+    entry: of its tensors, as `config.weights.entry` names it; empty: the file.
     tensors: by name, without the place.
     constants: of its normalization, by their names in its table.
   """
 
-  place: str
+  entry: str
   tensors: dict[str, Any] = dataclasses.field(default_factory=dict)
   constants: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -90,15 +90,15 @@ def choose(
     ValueError: if there is none of that name, or several and none is the main
       one.
   """
-  places = ", ".join(n.place or "the file itself" for n in found)
+  places = ", ".join(n.entry or "the file itself" for n in found)
   entry = entry.rstrip(".")
-  wanted = [n for n in found if f"{n.place}.".startswith(f"{entry}.")]
+  wanted = [n for n in found if f"{n.entry}.".startswith(f"{entry}.")]
   wanted = wanted if entry else found
   if not wanted:
     raise ValueError(
       f"{path} has no network {entry} (config.weights.entry): it has {places}"
     )
-  parts = [list(filter(None, n.place.split("."))) for n in wanted]
+  parts = [list(filter(None, n.entry.split("."))) for n in wanted]
   common = len(os.path.commonprefix(parts))
   ranks = [_rank(part[common:]) for part in parts]
   first = wanted[ranks.index(min(ranks))]
@@ -110,7 +110,7 @@ def choose(
       f"{path} has several networks, {places}: choose one with "
       "--config.weights.entry"
     )
-  return first, [n.place for n in different]
+  return first, [n.entry for n in different]
 
 
 def check(network: Network, path: Any) -> None:
@@ -131,7 +131,7 @@ def check(network: Network, path: Any) -> None:
   if faults:
     name, what = next(iter(faults.items()))
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    place = f"{network.place}." if network.place else ""
+    place = f"{network.entry}." if network.entry else ""
     raise ValueError(
       f"{path}: {place}{name}{more} is {what}, which cannot be read as "
       "weights: store dense float32 tensors in the state_dict "

@@ -181,7 +181,7 @@ def _network(
   notes = []
   if different:
     notes.append(
-      f"of the networks in the file, {network.place or 'the outermost'} was "
+      f"of the networks in the file, {network.entry or 'the outermost'} was "
       f"taken and not {names.listed(different)} (config.weights.entry "
       "chooses)"
     )

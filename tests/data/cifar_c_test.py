@@ -196,7 +196,7 @@ def made(tmp_path):
   return tmp_path, images, labels
 
 
-def test_a_folder_made_here_says_what_it_is(made):
+def test_a_folder_is_generated_says_what_it_is(made):
   folder, images, labels = made
   source = cifar_c.CorruptedSource(folder=str(folder))
   source.check(images, labels)
@@ -269,7 +269,7 @@ def test_wrong_order_is_seen_at_any_severity(tmp_path):
   ],
   ids=["gone", "damaged", "half", "list", "schema", "field"],
 )
-def test_harm_to_a_folder_made_here_is_named(made, harm, words):
+def test_harm_to_a_folder_is_generated_is_named(made, harm, words):
   folder, images, labels = made
   harm(folder)
   source = cifar_c.CorruptedSource(folder=str(folder))

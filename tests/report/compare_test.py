@@ -276,7 +276,7 @@ PERMISSION = "change its permissions, or use another path or a copy"
     (
       "compare",
       errno.ENOSPC,
-      "free some space or repair the disk, then run the same",
+      "free some space or repair the disk, and the same comma",
     ),
     ("report", errno.EACCES, PERMISSION),
   ],
