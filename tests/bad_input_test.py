@@ -132,7 +132,7 @@ RANGE = {
   ],
   "dataset.name": [("imagenet", "unknown dataset: choose one of arrays, ci")],
   "dataset.num_classes": [
-    ("1", "there is one class: a classifier needs two or more"),
+    ("1", "there is only one class: a classifier needs two"),
     ("3", "label 3 at index 3 is outside 0..2"),
     ("-1", "num_classes is -1"),
   ],
@@ -381,7 +381,7 @@ LABELS = np.arange(64) % 4
     ),
     (
       PIXELS[:, :7],
-      "training images are 7 x 8 but test images are 8 x 8: bring",
+      "training images are 7 x 8 but test images are 8 x 8: resize",
     ),
     (
       PIXELS // 255,
@@ -414,14 +414,17 @@ def test_images_of_ones_own(tmp_path, change, words):
     (LABELS[:5], "64 train_images but 5 train_labels: store one label"),
     (
       np.array([3, 17, 250, 9999])[LABELS],
-      "train_labels are 3, 17, 250, 9999 and test_labels 0, 1, 2, 3, so not "
-      "each class from 0 to 9999 has a training image: store labels from 0 to "
-      "6, each one's position in numpy.unique of all labels, or give the "
+      "train_labels are 3, 17, 250, 9999 and test_labels 0, 1, 2, 3, so "
+      "some class from 0 to 9999 has no training image: store labels from 0 to "
+      "6, their positions in numpy.unique of all labels, or give the "
       "number of classes (config.dataset.num_classes)",
     ),
     (LABELS + 1, "train_labels are 1, 2, 3, 4 and test_labels 0, 1, 2, 3, so"),
     (LABELS - 1, "train_labels are -1, 0, 1, 2 and test_labels 0, 1, 2, 3, so"),
-    (LABELS % 3, "train_labels are 0, 1, 2 and test_labels 0, 1, 2, 3, so not"),
+    (
+      LABELS % 3,
+      "train_labels are 0, 1, 2 and test_labels 0, 1, 2, 3, so",
+    ),
   ],
 )
 def test_labels_of_ones_own(tmp_path, change, words):
@@ -435,7 +438,7 @@ def test_labels_of_ones_own(tmp_path, change, words):
   ("classes", "words"),
   [
     (4, "split 'train': every label is 0: a classifier needs training images"),
-    (0, "there is one class: a classifier needs two or more"),
+    (0, "there is only one class: a classifier needs two"),
   ],
 )
 def test_one_class(tmp_path, classes, words):
@@ -565,13 +568,13 @@ def nested(depth=60):
 @pytest.mark.parametrize(
   ("batch", "words"),
   [
-    ({"data": nested(), "labels": [0]}, "a list holds lists"),
+    ({"data": nested(), "labels": [0]}, "a list contains lists"),
     (
       {"data": np.zeros((1, 3072), np.uint8), "labels": nested()},
-      "holds lists",
+      "contains lists",
     ),
     (nested(), "holds a list, expected a dictionary"),
-    ({"data": Fraction(1, 2), "labels": [0]}, "asks for fractions.Fraction"),
+    ({"data": Fraction(1, 2), "labels": [0]}, "refers to fractions.Fraction"),
     ({"data": b"x", "labels": [0]}, "data is bytes"),
     ({}, "lacks ['data', 'labels']"),
   ],

@@ -181,7 +181,7 @@ def test_command_line_mistakes(nothing_runs, argv, words):
     ("augment.padding=-1", "config.augment (augment 'basic'): padding is -1"),
     ("train.batch_size=18", "multiple of the 4 devices, such as 16 or 20"),
     ("evaluate.batch_size=30", "multiple of the 4 devices, such as 28 or 32"),
-    ("train.batch_size=128", "64 examples make no batch of 128"),
+    ("train.batch_size=128", "64 examples are too few for a batch"),
     ("train.images=65", "(config.train.images)"),
     ("evaluate.images=33", "limit 33 is outside 0..32"),
     ("dataset.path=/no/such.npz", "/no/such.npz is missing"),
@@ -513,7 +513,7 @@ def test_corrupted_set_is_written_and_evaluated(config, copy, tmp_path):
   # Another test set is refused before anything is measured.
   np.save(out / "labels.npy", np.zeros(160, np.uint8))
   refuses(
-    "labels.npy is not the file that manifest.json beside it",
+    "labels.npy does not have the SHA-256 in its manifest",
     *("--mode=evaluate", config, f"--workdir={copy}", f"{fields}.folder={out}"),
   )
 
