@@ -263,8 +263,8 @@ RANGE = {
     ("ema", "config.weights.entry is 'ema', but there is no f")
   ],
   "weights.initial": [
-    ("/no/such.pt", "there is no file of weights /no/such"),
-    ("~no-such-user/a.pt", "there is no file of weights ~no-such-user/a.pt"),
+    ("/no/such.pt", "there is no weights file /no/such"),
+    ("~no-such-user/a.pt", "there is no weights file ~no-such-user/a.pt"),
   ],
   "weights.measured": [("x.pt", "is for --mode=evaluate")],
 }
@@ -596,10 +596,10 @@ def test_pickles(tmp_path, batch, words):
 @pytest.mark.parametrize(
   ("name", "content", "words"),
   [
-    ("a.safetensors", b"", "is truncated, damaged, no safetensors"),
-    ("a.safetensors", b"\xff" * 8 + b"{}", "no safetensors file"),
-    ("a.safetensors", (2**40).to_bytes(8, "little") + b"{}", "no safetensors"),
-    ("a.safetensors", b"\2" + bytes(7) + b"[]", "no safetensors file"),
+    ("a.safetensors", b"", "is truncated, damaged, not a safetensors"),
+    ("a.safetensors", b"\xff" * 8 + b"{}", "not a safetensors file"),
+    ("a.safetensors", (2**40).to_bytes(8, "little") + b"{}", "not a safeten"),
+    ("a.safetensors", b"\2" + bytes(7) + b"[]", "not a safetensors file"),
     ("a.safetensors", b"\2" + bytes(7) + b"{}", "holds no weights"),
     ("a.pkl", b"", "give one that ends in"),
     (".safetensors", b"", "give one that ends in"),

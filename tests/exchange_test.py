@@ -248,7 +248,7 @@ def test_numbers_that_no_network_can_use(evaluated, change, words):
   code, line, results = evaluated(change)
   assert (code, line) == (
     2,
-    f"error: the file of weights cannot be used: {words}: choose another file "
+    f"error: the weights file cannot be used: {words}: choose another file "
     "or checkpoint",
   )
   assert not results.parent.exists()
@@ -378,7 +378,7 @@ def test_named_preact_resnet_is_taken(
   config.weights.measured = str(preact[file])
   module = experiment.evaluate_weights(config, tmp_path / "run").module
   assert module.assumptions == [
-    f"the network is taken to be {note}, too" for note in notes
+    f"the network is assumed to be {note}, too" for note in notes
   ]
 
 

@@ -24,9 +24,9 @@ class Variant:
     final_norm: normalization and ReLU after the last block; RobustBench's
       `bn_before_fc`.
     activated_shortcut: shortcuts start from the first activation of their
-      block, not from its input. Tensors do not show it.
-    model: the config's name of it.
-    origin: whose networks these are.
+      block, not from its input. The tensors do not show this.
+    model: its name in a config.
+    origin: code and models that use it.
   """
 
   final_norm: bool
@@ -60,7 +60,7 @@ VARIANTS: Mapping[str, Variant] = {
 
 
 def alike(final_norm: bool) -> list[Variant]:
-  """Variants with the same tensors: with a last normalization, or without."""
+  """Variants with the same tensors: with or without a final normalization."""
   return [v for v in VARIANTS.values() if v.final_norm == final_norm]
 
 
@@ -102,7 +102,7 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-  """PreActResNet-18, in the variants of which there are checkpoints.
+  """PreActResNet-18, in the variants for which checkpoints exist.
 
   The network of arXiv 1603.05027 for CIFAR: a 3x3 stem, four stages of two
   blocks with 64 to 512 channels.
@@ -138,11 +138,11 @@ class Model(nn.Module):
 
   @property
   def assumptions(self) -> list[str]:
-    """Sentences on what a file of weights does not say of its network."""
+    """Sentences on properties that a weights file does not show."""
     chosen = VARIANTS[self.variant]
     return [
-      f"the network is taken to be {chosen.model}, as given; the tensors fit "
-      f"{other.model}, too"
+      f"the network is assumed to be {chosen.model}, as given; the tensors "
+      f"fit {other.model}, too"
       for other in alike(chosen.final_norm)
       if other != chosen
     ]
@@ -150,7 +150,7 @@ class Model(nn.Module):
   def setup(self) -> None:
     """Builds the layers."""
     variant = VARIANTS[self.variant]
-    # All initial values are PyTorch's own: RobustBench's code sets none.
+    # Initial values are PyTorch's defaults, as in RobustBench's code.
     self.stem = layers.conv(
       WIDTHS[0], 3, dtype=self.dtype, kernel_init=layers.TORCH_DEFAULT
     )

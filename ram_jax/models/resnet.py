@@ -51,8 +51,8 @@ class Model(nn.Module):
   """ResNet-18, ResNet-50 or WRN-50-2 for CIFAR.
 
   torchvision's version 1.5 with a 3x3 stem of stride 1 and no max-pooling. The
-  paper's "50-2 Wide ResNet" is depth 50 with `width_factor` 2: that is what
-  its author's code builds, and 66,847,050 parameters for 10 classes.
+  paper's "50-2 Wide ResNet" is depth 50 with `width_factor` 2, as in its
+  author's code; it has 66,847,050 parameters for 10 classes.
 
   Attributes:
     num_classes: outputs.
@@ -95,8 +95,8 @@ class Model(nn.Module):
 
   def setup(self) -> None:
     """Builds the layers."""
-    # The paper's author puts a new Conv2d in place of torchvision's stem after
-    # torchvision has initialized the network: alone it keeps PyTorch's default.
+    # The author's code replaces torchvision's stem by a new Conv2d after the
+    # network is initialized, so only the stem has PyTorch's default.
     self.stem = layers.conv(
       WIDTHS[0], 3, dtype=self.dtype, kernel_init=layers.TORCH_DEFAULT
     )

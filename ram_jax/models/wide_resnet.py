@@ -31,7 +31,7 @@ class Block(nn.Module):
     conv = functools.partial(layers.conv, self.features, dtype=self.dtype)
     norm = functools.partial(BatchNorm, self.axis_name, self.dtype)
     y = nn.relu(norm(name="norm_0")(x, train))
-    # Where the shape changes, the shortcut also starts from the activation.
+    # If the shape changes, the shortcut also starts from the activation.
     if x.shape[-1] != self.features:
       x = conv(1, self.stride, name="shortcut")(y)
     y = conv(3, self.stride, name="conv_0")(y)
