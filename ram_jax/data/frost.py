@@ -74,6 +74,6 @@ def _read(path: pathlib.Path) -> np.ndarray:
     raise ValueError(
       f"frost needs {', '.join(_NAMES)}: {path} does not exist"
     ) from None
-  # Pillow refuses to unpack unusually large images.
+  # Pillow does not unpack unusually large images.
   except (OSError, SyntaxError, Image.DecompressionBombError) as error:
     raise ValueError(f"frost cannot read {path}: {error}") from error
