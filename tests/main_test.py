@@ -171,7 +171,7 @@ def test_command_line_mistakes(nothing_runs, argv, words):
     ("optimizer.schedule=linear", "cosine_epoch, cosine_step, constant"),
     ("train.dtype=float64", "give float32 or bfloat16"),
     ("method.name=no_such", f"choose one of {NAMES['method']}"),
-    ("method.name=augmix", "lacks augment"),
+    ("method.name=augmix", "is missing augment"),
     ("model.name=no_such", f"choose one of {NAMES['model']}"),
     ("model.depth=11", "depth must be 6 n + 4, such as 10 or 16"),
     ("model.widen_factor=0", "widen_factor is 0"),
