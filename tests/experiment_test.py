@@ -122,7 +122,7 @@ def test_malformed_floor_is_refused_at_the_start(row):
     experiment.resolve(config(floors=(good, row)))
 
 
-def test_nothing_to_measure_is_refused():
+def test_nothing_to_evaluate_is_rejected():
   given = config()
   with given.unlocked():
     given.evaluators = {}

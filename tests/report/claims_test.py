@@ -382,9 +382,9 @@ def bits(array):
     (b"", "is damaged .*write it with --mode=evaluate"),
     (b"PK\x03\x04", "is damaged"),
     (bits(np.arange(N) < 370)[:-30], "is damaged"),
-    (bits(np.arange(N) < 371), r"of different evaluations \(clean\)"),
-    (bits(np.arange(N + 1) < 370), "of different evaluations"),
-    (bits((np.arange(N) < 370).astype(int)), "of different evaluations"),
+    (bits(np.arange(N) < 371), r"from different evaluations \(clean\)"),
+    (bits(np.arange(N + 1) < 370), "from different evaluations"),
+    (bits((np.arange(N) < 370).astype(int)), "from different evaluations"),
   ],
 )
 def test_bits_of_another_evaluation_are_rejected(make, four, content, words):

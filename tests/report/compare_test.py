@@ -265,7 +265,7 @@ def test_no_number_is_minus_zero(make_run, tmp_path):
   assert "+0.0 to +2.4" in out and "-0.0" not in out
 
 
-PERMISSION = "change its permissions, or name another place or a copy"
+PERMISSION = "change its permissions, or use another path or a copy"
 
 
 @pytest.mark.parametrize(
