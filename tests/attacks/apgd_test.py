@@ -23,6 +23,8 @@ from tests.attacks.pgd_test import Perceptron, batch, distance, perceptron
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "apgd.npz"
 EVERY = [(norm, name) for norm in ("l2", "linf") for name in apgd.LABELS]
+# The original has no such objective.
+ORIGINAL = [case for case in EVERY if case[1] != "margin"]
 RUN = jax.jit(lambda attack, *args: attack(*args))
 START, START_AT, STEP = map(
   jax.jit, (apgd.Attack.start, apgd.Attack.start_at, apgd.Attack.step)
@@ -39,7 +41,7 @@ def second(model, images):
   return jnp.argsort(model(images), axis=-1)[:, -2]
 
 
-@pytest.mark.parametrize(("norm", "name"), EVERY)
+@pytest.mark.parametrize(("norm", "name"), ORIGINAL)
 def test_equals_the_original_step_by_step(x64, norm, name):
   golden = np.load(GOLDEN)
   part = {
@@ -151,7 +153,7 @@ def test_saturated_logits_fool_cross_entropy_alone():
         model(RUN(apgd.Attack(0.4, name, 20), *row, model)), row[-1]
       ).sum()
     )
-    for name in apgd.LABELS
+    for name in ("cross_entropy", "dlr", "targeted_dlr")
     for scale, (*row, model) in arguments.items()
   }
   for name in ("dlr", "targeted_dlr"):
