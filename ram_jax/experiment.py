@@ -72,6 +72,9 @@ _RULES = {
 }
 
 
+AUTOATTACK_IMAGES = 1000  # evaluated on a CPU by default
+
+
 def resolve(
   config: ConfigDict,
   trained: dict[str, Any] | None = None,
@@ -114,6 +117,9 @@ def _resolved(
   for name, value in chosen.items():
     if config.train[name] is None:
       config.train[name] = trained["train"][name] if trained else value
+  autoattack = config.evaluators.to_dict().get("autoattack", {})
+  if autoattack.get("images", 0) is None:
+    config.evaluators.autoattack.images = AUTOATTACK_IMAGES if cpu else 0
   if trained:
     _inherit(config, trained)
   _check_weights(config, trained is not None)

@@ -187,7 +187,7 @@ RANGE = {
     ("a,b", "sever"),
     ("5,5", "severities is (5, 5): give each value once"),
   ],
-  "evaluators.corruption.tfds_dir": [("/no/such", "measures CIFAR-10-C, but")],
+  "evaluators.corruption.tfds_dir": [("/no/such", "uses CIFAR-10-C, but")],
   "evaluators.autoattack.epsilons": [("0,", "finite numbers above 0")],
   "evaluators.autoattack.images": [("-1", "images is -1")],
   "evaluators.autoattack.name": [("none", "unknown evaluator: choose one of")],
@@ -267,7 +267,7 @@ RANGE = {
   "train.log_every": [("0", "a whole number, at least 1")],
   "train.steps_per_dispatch": [("0", "a whole number, at least 1")],
   "weights.entry": [
-    ("ema", "config.weights.entry is 'ema', but there is no f")
+    ("ema", "config.weights.entry is 'ema', but there is no weights f")
   ],
   "weights.initial": [
     ("/no/such.pt", "there is no weights file /no/such"),
@@ -384,7 +384,7 @@ LABELS = np.arange(64) % 4
     (PIXELS[:63], "63 train_images but 64 train_labels: store one label for"),
     (
       np.array([None]),
-      "cannot be read, as it is a pickle of Python objects, which could run",
+      "cannot be read, because it is a pickle of Python objects, which could",
     ),
     (
       PIXELS[:, :7],
@@ -416,7 +416,10 @@ def test_images_of_ones_own(tmp_path, change, words):
     (np.array(list("abcd"))[LABELS], "is <U1 [64], expected integers [N]"),
     (LABELS + 2**40, "train_labels are int64 [64], expected 64 integers"),
     (PIXELS, "is uint8 [64, 8, 8, 3] from 0 to 255, expected integers [N]"),
-    (LABELS.astype(object), "train_labels cannot be read, as it is a pickle"),
+    (
+      LABELS.astype(object),
+      "train_labels cannot be read, because it is a pickle",
+    ),
     (LABELS[:0], "train_labels is empty"),
     (LABELS[:5], "64 train_images but 5 train_labels: store one label"),
     (

@@ -581,7 +581,9 @@ def test_flags_given_twice_or_with_a_space(monkeypatch):
 def test_folder_that_is_no_text(nothing_runs, monkeypatch):
   monkeypatch.setattr(os, "getcwd", lambda: "/\udcc3")
   digits = f"--config={ROOT}/configs/digits.py"
-  refuses(r"cannot use '/\udcc3': it is no text in utf-8, the enc", digits)
+  refuses(
+    r"cannot use '/\udcc3': it is not valid text in utf-8, the enc", digits
+  )
 
 
 def helped(*argv):

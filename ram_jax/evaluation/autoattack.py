@@ -26,7 +26,6 @@ from ram_jax.evaluation import pool, rows
 
 TARGETS = 9  # classes that a targeted attack aims at, one after another
 UNIT = 4  # batches of images whose outcome is stored together
-CPU_IMAGES = 1000  # evaluated on a CPU by default
 # Square, which needs no gradients, should gain no more than this fraction of
 # the images, and softmax outputs sum to one up to this (auto-attack checks.py).
 GAIN, SOFTMAX = 0.002, 1e-5
@@ -102,14 +101,14 @@ class Evaluator(contracts.Evaluator):
     version: "standard", "fast", or names of attacks joined by "+".
     norm: "l2" or "linf".
     epsilons: radii of the ball, in pixel units of [0,1]; empty: not evaluated.
-    images: first N test images; 0: all; None: 1,000 on CPUs, else all.
+    images: first N test images; 0: all.
     batch_size: examples at once over all devices; it changes no result.
   """
 
   version: str
   norm: str
   epsilons: tuple[float, ...]
-  images: int | None
+  images: int
   batch_size: int
 
   def __post_init__(self) -> None:
@@ -121,7 +120,7 @@ class Evaluator(contracts.Evaluator):
         )
     if self.norm not in NORMS:
       raise ValueError(f"norm is {self.norm!r}: give l2 or linf")
-    if self.images is not None and self.images < 0:
+    if self.images < 0:
       raise ValueError(
         f"images is {self.images}: give how many, or 0 for all of them"
       )
@@ -146,14 +145,11 @@ class Evaluator(contracts.Evaluator):
     Yields:
       As `contracts.Evaluator`.
     """
-    count = self.images
-    if count is None:
-      count = CPU_IMAGES if jax.default_backend() == "cpu" else 0
     if not self.epsilons:
       return
-    if 0 < count < len(images):
-      yield Note(f"AutoAttack: on the first {count} test images")
-      images, labels = images[:count], labels[:count]
+    if 0 < self.images < len(images):
+      yield Note(f"AutoAttack: on the first {self.images} test images")
+      images, labels = images[: self.images], labels[: self.images]
     # As `image.color.dequantise`, on the host.
     pixels = images.astype(np.float32) / np.float32(255)
     for epsilon in map(float, self.epsilons):

@@ -80,8 +80,11 @@ def build(
     )
     for name, spec in specs.items()
   }
-  for evaluator in evaluators.values():
-    evaluator.check(images, labels)
+  for name, evaluator in evaluators.items():
+    try:
+      evaluator.check(images, labels)
+    except ValueError as error:
+      raise ValueError(f"config.evaluators.{name}: {error}") from error
   module = plugins.build_model(config, source, "float32", axis_name=None)
   return Evaluation(evaluators, module, images, labels, source.label, notes)
 

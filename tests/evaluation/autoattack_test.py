@@ -163,7 +163,7 @@ def test_interrupted_evaluation_resumes(network, data, monkeypatch):
 
 def test_no_epsilon_is_no_result(network, data):
   images, _, labels = data
-  built = autoattack.Evaluator("standard", "l2", (), None, 8)
+  built = autoattack.Evaluator("standard", "l2", (), 0, 8)
   run, _ = found.collect(built, network, images, labels)
   assert run.rows == run.notes == ()
 

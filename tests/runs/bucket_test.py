@@ -55,7 +55,7 @@ def fetched(url, folder):
 
 def kept(url):
   """The folder of what could not be copied."""
-  folder = bucket._place(url)
+  folder = bucket._local_folder(url)
   shutil.rmtree(folder)
   (found,) = folder.parent.glob(f"{folder.name}-*")
   return found
