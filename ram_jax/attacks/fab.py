@@ -181,8 +181,9 @@ def project(
   """Shortest path to a hyperplane inside the box [0, 1].
 
   The delta of smallest norm with <normal, delta> = -value and 0 <= point +
-  delta <= 1. Every pixel moves towards the hyperplane at its own speed (the magnitude
-  of its entry of the normal in L2, 1 in L-infinity) until it reaches its bound.
+  delta <= 1. Every pixel moves towards the hyperplane at its own speed (the
+  magnitude of its entry of the normal in L2, 1 in L-infinity) until it reaches
+  its bound.
   The distance covered is therefore a concave, piecewise linear function of
   time. Newton's method from the left finds the time exactly: no iterate passes
   the solution, and each iterate before it fixes more pixels at their bounds.
