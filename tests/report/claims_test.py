@@ -300,8 +300,8 @@ def test_rows_that_only_one_run_has_are_left_out_and_named(make, four):
   shown = four(adversarial=make("adversarial", right))
   found = row(shown, "similar_under_attack")
   assert [c.measure for c in found.comparisons] == ["L2 eps 0.5 (PGD-10)"]
-  (note,) = [n for n in claims.evaluate(shown).notes if "left out" in n]
-  assert note.startswith("adversarial training and RobustAugMix: left out")
+  (note,) = [n for n in claims.evaluate(shown).notes if "omitted" in n]
+  assert note.startswith("adversarial training and RobustAugMix: omitted")
   assert "2 of adversarial" in note and "1 of corruption" in note
 
 
@@ -358,7 +358,7 @@ def test_of_several_runs_the_most_alike_is_taken(make):
     "RobustAugMix is robust_augmix-1, standard training is standard-1, AugMix "
     "is augmix-0"
   )
-  assert "standard training: standard-1, one of 2 runs given" in notes
+  assert "standard training: standard-1 was chosen from 2 runs" in notes
   assert any("in more than the method: seed" in note for note in notes)
 
 
