@@ -38,8 +38,8 @@ CAPTIONS = {
 }
 # The paper's Figures 3 to 6.
 CAPTIONS |= {
-  f"corruption_{kind}": f"Accuracy against severity: {kind} (the paper's Figure "
-  f"{number}). {BANDS}"
+  f"corruption_{kind}": f"Accuracy against severity: {kind} (the paper's "
+  f"Figure {number}). {BANDS}"
   for number, kind in enumerate(CATEGORIES, start=3)
 }
 # Sections that are not in summary.md.

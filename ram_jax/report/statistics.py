@@ -1,8 +1,8 @@
 """95 % intervals and tests for accuracies, their differences, and seeds.
 
-Two runs that were evaluated on the same test images are compared image by image:
-some images are hard for both, and only images that one of them classifies
-correctly distinguish the runs. In a mean over corruptions, severities or
+Two runs on the same test images are compared image by image: some images are
+hard for both, and only images that exactly one of them classifies correctly
+distinguish the runs. In a mean over corruptions, severities or
 epsilons, each image occurs in every row, and its outcomes are not independent.
 Treating them as independent would give 95 times as many samples for 19
 corruptions at 5 severities, and intervals up to ten times too narrow. Therefore

@@ -127,7 +127,7 @@ def test_numbers_are_those_of_the_bits(four):
   shown = four()
   first = row(shown, "more_than_standard")
   assert first.found == (
-    "better on 18 of 19, 18 of them significantly; not on: fog -17.5*"
+    "better on 18 of 19, significantly on 18; not on: fog -17.5*"
   )
   fog = next(c for c in first.comparisons if c.measure == "fog")
   assert fog.difference.value == pytest.approx((300 - 370) / N)
@@ -137,7 +137,7 @@ def test_numbers_are_those_of_the_bits(four):
   # 60 + 8 s images on 18 corruptions, -70 on fog; s is 4.5 less 2 on average.
   expected = [100 * (18 * (60 + 8 * s) - 70) / 19 / N for s in range(1, 6)]
   assert ", ".join(f"{gain:+.1f}" for gain in expected) in gains
-  assert f"4-5 less 1-3: {100 * 18 * 8 * 2.5 / 19 / N:+.1f} [" in gains
+  assert f"4-5 minus 1-3: {100 * 18 * 8 * 2.5 / 19 / N:+.1f} [" in gains
   clean = row(shown, "clean_cost").found
   assert clean.startswith("clean, standard training: -12.5 [-15.7, -9.2], p <")
   # 99 seconds against 30.
@@ -280,7 +280,7 @@ SAME = "with the same settings for"
       "training_time",
       "robust_augmix",
       {"device": {"kind": "gpu", "count": 1}},
-      "device and updates as those",
+      "the device and number of updates of",
     ),
   ],
 )
