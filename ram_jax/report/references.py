@@ -32,8 +32,8 @@ DATA_SETS = {
 NORMS = {"l2": "l2", "linf": "linf"}
 # Number of test images. For ImageNet, often only a subset is used.
 IMAGES = {"CIFAR-10": 10_000, "CIFAR-100": 10_000}
-# Settings that must match (not the attack), the attack, and the numbers. None if
-# a row does not have a setting; epsilon is rounded, for pixels in [0, 1].
+# Settings that must match, the attack, and the numbers. None if a row does not
+# have a setting; epsilon is rounded, for pixels in [0, 1].
 SETTINGS = ["evaluator", "norm", "epsilon", "corruption", "severity"]
 COLUMNS = [*SETTINGS, "attack", "accuracy", "total"]
 ATTACK = {"attack", "norm", "epsilon"}

@@ -37,7 +37,7 @@ RELATIVE = (
   "relative mCE: mean over the 15 corruptions of the sum of errors over "
   "severities, in % of the baseline's sum"
 )
-# Columns of a table: name, cells, whether smaller is better (None: not numbers).
+# Columns of a table: name, cells, whether smaller is better (None: no numbers).
 Columns = list[tuple[str, Sequence[str], bool | None]]
 # Cell: (rows, rows of the baseline or None) -> text. Line: name, second cell,
 # Cell, whether smaller is better.

@@ -183,7 +183,7 @@ def test_robustbench_models(tmp_path, fields, labels, data):
   assert found.rows.accuracy[0] == pytest.approx(0.9508, abs=1e-12)
   assert (found.model, found.data) == ("WideResNet-40-2", data)
   assert found.rounding == 5e-5 and "additional data" in found.notes[0]
-  with pytest.raises(ValueError, match="leave out ':A'"):
+  with pytest.raises(ValueError, match="omit ':A'"):
     references.read(f"{path}:A")
 
 
@@ -357,7 +357,7 @@ def test_what_exists_as_a_path_is_a_path(compare, monkeypatch, tmp_path):
   # A colon in the name of a file, and one before a row.
   found, _ = compare("d:e/f:g.json", {"clean_accuracy": 0.25})
   assert found["rows"][0]["reference"]["accuracy"] == 0.25
-  compare("d/results.json", "{}", ":A", "has one model: leave out ':A'")
+  compare("d/results.json", "{}", ":A", "only has one model: omit ':A'")
   name = PUBLISHED[0]
   (tmp_path / name).mkdir()
   command = ("--mode=compare", f"--workdir={tmp_path / 'a-0'}")
@@ -395,7 +395,7 @@ def test_a_run_is_a_reference(make_run, corruption):
     (CORRUPTIONS + "snow,1,high", "'high' is not a number"),
     (CORRUPTIONS + "rain,1,0.5", "unknown corruption 'rain': .* fog,"),
     (CORRUPTIONS + "snow,6,0.5", "severity 6 of snow is not 1 to 5"),
-    (CORRUPTIONS + "snow,1", "row 4 has 2 cells where the first has 3"),
+    (CORRUPTIONS + "snow,1", "row 4 has 2 cells, but the first has 3"),
     (CORRUPTIONS + "fog,2,0.4", "fog, severity 2 is given twice"),
     ("epsilon,accuracy\n1,.5\n1.0,.5", "L2 eps 1 .PGD-10. is given twice"),
     ("epsilon,accuracy\n-1,0.5", "epsilon -1.0 is not a number of at least 0"),
@@ -403,7 +403,7 @@ def test_a_run_is_a_reference(make_run, corruption):
     (json.dumps(METRICS | {"clean_accuracy": 91.2}), "of clean is 91.2, .*100"),
     (json.dumps(METRICS | {"clean_accuracy": "a"}), r"'a', not in \[0, 1\]"),
     ('{"clean_acc": "95"}', r"lacks a field.*'additional_data'"),
-    ('{"accuracy": 1}', "it has accuracy; what can be read is a run"),
+    ('{"accuracy": 1}', "it has accuracy; supported formats are a run"),
     ("[1]", "of a wrong kind|it has"),
   ],
 )
@@ -446,7 +446,7 @@ OWN = {
     (",,,\n,,\n", "all its cells are empty"),
     ("a" * 200_000, "field larger than field limit"),
     ("epsilon,accuracy\n" + "a" * 100_000 + ",1", "aaa is not a number"),
-    ("a" * 100_000 + "\n1", "what can be read is a run's"),
+    ("a" * 100_000 + "\n1", "supported formats are a run's"),
     ("epsilon,epsilon,accuracy\n1,2,0.5", "has a column twice: epsilon, ep"),
     (DEEP, "lacks a field or has one of the wrong type (RecursionError"),
     ('{"clean_acc":' + DEEP, "wrong kind (RecursionError"),

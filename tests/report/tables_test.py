@@ -133,7 +133,7 @@ def test_epsilons_without_accuracy_are_hidden_but_named(make_run):
   table = tables.summary(shown)
   assert table.header[2:] == ("PGD-10 L2: eps 0.5",)
   assert table.footnotes[-1] == (
-    "not shown, as no run is above 1 %: PGD-10 L2, eps 1; PGD-10 L2, eps 2"
+    "not shown, because no run is above 1 %: PGD-10 L2, eps 1; PGD-10 L2, eps 2"
   )
   assert len(tables.every_epsilon(shown).header) == 5
   assert tables.every_epsilon([make_run("C")]) is None
