@@ -43,7 +43,7 @@ HOW = (
   "tests are consistent with both verdicts",
   "frequencies: mean accuracy under Fourier waves of up to 1/3, up to 2/3 and "
   "above 2/3 of the highest frequency along an axis, minus that of standard "
-  "training; the intervals treat the images as independent, which makes them "
+  "training; the intervals are those for independent samples, and therefore "
   "conservative (Newcombe 1998)",
   "training times: one training per method; the results do not record whether "
   "the device was shared with other work",

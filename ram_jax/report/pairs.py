@@ -169,7 +169,7 @@ def severity_contrast(
 
 
 def frequencies(pair: Pair) -> Iterator[tuple[str, Estimate]]:
-  """Accuracy under Fourier waves by band, as for independent images."""
+  """Accuracy under Fourier waves by band; intervals ignore the pairing."""
   rows = shared_rows(pair, "fourier", "wave_norm")
   total = int(rows["total"].min())
   for band, mine, base in band_means(rows).itertuples():

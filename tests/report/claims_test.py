@@ -156,7 +156,7 @@ def test_tests_of_a_sentence_are_adjusted_together(make, four):
     assert c.difference.p == pytest.approx(2**-5)
     assert c.difference.value == pytest.approx(6 / N / 5)
     assert c.adjusted == pytest.approx(2**-4)
-  assert "better on 18 of 19, 16 of them" in found.found
+  assert "better on 18 of 19, significantly on 16" in found.found
 
 
 def everywhere(number, names=NAMES):

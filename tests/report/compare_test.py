@@ -160,8 +160,8 @@ def test_footnotes_tell_what_else_differs(make_run):
   for line in (
     "run: A (a-0), wrn_10_1, CIFAR-10",
     "reference: other, RN-50, CIFAR-100; a file",
-    "test images: 100 in the run, 10000 in the reference (assumed: its "
-    "source gives accuracies alone)",
+    "test images: 100 in the run, 10000 in the reference (assumed, because its "
+    "source only gives accuracies)",
     "the networks differ: wrn_10_1 in the run, RN-50 in the reference",
     "the data differ: CIFAR-10 in the run, CIFAR-100 in the reference",
     "(run) first 100 images only",

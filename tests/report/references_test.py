@@ -247,9 +247,7 @@ def test_data_set_is_that_of_file_or_folder_or_unknown(
   assert (
     "an unknown number in the reference, so there are no i" in text
   ) != images
-  assert ("the data of the reference are unknown: a folder" in text) == (
-    data is None
-  )
+  assert ("the data set of the reference is unknown" in text) == (data is None)
   if dataset == "cifar10" and folder != "x":
     other = "ImageNet" if data == "CIFAR-10" else "CIFAR-100"
     assert (
@@ -388,7 +386,10 @@ def test_a_run_is_a_reference(make_run, corruption):
     ("corruption,severity,accuracy\n", "header or numbers are missing"),
     (b"corruption\xff\xfe", "not text in UTF-8"),
     ("corruption,accuracy\nfog,0.5", "has the columns corruption, accuracy;"),
-    ("epsilon;accuracy\n1;0.5", "has the columns epsilon;accuracy; what can"),
+    (
+      "epsilon;accuracy\n1;0.5",
+      "has the columns epsilon;accuracy; supported formats",
+    ),
     (CORRUPTIONS + "snow,1,55.3", "snow, severity 1 is 55.3, .*by 100"),
     (CORRUPTIONS + "snow,1,-0.1", r"-0.1, not in \[0, 1\]$"),
     (CORRUPTIONS + "snow,1,nan", r"nan, not in \[0, 1\]$"),
@@ -404,7 +405,7 @@ def test_a_run_is_a_reference(make_run, corruption):
     (json.dumps(METRICS | {"clean_accuracy": "a"}), r"'a', not in \[0, 1\]"),
     ('{"clean_acc": "95"}', r"lacks a field.*'additional_data'"),
     ('{"accuracy": 1}', "it has accuracy; supported formats are a run"),
-    ("[1]", "of a wrong kind|it has"),
+    ("[1]", "of the wrong type|it has"),
   ],
 )
 def test_bad_files_are_refused_in_a_sentence(tmp_path, content, words):
@@ -449,7 +450,7 @@ OWN = {
     ("a" * 100_000 + "\n1", "supported formats are a run's"),
     ("epsilon,epsilon,accuracy\n1,2,0.5", "has a column twice: epsilon, ep"),
     (DEEP, "lacks a field or has one of the wrong type (RecursionError"),
-    ('{"clean_acc":' + DEEP, "wrong kind (RecursionError"),
+    ('{"clean_acc":' + DEEP, "wrong type (RecursionError"),
     ("[" + "1" * 5000 + "]", "cannot use"),
     ({"clean_accuracy": True}, "accuracy of clean is True, not in [0, 1]"),
     (
@@ -463,7 +464,7 @@ OWN = {
     (OWN | {"images": "10000"}, "'10000' is not a number of test images"),
     (OWN | {"images": 0}, "0 is not a number of test images"),
     (OWN | {"images": True}, "True is not a number of test images"),
-    (OWN | {"notes": 5}, "wrong kind"),
+    (OWN | {"notes": 5}, "wrong type"),
     (OWN | {"notes": ["a", 5]}, "5 is not text"),
     (OWN | {"model": ["m"]}, "['m'] is not text"),
     (OWN | {"data": {}}, "{} is not text"),
