@@ -151,14 +151,14 @@ def get_config() -> ConfigDict:
     }
   )
   # Accuracy under AutoAttack (Croce and Hein 2020). On CPUs it takes hours for
-  # the complete test set; docs/autoattack.md says how long.
+  # the complete test set (docs/autoattack.md).
   evaluators.autoattack = ConfigDict(
     {
       "name": "autoattack",  # Plug-in: ram_jax/evaluation/<name>.py
       # standard | fast, or attacks joined by +, such as apgd-ce+square
       "version": "standard",
       "norm": "l2",  # l2 | linf
-      # Radii in the units of pixels in [0,1], such as 0.5,. Empty: off.
+      # Radii, in pixel units of [0,1], such as 0.5,. Empty: not evaluated.
       "epsilons": (),
       # Use only the first N test images; 0: all. None: 1000 on CPUs, else all.
       "images": config_dict.placeholder(int),

@@ -194,11 +194,13 @@ class Method(Protocol):
 
     Args:
       keys: keys [B].
-      batch: `images` [B,H,W,C] in [0,1], `labels` [B].
-      model: the classifier with its current parameters.
+      batch: this device's part of the batch: `images` [B,H,W,C] in [0,1] and
+        `labels` [B].
+      model: the classifier with its current parameters. The number of classes
+        is `model.module.num_classes`.
 
     Returns:
-      The views, and the targets [B] of the loss.
+      The views, and the targets of the loss: int [B] or probabilities [B,K].
     """
     ...
 
@@ -223,12 +225,14 @@ class Source(Protocol):
   Attributes:
     label: name for tables.
     num_classes: number of classes.
-    image_shape: (H, W, C).
+    mean: mean of each channel, for the normalization; pixels in [0,1].
+    std: standard deviation of each channel, likewise.
   """
 
   label: str
   num_classes: int
-  image_shape: tuple[int, int, int]
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
 
   def load(self, split: str) -> Split:
     """Loads the "train" or "test" split."""

@@ -345,7 +345,7 @@ def test_warnings_are_printed_and_noted(data, monkeypatch, tmp_path):
   )
   assert code == 0, err
   large = (
-    "config.method.attack.epsilon reaches 0.302 in Linf, 77 of 255 grey "
+    "config.method.attack.epsilon is up to 0.302 in Linf, 77 of 255 gray "
     "levels; 8/255 is usual"
   )
   dark = (

@@ -26,10 +26,10 @@ LABELS = {
   "margin": "APGD-margin",
   "targeted_dlr": "APGD-T",
 }
-RANKS = 9  # classes that the targeted attack aims at, one after another
-_INERTIA = 0.75  # of a step, the part that is not momentum
-_INCREASES = 0.75  # part of a window's steps that must increase the objective
-# Added to L2 norms as in the original: gradients may be as small.
+RANKS = 9  # number of target classes, attacked one after another
+_INERTIA = 0.75  # weight of the gradient step; the rest is momentum
+_INCREASES = 0.75  # fraction of steps that must increase the objective
+# Added to L2 norms, as in the original code; gradients can be this small.
 _SMALL = 1e-12
 
 
@@ -42,7 +42,7 @@ def _l2_project(delta: jax.Array, epsilon: jax.Array | float) -> jax.Array:
   return _l2_direction(delta) * jnp.minimum(l2_norm_in_order(delta), limit)
 
 
-# Bit-identical in any batch.
+# These give bit-identical results for any batch size.
 _NORMS = {
   **NORMS,
   "l2": dataclasses.replace(
@@ -53,7 +53,7 @@ _NORMS = {
 
 @flax.struct.dataclass
 class Point:
-  """Images [B, H, W, C], and there gradient and value [B] of the objective."""
+  """Images [B, H, W, C], and the objective's gradient and value [B] there."""
 
   images: jax.Array
   gradient: jax.Array
@@ -62,18 +62,18 @@ class Point:
 
 @flax.struct.dataclass
 class State:
-  """A run of some examples; every leaf has a leading axis B.
+  """State of a run; every leaf has a leading axis B.
 
   Attributes:
-    clean: the given images.
+    clean: the clean images.
     labels: their classes.
-    targets: the classes aimed at.
-    iteration: steps done.
-    now: where the next step starts.
-    previous: images from which the last step started.
-    best: the point of the largest value so far.
-    adversarial: the last misclassified images, where there are any.
-    found: whether there are any.
+    targets: the target classes.
+    iteration: number of steps so far.
+    now: the current point.
+    previous: the images before the last step.
+    best: the point with the largest objective so far.
+    adversarial: the last misclassified images, if any were found.
+    found: whether any were found.
     step_size: length of the next step in pixel units.
     last_value: the objective after the last step.
     increases: steps since the last checkpoint that increased it.
@@ -99,17 +99,18 @@ class State:
 
 @flax.struct.dataclass
 class Attack:
-  """APGD: momentum, and halved steps from the best point where it stalls.
+  """APGD: PGD with momentum, which halves its step size when it stalls.
 
-  A pytree whose leaf is epsilon: another one needs no recompilation.
+  A pytree whose only leaf is epsilon, so that changing epsilon needs no
+  recompilation.
 
   Attributes:
     epsilon: radius of the ball in pixel units (images are in [0, 1]).
     objective: 'cross_entropy', 'dlr', 'margin' or 'targeted_dlr'.
     steps: iterations per run.
     norm: 'l2' or 'linf'.
-    unroll: loop in Python over a compiled step: for CPUs, where XLA's
-      convolutions inside a loop are slow.
+    unroll: loop in Python over a compiled step, for CPUs, where convolutions
+      inside XLA loops are slow.
   """
 
   epsilon: jax.Array | float
@@ -131,7 +132,7 @@ class Attack:
 
   @property
   def targeted(self) -> bool:
-    """Whether the attack aims at a class."""
+    """Whether the attack is targeted."""
     return self.objective == "targeted_dlr"
 
   @jax.named_scope("attack")
@@ -147,9 +148,10 @@ class Attack:
       model: images -> logits [B, K]; a pytree.
 
     Returns:
-      Misclassified images [B, H, W, C] in [0, 1] and at most epsilon from the
-      given ones; the given ones where none is found, or they are misclassified
-      themselves. A targeted attack aims at the 2nd to 10th largest logit.
+      Misclassified images [B, H, W, C] in [0, 1], at most epsilon from the
+      inputs. An input is returned unchanged if it is misclassified itself, or
+      if none is found. A targeted attack uses the classes with the 2nd to
+      10th largest logits as targets.
     """
     images = jax.lax.stop_gradient(images)
     logits = jax.lax.stop_gradient(model(images))
@@ -178,7 +180,7 @@ class Attack:
     targets: jax.Array,
     model: Model,
   ) -> State:
-    """Returns the state at random points of the ball's surface.
+    """Returns the state at random points on the surface of the ball.
 
     Args:
       keys: keys [B].
@@ -208,7 +210,7 @@ class Attack:
     """Returns the state at given points.
 
     Args:
-      points: pixels [B, H, W, C] in [0, 1] and the ball.
+      points: pixels [B, H, W, C] in [0, 1], inside the ball.
       images: see `start`.
       labels: see `start`.
       targets: see `start`.
@@ -229,7 +231,8 @@ class Attack:
       step_size=jnp.broadcast_to(2 * self.epsilon, zeros.shape).astype(
         images.dtype
       ),
-      # The original compares the first step's value with 0, not the start's.
+      # The original code compares the value after the first step with 0, not
+      # with the value at the start.
       last_value=jnp.zeros_like(now.value),
       increases=zeros,
       checked_value=now.value,
@@ -254,19 +257,19 @@ class Attack:
     return self._checked(state)
 
   def images(self, state: State) -> jax.Array:
-    """Returns the adversarial images [B, H, W, C], or the given ones."""
+    """Returns the adversarial images [B, H, W, C], or the clean ones."""
     return pgd.select(state.found, state.adversarial, state.clean)
 
   def found(self, state: State) -> jax.Array:
-    """Returns whether an example is misclassified in the ball, bool [B]."""
+    """Returns whether an adversarial example was found, bool [B]."""
     return state.found
 
   def exhausted(self, state: State) -> jax.Array:
-    """Returns whether an example has had all its steps, bool [B]."""
+    """Returns whether an example has used up its steps, bool [B]."""
     return state.iteration >= self.steps
 
   def _moved(self, state: State) -> jax.Array:
-    """A projected step of steepest ascent, then momentum, projected again."""
+    """Steepest ascent and projection, then momentum and projection."""
     shape = (-1, *[1] * (state.clean.ndim - 1))
     size = state.step_size.reshape(shape)
     inertia = jnp.where(state.iteration == 0, 1, _INERTIA).reshape(shape)
@@ -280,7 +283,7 @@ class Attack:
     return self._clip(state.clean, moved - state.clean)
 
   def _checked(self, state: State) -> State:
-    """At a checkpoint: half the step size from the best point, if it stalls."""
+    """At a checkpoint, if it stalls: halves the step, returns to the best."""
     window = jnp.asarray(_windows(self.steps))[state.iteration - 1]
     checkpoint = window > 0
     stalls = state.increases <= _INCREASES * window
@@ -314,7 +317,7 @@ class Attack:
       return jnp.sum(value), (value, logits)
 
     gradient, (value, logits) = jax.grad(total, has_aux=True)(images)
-    # NaN would make the images NaN; 0 leaves them where they are.
+    # NaN gradients would make the images NaN; with 0 they do not move.
     point = Point(images, jnp.nan_to_num(gradient), value)
     return point, ~losses.correct(logits, labels)
 
@@ -333,7 +336,7 @@ class Attack:
     return value
 
 
-# Compiled once for all calls that loop in Python.
+# Compiled once, for all Python loops.
 _START, _STEP = jax.jit(Attack.start), jax.jit(Attack.step)
 
 
@@ -341,8 +344,8 @@ def _windows(steps: int) -> np.ndarray:
   """Length of the window that ends with each step, or 0, int [steps].
 
   Args:
-    steps: iterations of a run. Of 100, the windows have 22, 19, 16, 13, 10, 7,
-      6 and 6 steps.
+    steps: iterations of a run. For 100, the windows have 22, 19, 16, 13, 10,
+      7, 6 and 6 steps.
   """
   longest, shorter, shortest = (
     max(percent * steps // 100, 1) for percent in (22, 3, 6)

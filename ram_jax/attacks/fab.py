@@ -14,23 +14,23 @@ _LENGTHS = {
   "linf": lambda x: jnp.max(jnp.abs(x), -1),
 }
 # How fast each pixel moves along the path of nearest points (see `project`),
-# from the size of its entry of the normal vector.
+# as a function of the magnitude of its entry in the normal vector.
 _SPEEDS = {"l2": lambda size: size, "linf": jnp.sign}
-_SHORTEST = 1e-8  # lengths below it count as it when projections are weighted
+_SHORTEST = 1e-8  # lower bound for lengths when projections are weighted
 
 
 @flax.struct.dataclass
 class State:
-  """Where the attack is; every leaf has a leading axis B.
+  """State of the attack; every leaf has a leading axis B.
 
   Attributes:
     given: the clean images [B,H,W,C].
     labels: their classes [B].
-    targets: the classes [B] aimed at.
+    targets: the target classes [B].
     current: the iterates [B,H,W,C].
-    best: nearest misclassified iterates so far; the clean images where there
-      is none.
-    norm: distance [B] of `best` from the clean images; infinite where there is
+    best: nearest misclassified iterates so far; the clean images if there are
+      none.
+    norm: distance [B] of `best` from the clean images; infinite if there are
       none.
     iteration: number of steps so far, integers [B].
   """
@@ -46,24 +46,24 @@ class State:
 
 @flax.struct.dataclass
 class Attack:
-  """FAB-T: looks for the nearest point that is classified as a target class.
+  """FAB-T: searches for the nearest point of a target class.
 
   As in AutoAttack (fra31/auto-attack `fab_base.py`), without random starts:
   it starts from the clean image. Each step projects the iterate and the clean
-  image on the linearized decision boundary inside [0, 1], and moves to a mean
-  of both projections, slightly beyond the boundary. From a misclassified point
-  it then steps back towards the clean image. Epsilon only decides what is a
-  success. There is no randomness.
+  image onto the linearized decision boundary inside [0, 1], and moves to a
+  weighted mean of both projections, slightly beyond the boundary. From a
+  misclassified point it then steps back towards the clean image. Epsilon only
+  determines which examples count as successes. The attack is deterministic.
 
   Attributes:
     epsilon: radius of the ball in pixel units (images are in [0, 1]).
     steps: gradient steps per target.
     norm: 'l2' or 'linf'.
-    alpha_max: largest weight of the clean image's projection.
-    eta: steps are this multiple of the way to the linearized boundary.
+    alpha_max: maximum weight of the clean image's projection.
+    eta: step length as a multiple of the distance to the linearized boundary.
     beta: fraction of a misclassified perturbation that is kept.
-    unroll: write the loops out: for CPUs, where XLA's convolutions inside a
-      loop are slow.
+    unroll: unroll the loops, for CPUs, where convolutions inside XLA loops
+      are slow.
   """
 
   epsilon: jax.Array | float
@@ -99,8 +99,8 @@ class Attack:
       model: images -> logits [B, K]; a pytree if it has variables.
 
     Returns:
-      Images [B,H,W,C] in [0,1], misclassified and at most epsilon from the
-      given ones; the given ones where none is found.
+      Misclassified images [B,H,W,C] in [0,1], at most epsilon from the
+      inputs; the input if none is found.
     """
     return iterative.run_targets(self, keys, images, labels, model, self.unroll)
 
@@ -144,11 +144,11 @@ class Attack:
     )
 
   def images(self, state: State) -> jax.Array:
-    """Adversarial images in the ball, or the given ones, [B,H,W,C]."""
+    """Adversarial images in the ball, or the clean ones, [B,H,W,C]."""
     return _select(self.found(state), state.best, state.given)
 
   def found(self, state: State) -> jax.Array:
-    """Whether a misclassified point is in the ball, bool [B]."""
+    """Whether a misclassified point was found in the ball, bool [B]."""
     return state.norm <= self.epsilon
 
   def exhausted(self, state: State) -> jax.Array:
@@ -164,8 +164,8 @@ class Attack:
   ) -> jax.Array:
     """The next iterate [B, D], before any step back."""
     points = jnp.stack((current, given))
-    # Of the linearization at `current`: exact there, while the difference of
-    # two inner products would lose what is left of it near the boundary.
+    # Values of the linearization at `current`. This form is exact there; a
+    # difference of two inner products would cancel near the boundary.
     values = value + jnp.sum(gradient * (points - current), -1)
     deltas = project(points, gradient, values, self.norm)
     length, length_given = jnp.maximum(_LENGTHS[self.norm](deltas), _SHORTEST)
@@ -178,15 +178,16 @@ class Attack:
 def project(
   points: jax.Array, normals: jax.Array, values: jax.Array, norm: str
 ) -> jax.Array:
-  """Shortest way to a hyperplane that stays in the box [0, 1].
+  """Shortest path to a hyperplane inside the box [0, 1].
 
-  The delta of least norm with <normal, delta> = -value and 0 <= point + delta
-  <= 1. Every pixel moves towards the hyperplane at a speed of its own (the size
-  of its entry of the normal in L2, 1 in L-infinity) until it is at its bound.
-  So the distance gained is a concave, piecewise linear function of the time.
-  Newton's method from the left finds the time exactly: no iterate is beyond
-  the solution, and each one that is short of it fixes further pixels at their
-  bounds. It takes a few iterations where sorting all D bounds is slow.
+  The delta of smallest norm with <normal, delta> = -value and 0 <= point +
+  delta <= 1. Every pixel moves towards the hyperplane at its own speed (the
+  magnitude of its entry of the normal in L2, 1 in L-infinity) until it reaches
+  its bound.
+  The distance covered is therefore a concave, piecewise linear function of
+  time. Newton's method from the left finds the time exactly: no iterate passes
+  the solution, and each iterate before it fixes more pixels at their bounds.
+  This takes a few iterations, whereas sorting all D bounds is slow.
 
   Args:
     points: pixels [..., D] in [0, 1].
@@ -196,8 +197,9 @@ def project(
     norm: 'l2' or 'linf'.
 
   Returns:
-    Deltas [..., D]. Where the hyperplane does not meet the box, those to the
-    box's nearest corner to it. Pixels whose entry of the normal is 0 stay.
+    Deltas [..., D]. If the hyperplane does not intersect the box, they lead to
+    the corner of the box nearest to it. Pixels whose entry of the normal is 0
+    do not move.
   """
   info = jnp.finfo(points.dtype)
   normals, values = _scale(normals, values)
@@ -226,10 +228,10 @@ def project(
 def _scale(
   normals: jax.Array, values: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """The same hyperplanes, with 1 as their normals' largest entry.
+  """The same hyperplanes, with normals scaled to a largest entry of 1.
 
-  Squares of a saturated model's gradients underflow. A gradient without any
-  entry of normal size is none.
+  Squares of a saturated model's gradients underflow. A gradient whose entries
+  are all subnormal counts as zero.
   """
   tiny = float(jnp.finfo(normals.dtype).tiny)
   largest = jnp.max(jnp.abs(normals), -1)
@@ -241,7 +243,7 @@ def _scale(
 
 
 def _linearize(model: Model, state: State) -> tuple[jax.Array, jax.Array]:
-  """Target's logit less the label's [B], and its finite gradient [B, D]."""
+  """Target's logit minus the label's [B], and its finite gradient [B, D]."""
 
   def difference(images: jax.Array) -> jax.Array:
     logits = model(images)

@@ -1,4 +1,4 @@
-"""What attacks of many steps share: checks of fields, and complete runs."""
+"""Shared by iterative attacks: checks of fields, and complete runs."""
 
 import math
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from ram_jax import losses
 from ram_jax.attacks.norms import NORMS
 from ram_jax.contracts import IterativeAttack, Model
 
-# Targeted attacks of AutoAttack aim at the 2nd to 10th most likely class.
+# AutoAttack's targeted attacks use the 2nd to 10th most likely classes.
 LAST_RANK = 10
 
 
 def check_fields(norm: str, epsilon: Any, steps: Any) -> None:
-  """Rejects fields with which no attack is possible.
+  """Rejects invalid fields.
 
   Args:
     norm: name of a norm.
-    epsilon: radius; not checked where it is traced.
+    epsilon: radius; not checked if it is traced.
     steps: iterations.
 
   Raises:
@@ -32,13 +32,13 @@ def check_fields(norm: str, epsilon: Any, steps: Any) -> None:
     )
   if not isinstance(steps, int) or steps < 1:
     raise ValueError(
-      f"steps {steps!r} is not possible: give a whole number, 1 or more"
+      f"steps {steps!r} is not possible: give a whole number, at least 1"
     )
-  # jax rebuilds pytrees with tracers and placeholders in the leaves' place.
+  # JAX rebuilds pytrees with tracers and placeholders as leaves.
   if isinstance(epsilon, float | int) and not 0 <= epsilon < math.inf:
     raise ValueError(
-      f"epsilon {epsilon} is not a size: give a number of pixel units, "
-      "0 or more and finite"
+      f"epsilon {epsilon} is not a size: give a finite number of at least 0, "
+      "in pixel units"
     )
 
 
@@ -50,7 +50,7 @@ def run(
   model: Model,
   unroll: bool,
 ) -> jax.Array:
-  """Runs all steps of an attack without targets.
+  """Runs all steps of an untargeted attack.
 
   Args:
     attack: the attack.
@@ -58,7 +58,7 @@ def run(
     images: floats [B,H,W,C] in [0,1].
     labels: integer classes [B].
     model: the model under attack.
-    unroll: write the loop out, for CPUs.
+    unroll: unroll the loop, for CPUs.
 
   Returns:
     Floats [B,H,W,C]; a misclassified image is unchanged.
@@ -84,11 +84,11 @@ def run_targets(
     images: floats [B,H,W,C] in [0,1].
     labels: integer classes [B].
     model: the model under attack.
-    unroll: write the loops out, for CPUs.
+    unroll: unroll the loops, for CPUs.
 
   Returns:
-    Floats [B,H,W,C]: what the first successful target finds; a misclassified
-    image is unchanged.
+    Floats [B,H,W,C]: the result for the first successful target; a
+    misclassified image is unchanged.
   """
   logits = model(images)
   ranked = targets(logits)
@@ -105,13 +105,13 @@ def run_targets(
 
 
 def targets(logits: jax.Array) -> jax.Array:
-  """The classes that a targeted attack aims at.
+  """The target classes of a targeted attack.
 
   Args:
     logits: scores [B, K] of the clean images.
 
   Returns:
-    Classes [B, R], the 2nd to 10th most likely ones in this order; fewer where
+    Classes [B, R], the 2nd to 10th most likely ones, in this order; fewer if
     there are fewer classes.
   """
   last = min(LAST_RANK, logits.shape[-1])
@@ -121,15 +121,15 @@ def targets(logits: jax.Array) -> jax.Array:
 def repeat(
   first: int, last: int, body: Callable, value: Any, unroll: bool
 ) -> Any:
-  """Applies a function again and again.
+  """Applies a function repeatedly.
 
   Args:
     first: first value of i.
     last: value of i at which to stop.
     body: (i, value) -> value.
     value: the first one, a pytree.
-    unroll: write the loop out: for CPUs, where XLA's convolutions inside a
-      loop are slow.
+    unroll: unroll the loop, for CPUs, where convolutions inside XLA loops are
+      slow.
 
   Returns:
     The last value.

@@ -1,9 +1,8 @@
-"""What attacks maximize: functions of logits and classes, per example.
+"""Objectives that attacks maximize: functions of logits and classes.
 
 Except for the cross-entropy, they are above 0 only for misclassified examples.
-The two DLR losses do not change when all logits are multiplied by a number, so
-their gradients do not vanish where the softmax saturates (Croce & Hein, arXiv
-2003.01690).
+The two DLR losses are invariant to scaling of the logits, so their gradients do
+not vanish where the softmax saturates (Croce & Hein, arXiv 2003.01690).
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ def margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
     labels: integer classes [B].
 
   Returns:
-    Margins [B] in the default float type, above 0 where misclassified.
+    Margins [B] in the default float type, above 0 if misclassified.
 
   Raises:
     ValueError: if labels are not classes, or the classes are too few.
@@ -87,10 +86,10 @@ OBJECTIVES: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 def _scores(
   logits: jax.Array, labels: jax.Array, least: int, name: str
 ) -> jax.Array:
-  """Logits in the default float type, once they and the labels are checked."""
+  """Checks the logits and labels; logits in the default float type."""
   if logits.shape[-1] < least:
     raise ValueError(
-      f"objective {name!r} needs {least} classes or more, not "
+      f"objective {name!r} needs at least {least} classes, not "
       f"{logits.shape[-1]}: choose another"
     )
   integer = jnp.issubdtype(labels.dtype, jnp.integer)
@@ -103,7 +102,7 @@ def _scores(
 
 
 def _is_class(logits: jax.Array, classes: jax.Array) -> jax.Array:
-  """Where the logits of the classes [B] are, bool [B, K]."""
+  """Mask of the classes [B], bool [B, K]."""
   return jnp.arange(logits.shape[-1]) == classes[:, None]
 
 

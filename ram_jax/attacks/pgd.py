@@ -17,25 +17,25 @@ from ram_jax.attacks.objectives import OBJECTIVES
 class Attack:
   """PGD: steepest ascent of an objective inside a ball and [0, 1].
 
-  A pytree whose leaves are the two sizes: `attack.replace(epsilon=...)` needs
-  no recompilation. Given a model that treats examples alone, example i depends
-  on `keys[i]`, `images[i]` and `targets[i]` alone.
+  A pytree whose leaves are epsilon and step_size, so that
+  `attack.replace(epsilon=...)` needs no recompilation. If the model treats
+  examples independently, example i only depends on `keys[i]`, `images[i]` and
+  `targets[i]`.
 
-  The paper's author starts from a standard normal draw projected on the ball.
-  For 32x32 colour images its length is about 55, so that is start 'sphere'.
+  The author's code starts from a standard normal draw projected onto the ball.
+  For 32x32 color images its length is about 55, so this is the start 'sphere'.
 
   Attributes:
     epsilon: radius of the ball in pixel units (images are in [0, 1]).
-    step_size: length of a step in pixel units; the paper takes 2.5 epsilon / 7.
+    step_size: step length in pixel units; 2.5 epsilon / 7 in the paper.
     steps: gradient steps.
-    restarts: runs from different random starts. The one kept is, per example, a
-      misclassified one if there is any, and among these that of the largest
-      objective.
+    restarts: number of runs from different random starts. For each example, a
+      misclassified result is preferred; ties go to the largest objective.
     norm: 'l2' or 'linf'.
-    start: 'none', 'uniform' in the ball or 'sphere', on its surface.
+    start: 'none', 'uniform' (in the ball) or 'sphere' (on its surface).
     objective: 'cross_entropy', 'dlr' or 'margin' (`attacks/objectives.py`).
-    unroll: write the loops out: for CPUs, where XLA's convolutions inside a
-      loop are slow.
+    unroll: unroll the loops, for CPUs, where convolutions inside XLA loops
+      are slow.
   """
 
   epsilon: jax.Array | float
@@ -80,8 +80,8 @@ class Attack:
       model: images -> logits [B, K]; a pytree if it has variables.
 
     Returns:
-      Images [B, H, W, C] in [0, 1] and at most epsilon from the given ones (to
-      1e-6). No gradient flows through them.
+      Images [B, H, W, C] in [0, 1], at most epsilon from the inputs (to 1e-6).
+      No gradient flows through them.
     """
     images = jax.lax.stop_gradient(images)
     model = jax.tree.map(_stop_gradient, model)
@@ -105,7 +105,7 @@ class Attack:
     model: Callable,
     restart: jax.Array | int,
   ) -> jax.Array:
-    """One run from one random start."""
+    """Runs the attack from one random start."""
 
     def loss(x: jax.Array) -> jax.Array:
       return jnp.sum(OBJECTIVES[self.objective](model(x), targets))
@@ -119,23 +119,23 @@ class Attack:
   def _start(
     self, keys: jax.Array, images: jax.Array, restart: jax.Array | int
   ) -> jax.Array:
-    """Images plus a random point of the ball, equal bits on any devices."""
+    """Images plus a random point of the ball, bit-identical on all devices."""
     draw = NORMS[self.norm].starts[self.start]
     points = jax.vmap(
       lambda key: draw(
         jax.random.fold_in(key, restart), images.shape[1:], images.dtype
       )
     )(keys)
-    # Points of the unit ball need no projection. This clipping changes none; it
-    # keeps multiplication and addition from fusing, which would leave out a
-    # rounding in some batches only.
+    # Points of the unit ball need no projection. This clipping changes
+    # nothing. It keeps multiplication and addition from fusing, which would
+    # skip a rounding in some batches only.
     delta = jnp.clip(self.epsilon * points, -self.epsilon, self.epsilon)
     return jnp.clip(images + delta, 0, 1).astype(images.dtype)
 
   def _clip(self, images: jax.Array, delta: jax.Array) -> jax.Array:
     """Images plus delta, in the ball and then in [0, 1].
 
-    As the images are in [0, 1], clipping brings each pixel nearer to them.
+    As the images are in [0, 1], clipping moves each pixel towards them.
     """
     delta = NORMS[self.norm].project(delta, self.epsilon)
     return jnp.clip(images + delta, 0, 1).astype(images.dtype)
@@ -160,19 +160,19 @@ class Attack:
 def finite_gradients(
   model: Callable[[jax.Array], jax.Array],
 ) -> Callable[[jax.Array], jax.Array]:
-  """The same model for an attack, with gradients that are numbers.
+  """Wraps a model so that an attack only sees finite gradients.
 
-  A gradient that is NaN would make the attacked image NaN, which proves nothing
-  of the network. As 0 it leaves the image where it is: for good where the
-  logits there are NaN, and the attack has found what it looks for. Training
-  does without this, so that such a gradient ends it.
+  A NaN gradient would make the attacked image NaN, which says nothing about the
+  network. Replaced by 0, it leaves the image unchanged. If the logits there are
+  NaN, the image stays there, and it counts as misclassified. Training does not
+  use this, so that a NaN gradient stops it.
 
   Args:
     model: images -> logits [B, K]; a pytree.
 
   Returns:
-    A pytree of the same logits; of its gradient by the images, NaN is 0 and
-    infinities are the largest numbers.
+    A pytree with the same logits. In its gradient with respect to the images,
+    NaN becomes 0 and infinities become the largest finite numbers.
   """
   return jax.tree_util.Partial(_on_finite_gradients, model)
 
@@ -183,7 +183,7 @@ def _on_finite_gradients(model: Callable, images: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _pass(images: jax.Array) -> jax.Array:
-  """The images; on the way back nothing but numbers."""
+  """The identity, with finite gradients."""
   return images
 
 
@@ -191,7 +191,7 @@ _pass.defvjp(lambda x: (x, None), lambda _, g: (jnp.nan_to_num(g),))
 
 
 def _better(old: tuple, new: tuple) -> tuple:
-  """Per example the better of two (images, wrong, objective)."""
+  """The better of two (images, wrong, objective) for each example."""
   _, old_wrong, old_loss = old
   _, new_wrong, new_loss = new
   take = (new_wrong & ~old_wrong) | (
@@ -210,7 +210,7 @@ def select(condition: jax.Array, new: Any, old: Any) -> Any:
     old: the same.
 
   Returns:
-    Those of `new` where the condition is true, those of `old` elsewhere.
+    Values of `new` where the condition is true, else of `old`.
   """
 
   def choose(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -220,7 +220,7 @@ def select(condition: jax.Array, new: Any, old: Any) -> Any:
 
 
 def _stop_gradient(leaf: Any) -> Any:
-  """Stops gradients of arrays, and lets a plain function pass."""
+  """Stops gradients of arrays; leaves plain functions unchanged."""
   return jax.lax.stop_gradient(leaf) if hasattr(leaf, "dtype") else leaf
 
 
@@ -236,18 +236,18 @@ def check_count(name: str, value: int, least: int) -> None:
   """Raises ValueError if a field is not a whole number of at least `least`."""
   if not isinstance(value, int) or value < least:
     raise ValueError(
-      f"{name} {value!r} is not possible: give a whole number, {least} or more"
+      f"{name} {value!r} is not possible: give a whole number, at least {least}"
     )
 
 
 def check_size(name: str, value: Any) -> None:
   """Raises ValueError if a field is not a length in pixel units.
 
-  jax rebuilds pytrees with tracers and placeholders in the place of leaves, so
-  only plain numbers are checked.
+  JAX rebuilds pytrees with tracers and placeholders as leaves, so only plain
+  numbers are checked.
   """
   if isinstance(value, float | int) and not 0 <= value < math.inf:
     raise ValueError(
-      f"{name} {value} is not a size: give a number of pixel units, "
-      "0 or more and finite"
+      f"{name} {value} is not a size: give a finite number of at least 0, "
+      "in pixel units"
     )

@@ -1,6 +1,6 @@
 """Square attack (Andriushchenko et al., arXiv 1912.00049).
 
-A random search: it sees scores and no gradients.
+A random search that uses scores but no gradients.
 """
 
 import math
@@ -15,23 +15,23 @@ from ram_jax.attacks import iterative
 from ram_jax.attacks.norms import radius_inside
 from ram_jax.contracts import Model
 
-# After each of these iterations, windows cover half as many pixels.
+# After each of these iterations, the area of the windows is halved.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _TILES = 5  # per side, of the first perturbation in L2
-_TINY = 1e-12  # keeps a division by a norm of 0 from failing
+_TINY = 1e-12  # avoids division by zero
 
 
 @flax.struct.dataclass
 class State:
-  """Where the attack is; every leaf has a leading axis B.
+  """State of the attack; every leaf has a leading axis B.
 
   Attributes:
-    keys: the examples' keys [B]; a query's draws come from its key and number.
+    keys: the examples' keys [B]; a query's draws depend on its key and number.
     given: the clean images [B,H,W,C].
     labels: their classes [B].
-    best: images of the lowest margin so far [B,H,W,C].
-    margin: that margin [B]: the label's logit less the largest other one,
-      negative exactly where the image is misclassified.
+    best: images with the lowest margin so far [B,H,W,C].
+    margin: their margin [B]: the label's logit minus the largest other one,
+      negative if and only if the image is misclassified.
     iteration: number of steps so far, integers [B].
   """
 
@@ -48,16 +48,16 @@ class Attack:
   """Square: random search with square-shaped changes, one query a step.
 
   As in AutoAttack (fra31/auto-attack `square.py`, margin loss, schedule not
-  rescaled), with one difference: there all examples of a batch share the
-  positions of the windows; here each example draws its own.
+  rescaled), with one difference: in AutoAttack, all examples of a batch share
+  the positions of the windows; here each example draws its own.
 
   Attributes:
     epsilon: radius of the ball in pixel units (images are in [0, 1]).
-    steps: queries, beside that of the start.
+    steps: number of queries after the first one.
     norm: 'l2' or 'linf'.
     p_init: fraction of the pixels that the first windows cover.
-    unroll: write the loop out: for CPUs, where XLA's convolutions inside a
-      loop are slow.
+    unroll: unroll the loop, for CPUs, where convolutions inside XLA loops are
+      slow.
   """
 
   epsilon: jax.Array | float
@@ -76,7 +76,7 @@ class Attack:
     if not 0 < self.p_init <= 1:
       raise ValueError(
         f"p_init {self.p_init!r} is not possible: give a fraction of the "
-        "pixels, above 0 and at most 1"
+        "pixels in (0, 1]"
       )
 
   @jax.named_scope("attack")
@@ -96,8 +96,8 @@ class Attack:
       model: images -> logits [B, K]; a pytree if it has variables.
 
     Returns:
-      Images [B,H,W,C] in [0,1], misclassified and at most epsilon from the
-      given ones (to 1e-6); the given ones where none is found.
+      Misclassified images [B,H,W,C] in [0,1], at most epsilon from the
+      inputs (to 1e-6); the input if none is found.
     """
     return iterative.run(self, keys, images, labels, model, self.unroll)
 
@@ -138,7 +138,7 @@ class Attack:
     )
 
   def images(self, state: State) -> jax.Array:
-    """Adversarial images, or the given ones, [B,H,W,C]."""
+    """Adversarial images, or the clean ones, [B,H,W,C]."""
     return _select(self.found(state), state.best, state.given)
 
   def found(self, state: State) -> jax.Array:
@@ -156,7 +156,7 @@ class Attack:
     best: jax.Array,
     iteration: jax.Array,
   ) -> jax.Array:
-    """Images [B,H,W,C] to be tried next."""
+    """The next candidates [B,H,W,C]."""
     sizes = window_sizes(self.norm, given.shape[1:3], self.p_init)
     change = {"l2": _l2_change, "linf": _linf_change}[self.norm]
 
@@ -172,11 +172,11 @@ class Attack:
 
 @flax.struct.dataclass
 class Draw:
-  """What is random in one query of one example.
+  """The random draws for one query of one example.
 
   Attributes:
     corners: upper left corners of two windows, integers [2, 2].
-    transposed: whether the pattern is.
+    transposed: whether the pattern is transposed.
     signs: +1 or -1 for each channel, [C].
   """
 
@@ -186,7 +186,7 @@ class Draw:
 
 
 def _draw(key: jax.Array, shape: tuple[int, ...], size: jax.Array) -> Draw:
-  """Draws a query; as in the original, no window touches the far edges."""
+  """Draws a query; as in the original code, no window touches the far edges."""
   bits = jax.random.bits(key, (5 + shape[2],), jnp.uint32)
   ends = jnp.maximum(jnp.asarray(shape[:2], jnp.int32) - size, 1)
   # The remainders' bias is below ends / 2^32.
@@ -220,7 +220,7 @@ def window_sizes(
 def _l2_start(
   key: jax.Array, image: jax.Array, epsilon: jax.Array | float
 ) -> jax.Array:
-  """The image and a perturbation of tiles, each with a pattern."""
+  """The image plus a perturbation of tiles, each with a pattern."""
   height, width, channels = image.shape
   side = _tile(image.shape)
   shape = (height // side, width // side)
@@ -236,7 +236,7 @@ def _l2_tiled(
   image: jax.Array,
   epsilon: jax.Array | float,
 ) -> jax.Array:
-  """The same from what is drawn, bool [R,C] and signs [R,C,channels]."""
+  """As `_l2_start`, for given draws: bool [R,C], signs [R,C,channels]."""
   height, width, _ = image.shape
   side = _tile(image.shape)
   pattern = _pattern(side)
@@ -293,11 +293,11 @@ def _add(
 ) -> jax.Array:
   """The image and the perturbation scaled to norm epsilon, in [0, 1]."""
   norm = jnp.sqrt(jnp.sum(jnp.square(delta)))
-  # A few roundings inside the ball, as in `norms.l2_project`.
+  # Inside the ball by a few rounding errors, as in `norms.l2_project`.
   limit = epsilon * (1 - 8 * float(jnp.finfo(delta.dtype).eps))
   delta = delta / (norm + _TINY) * limit
   # This clipping changes nothing. It keeps multiplication and addition from
-  # fusing, which would leave out a rounding in some batches only.
+  # fusing, which would skip a rounding in some batches only.
   return jnp.clip(given + jnp.clip(delta, -epsilon, epsilon), 0, 1)
 
 
@@ -317,7 +317,7 @@ def _placed(
 ) -> jax.Array:
   """The stage's pattern in the first window and 0 elsewhere, [H,W,1]."""
   height, width, _ = image.shape
-  # With room before and after, so that a slice puts it at any place.
+  # Padded on all sides, so that a slice can put it at any position.
   table = np.zeros((len(sizes), 2, 2 * height, 2 * width))
   for row, size in zip(table, sizes, strict=True):
     place = np.s_[height : height + size, width : width + size]
@@ -332,7 +332,7 @@ def _placed(
 
 
 def _pattern(size: int) -> np.ndarray:
-  """Two bumps of opposite signs, one above the other, of norm 1 together."""
+  """Two bumps of opposite sign, one above the other, with total norm 1."""
   above = size // 2
   halves = [_bump(above, size), -_bump(size - above, size)]
   pattern = np.concatenate(halves)
@@ -352,7 +352,7 @@ def _bump(height: int, width: int) -> np.ndarray:
 def _linf_start(
   key: jax.Array, image: jax.Array, epsilon: jax.Array | float
 ) -> jax.Array:
-  """The image and vertical stripes of plus and minus epsilon."""
+  """The image plus vertical stripes of plus or minus epsilon."""
   signs = jax.random.rademacher(key, (1, *image.shape[1:]), image.dtype)
   radius = radius_inside(epsilon, image.dtype)
   return jnp.clip(image + radius * signs, 0, 1)
@@ -375,7 +375,7 @@ def _linf_change(
 
 
 def _margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Label's logit less the largest other one [B], negative where wrong."""
+  """Label's logit minus the largest other one [B], negative if wrong."""
   classes = jnp.arange(logits.shape[-1])
   own = classes == labels[:, None]
   label = jnp.sum(jnp.where(own, logits, 0), -1)

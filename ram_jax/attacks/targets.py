@@ -1,4 +1,4 @@
-"""Classes that a targeted attack aims at, the most promising first."""
+"""Target classes of a targeted attack, the most promising first."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from ram_jax.contracts import Model
 
 
 def by_logit(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """All classes but the label, by their logits: as AutoAttack ranks them.
+  """Ranks all classes except the label by logit, as AutoAttack does.
 
   Args:
     logits: scores [B, K] of the clean images.
@@ -23,14 +23,14 @@ def by_logit(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def by_distance(
   model: Model, images: jax.Array, labels: jax.Array
 ) -> jax.Array:
-  """All classes but the label, by the distance to them if the model is linear.
+  """Ranks all classes except the label by their distance in a linear model.
 
   The distance is the margin to the class over the L2 norm of the margin's
-  gradient (MALT: Melamed et al., NeurIPS 2024). The Jacobian takes the memory
-  of K backward passes at once.
+  gradient (MALT: Melamed et al., NeurIPS 2024). The Jacobian needs the memory
+  of K simultaneous backward passes.
 
   Args:
-    model: images -> logits [B, K], each example alone.
+    model: images -> logits [B, K], each example independently.
     images: pixels [B, H, W, C] in [0, 1].
     labels: integer classes [B].
 

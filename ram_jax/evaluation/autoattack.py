@@ -24,12 +24,12 @@ from ram_jax.attacks.pgd import finite_gradients
 from ram_jax.contracts import Cache, IterativeAttack, Model, Note, Row
 from ram_jax.evaluation import pool, rows
 
-TARGETS = 9  # classes that a targeted attack aims at, one after another
-UNIT = 4  # batches of images whose outcome is stored together
-# Square, which needs no gradients, should gain no more than this fraction of
-# the images, and softmax outputs sum to one up to this (auto-attack checks.py).
+TARGETS = 9  # number of target classes, attacked one after another
+UNIT = 4  # number of batches whose results are cached together
+# Square, which uses no gradients, should find at most this fraction of the
+# images; softmax outputs sum to one within this (auto-attack checks.py).
 GAIN, SOFTMAX = 0.002, 1e-5
-CHECKED = 200  # images whose logits and gradients are looked at
+CHECKED = 200  # number of images whose logits and gradients are checked
 TOLERANCE = 1e-6  # of the ball's radius, relative
 
 
@@ -39,9 +39,9 @@ class Stage:
 
   Attributes:
     make: (norm, epsilon) -> the attack.
-    targets: number of classes it aims at; 0: untargeted.
-    malt: whether it aims at the classes of smallest margin relative to the
-      margin's gradient, rather than at those of largest logits.
+    targets: number of target classes; 0: untargeted.
+    malt: whether the targets are the classes with the smallest margin relative
+      to the margin's gradient, instead of the largest logits.
     passes: forward and backward passes per step.
   """
 
@@ -89,7 +89,7 @@ def attacks_of(version: str) -> tuple[str, ...]:
 
 
 def label(version: str) -> str:
-  """What tables call the worst case over a version's attacks."""
+  """Name of the worst case over a version's attacks, for tables."""
   return "AutoAttack" if version == "standard" else f"AutoAttack-{version}"
 
 
@@ -102,7 +102,7 @@ class Evaluator(contracts.Evaluator):
     norm: "l2" or "linf".
     epsilons: radii of the ball, in pixel units of [0,1]; empty: not evaluated.
     images: first N test images; 0: all.
-    batch_size: examples at once over all devices; it changes no result.
+    batch_size: examples per batch, over all devices; does not change results.
   """
 
   version: str
@@ -122,7 +122,7 @@ class Evaluator(contracts.Evaluator):
       raise ValueError(f"norm is {self.norm!r}: give l2 or linf")
     if self.images < 0:
       raise ValueError(
-        f"images is {self.images}: give how many, or 0 for all of them"
+        f"images is {self.images}: give a number of images, or 0 for all"
       )
 
   def results(
@@ -140,10 +140,10 @@ class Evaluator(contracts.Evaluator):
       images: uint8 [N,H,W,C].
       labels: int32 [N].
       key: source of all randomness, with the position and the attack.
-      cache: stores what was found on a few batches of images.
+      cache: stores the results of a few batches of images.
 
     Yields:
-      As `contracts.Evaluator`.
+      Rows and notes, as in `contracts.Evaluator`.
     """
     if not self.epsilons:
       return
@@ -169,13 +169,13 @@ class Evaluator(contracts.Evaluator):
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What is left after an attack of a suite.
+  """The state after an attack of a suite.
 
   Attributes:
-    name: of the attack, or "clean".
+    name: name of the attack, or "clean".
     correct: bool [N], images that are still classified correctly.
-    images: floats [N,H,W,C]: the adversarial image where one was found, else
-      the clean one.
+    images: floats [N,H,W,C]: the adversarial image if one was found, else the
+      clean one.
     forwards: forward passes of the attack, summed over its images.
     backwards: backward passes.
   """
@@ -205,12 +205,12 @@ class Suite:
   """A version of AutoAttack at one epsilon.
 
   Attributes:
-    version: as `Evaluator`.
+    version: see `Evaluator`.
     norm: "l2" or "linf".
     epsilon: radius of the ball, in pixel units of [0,1].
-    batch_size: examples at once over all devices; it changes no result.
-    keep: whether the adversarial images are kept; else all are clean ones.
-    cache: stores what was found on a few batches of images.
+    batch_size: examples per batch, over all devices; does not change results.
+    keep: whether to keep the adversarial images; else all are clean ones.
+    cache: stores the results of a few batches of images.
   """
 
   version: str
@@ -232,10 +232,10 @@ class Suite:
       key: source of all randomness, with the position and the attack.
 
     Yields:
-      The clean images, then what is left after each attack.
+      The outcome for the clean images, then after each attack.
 
     Raises:
-      ValueError: for a targeted attack on a network of fewer than 4 classes.
+      ValueError: for a targeted attack on a network with fewer than 4 classes.
     """
     batch = {"images": images, "labels": labels}
     logits = _logits(model, batch, self.batch_size)
@@ -260,7 +260,7 @@ class Suite:
     key: jax.Array,
     before: Outcome,
   ) -> Outcome:
-    """Runs one attack on the images that are left."""
+    """Runs an attack on the images that are still classified correctly."""
     key = jax.random.fold_in(key, list(ATTACKS).index(name))
     left = np.flatnonzero(before.correct)
     correct, images = before.correct.copy(), before.images.copy()
@@ -316,7 +316,7 @@ class Suite:
     batch: dict[str, np.ndarray],
     logits: np.ndarray,
   ) -> np.ndarray:
-    """Classes [N,T] to aim at, in order; zeros [N,1] for untargeted attacks."""
+    """Target classes [N,T] in order; zeros [N,1] for untargeted attacks."""
     if not stage.targets:
       return np.zeros((len(logits), 1), np.int32)
     if stage.malt:
@@ -326,7 +326,7 @@ class Suite:
     return order[:, : stage.targets].astype(np.int32)
 
   def _inside(self, moved: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Whether images [N,...] are in the ball and in [0,1], to rounding."""
+    """Whether images [N,...] are in the ball and [0,1], up to rounding."""
     delta = np.float64(moved) - images
     flat = delta.reshape(len(delta), -1)
     order = {"l2": 2, "linf": np.inf}[self.norm]
@@ -350,7 +350,7 @@ class Suite:
       outcomes: from `run`.
 
     Yields:
-      One sentence for each sign.
+      A description of each sign.
     """
     some = {"images": images[:CHECKED], "labels": labels[:CHECKED]}
     size = min(self.batch_size, _rounded(len(some["labels"])))
@@ -358,7 +358,7 @@ class Suite:
     count = len(logits)
     if changed := int(np.sum(np.any(logits != again, axis=-1))):
       yield (
-        f"{changed} of {count} images have other logits when they are "
+        f"the logits of {changed} of {count} images change when they are "
         "classified again: the network is random"
       )
     sums = np.sum(logits, axis=-1)
@@ -377,21 +377,21 @@ class Suite:
       gain = np.mean(before.correct) - np.mean(after.correct)
       if after.name == "square" and gain > GAIN and before.name != "clean":
         yield (
-          f"square, which needs no gradients, finds {100 * gain:.1f} % that "
-          "the attacks before it did not find: gradients are masked"
+          f"Square, which uses no gradients, finds {100 * gain:.1f} % that "
+          "earlier attacks did not find: gradients may be masked"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What `autoattack` found.
+  """The results of `autoattack`.
 
   Attributes:
     clean: bool [N], whether the clean image is classified correctly.
-    robust: bool [N], whether it still is under every attack.
-    stages: bool [N] by attack, in order: what was left after it.
-    images: floats [N,H,W,C]: the adversarial image where one was found, else
-      the clean one.
+    robust: bool [N], whether it is classified correctly under every attack.
+    stages: bool [N] by attack, in order: still classified correctly after it.
+    images: floats [N,H,W,C]: the adversarial image if one was found, else the
+      clean one.
     warnings: signs that the result is too high.
   """
 
@@ -425,15 +425,15 @@ def autoattack(
     norm: "l2" or "linf".
     epsilon: radius of the ball, in pixel units of [0,1].
     version: "standard", "fast", or names of attacks joined by "+".
-    batch_size: images at once, a multiple of the number of devices; it changes
-      no result.
-    seed: of the attacks' random numbers.
+    batch_size: images per batch, a multiple of the number of devices; does not
+      change results.
+    seed: seed of the attacks' random numbers.
 
   Returns:
-    What was found.
+    The results.
 
   Raises:
-    ValueError: for images or labels of another form, or unknown options.
+    ValueError: for invalid images, labels or options.
   """
   images, labels = np.asarray(images), np.asarray(labels)
   _check(images, labels)
@@ -460,7 +460,7 @@ def autoattack(
 
 
 def _check(images: np.ndarray, labels: np.ndarray) -> None:
-  """Rejects images and labels of another form than `autoattack` takes."""
+  """Rejects images and labels that `autoattack` does not accept."""
   if images.ndim != 4 or not np.issubdtype(images.dtype, np.floating):
     raise ValueError(
       f"images are {images.dtype} {images.shape}: give floats [N,H,W,C] in "
@@ -469,7 +469,7 @@ def _check(images: np.ndarray, labels: np.ndarray) -> None:
   if not (images.size and images.min() >= 0 and images.max() <= 1):
     raise ValueError(
       "images are empty or not in [0,1]: give pixels before any normalization, "
-      "which belongs into logits_fn"
+      "which belongs in logits_fn"
     )
   whole = np.issubdtype(labels.dtype, np.integer)
   if labels.shape != images.shape[:1] or not whole:

@@ -1,8 +1,9 @@
-"""Runs an iterative attack on any number of images, in one fixed shape.
+"""Runs an iterative attack on any number of images, with a fixed batch size.
 
-Most images fall after a few steps. So the loop over steps is in Python, a few
-steps per dispatch, and images that have ended make room for the next ones. On
-CPUs a dispatch is one step, as gradients of convolutions are slow in loops.
+Most images are misclassified after a few steps. Therefore the loop over steps
+is in Python, with a few steps per dispatch, and finished images are replaced by
+new ones. On CPUs a dispatch is a single step, because gradients of convolutions
+are slow inside XLA loops.
 """
 
 import collections
@@ -22,12 +23,12 @@ STEPS = 10  # per dispatch on accelerators
 
 @dataclasses.dataclass
 class Found:
-  """What an attack found.
+  """The results of an attack.
 
   Attributes:
     success: bool [N].
-    images: floats [N,H,W,C]; the given ones where there is no success.
-    image_steps: steps that were made, summed over the images.
+    images: floats [N,H,W,C]; the input if there was no success.
+    image_steps: number of steps, summed over the images.
   """
 
   success: np.ndarray
@@ -42,20 +43,20 @@ def run(
   key: jax.Array,
   size: int,
 ) -> Found:
-  """Attacks images until each is misclassified or has had all its steps.
+  """Attacks images until each is misclassified or has used up its steps.
 
   Args:
     attack: the attack.
     model: on the devices.
     batch: `images` floats [N,H,W,C]; `labels` int32 [N]; `targets` int32 [N,T],
-      classes that a targeted attack aims at one after another (T is 1 for
-      other attacks); `positions` int32 [N] in the test set.
+      target classes, attacked one after another (T is 1 for untargeted
+      attacks); `positions` int32 [N] in the test set.
     key: source of all randomness, together with an image's position and the
       number of the target.
-    size: images at once over all devices; it changes no result.
+    size: images per batch, over all devices; does not change results.
 
   Returns:
-    The successes.
+    The results.
   """
   pool = _Pool(attack, model, batch, key, size)
   while pool.step():
@@ -64,7 +65,7 @@ def run(
 
 
 class _Pool:
-  """A batch whose places are free or have an image under attack."""
+  """A batch of slots, each free or occupied by an image under attack."""
 
   def __init__(
     self,
@@ -83,7 +84,7 @@ class _Pool:
     self._image, self._number = np.full(size, -1), np.zeros(size, np.int32)
 
   def step(self) -> bool:
-    """Fills free places or makes a dispatch; returns whether work is left."""
+    """Fills free slots or runs a dispatch; returns whether work is left."""
     free = self._image < 0
     if self._queue and free.sum() >= min(len(self._queue), len(free) // 4):
       flags = self._fill(np.flatnonzero(free))
@@ -95,7 +96,7 @@ class _Pool:
     return bool(self._queue) or bool((self._image >= 0).any())
 
   def _fill(self, free: np.ndarray) -> dict[str, np.ndarray]:
-    """Puts waiting images into free places."""
+    """Puts waiting images into free slots."""
     fresh = np.zeros(len(self._image), bool)
     for place in free[: len(self._queue)]:
       self._image[place], self._number[place] = self._queue.popleft()
@@ -111,7 +112,7 @@ class _Pool:
     return flags
 
   def _release(self, flags: dict[str, np.ndarray]) -> None:
-    """Notes successes, and frees the places of images that have ended."""
+    """Records successes, and frees the slots of finished images."""
     busy = self._image >= 0
     hit = busy & flags["found"]
     if hit.any():
@@ -145,7 +146,7 @@ def _start(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
 
 @parallel.stateful
 def _merge(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
-  """The new state where it is fresh, else the old one."""
+  """The new state for new images, else the old one."""
   state = _choose(batch["fresh"], state["new"], state["old"])
   return state, _flags(shared, state)
 
@@ -168,7 +169,7 @@ def _one(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
 
 @parallel.stateful
 def _several(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
-  """Steps of each image until it has ended."""
+  """Runs several steps; images that have finished do not change."""
   del batch
   attack, _, model = shared
 

@@ -1,4 +1,4 @@
-"""The report of several runs: a page in HTML and in Markdown, its figures."""
+"""Writes the report of several runs: HTML, Markdown and figures."""
 
 import base64
 import dataclasses
@@ -20,40 +20,40 @@ from ram_jax.report.table import Table, line, literal
 from ram_jax.runs import metrics, results
 from ram_jax.runs.results import Run
 
-# A number of `tables`, its details and what it lacks.
+# A number from `tables`, its details, and what is missing from it.
 NUMBER = re.compile(r"([-+]?\d[\d.]*)(?: \((.*?)\))?(?: (\[.*\]))?")
 
 
 BANDS = "Bands: 95 % intervals."
-# Of the figures, by the names of their files.
+# Captions of the figures, by file name.
 CAPTIONS = {
   "adversarial_accuracy": "Accuracy against epsilon (the paper's Figure 2). "
   + BANDS,
   "corruption_examples": "Accuracy against severity (the paper's Figure 1). "
   + BANDS,
-  "fourier": "Error when a wave of one frequency is added to the test images, "
-  "for each frequency; the lowest is in the middle",
+  "fourier": "Error on test images with an added Fourier wave, for each "
+  "frequency; low frequencies are in the center",
   "training_curves": "Loss and accuracies during training",
-  "corruptions": "One test image under each corruption, by severity",
+  "corruptions": "One test image under each corruption and severity",
 }
 # The paper's Figures 3 to 6.
 CAPTIONS |= {
-  f"corruption_{kind}": f"Accuracy against severity: {kind} (its Figure "
-  f"{number}). {BANDS}"
+  f"corruption_{kind}": f"Accuracy against severity: {kind} (the paper's "
+  f"Figure {number}). {BANDS}"
   for number, kind in enumerate(CATEGORIES, start=3)
 }
-# What summary.md leaves out.
+# Sections that are not in summary.md.
 LONG = ("Each corruption and severity", "Where the numbers come from")
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-  """A part of the page that a reader opens.
+  """A collapsible section of the page.
 
   Attributes:
-    title: its heading.
-    table: below the heading.
-    figures: below the table: files by their captions.
+    title: the heading.
+    table: the table below the heading.
+    figures: the figures below the table: paths by caption.
   """
 
   title: str
@@ -73,20 +73,21 @@ def write_report(
   out_folder: str | os.PathLike,
   baseline: str | os.PathLike | None = None,
 ) -> list[pathlib.Path]:
-  """Writes report.html, summary.md and the figures that the results allow.
+  """Writes report.html, summary.md and the figures for which there is data.
 
   Args:
-    runs: the runs, in the order of the tables' rows; those that differ only in
+    runs: the runs, in the order of the tables' rows; runs that differ only in
       their seeds are shown as one.
-    out_folder: where to write; made if absent.
-    baseline: folder of one of them, to which others are compared; None: of
-      none.
+    out_folder: where to write; created if it does not exist.
+    baseline: folder of one of the runs, with which the others are compared;
+      None: no comparison.
 
   Returns:
     Paths of the written files, the two pages first.
 
   Raises:
-    ValueError: no run, a run given twice, or a baseline that is none of them.
+    ValueError: if there is no run, a run is given twice, or the baseline is not
+      one of the runs.
   """
   folder = pathlib.Path(out_folder)
   base = _baseline(runs, baseline)
@@ -119,9 +120,9 @@ def write_report(
 
 
 def draw(folder: pathlib.Path) -> None:
-  """Draws what an evaluated run's files contain, into its folder `figures/`.
+  """Draws the figures of an evaluated run into its folder `figures/`.
 
-  They are drawn once: an evaluation removes those of the one before.
+  They are drawn once; a new evaluation removes the old ones.
 
   Args:
     folder: the run's folder.
@@ -129,7 +130,7 @@ def draw(folder: pathlib.Path) -> None:
   figures = folder / "figures"
   if figures.is_dir():
     return
-  # A folder of this name is complete.
+  # A folder with the final name is always complete.
   part = folder / "figures.part"
   shutil.rmtree(part, ignore_errors=True)
   part.mkdir()
@@ -159,7 +160,7 @@ def _baseline(
     if run.folder.resolve() == wanted:
       return run
   raise ValueError(
-    f"the baseline {str(baseline)!r} is none of the runs: give one of "
+    f"the baseline {str(baseline)!r} is not one of the runs: give one of "
     f"{', '.join(str(run.folder) for run in runs)}"
   )
 
@@ -167,7 +168,7 @@ def _baseline(
 def _figures(
   runs: Sequence[Run], folder: pathlib.Path
 ) -> dict[str, pathlib.Path]:
-  """Draws all figures that the results allow; files by name."""
+  """Draws all figures for which there is data; paths by name."""
   drawn = {
     "adversarial_accuracy": plots.draw_adversarial_accuracy(runs),
     "corruption_examples": plots.draw_severity(runs, plots.EXAMPLES),
@@ -194,7 +195,7 @@ def _sections(
   baseline: Run | None,
   figures: Mapping[str, pathlib.Path],
 ) -> list[Section]:
-  """The main part, and what a reader opens, if there is something in it."""
+  """The main section, and the collapsible ones that are not empty."""
   main = ("adversarial_accuracy", "corruption_examples")
   categories = [f"corruption_{kind}" for kind in CATEGORIES]
   found = [
@@ -206,7 +207,11 @@ def _sections(
     ("Fourier waves", None, ["fourier"]),
     ("Training", None, ["training_curves"]),
     ("Corrupted images", None, ["corruptions"]),
-    ("Differences of configuration", tables.fields(runs, differing=True), ()),
+    (
+      "Differences between configurations",
+      tables.fields(runs, differing=True),
+      (),
+    ),
     ("Where the numbers come from", tables.fields(runs), ()),
   ]
   sections = []
@@ -217,7 +222,7 @@ def _sections(
 
 
 def _environment() -> jinja2.Environment:
-  """Renders the page: all text is escaped, and on one line."""
+  """The template environment, which escapes text and removes line breaks."""
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
     autoescape=True,
@@ -231,7 +236,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _heads(table: Table) -> list[tuple[str, list[str]]]:
-  """Groups of columns and their names; a column alone has no name below it."""
+  """Groups of columns and their names; empty for a column of its own."""
   pairs = [name.rpartition(": ")[::2] for name in table.header]
   found = []
   for _, same in itertools.groupby(pairs, lambda x: x[0] or x[1]):
@@ -242,7 +247,7 @@ def _heads(table: Table) -> list[tuple[str, list[str]]]:
 
 
 def _cells(table: Table, heat: bool) -> list[list[dict[str, Any]]]:
-  """Cells as the template needs them: a number is apart from its details."""
+  """Cells for the template, with numbers separated from their details."""
   found = [[NUMBER.fullmatch(cell) for cell in row] for row in table.rows]
   shaded = [float(x[1]) for row in found for x in row[2:] if heat and x]
   low = min(shaded, default=0)
@@ -266,6 +271,6 @@ def _cells(table: Table, heat: bool) -> list[list[dict[str, Any]]]:
 
 
 def _source(path: pathlib.Path) -> str:
-  """The file of a figure as a URL that contains it."""
+  """The figure as a data URL."""
   content = base64.b64encode(path.read_bytes()).decode()
   return f"data:image/png;base64,{content}"

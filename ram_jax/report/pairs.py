@@ -1,4 +1,4 @@
-"""Two runs, compared in one metric: by accuracy, frequencies, or time."""
+"""Metrics for two runs: differences in accuracy, and ratios of time."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,24 +14,24 @@ from ram_jax.runs.results import Run
 
 NAMES = tuple(CORRUPTIONS)
 HIGH, LOW = (4, 5), (1, 2, 3)
-# Upper ends of the bands, as fractions of the highest frequency that an image
-# has along an axis (half its side); in the corners are higher ones.
+# Upper ends of the bands, as fractions of the highest frequency of an image
+# along an axis (half its side length); the corners have higher frequencies.
 BANDS = {"low": 1 / 3, "middle": 2 / 3, "high": np.inf}
 
 
 class Missing(Exception):
-  """Says what a comparison would need."""
+  """Data that a comparison needs is missing; the message names it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Side:
-  """A run that stands for one of the paper's methods.
+  """A run that represents one of the paper's methods.
 
   Attributes:
-    name: the paper's, of the method.
+    name: the paper's name for the method.
     run: the run.
-    rows: of the run, as `results.frame`, with their keys.
-    correct: which images it classified correctly, by the rows' keys.
+    rows: rows of the run, as in `results.frame`, with their keys.
+    correct: which images were classified correctly, by row key.
   """
 
   name: str
@@ -40,24 +40,24 @@ class Side:
   correct: Mapping[str, np.ndarray]
 
 
-Pair = Sequence[Side]  # two: the method, and a baseline
+Pair = Sequence[Side]  # the method and a baseline
 
 
 def shared_rows(
   pair: Pair, evaluator: str, single: str | None = None
 ) -> pd.DataFrame:
-  """Rows of both with equal settings, on the same test images.
+  """Selects rows of both runs with equal settings and test images.
 
   Args:
     pair: the method, and the baseline.
-    evaluator: of the rows.
-    single: a setting in which all of them must be equal.
+    evaluator: which evaluator's rows.
+    single: a setting that must be the same in all rows.
 
   Returns:
-    The method's rows, with the baseline's `accuracy_base`.
+    The method's rows, with the baseline's accuracy as `accuracy_base`.
 
   Raises:
-    Missing: such rows.
+    Missing: if there are no such rows.
   """
   both = " and ".join(side.name for side in pair)
   found = []
@@ -81,18 +81,18 @@ def shared_rows(
 
 
 def difference(pair: Pair, keys: Sequence[str], weights: Any = 1) -> Estimate:
-  """Compares image by image, as `statistics.paired`.
+  """Compares image by image, see `statistics.paired`.
 
   Args:
     pair: the method, and the baseline.
-    keys: of the rows.
-    weights: whole numbers, one for each row or for all.
+    keys: keys of the rows.
+    weights: integers, one for each row, or one for all.
 
   Returns:
     The difference.
 
   Raises:
-    Missing: a correct.npz with these rows.
+    Missing: if a correct.npz lacks these rows.
   """
   for side in pair:
     if not set(keys) <= side.correct.keys():
@@ -101,8 +101,8 @@ def difference(pair: Pair, keys: Sequence[str], weights: Any = 1) -> Estimate:
   return statistics.paired(*(side.correct for side in pair), weights)
 
 
-# Yields what is compared, in words; None in place of what is lacking. May raise
-# Missing.
+# Yields (description, difference); None instead of a difference if data is
+# missing. May raise Missing.
 Metric = Callable[[Pair], Iterator[tuple[str, Estimate | None]]]
 
 
@@ -124,7 +124,7 @@ def mean_over_epsilons(pair: Pair) -> Iterator[tuple[str, Estimate]]:
 
 
 def corruptions(*names: str) -> Metric:
-  """Mean accuracy over severities on each of some corruptions."""
+  """Mean accuracy over severities, for each of the given corruptions."""
 
   def metric(pair: Pair) -> Iterator[tuple[str, Estimate | None]]:
     rows = shared_rows(pair, "corruption", "images")
@@ -138,17 +138,17 @@ def corruptions(*names: str) -> Metric:
 def severity_contrast(
   pair: Pair,
 ) -> Iterator[tuple[str, Estimate | None]]:
-  """An image's mean gain at severities 4 and 5 less that at 1 to 3.
+  """Mean gain at severities 4 and 5 minus mean gain at 1 to 3.
 
   Args:
-    pair: of runs.
+    pair: the method, and the baseline.
 
   Yields:
-    One difference, over the corruptions evaluated at all severities; the names
-    of the others.
+    One difference, over the corruptions evaluated at all severities; then the
+    names of the other corruptions, with None.
 
   Raises:
-    Missing: such a corruption.
+    Missing: if there is no such corruption.
   """
   rows = shared_rows(pair, "corruption", "images")
   rows = rows[rows["severity"].isin(SEVERITIES)]
@@ -159,17 +159,17 @@ def severity_contrast(
   rows = rows[rows["corruption"].isin(whole)]
   gains = rows["accuracy"] - rows["accuracy_base"]
   means = gains.groupby(rows["severity"]).mean()
-  # Whole numbers in proportion to means of two and of three severities.
+  # Integers proportional to the weights of means over 2 and 3 severities.
   high = rows["severity"].isin(HIGH)
   weights = np.where(high, len(LOW), -len(HIGH))
   texts = ", ".join(f"{100 * gain:+z.1f}" for gain in means)
-  name = f"gain by severity: {texts}; 4-5 less 1-3"
+  name = f"gain by severity: {texts}; 4-5 minus 1-3"
   yield name, difference(pair, rows["key"], weights)
   yield from ((name, None) for name in NAMES if name not in whole)
 
 
 def frequencies(pair: Pair) -> Iterator[tuple[str, Estimate]]:
-  """Accuracy under Fourier waves by band, as if of different images."""
+  """Accuracy under Fourier waves by band; intervals ignore the pairing."""
   rows = shared_rows(pair, "fourier", "wave_norm")
   total = int(rows["total"].min())
   for band, mine, base in band_means(rows).itertuples():
@@ -181,22 +181,22 @@ def band_means(rows: pd.DataFrame) -> pd.DataFrame:
   """Mean accuracies over the frequencies of each band.
 
   Args:
-    rows: of the evaluator "fourier", half of the plane: `y`, `x` and columns
-      whose names begin with "accuracy".
+    rows: rows of the evaluator "fourier" for half of the plane: `y`, `x` and
+      columns whose names begin with "accuracy".
 
   Returns:
-    These columns, by name of the band.
+    Means of these columns, by name of the band.
 
   Raises:
-    Missing: frequencies of a band.
+    Missing: if a band has no frequencies.
   """
   y, x = (rows[axis].astype(float).abs() for axis in "yx")
   radius = np.hypot(y, x) / max(1, min(y.max(), x.max()))
   bands = pd.cut(radius, [-1, *BANDS.values()], labels=list(BANDS))
   if bands.nunique() < len(BANDS):
     raise Missing("Fourier waves of low, middle and high frequencies")
-  # (y, x) and (-y, -x) are one wave, but two frequencies of the plane, except
-  # where they are the same one.
+  # (y, x) and (-y, -x) are the same wave, but count as two frequencies of the
+  # plane unless they coincide.
   weights = 2 - (y.isin((0, y.max())) & x.isin((0, x.max())))
   weighted = rows.filter(like="accuracy").mul(weights, axis=0)
   sums = weighted.groupby(bands, observed=True).sum()
@@ -204,7 +204,7 @@ def band_means(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def training_time(pair: Pair) -> Iterator[tuple[str, Estimate]]:
-  """How much longer training took, as a fraction of the baseline's time."""
+  """Additional training time as a fraction of the baseline's."""
   seconds, settings = [], []
   for side in pair:
     head = side.run.head
@@ -213,7 +213,7 @@ def training_time(pair: Pair) -> Iterator[tuple[str, Estimate]]:
     if not seconds[-1]:
       raise Missing(f"training time of {side.name}")
   if settings[0] != settings[1]:
-    raise Missing(f"device and updates as those of {pair[1].name}")
+    raise Missing(f"the device and number of updates of {pair[1].name}")
   device = settings[0][0]
   name = f"time in %, on {device.get('count')} x {device.get('kind')}"
   yield name, Estimate(seconds[0] / seconds[1] - 1)
@@ -222,5 +222,5 @@ def training_time(pair: Pair) -> Iterator[tuple[str, Estimate]]:
 def _attacked(pair: Pair) -> pd.DataFrame:
   rows = shared_rows(pair, "adversarial").query("epsilon > 0")
   if rows.empty:
-    raise Missing("an epsilon above 0 that both were evaluated at")
+    raise Missing("an epsilon above 0 at which both were evaluated")
   return rows

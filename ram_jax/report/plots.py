@@ -1,7 +1,7 @@
-"""Figures: what the paper shows of several runs, and images; their style.
+"""Draws figures of several runs like those of the paper, and images.
 
-Each `draw_*` returns a matplotlib Figure, or None where there is nothing to
-draw; `save` writes it.
+Each `draw_*` returns a matplotlib Figure, or None if there is nothing to draw;
+`save` writes it.
 """
 
 import math
@@ -26,14 +26,14 @@ from ram_jax.runs.results import Run
 
 # The paper's Figure 1: one corruption of each category.
 EXAMPLES = ("gaussian_noise", "glass_blur", "fog", "jpeg_compression")
-# Key in metrics.jsonl, title, factor to the shown unit; on training images.
+# Key in metrics.jsonl, title, scale factor; all on training images.
 CURVES = (("loss", "training loss", 1.0), ("accuracy", "accuracy (%)", 100.0))
 CURVES += (("adversarial_accuracy", "adversarial accuracy (%)", 100.0),)
-# More points than these hide the trend in the noise of single batches.
+# With more points, the noise of single batches would hide the trend.
 CURVE_POINTS = 100
 DPI = 150
-# Okabe and Ito's palette for color-blind readers, without its yellow, which is
-# faint on white; black last.
+# Okabe and Ito's palette for color-blind readers, without yellow, which is hard
+# to see on white; black last.
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 COLORS.append("#000000")
 MARKERS = "osD^vPX*<>"
@@ -50,10 +50,9 @@ def draw_adversarial_accuracy(
     runs: the runs; those without adversarial accuracy are left out.
 
   Returns:
-    A figure with one panel per norm, in which each configuration and attack has
-    a line over epsilon (epsilon 0: clean) and a band for its 95 % interval, in
-    percent: Wilson's over test images for one run, Student's over seeds for
-    several.
+    A figure with one panel per norm. Each configuration and attack has a line
+    over epsilon (0: clean) and a band for the 95 % interval, in percent:
+    Wilson's over test images for one run, Student's over seeds for several.
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
@@ -83,7 +82,7 @@ def draw_severity(
   Args:
     runs: the runs; those that were not evaluated on a corruption are left out
       of its panel.
-    names: corruptions, one panel each; those that no run has are left out.
+    names: corruptions, one panel each; those without results are left out.
 
   Returns:
     A figure with one line per configuration in each panel, over severity (0:
@@ -114,17 +113,18 @@ def draw_severity(
 
 
 def draw_fourier(runs: Sequence[Run]) -> matplotlib.figure.Figure | None:
-  """Errors under waves of single frequencies (Yin et al. 2019, figure 2).
+  """Errors under Fourier waves of each frequency (Yin et al. 2019, figure 2).
 
   Args:
     runs: the runs; those without these numbers are left out.
 
   Returns:
-    One panel per configuration and norm of the wave, the mean over its seeds;
-    the lowest frequency in the middle, one color scale for all.
+    A figure with one panel per configuration and norm of the wave, which shows
+    the mean over seeds. Low frequencies are in the center, and all panels
+    share one color scale.
 
   Raises:
-    ValueError: frequencies that are not those of one half of the plane.
+    ValueError: if the frequencies are not those of one half of the plane.
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
@@ -154,9 +154,9 @@ def draw_training_curves(
     runs: the runs; those without metrics are left out.
 
   Returns:
-    A figure with one panel per quantity that some run has, one line per
-    configuration, over several seeds the mean and Student's interval; long
-    curves are averaged over neighboring log intervals.
+    A figure with one panel per quantity and one line per configuration. For
+    several seeds it shows the mean and Student's interval. Long curves are
+    averaged over neighboring log intervals.
   """
   groups = grouping.groups(runs)
   present = [
@@ -185,22 +185,22 @@ def draw_images(
   """Draws versions of the same images below each other.
 
   Args:
-    rows: (name, images [N,H,W,C] uint8, C 1 or 3) from top to bottom, of the
-      same shape in each.
-    columns: names for the first of the N.
+    rows: (name, images [N,H,W,C] uint8, C 1 or 3) from top to bottom, all of
+      the same shape.
+    columns: names of the first columns.
 
   Returns:
     A grid of len(rows) x N images, each pixel a square.
 
   Raises:
-    ValueError: no rows, or another shape or type.
+    ValueError: if there are no rows, or shapes or types are wrong.
   """
   shapes = {x.shape if x.dtype == np.uint8 else () for _, x in rows}
   shape = shapes.pop() if len(shapes) == 1 else ()
   if len(shape) != 4 or 0 in shape or shape[3] not in (1, 3):
     raise ValueError(
-      "these images are no grid: give uint8 [N,H,W,C] with 1 or 3 channels, of "
-      "the same shape in each row"
+      "these images do not form a grid: give uint8 [N,H,W,C] with 1 or 3 "
+      "channels and the same shape in each row"
     )
   count, height, width, channels = shape
   edge = ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0))  # white, around each image
@@ -209,7 +209,7 @@ def draw_images(
   size = (len(rows) * height, count * width, channels)
   sheet = sheet.swapaxes(1, 2).reshape(size)
   names = [plain(name.replace("_", " ")) for name, _ in rows]
-  # Inches: an image is 0.7 high, a letter of size 9 is 0.085 wide.
+  # In inches: an image is 0.7 high, a character of size 9 is 0.085 wide.
   across = 0.7 * count * width / height
   size = (across + 0.085 * max(map(len, names)) + 0.2, 0.7 * len(rows) + 0.35)
   figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
@@ -222,22 +222,22 @@ def draw_images(
   axes.xaxis.tick_top()
   axes.tick_params(length=0)
   axes.spines[:].set_visible(False)
-  axes.set_anchor("E")  # what is left of the width goes to the names
+  axes.set_anchor("E")  # the remaining width is for the names
   return figure
 
 
 def styles(
   groups: Sequence[Group], shown: Mapping[str, pd.DataFrame]
 ) -> dict[str, dict[str, Any]]:
-  """Styles that depend on the methods, not on their order.
+  """Chooses styles by method, independent of the order of runs.
 
   Args:
-    groups: all of the report, so that a series is the same in every figure.
+    groups: all groups of the report, so that styles agree between figures.
     shown: the series of one figure, by label.
 
   Returns:
-    Options of `Axes.plot` by label of a group or a series: color and marker are
-    the method's, and each further series of a method has another line style.
+    Options of `Axes.plot` by label of a group or series. The method determines
+    color and marker; further series of a method have other line styles.
   """
   methods = {group.label: group.about["label"] for group in groups}
   methods |= {x: rows["label"].iloc[0] for x, rows in shown.items()}
@@ -255,19 +255,19 @@ def styles(
 
 
 def plain(text: str) -> str:
-  """A user's text, on one line, as matplotlib shows it letter by letter."""
+  """Escapes a user's text for matplotlib, on one line."""
   text = line(text)
-  # Dollars would begin a formula; a first underscore hides from legends.
+  # A dollar would start a formula; a leading underscore hides a legend entry.
   return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def folded(text: str, width: int) -> str:
-  """`plain` text in lines of at most so many letters."""
+  """`plain` text in lines of at most `width` characters."""
   return "\n".join(map(plain, textwrap.wrap(text, width))) or " "
 
 
 def tens(low: float, high: float) -> tuple[float, float]:
-  """The whole tens around a range, at least one step apart."""
+  """Expands a range to multiples of ten, at least ten apart."""
   low = 10 * math.floor(low / 10)
   return low, max(low + 10, 10 * math.ceil(high / 10))
 
@@ -275,14 +275,14 @@ def tens(low: float, high: float) -> tuple[float, float]:
 def panels(
   count: int, columns: int, width: float, height: float, **options: Any
 ) -> tuple[matplotlib.figure.Figure, np.ndarray]:
-  """A figure with so many panels, and these.
+  """Makes a figure with a grid of panels.
 
   Args:
     count: number of panels.
-    columns: at most so many side by side.
-    width: of a panel in inches.
-    height: of a panel in inches.
-    **options: of `Figure.subplots`.
+    columns: maximum number of columns.
+    width: width of a panel in inches.
+    height: height of a panel in inches.
+    **options: options of `Figure.subplots`.
 
   Returns:
     The figure and its axes [count].
@@ -304,13 +304,13 @@ def curve(
   points: Mapping[float, Estimate],
   factor: float = 100,
 ) -> None:
-  """One line, and a band for the 95 % intervals where there are any.
+  """Draws a line, and a band for the 95 % intervals if there are any.
 
   Args:
-    axes: to draw in.
-    style: of the line, from `styles`.
-    points: estimates by their place on the x axis, in its order.
-    factor: to the unit shown.
+    axes: axes to draw in.
+    style: style of the line, from `styles`.
+    points: estimates by x coordinate, in ascending order.
+    factor: scale factor to the displayed unit.
   """
   places = list(points)
   values = [factor * point.value for point in points.values()]
@@ -326,7 +326,7 @@ def curve(
 
 
 def tidy(axes: matplotlib.axes.Axes, title: str = "") -> None:
-  """A light frame, a faint grid and a small title."""
+  """Applies a light frame, a faint grid and a small title."""
   axes.spines[["top", "right"]].set_visible(False)
   axes.spines[["left", "bottom"]].set_color(GRAY)
   axes.tick_params(color=GRAY, labelsize=9)
@@ -335,12 +335,12 @@ def tidy(axes: matplotlib.axes.Axes, title: str = "") -> None:
 
 
 def legend_below(figure: matplotlib.figure.Figure) -> None:
-  """One legend outside all panels, where no name can cover data."""
+  """Adds one legend outside the panels, where it cannot cover data."""
   lines = {
     line.get_label(): line for axes in figure.axes for line in axes.get_lines()
   }
   longest = max(map(len, lines))
-  # Inches: a letter of size 9 has 0.085, the line beside it 0.6.
+  # In inches: a character of size 9 takes 0.085, the line next to it 0.6.
   fitting = int(figure.get_figwidth() / (0.085 * longest + 0.6))
   columns = max(1, min(len(lines), fitting))
   figure.legend(
@@ -352,7 +352,7 @@ def legend_below(figure: matplotlib.figure.Figure) -> None:
     fontsize=9,
     handlelength=2.6,
   )
-  # A row of the legend takes from the margin, not from the panels.
+  # Make room for the legend, so that it does not shrink the panels.
   rows = -(-len(lines) // columns)
   figure.set_figheight(figure.get_figheight() + 0.2 * rows)
 
@@ -360,7 +360,7 @@ def legend_below(figure: matplotlib.figure.Figure) -> None:
 def save(
   figure: matplotlib.figure.Figure, path: str | os.PathLike
 ) -> pathlib.Path:
-  """Writes the figure as PNG, making its folder, and returns the path."""
+  """Writes the figure as PNG, creates its folder, and returns the path."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(path, dpi=DPI, format="png")
@@ -370,7 +370,7 @@ def save(
 def _points(
   own: pd.DataFrame, column: str, rows: pd.DataFrame
 ) -> dict[float, Estimate]:
-  """Accuracy by a coordinate, ascending; at 0 that of clean images."""
+  """Accuracy by coordinate, ascending; at 0 the clean accuracy."""
   if not (own[column] == 0).any():
     clean = grouping.clean(rows)
     clean = clean[clean["run"].isin(own["run"])]
@@ -382,7 +382,7 @@ def _points(
 def _percent_axis(
   grid: Sequence[matplotlib.axes.Axes], top: bool = False
 ) -> None:
-  """All panels alike in whole tens, so that differences are not exaggerated."""
+  """Sets the same limits for all panels, multiples of ten."""
   values = [y for a in grid for line in a.get_lines() for y in line.get_ydata()]
   low, high = tens(min(values), max(values))
   grid[0].set_ylim(0 if top else low, high)
@@ -394,12 +394,12 @@ def _percent_axis(
 def _epsilon_axis(
   axes: matplotlib.axes.Axes, epsilons: Sequence[float], norm: str
 ) -> None:
-  """Equal steps for equal factors, and one more such step from 0."""
+  """Sets a logarithmic axis, with one more step from 0."""
   positive = [e for e in epsilons if e > 0]
   if positive:
     # Base 2 and linscale 1/2 make [0, smallest] as long as a doubling.
     axes.set_xscale("symlog", base=2, linthresh=min(positive), linscale=0.5)
-  # Names need a 14th of the axis each; closer ones keep their tick mark only.
+  # A label needs 1/14 of the axis; closer ticks are not labeled.
   gap = (1 + math.log2(max(positive) / min(positive))) / 14 if positive else 0
   names, last = ["clean"], 0.0
   for epsilon in positive:
@@ -415,14 +415,15 @@ def _epsilon_axis(
 
 
 def _fourier_map(rows: pd.DataFrame) -> np.ndarray:
-  """Error in percent by frequency [H,W], the lowest in the middle.
+  """Error in percent by frequency [H,W], low frequencies in the center.
 
   Raises:
-    ValueError: frequencies that are not those of one half of the plane.
+    ValueError: if the frequencies are not those of one half of the plane.
   """
   errors = 100 - 100 * rows.groupby(["y", "x"])["accuracy"].mean()
   places = np.array(list(errors.index), dtype=int)
-  # Both halves are 2 n frequencies, those that are their own twins twice.
+  # Both halves have 2 n frequencies; those that are their own twins count
+  # twice.
   count, width = 2 * len(places), int(np.ptp(places[:, 1])) + 1
   heights = [count // width - 1, count // width]
   heights = [h for h in heights if h > 0 and count - h * width in (1, 2, 4)]
@@ -439,14 +440,14 @@ def _fourier_map(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _training_curve(group: Group, key: str) -> dict[float, Estimate]:
-  """A quantity by epoch, over the epochs that all seeds have logged."""
+  """A quantity by epoch, for the epochs that all seeds logged."""
   logs = [pd.DataFrame(run.metrics) for run in group.runs if run.metrics]
   logs = [log.dropna(subset=key) for log in logs if key in log]
   if not logs:
     return {}
   columns = [log.groupby("epoch")[key].last() for log in logs]
   table = pd.concat(columns, axis=1, join="inner").reset_index()
-  # Means of neighbors, so that at most CURVE_POINTS points remain.
+  # Average neighbors, so that at most CURVE_POINTS points remain.
   size = -(-len(table) // CURVE_POINTS) or 1
   means = table.groupby(table.index // size).mean().to_numpy().tolist()
   return {epoch: grouping.over_seeds(values) for epoch, *values in means}

@@ -1,4 +1,4 @@
-"""Tables of results: accuracies with intervals, and how they were obtained."""
+"""Tables of results: accuracies with intervals, and their provenance."""
 
 import dataclasses
 import functools
@@ -19,28 +19,28 @@ from ram_jax.runs import results
 from ram_jax.runs.results import Run
 
 NOT_EVALUATED = "-"
-# The summary leaves out an epsilon at which no run is more accurate.
+# The summary omits epsilons at which no run is above this accuracy.
 MAIN_ACCURACY = 0.01
 EPSILON_TOLERANCE = 1e-6
 CALIBRATION = {"rms": "RMS", "ece": "ECE", "nll": "NLL", "brier": "Brier"}
 MEANS = {"benchmark": BENCHMARK, "extra": EXTRA, "all": BENCHMARK + EXTRA}
-# Facts that become columns where runs differ in them.
+# Facts that become columns if the runs differ in them.
 SHOWN_FACTS = ("network", "data", "training", "evaluated on", "test set")
 INTERVALS = (
-  "Accuracy in %, with 95 % intervals: Student's over seeds where there are "
-  "several, else Wilson's over test images, which do not cover the choice of "
-  "seed; of a mean over corruptions of one run none, as the same images recur."
+  "Accuracy in %, with 95 % intervals: Student's over seeds if there are "
+  "several, otherwise Wilson's over test images, which do not cover variation "
+  "between seeds; means over corruptions of a single run have no interval, "
+  "because they use the same images repeatedly."
 )
 ERRORS = "mCE: mean corruption error over the benchmark's 15, not normalized"
 RELATIVE = (
-  "relative mCE: for each of the 15 the sum of errors over severities, in % of "
-  "that of the baseline, and the mean of these"
+  "relative mCE: mean over the 15 corruptions of the sum of errors over "
+  "severities, in % of the baseline's sum"
 )
-# A table before it is one: name, cells, whether smaller is better (None: it is
-# no number).
+# Columns of a table: name, cells, whether smaller is better (None: no numbers).
 Columns = list[tuple[str, Sequence[str], bool | None]]
-# The same of a row: name, second cell, (rows, those of the baseline or None) ->
-# cell, whether smaller is better.
+# Cell: (rows, rows of the baseline or None) -> text. Line: name, second cell,
+# Cell, whether smaller is better.
 Cell = Callable[[pd.DataFrame, pd.DataFrame | None], str]
 Line = tuple[str, str, Cell, bool | None]
 
@@ -49,16 +49,16 @@ def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
   """One row per configuration: every accuracy, in percent.
 
   Args:
-    runs: the runs, in the order of the rows; those that differ only in their
-      seeds are one row.
-    every_epsilon: also those at which no run is above `MAIN_ACCURACY`.
+    runs: the runs, in the order of the rows; runs that differ only in their
+      seeds share a row.
+    every_epsilon: include epsilons at which no run is above `MAIN_ACCURACY`.
 
   Returns:
-    The table. Its title is what is equal for all runs; what is not is a column.
-    The footnotes say how each number was obtained.
+    The table. Its title contains what is equal for all runs; what differs is a
+    column. The footnotes say how each number was obtained.
 
   Raises:
-    ValueError: no run, or a run given twice.
+    ValueError: if there is no run, or a run is given twice.
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
@@ -85,12 +85,12 @@ def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
     for note in notes(groups, rows)
   ]
   if hidden:
-    found.append(f"not shown, as no run is above 1 %: {'; '.join(hidden)}")
+    found.append(f"not shown, because no run is above 1 %: {'; '.join(hidden)}")
   return _table(columns, found, lead(groups))
 
 
 def every_epsilon(runs: Sequence[Run]) -> Table | None:
-  """The summary without notes, with the epsilons that it leaves out, if any."""
+  """The summary with all epsilons, without notes; None if it is the same."""
   table = summary(runs, every_epsilon=True)
   if table.header == summary(runs).header:
     return None
@@ -98,14 +98,14 @@ def every_epsilon(runs: Sequence[Run]) -> Table | None:
 
 
 def title(groups: Sequence[Group]) -> str:
-  """What the runs are of, in a few words."""
+  """Title with networks and data sets."""
   known = [facts(group) for group in groups]
   subjects = {f"{row['network']} on {row['data']}" for row in known}
   return f"Robustness of {' and '.join(sorted(subjects))}"
 
 
 def lead(groups: Sequence[Group]) -> str:
-  """What was run, in a sentence: everything that is equal for all runs."""
+  """Summary of what was run: everything that is equal for all runs."""
   known = pd.DataFrame([facts(g) for g in groups], dtype=object)
   shared = known.drop(columns="test set", errors="ignore").bfill().iloc[0]
   shared = shared[known.nunique() == 1]
@@ -114,7 +114,7 @@ def lead(groups: Sequence[Group]) -> str:
 
 
 def facts(group: Group) -> dict[str, str]:
-  """What a group is of, by name, as far as it is known."""
+  """Known facts about a group, by name."""
   run = group.runs[0]
   about, device = run.about, run.head.get("device", {})
   test = run.head.get("data", {}).get("test", {})
@@ -125,7 +125,7 @@ def facts(group: Group) -> dict[str, str]:
   found = {
     "network": about["model"],
     "data": about["data_label"],
-    "training": f"{epochs} epochs" if epochs else steps and f"{steps} steps",
+    "training": _count(epochs, "epoch") or _count(steps, "step"),
     "seeds": f"seed{'s' * (len(group.runs) > 1)} {seeds}",
     "evaluated on": images and f"{images:,} test images",
     "test set": test.get("fingerprint", "")[:19],
@@ -134,15 +134,19 @@ def facts(group: Group) -> dict[str, str]:
   return {name: str(value) for name, value in found.items() if value}
 
 
+def _count(number: int | None, unit: str) -> str:
+  return f"{number} {unit}{'s' * (number != 1)}" if number else ""
+
+
 def notes(groups: Sequence[Group], rows: pd.DataFrame) -> tuple[Note, ...]:
-  """How the numbers were obtained; notes of some runs name these.
+  """How the numbers were obtained; notes of some of the runs name these runs.
 
   Args:
-    groups: what is shown.
-    rows: of `groups.frame`.
+    groups: the groups that are shown.
+    rows: rows from `groups.frame`.
 
   Returns:
-    Without repetition, warnings first, then what the intervals are.
+    Notes without repetition, warnings first.
   """
   owners: dict[Note, dict[str, None]] = {}
   for group in groups:
@@ -163,15 +167,16 @@ def corruptions(
 
   Args:
     runs: the runs, in the order of the columns.
-    baseline: one of them; cells get the difference to its configuration.
+    baseline: one of the runs; cells contain the difference from its
+      configuration.
 
   Returns:
-    Tables by title: of each corruption, of means over several, and of each
-    severity; none where no run was evaluated on corruptions. Where a mean lacks
-    corruptions or severities, the cell says how many it has.
+    Tables by title: each corruption, means over several, and each severity;
+    empty if no run was evaluated on corruptions. If a mean lacks corruptions or
+    severities, the cell says how many it includes.
 
   Raises:
-    ValueError: no run, or a run given twice.
+    ValueError: if there is no run, or a run is given twice.
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
@@ -215,16 +220,16 @@ def corruptions(
 
 
 def calibration(runs: Sequence[Run]) -> Table | None:
-  """How far confidences are from accuracies, clean and corrupted.
+  """Calibration of the confidences, on clean and corrupted images.
 
   Args:
     runs: the runs, in the order of the rows.
 
   Returns:
-    One row per configuration; None where no run has these numbers.
+    One row per configuration; None if no run has these numbers.
 
   Raises:
-    ValueError: no run, or a run given twice.
+    ValueError: if there is no run, or a run is given twice.
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
@@ -246,20 +251,20 @@ def calibration(runs: Sequence[Run]) -> Table | None:
 def floors(
   run: Run, required: Sequence[tuple[str, float | None, str, float]]
 ) -> Table:
-  """Compares accuracies of a run with required ones, in percent.
+  """Compares accuracies of a run with required accuracies, in percent.
 
   Args:
     run: an evaluated run.
-    required: (measure, epsilon, bound, value) each, for example
+    required: (metric, epsilon, bound, value) each, for example
       ("clean", None, "at least", 0.92) or ("adversarial", 8.0, "at most",
       0.02); value in [0, 1].
 
   Returns:
-    Rows of measure, required value, evaluated value and "met" or "NOT MET".
-    What was not evaluated is not met; of several attacks there is a row each.
+    One row per requirement and attack: metric, required value, accuracy, and
+    "met" or "NOT MET". A metric that was not evaluated is not met.
 
   Raises:
-    ValueError: a requirement that is not of this form.
+    ValueError: if a requirement does not have this form.
   """
   results.check_floors(required)
   rows = grouping.frame([Group("", (run,))])
@@ -276,21 +281,21 @@ def floors(
       name = {"corruption": "corruption mean"}.get(measure, measure)
       name += f", eps {epsilon:.4g}" if epsilon is not None else ""
       name += f" ({variant})" if len(found) > 1 else ""
-      text = f"{100 * accuracy:.2f}" if found else "not measured"
+      text = f"{100 * accuracy:.2f}" if found else "not evaluated"
       met = accuracy >= value if bound == "at least" else accuracy <= value
       wanted = f"{bound} {100 * value:.2f}"
       table.append((name, wanted, text, "met" if met else "NOT MET"))
-  return Table(("accuracy (%)", "required", "measured", ""), tuple(table))
+  return Table(("metric (%)", "required", "accuracy", ""), tuple(table))
 
 
 def profile(found: Mapping[str, Any]) -> Table:
-  """Shows where the time of a training goes.
+  """Shows how the time of a training is spent.
 
   Args:
     found: content of profile.json.
 
   Returns:
-    A row for each part, the largest first but for the last two.
+    One row per part, the largest first, then "other" and "host".
   """
   parts, seconds, steps = found["parts"], found["seconds"], found["steps"]
   named = sorted(parts.keys() - {"other", "host"}, key=parts.get, reverse=True)
@@ -304,7 +309,7 @@ def profile(found: Mapping[str, Any]) -> Table:
     f"{steps} steps in {found['dispatches']} dispatches on "
     f"{device['count']} x {device['kind']}",
     f"attributed to a part: {found['attributed']:.1%} of the devices' time",
-    "host: the devices wait",
+    "host: the devices wait for the host",
     f"without tracing a step takes "
     f"{1000 * found['untraced_seconds'] / steps:.2f} ms",
   )
@@ -312,19 +317,19 @@ def profile(found: Mapping[str, Any]) -> Table:
 
 
 def fields(runs: Sequence[Run], differing: bool = False) -> Table | None:
-  """Where numbers come from: versions, devices, data, times, configuration.
+  """Provenance: versions, devices, data, times, configuration.
 
   Args:
     runs: the runs.
-    differing: only fields of the configuration, but for the seed, in which the
-      columns differ.
+    differing: only show fields of the configuration, except the seed, in which
+      the columns differ.
 
   Returns:
     One row per field of results.json, one column per configuration, with the
-    values of its runs; None without rows.
+    values of its runs; None if there are no rows.
 
   Raises:
-    ValueError: no run, or a run given twice.
+    ValueError: if there is no run, or a run is given twice.
   """
   groups = grouping.groups(runs)
   known = [[grouping.flat(run.head) for run in g.runs] for g in groups]
@@ -361,7 +366,7 @@ def _table(
 
 
 def _best(cells: Sequence[str], smaller: bool = False) -> list[int]:
-  """Places of the best of several numbers; incomplete means do not count."""
+  """Indices of the best numbers; incomplete means are ignored."""
   numbers = {
     i: float(cell.split()[0])
     for i, cell in enumerate(cells)
@@ -381,7 +386,7 @@ def _corruption_table(
   lines: Iterable[Line],
   footnotes: Sequence[str] = (),
 ) -> Table:
-  """A row for each line, a column for each series; `bases` by variant."""
+  """Makes a row for each line and a column for each series."""
   shown = grouping.series(rows)
   pairs = [(x, bases.get(x["variant"].iloc[0])) for x in shown.values()]
   table, best = [], set()
@@ -393,7 +398,7 @@ def _corruption_table(
   notes = [INTERVALS]
   if bases:
     label = next(iter(bases.values()))["config"].iloc[0]
-    notes.append(f"with a sign: difference to {label} in points")
+    notes.append(f"with a sign: difference from {label} in percentage points")
   header, notes = (first, second, *shown), (*notes, *footnotes)
   return Table(header, tuple(table), notes, best=frozenset(best))
 
@@ -401,7 +406,7 @@ def _corruption_table(
 def _test_sets(
   rows: pd.DataFrame,
 ) -> list[tuple[str, pd.DataFrame, Sequence[str]]]:
-  """Images that are not attacked: name, rows, corruptions to average over."""
+  """Test sets without attack: name, rows, corruptions to average over."""
   found = [("clean", grouping.clean(rows), ())]
   sources = _by_variant(rows[rows["corruption"].isin(BENCHMARK)])
   for source, part in sources.items():
@@ -432,12 +437,12 @@ def _cell(
   """A number of a group, such as "65.6 (63.5-67.7)".
 
   Args:
-    rows: of the group.
-    base: the baseline's rows; the difference to it is shown where both are
-      means over the same corruptions and severities.
-    names: corruptions to average over; none: one row per run.
+    rows: rows of the group.
+    base: rows of the baseline; the difference is shown if both are means over
+      the same corruptions and severities.
+    names: corruptions to average over; empty: one row per run.
     levels: severities to average over.
-    column: of the number.
+    column: column of the number.
   """
   others = rows if base is None else base
   is_base = set(others["config"]) == set(rows["config"])
@@ -452,7 +457,7 @@ def _cell(
   more = []
   if not is_base and _places(others) == _places(rows):
     difference = found.value - grouping.estimate(others, column).value
-    more = [f"{100 * difference:+z.1f}"]  # z makes +0.0 of -0.0
+    more = [f"{100 * difference:+z.1f}"]  # z turns -0.0 into +0.0
   sets = rows.groupby("run")["corruption"].agg(["nunique", "size"]).min()
   factor, digits = (1, 3) if column in CALIBRATION else (100, 1)
   text = _text(found, rows, factor, digits, more)
@@ -478,7 +483,7 @@ def _text(
   if found.seeds < (seeds := rows["seeds"].iloc[0]):
     details.append(f"{found.seeds} of {seeds} seeds")
   details += more
-  # 52.85 of 1057 / 2000, which times 100 is a little less.
+  # 1057 / 2000 is shown as 52.85, although 100 times it is slightly less.
   value = f"{round(factor * found.value, 9):.{digits}f}"
   return value + (f" ({'; '.join(details)})" if details else "")
 
@@ -486,7 +491,7 @@ def _text(
 def _lacking(
   kinds: int, sets: int, names: Sequence[str], levels: Sequence[int]
 ) -> str:
-  """Such as " [14 of 15]" where a mean lacks corruptions or severities."""
+  """Text like " [14 of 15]" if a mean lacks corruptions or severities."""
   if not names or sets == len(names) * len(levels):
     return ""
   if sets == kinds * len(levels):
@@ -497,9 +502,9 @@ def _lacking(
 def _relative(rows: pd.DataFrame, base: pd.DataFrame | None) -> str:
   """Mean corruption error relative to a baseline's, in percent.
 
-  For each corruption the sum of errors over severities, divided by the
-  baseline's, and the mean of these ratios (Hendrycks and Dietterich 2019,
-  section 4, there with AlexNet as the baseline). Only what both have counts.
+  The mean over corruptions of the sum of errors over severities, divided by the
+  baseline's sum (Hendrycks and Dietterich 2019, section 4, with AlexNet as
+  their baseline). Uses only what both were evaluated on.
   """
   if base is None:
     return NOT_EVALUATED
@@ -521,7 +526,7 @@ def _relative(rows: pd.DataFrame, base: pd.DataFrame | None) -> str:
 
 
 def _methods(groups: Sequence[Group], rows: pd.DataFrame) -> list[Note]:
-  """How the numbers were obtained, and warnings where they do not compare."""
+  """How the numbers were obtained; warns if they are not comparable."""
   found = []
   if len({facts(group).get("test set") for group in groups} - {None}) > 1:
     found.append("the runs were evaluated on different test images")

@@ -127,7 +127,7 @@ def test_numbers_are_those_of_the_bits(four):
   shown = four()
   first = row(shown, "more_than_standard")
   assert first.found == (
-    "better on 18 of 19, 18 of them significantly; not on: fog -17.5*"
+    "better on 18 of 19, significantly on 18; not on: fog -17.5*"
   )
   fog = next(c for c in first.comparisons if c.measure == "fog")
   assert fog.difference.value == pytest.approx((300 - 370) / N)
@@ -137,7 +137,7 @@ def test_numbers_are_those_of_the_bits(four):
   # 60 + 8 s images on 18 corruptions, -70 on fog; s is 4.5 less 2 on average.
   expected = [100 * (18 * (60 + 8 * s) - 70) / 19 / N for s in range(1, 6)]
   assert ", ".join(f"{gain:+.1f}" for gain in expected) in gains
-  assert f"4-5 less 1-3: {100 * 18 * 8 * 2.5 / 19 / N:+.1f} [" in gains
+  assert f"4-5 minus 1-3: {100 * 18 * 8 * 2.5 / 19 / N:+.1f} [" in gains
   clean = row(shown, "clean_cost").found
   assert clean.startswith("clean, standard training: -12.5 [-15.7, -9.2], p <")
   # 99 seconds against 30.
@@ -156,7 +156,7 @@ def test_tests_of_a_sentence_are_adjusted_together(make, four):
     assert c.difference.p == pytest.approx(2**-5)
     assert c.difference.value == pytest.approx(6 / N / 5)
     assert c.adjusted == pytest.approx(2**-4)
-  assert "better on 18 of 19, 16 of them" in found.found
+  assert "better on 18 of 19, significantly on 16" in found.found
 
 
 def everywhere(number, names=NAMES):
@@ -280,7 +280,7 @@ SAME = "with the same settings for"
       "training_time",
       "robust_augmix",
       {"device": {"kind": "gpu", "count": 1}},
-      "device and updates as those",
+      "the device and number of updates of",
     ),
   ],
 )
@@ -300,8 +300,8 @@ def test_rows_that_only_one_run_has_are_left_out_and_named(make, four):
   shown = four(adversarial=make("adversarial", right))
   found = row(shown, "similar_under_attack")
   assert [c.measure for c in found.comparisons] == ["L2 eps 0.5 (PGD-10)"]
-  (note,) = [n for n in claims.evaluate(shown).notes if "left out" in n]
-  assert note.startswith("adversarial training and RobustAugMix: left out")
+  (note,) = [n for n in claims.evaluate(shown).notes if "omitted" in n]
+  assert note.startswith("adversarial training and RobustAugMix: omitted")
   assert "2 of adversarial" in note and "1 of corruption" in note
 
 
@@ -358,7 +358,7 @@ def test_of_several_runs_the_most_alike_is_taken(make):
     "RobustAugMix is robust_augmix-1, standard training is standard-1, AugMix "
     "is augmix-0"
   )
-  assert "standard training: standard-1, one of 2 runs given" in notes
+  assert "standard training: standard-1 was chosen from 2 runs" in notes
   assert any("in more than the method: seed" in note for note in notes)
 
 

@@ -287,7 +287,7 @@ def test_images_are_drawn_in_order(channels):
   ],
 )
 def test_what_is_no_grid_of_images_is_rejected(rows):
-  with pytest.raises(ValueError, match="are no grid"):
+  with pytest.raises(ValueError, match="do not form a grid"):
     plots.draw_images(rows)
 
 

@@ -65,7 +65,7 @@ def test_student_equals_scipy_and_stays_in_range():
   assert (found.low, found.high) == pytest.approx(tuple(want), abs=1e-12)
   wide = statistics.student([0.0, 1.0], most=1.0)
   assert (wide.value, wide.low, wide.high) == (0.5, 0.0, 1.0)
-  with pytest.raises(ValueError, match="1 seeds have no spread"):
+  with pytest.raises(ValueError, match="no interval for 1 seeds"):
     statistics.student([0.5])
 
 
