@@ -302,7 +302,7 @@ def test_floors_compare_with_required(make_run, corruption):
   ],
 )
 def test_requirement_of_another_form_is_rejected(make_run, row):
-  with pytest.raises(ValueError, match="is not .measure, epsilon, bound"):
+  with pytest.raises(ValueError, match="is not .metric, epsilon, bound"):
     tables.floors(make_run("A"), [row])
 
 
