@@ -353,9 +353,9 @@ def test_x64_leaves_nothing_in_single_precision(x64):
     ({"norm": "l1"}, r"'l1' does not exist: choose one of \['l2', 'linf'\]"),
     ({"objective": "kl"}, r"choose one of \['cross_entropy', 'dlr', 'marg"),
     ({"start": "x"}, r"choose one of \['none', 'sphere', 'uniform'\]"),
-    ({"steps": -1}, "steps -1 .* 0 or more"),
+    ({"steps": -1}, "steps -1 .* at least 0"),
     ({"steps": 2.0}, "steps 2.0 .* whole number"),
-    ({"restarts": 0}, "restarts 0 .* 1 or more"),
+    ({"restarts": 0}, "restarts 0 .* at least 1"),
   ],
 )
 def test_impossible_fields_are_explained(fields, message):

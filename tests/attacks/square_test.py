@@ -237,9 +237,9 @@ def test_x64_leaves_nothing_in_single_precision(x64):
     ({"epsilon": -0.5}, "epsilon -0.5 is not a size"),
     ({"epsilon": float("nan")}, "epsilon nan is not a size"),
     ({"norm": "l1"}, r"'l1' does not exist: choose one of \['l2', 'linf'\]"),
-    ({"steps": 0}, "steps 0 .* 1 or more"),
+    ({"steps": 0}, "steps 0 .* at least 1"),
     ({"steps": 2.0}, "steps 2.0 .* whole number"),
-    ({"p_init": 0.0}, "p_init 0.0 .* above 0"),
+    ({"p_init": 0.0}, "p_init 0.0 .* in .0, 1"),
   ],
 )
 def test_impossible_fields_are_explained(fields, message):

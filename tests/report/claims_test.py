@@ -301,7 +301,7 @@ def test_rows_that_only_one_run_has_are_left_out_and_named(make, four):
   found = row(shown, "similar_under_attack")
   assert [c.measure for c in found.comparisons] == ["L2 eps 0.5 (PGD-10)"]
   (note,) = [n for n in claims.evaluate(shown).notes if "omitted" in n]
-  assert note.startswith("adversarial training and RobustAugMix: omitted")
+  assert note.startswith("adversarial training and RobustAugMix: rows")
   assert "2 of adversarial" in note and "1 of corruption" in note
 
 
