@@ -63,7 +63,7 @@ def test_equal_logits_have_finite_values_and_gradients(name, value):
 def test_needs_classes(name, least):
   zeros = np.zeros(64, int)
   assert call(name, LOGITS[:, :least], zeros, zeros).shape == (64,)
-  with pytest.raises(ValueError, match=f"{name}' needs {least} classes"):
+  with pytest.raises(ValueError, match=f"{name}' needs at least {least} classes"):
     call(name, LOGITS[:, : least - 1], zeros, zeros)
 
 
