@@ -63,7 +63,8 @@ def test_equal_logits_have_finite_values_and_gradients(name, value):
 def test_needs_classes(name, least):
   zeros = np.zeros(64, int)
   assert call(name, LOGITS[:, :least], zeros, zeros).shape == (64,)
-  with pytest.raises(ValueError, match=f"{name}' needs at least {least} classes"):
+  words = f"{name}' needs at least {least} classes"
+  with pytest.raises(ValueError, match=words):
     call(name, LOGITS[:, : least - 1], zeros, zeros)
 
 
