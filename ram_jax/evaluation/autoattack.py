@@ -101,14 +101,14 @@ class Evaluator(contracts.Evaluator):
     version: "standard", "fast", or names of attacks joined by "+".
     norm: "l2" or "linf".
     epsilons: radii of the ball, in pixel units of [0,1]; empty: not evaluated.
-    images: first N test images; 0: all.
+    images: first N test images; 0 or None: all.
     batch_size: examples per batch, over all devices; does not change results.
   """
 
   version: str
   norm: str
   epsilons: tuple[float, ...]
-  images: int
+  images: int | None
   batch_size: int
 
   def __post_init__(self) -> None:
@@ -120,7 +120,7 @@ class Evaluator(contracts.Evaluator):
         )
     if self.norm not in NORMS:
       raise ValueError(f"norm is {self.norm!r}: give l2 or linf")
-    if self.images < 0:
+    if (self.images or 0) < 0:
       raise ValueError(
         f"images is {self.images}: give a number of images, or 0 for all"
       )
@@ -147,7 +147,7 @@ class Evaluator(contracts.Evaluator):
     """
     if not self.epsilons:
       return
-    if 0 < self.images < len(images):
+    if self.images and self.images < len(images):
       yield Note(f"AutoAttack: on the first {self.images} test images")
       images, labels = images[: self.images], labels[: self.images]
     # As `image.color.dequantise`, on the host.

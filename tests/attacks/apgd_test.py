@@ -182,7 +182,10 @@ def optimized(quick_compilation):
   jax.config.update("jax_disable_most_optimizations", True)
 
 
-@pytest.mark.parametrize("norm", ["l2", "linf"])
+SLOW = pytest.param("linf", marks=pytest.mark.slow)  # no branch of its own
+
+
+@pytest.mark.parametrize("norm", ["l2", SLOW])
 def test_the_batch_an_example_is_in_changes_no_bit(optimized, norm):
   model = perceptron(192, hidden=8, classes=5)
   keys = jax.random.split(jax.random.key(0), 24)
