@@ -1,4 +1,4 @@
-"""Trains, measures and reports: python main.py --config=configs/digits.py."""
+"""Trains, evaluates and reports: python main.py --config=configs/digits.py."""
 
 import argparse
 import errno
@@ -20,36 +20,36 @@ from ram_jax.runs import bucket, metrics, signals
 from ram_jax.runs import results as runs
 
 OUT_OF_MEMORY = (
-  "has too little memory: lower config.evaluate.batch_size, or "
-  "config.train.batch_size (in a new --workdir), or take a smaller model"
+  "has too little memory: lower config.evaluate.batch_size or "
+  "config.train.batch_size (in a new --workdir), or use a smaller model"
 )
-# What a full or worn-out disk answers, and a place of somebody else's.
+# Error numbers of a full or failing disk, and of missing permissions.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 ROOM = ": free some space or repair the disk, and the same command resumes"
-PERMISSION = ": change its permissions, or name another place or a copy"
+PERMISSION = ": change its permissions, or use another path or a copy"
 HINTS = dict.fromkeys(FULL, ROOM) | dict.fromkeys(FORBIDDEN, PERMISSION)
-INTERRUPTED = "interrupted: the same command resumes from what was saved last"
-# What a user's mistake, or a user's data, raises. Anything else is a bug.
+INTERRUPTED = "interrupted: the same command resumes from the last saved state"
+# Errors caused by the user's input. Anything else is a bug.
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
 
 
 def main(argv: Sequence[str]) -> int:
-  """Runs the program; an error of the user's is one line on stderr.
+  """Runs the program; a user error is one line on stderr.
 
   Args:
     argv: the command line without the program's name.
 
   Returns:
-    The exit code: 0, 2 for an error of the user's, 143 after SIGTERM, 130
-    after Ctrl-C, 141 where nobody reads stdout any more.
+    The exit code: 0, 2 for a user error, 143 after SIGTERM, 130 after Ctrl-C,
+    141 if stdout was closed.
   """
   debug = "--debug" in argv
-  # Libraries tell every detail at INFO.
+  # Libraries log many details at INFO.
   logging.set_verbosity(logging.INFO if debug else logging.WARNING)
   try:
     run(flags_lib.parse(argv))
-  except BrokenPipeError:  # as of `main.py --help | head`
+  except BrokenPipeError:  # such as `main.py --help | head`
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
   except USER_ERRORS as error:
@@ -62,8 +62,8 @@ def main(argv: Sequence[str]) -> int:
     host = isinstance(error, MemoryError)
     if debug or not (host or "RESOURCE_EXHAUSTED" in str(error)):
       raise
-    holder = "this machine" if host else "the device"
-    print(f"error: {holder} {OUT_OF_MEMORY}", file=sys.stderr)
+    owner = "this machine" if host else "the device"
+    print(f"error: {owner} {OUT_OF_MEMORY}", file=sys.stderr)
     return 2
   except (signals.Stopped, KeyboardInterrupt) as error:
     line = "\n" if sys.stderr.isatty() else ""  # below the progress line
@@ -73,13 +73,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run(flags: argparse.Namespace) -> None:
-  """Dispatches to what the mode does.
+  """Dispatches to the function of the mode.
 
   Args:
     flags: from `flags.parse`.
 
   Raises:
-    ValueError: for an unknown mode, or a flag that is missing or too many.
+    ValueError: for an unknown mode, or a missing or unsupported flag.
   """
   flags_lib.check(flags)
   modes = {
@@ -92,13 +92,13 @@ def run(flags: argparse.Namespace) -> None:
 
 
 def compute(flags: argparse.Namespace) -> None:
-  """Trains, measures or profiles, and shows the result.
+  """Trains, evaluates or profiles, and shows the result.
 
   Args:
     flags: from `flags.parse`.
 
   Raises:
-    ValueError: for a bad config or folder.
+    ValueError: for an invalid config or folder.
   """
   config = command_line.load(flags.config, flags.overrides)
   config.weights.initial = flags.init_from or config.weights.initial
@@ -115,13 +115,13 @@ def compute(flags: argparse.Namespace) -> None:
 def work(
   config: ConfigDict, folder: pathlib.Path, mode: str, workdir: str
 ) -> None:
-  """Trains, measures or profiles in a folder, and shows the result.
+  """Trains, evaluates or profiles in a folder, and shows the result.
 
   Args:
     config: complete.
-    folder: of the run.
-    mode: one of the three.
-    workdir: what the user calls the folder.
+    folder: the run's folder.
+    mode: `train`, `evaluate` or `profile`.
+    workdir: the folder as the user named it.
   """
   if mode == "profile":
     found = profiling.profile(config, folder)
@@ -140,13 +140,13 @@ def work(
 
 
 def find_devices(what: str) -> None:
-  """Joins the other hosts and says what runs on which devices.
+  """Connects to the other hosts and announces the devices of this run.
 
   Args:
-    what: runs.
+    what: what runs on them, for the message.
 
   Raises:
-    ValueError: where there is none.
+    ValueError: if there is no device.
   """
   parallel.initialize()
   kind = jax.devices()[0].device_kind
@@ -154,7 +154,7 @@ def find_devices(what: str) -> None:
 
 
 def write_corrupted(flags: argparse.Namespace) -> None:
-  """Writes the corrupted test set of a config and says what there is.
+  """Writes the corrupted test set of a config and prints a summary.
 
   Args:
     flags: from `flags.parse`.
@@ -167,25 +167,25 @@ def write_corrupted(flags: argparse.Namespace) -> None:
 
 
 def export(flags: argparse.Namespace) -> None:
-  """Writes a run's weights for PyTorch and says what the file holds.
+  """Writes a run's weights for PyTorch and prints the file's metadata.
 
   Args:
     flags: from `flags.parse`.
   """
   with bucket.opened(flags.workdir) as folder:
-    said = experiment.export(folder, pathlib.Path(flags.out))
-  print(f"Written: {flags.out}", *map(": ".join, said.items()), sep="\n  ")
+    metadata = experiment.export(folder, pathlib.Path(flags.out))
+  print(f"Written: {flags.out}", *map(": ".join, metadata.items()), sep="\n  ")
 
 
 def compare(flags: argparse.Namespace) -> None:
-  """Prints and writes a run's results beside those of a reference.
+  """Prints and writes a comparison of a run with a reference.
 
   Args:
     flags: from `flags.parse`.
   """
   with bucket.opened(flags.workdir) as folder:
     run, reference = runs.load(folder), references.read(flags.reference)
-    # First, as the folder may be one that cannot be written.
+    # Print first, because the folder may be read-only.
     Console().print(comparison.table(run, reference))
     paths = comparison.write(run, reference, folder)
   names = [f"{flags.workdir}/{path.relative_to(folder)}" for path in paths]
@@ -199,13 +199,13 @@ def report(flags: argparse.Namespace) -> None:
     flags: from `flags.parse`.
 
   Raises:
-    ValueError: without runs, or with flags of the other modes.
+    ValueError: if no runs are given.
   """
   folders = flags_lib.folders(flags.runs)
   if not folders:
     raise ValueError("--mode=report needs --runs=FOLDER,FOLDER")
   shown = [runs.load(folder) for folder in folders]
-  # First, as the folder may be one that cannot be written.
+  # Print first, because the folder may be read-only.
   Console().print(tables.summary(shown))
   folder = pathlib.Path(flags.workdir or "report")
   paths = page.write_report(shown, folder, flags.baseline)
@@ -213,12 +213,12 @@ def report(flags: argparse.Namespace) -> None:
 
 
 def show(config: ConfigDict, folder: pathlib.Path, workdir: str) -> None:
-  """Prints a run's table, its floors, and where everything is.
+  """Prints a run's table, its required accuracies, and where its files are.
 
   Args:
-    config: the run's.
+    config: the run's config.
     folder: the run's folder.
-    workdir: what the user calls it.
+    workdir: the folder as the user named it.
   """
   page.draw(folder)
   run = runs.load(folder)
@@ -231,13 +231,13 @@ def show(config: ConfigDict, folder: pathlib.Path, workdir: str) -> None:
 
 
 if __name__ == "__main__":
-  # Compiled programs are kept from run to run; JAX's own variable overrides.
+  # Compiled programs are cached across runs; JAX's own variable overrides this.
   cache = pathlib.Path.home() / ".cache" / "ram_jax"
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
   jax.config.update(
     "jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"]
   )
-  for stream in (sys.stdout, sys.stderr):  # of a terminal, or file, in ASCII
+  for stream in (sys.stdout, sys.stderr):  # the encoding may be ASCII
     stream.reconfigure(errors="backslashreplace")
   with parallel.ending_together():
     sys.exit(main(sys.argv[1:]))

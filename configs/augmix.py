@@ -2,7 +2,7 @@
 
   python main.py --config=configs/augmix.py --workdir=runs/augmix-0
 
-Expected: with WRN-40-2 a mean accuracy of about 88.8 % over the 15 corruptions
+Expected: with WRN-40-2, a mean accuracy of about 88.8 % over the 15 corruptions
 of CIFAR-10-C (AugMix's entry in RobustBench), and close to 0 % under attack at
 epsilon 1.
 """

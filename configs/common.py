@@ -14,11 +14,11 @@ DATASETS = {
   # CIFAR-10, as in the paper, and CIFAR-100
   "cifar10": _CIFAR | {"classes": 10},
   "cifar100": _CIFAR | {"classes": 100},
-  # Arrays of the user
+  # User-provided arrays
   "arrays": {
     "name": "arrays",  # Plug-in: ram_jax/data/<name>.py
     "path": "",  # .npz file, or folder of .npy files (docs/data.md)
-    # Number of classes. 0: the largest label + 1; each class must then have a
+    # Number of classes. 0: largest label + 1, where each class must have a
     # training image
     "num_classes": 0,
     "label": "",  # Name of the data set in tables; empty: the file's name
@@ -85,7 +85,7 @@ def model_spec(name: str) -> ConfigDict:
   if not match:
     raise ValueError(
       f"unknown model {name!r}: choose {', '.join(MODELS)} or wrn_<depth>_"
-      "<width> such as wrn_40_2, wrn_28_10, wrn_10_1"
+      "<width>, such as wrn_40_2, wrn_28_10 or wrn_10_1"
     )
   depth, width = map(int, match.groups())
   return ConfigDict(
@@ -120,11 +120,12 @@ def _parse(argument: str) -> dict[str, str]:
   chosen = {}
   for part in filter(None, argument.split(",")):
     key, _, value = part.partition("=")
-    wanted = key in ("model", "dataset") and value
-    if not (wanted or part == "smoke") or key in chosen:
+    valid = key in ("model", "dataset") and value
+    if not (valid or part == "smoke") or key in chosen:
       raise ValueError(
-        f"cannot use {part!r} in the config string {argument!r}: it takes "
-        "model=NAME, dataset=NAME and smoke, each once, with commas between"
+        f"cannot use {part!r} in the config string {argument!r}: it accepts "
+        "model=NAME, dataset=NAME and smoke, each at most once, separated by "
+        "commas"
       )
     chosen[key] = value
   return chosen

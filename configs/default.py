@@ -1,8 +1,9 @@
 """All fields of a run with their defaults; other configs only override them.
 
-The defaults follow the paper (section 4); where the paper does not say, its
-author's code, then AugMix's. A placeholder of None is resolved for the device
-at start-up and recorded in the run's config.json. `--help` prints the comments.
+The defaults follow the paper (section 4), and where it does not specify a
+value, its author's code, then AugMix's. A placeholder (None) is resolved for
+the device at startup and recorded in the run's config.json. `--help` prints the
+comments.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -52,9 +53,9 @@ def get_config() -> ConfigDict:
       # Network to load if the file contains several: the prefix of its tensor
       # names, such as state_dict_ema. Empty: the only or the main network.
       "entry": "",
-      # SHA-256 of the file. None: computed at start-up.
+      # SHA-256 of the file. None: computed at startup.
       "fingerprint": config_dict.placeholder(str),
-      # How the file was read and which normalization is used. Set at start-up.
+      # How the file was read and which normalization is used. Set at startup.
       "notes": (),
     }
   )
@@ -139,7 +140,7 @@ def get_config() -> ConfigDict:
   evaluators.adversarial = ConfigDict(
     {
       "name": "adversarial",  # Plug-in: ram_jax/evaluation/<name>.py
-      # Radii of the attack, in the units of pixels in [0,1]; below 1 for linf
+      # Radii of the attack, in pixel units of [0,1]; below 1 for linf
       "epsilons": (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
       "relative_step_size": RELATIVE_STEP_SIZE,  # Step size / epsilon
       # Number of test images on which the attack itself is checked, with about
@@ -147,6 +148,20 @@ def get_config() -> ConfigDict:
       "check_images": 200,
       # Attack; its epsilon and step_size are only used for figures/views.png
       "attack": attack(steps=10),
+    }
+  )
+  # Accuracy under AutoAttack (Croce and Hein 2020). On CPUs it takes hours for
+  # the complete test set (docs/autoattack.md).
+  evaluators.autoattack = ConfigDict(
+    {
+      "name": "autoattack",  # Plug-in: ram_jax/evaluation/<name>.py
+      # standard | fast, or attacks joined by +, such as apgd-ce+square
+      "version": "standard",
+      "norm": "l2",  # l2 | linf
+      # Radii, in pixel units of [0,1], such as 0.5,. Empty: not evaluated.
+      "epsilons": (),
+      # Use only the first N test images; 0: all. None: 1000 on CPUs, else all.
+      "images": config_dict.placeholder(int),
     }
   )
   # Accuracy on corrupted test images
@@ -163,8 +178,8 @@ def get_config() -> ConfigDict:
       # Seed of the generated images, below 2^32. Separate from the run's seed,
       # so that all runs are evaluated on the same images.
       "seed": 0,
-      # Folder with frost1.png to frost5.jpg. Empty: those of the installed
-      # package imagecorruptions.
+      # Folder with frost1.png to frost5.jpg. Empty: use the files in the
+      # installed package imagecorruptions.
       "frost_folder": "",
       # Corruptions to evaluate, such as fog,snow. Empty: all available ones.
       "names": (),
@@ -210,9 +225,9 @@ def attack(steps: int) -> ConfigDict:
     steps: gradient steps.
 
   Returns:
-    The attack's spec. `step_size` follows `epsilon` until it is set itself.
+    The attack's spec. `step_size` follows `epsilon` unless it is set.
   """
-  # A reference, so that the step size follows.
+  # A reference, so that the step size follows epsilon.
   epsilon = config_dict.FieldReference(1.0)
   return ConfigDict(
     {
@@ -225,6 +240,9 @@ def attack(steps: int) -> ConfigDict:
       # Starting point: sphere (random, at distance epsilon) | uniform (random,
       # in the ball) | none (the clean image)
       "start": "sphere",
+      # Function to maximize: cross_entropy | dlr | margin. The last two do not
+      # vanish where the softmax saturates.
+      "objective": "cross_entropy",
     }
   )
 

@@ -1,7 +1,7 @@
-"""A config as the command line names it: file, argument, single fields.
+"""Loads a config from the command line: file, argument, single fields.
 
-`ml_collections.config_flags` reads the same syntax, but answers mistakes with
-tracebacks; here each is one line that says what there is.
+`ml_collections.config_flags` reads the same syntax, but reports mistakes as
+tracebacks; here each is one line that lists the valid choices.
 """
 
 import ast
@@ -20,7 +20,7 @@ from ram_jax.runs import folder as run_folder
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 DEFAULT = str(CONFIGS / "default.py")
 NOT_CONFIGS = ("__init__", "common", "default")
-# Groups of fields that are a plug-in's.
+# Groups of fields that belong to a plug-in.
 _OF_PLUG_INS = ("dataset", "model", "method", "augment", "evaluators")
 
 
@@ -28,14 +28,14 @@ def load(text: str, overrides: Sequence[str] = ()) -> ConfigDict:
   """Loads a config.
 
   Args:
-    text: `FILE.py`, or `FILE.py:ARGUMENT` with what `get_config` takes, or the
-      `config.json` of a run. A colon is part of the path where such a file
+    text: `FILE.py`, or `FILE.py:ARGUMENT` with the argument of `get_config`, or
+      the `config.json` of a run. A colon is part of the path if such a file
       exists.
     overrides: see `override`.
 
   Returns:
-    What the file's `get_config` returns, or what the run was started with;
-    then single fields are set.
+    The config that the file's `get_config` returns, or that of the run, with
+    the overrides applied.
 
   Raises:
     FileNotFoundError: for a missing file; the message lists what exists.
@@ -53,22 +53,21 @@ def load(text: str, overrides: Sequence[str] = ()) -> ConfigDict:
     known, near = ([f"configs/{n}.py" for n in row] for row in (names, near))
     raise FileNotFoundError(
       f"--config={text} is not a config file{_suggestion(near)}: choose "
-      f"{', '.join(known)}, or a .py file of your own, or a "
-      "run's config.json"
+      f"{', '.join(known)}, or your own .py file, or the config.json of a run"
     )
   override(config, overrides)
   return config
 
 
 def split(text: str) -> tuple[pathlib.Path, str]:
-  """Tells the path of a config from its argument.
+  """Splits `PATH:ARGUMENT` into the path of a config and its argument.
 
   Args:
-    text: as `load` takes it.
+    text: as for `load`.
 
   Returns:
-    The longest path before a colon, or the end, that is a file; else what is
-    before the first colon. And what is behind that colon.
+    The path, which is the longest one before a colon or the end that is a file,
+    or else the part before the first colon; and the rest after that colon.
   """
   colons = [i for i, letter in enumerate(text) if letter == ":"]
   for end in (len(text), *reversed(colons), *colons[:1]):
@@ -79,7 +78,7 @@ def split(text: str) -> tuple[pathlib.Path, str]:
 
 
 def _called(path: pathlib.Path, argument: str) -> ConfigDict:
-  """What a file's `get_config` returns."""
+  """The result of a file's `get_config`."""
   try:
     spec = importlib.util.spec_from_file_location("config", path)
     module = importlib.util.module_from_spec(spec)
@@ -87,7 +86,7 @@ def _called(path: pathlib.Path, argument: str) -> ConfigDict:
     config = module.get_config(*[argument] if argument else [])
   except ValueError:
     raise
-  except Exception as error:  # whatever the user's own file does wrong
+  except Exception as error:  # any error in the user's own file
     raise ValueError(
       f"the config file {path} fails with {type(error).__name__}: {error} "
       "(--debug shows where)"
@@ -101,11 +100,11 @@ def _called(path: pathlib.Path, argument: str) -> ConfigDict:
 
 
 def _recorded(path: pathlib.Path, argument: str) -> ConfigDict:
-  """A run's config: the default one, whose kinds of fields count, changed."""
+  """A run's config.json, applied to the default config for its field types."""
   if argument:
     raise ValueError(
-      f"cannot use {argument!r}: {path} has all choices in it, "
-      "--config.FIELD=VALUE changes single ones"
+      f"cannot use {argument!r}: {path} already contains all choices; use "
+      "--config.FIELD=VALUE to change single fields"
     )
   found, config = run_folder.read(path.parent), load(DEFAULT)
   try:
@@ -124,7 +123,7 @@ def _recorded(path: pathlib.Path, argument: str) -> ConfigDict:
 
 
 def _given(value: Any) -> Any:
-  """Without None, which is still to be chosen; JSON's lists were tuples."""
+  """Drops unresolved fields (None) and turns JSON's lists into tuples."""
   if isinstance(value, dict):
     return {k: _given(part) for k, part in value.items() if part is not None}
   return tuple(map(_given, value)) if isinstance(value, list) else value
@@ -141,10 +140,10 @@ def override(config: ConfigDict, arguments: Sequence[str]) -> None:
 
   Args:
     config: changed in place; no field is added.
-    arguments: `--config.FIELD=VALUE` each, VALUE of the field's own type.
+    arguments: strings `--config.FIELD=VALUE`, with a VALUE of the field's type.
 
   Raises:
-    ValueError: for an unknown field or a value of another type.
+    ValueError: for an unknown field or a value of the wrong type.
   """
   for argument in arguments:
     flag, equals, text = argument.partition("=")
@@ -159,8 +158,8 @@ def fields(config: ConfigDict, prefix: str = "") -> list[str]:
   """Names of a config's fields.
 
   Args:
-    config: any.
-    prefix: put before each name.
+    config: any config.
+    prefix: added before each name.
 
   Returns:
     Names with dots between the levels, in order.
@@ -169,11 +168,11 @@ def fields(config: ConfigDict, prefix: str = "") -> list[str]:
 
 
 def _find(config: ConfigDict, name: str) -> tuple[ConfigDict, str]:
-  """The group of fields that holds a field, and the field's key in it."""
+  """The group that contains a field, and the field's key in it."""
   holder, where = config, "config"
   for part in name.split("."):
     if not isinstance(holder, ConfigDict):
-      raise ValueError(f"there is no config.{name}: {where} is a value")
+      raise ValueError(f"there is no config.{name}: {where} is not a group")
     if part not in holder:
       raise ValueError(
         f"there is no config.{name}{_suggestion(_near(name, config))}: "
@@ -189,7 +188,7 @@ def _find(config: ConfigDict, name: str) -> tuple[ConfigDict, str]:
 
 
 def _near(name: str, config: ConfigDict) -> list[str]:
-  """Fields of the same last part, else the one of nearest spelling."""
+  """Fields with the same last part, or else the one with the closest name."""
   known = fields(config, "config.")
   same = [field for field in known if field.endswith("." + name.split(".")[-1])]
   return same or difflib.get_close_matches(f"config.{name}", known, 1, 0.8)
@@ -212,13 +211,13 @@ def _number(text: str) -> float:
 def _tuple(text: str) -> tuple:
   words = [word.strip() for word in text.split(",")]
   if all(word.isidentifier() for word in words):
-    return tuple(words)  # shells take quotes away
+    return tuple(words)  # shells remove quotes
   divided = re.sub(r"[\w.]+/[\w.]+", lambda x: repr(_number(x[0])), text)
   value = ast.literal_eval(divided.strip())
   return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
-# Type of a field -> (how its text is read, what to give).
+# Type of a field -> (function that parses its text, valid values in words).
 _READERS: dict[type, tuple[Callable[[str], Any], str]] = {
   bool: (_boolean, "true or false"),
   int: (int, "a whole number"),
@@ -226,7 +225,7 @@ _READERS: dict[type, tuple[Callable[[str], Any], str]] = {
   str: (str, "text"),
   tuple: (
     _tuple,
-    "values with commas between, such as 0.5,1.0 or 4/255,8/255 or fog,snow",
+    "values separated by commas, such as 0.5,1.0 or 4/255,8/255 or fog,snow",
   ),
 }
 
@@ -236,13 +235,13 @@ def _value(name: str, text: str, kind: type, now: Any) -> Any:
     return None
   if kind not in _READERS:
     raise ValueError(
-      f"config.{name} is a {kind.__name__}: set it in a config file, it cannot "
-      "be set here"
+      f"config.{name} is a {kind.__name__}, which cannot be set on the command "
+      "line: set it in a config file"
     )
-  read, wanted = _READERS[kind]
+  read, expected = _READERS[kind]
   try:
     return read(text)
   except (ArithmeticError, ValueError, KeyError, SyntaxError) as error:
     raise ValueError(
-      f"config.{name} cannot be {text!r}: give {wanted} (it is {now!r})"
+      f"config.{name} cannot be {text!r}: give {expected} (it is {now!r})"
     ) from error

@@ -1,7 +1,8 @@
-"""What the parts of the package promise each other.
+"""Interfaces between the parts of the package.
 
-One class of a fixed name per plug-in module: `Method`, `Augment`, `Attack`,
-`Model`, `Source`, `Evaluator`. A plug-in need not inherit from its contract.
+Each plug-in module defines one class with a fixed name: `Method`, `Augment`,
+`Attack`, `Model`, `Source` or `Evaluator`. It need not inherit from the
+interface.
 """
 
 import dataclasses
@@ -22,8 +23,8 @@ Setting = str | int | float
 # Images [B,H,W,C] in [0,1] -> logits [B,K]; a pytree, so that it can be passed
 # to jitted functions. `models.classifier.Classifier` is one.
 Model = Callable[[jax.Array], jax.Array]
-# (name, compute) -> what `compute` returns, JSON or arrays; the value stored
-# before an interruption, if there is one.
+# (name, compute) -> the result of `compute` (JSON or arrays), or the value that
+# was stored before an interruption, if there is one.
 Cache = Callable[[str, Callable[[], Any]], Any]
 
 
@@ -33,15 +34,15 @@ class Row:
 
   Attributes:
     evaluator: kind of evaluation, such as "clean" or "adversarial".
-    settings: what tells this row from the evaluator's others, and how it was
-      obtained: attack, norm, epsilon; corruption, severity, images; y, x.
+    settings: how the row was obtained; they identify it among the evaluator's
+      rows: attack, norm, epsilon; corruption, severity, images; y, x.
     total: number of images.
     correct_count: how many of them were classified correctly.
-    correct: which ones, bool [total] in the order of the test set; None if that
-      is not kept.
+    correct: which ones, bool [total] in the order of the test set; None if not
+      stored.
     values: further numbers, all finite: `rms`, `ece`, `nll` and `brier`
-      (`evaluation/calibration.py`); `not_finite`, the number of images whose
-      logits are not finite, which count as wrong.
+      (`evaluation/calibration.py`); `not_finite`, the number of images with
+      non-finite logits, which count as misclassified.
   """
 
   evaluator: str
@@ -60,12 +61,12 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-  """What a reader must know to interpret the numbers, in one sentence.
+  """A fact that readers need to interpret the numbers, in one sentence.
 
   Attributes:
     text: the sentence.
-    level: "info" for how numbers were obtained, "warning" for what may make
-      them wrong or not comparable.
+    level: "info" for how numbers were obtained, "warning" for anything that may
+      make them wrong or not comparable.
   """
 
   text: str
@@ -96,7 +97,7 @@ class Augment(Protocol):
       images: floats [B,H,W,C] in [0,1].
 
     Returns:
-      Floats [B,H,W,C]; image i depends on `keys[i]` and `images[i]` alone.
+      Floats [B,H,W,C]; image i only depends on `keys[i]` and `images[i]`.
     """
     ...
 
@@ -112,22 +113,22 @@ class Attack(Protocol):
     Args:
       keys: keys [B].
       images: floats [B,H,W,C] in [0,1].
-      targets: labels [B], or whatever the attack's objective takes.
+      targets: labels [B], or other targets of the attack's objective.
       model: the model under attack.
 
     Returns:
       Floats [B,H,W,C] in [0,1], within epsilon of the images (to 1e-6);
-      image i depends on element i of each argument alone.
+      image i only depends on element i of each argument.
     """
     ...
 
 
 class IterativeAttack(Attack, Protocol):
-  """An attack of many steps, which can be run a few steps at a time.
+  """An attack with many steps, which can be run a few steps at a time.
 
-  Every leaf of its state has a leading axis B and belongs to one example, which
-  carries its own iteration count and key: finished examples can be replaced by
-  new ones between two steps, and the batch an example is in changes nothing.
+  Every leaf of its state has a leading axis B. Each example has its own
+  iteration count and key, so finished examples can be replaced by new ones
+  between two steps, and the result does not depend on the rest of the batch.
 
   Attributes:
     label: name for tables, such as "APGD-CE".
@@ -165,15 +166,15 @@ class IterativeAttack(Attack, Protocol):
     ...
 
   def images(self, state: Any) -> jax.Array:
-    """Returns the adversarial images [B,H,W,C], or the given ones."""
+    """Returns the adversarial images [B,H,W,C]; the input where none exist."""
     ...
 
   def found(self, state: Any) -> jax.Array:
-    """Returns whether an example is misclassified in the ball, bool [B]."""
+    """Returns whether an adversarial example was found, bool [B]."""
     ...
 
   def exhausted(self, state: Any) -> jax.Array:
-    """Returns whether an example has had all its steps, bool [B]."""
+    """Returns whether an example has used up its steps, bool [B]."""
     ...
 
 
@@ -193,11 +194,13 @@ class Method(Protocol):
 
     Args:
       keys: keys [B].
-      batch: `images` [B,H,W,C] in [0,1], `labels` [B].
-      model: the classifier with its current parameters.
+      batch: this device's part of the batch: `images` [B,H,W,C] in [0,1] and
+        `labels` [B].
+      model: the classifier with its current parameters. The number of classes
+        is `model.module.num_classes`.
 
     Returns:
-      The views, and the targets [B] of the loss.
+      The views, and the targets of the loss: int [B] or probabilities [B,K].
     """
     ...
 
@@ -222,12 +225,14 @@ class Source(Protocol):
   Attributes:
     label: name for tables.
     num_classes: number of classes.
-    image_shape: (H, W, C).
+    mean: mean of each channel, for the normalization; pixels in [0,1].
+    std: standard deviation of each channel, likewise.
   """
 
   label: str
   num_classes: int
-  image_shape: tuple[int, int, int]
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
 
   def load(self, split: str) -> Split:
     """Loads the "train" or "test" split."""
@@ -238,7 +243,7 @@ class Evaluator(Protocol):
   """An evaluation of a model on the test set."""
 
   def check(self, images: np.ndarray, labels: np.ndarray) -> None:
-    """Rejects what cannot be evaluated, before anything is computed.
+    """Rejects data that cannot be evaluated, before anything is computed.
 
     Args:
       images: test images, uint8 [N,H,W,C].
@@ -246,7 +251,7 @@ class Evaluator(Protocol):
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: a file is damaged, or is not of these images.
+      ValueError: a file is damaged, or does not match these images.
     """
 
   def results(
@@ -260,11 +265,11 @@ class Evaluator(Protocol):
     """Evaluates the model.
 
     Args:
-      model: on the devices.
+      model: the classifier, on the devices.
       images: test images, uint8 [N,H,W,C].
       labels: int32 [N].
       key: source of all randomness, together with an example's position.
-      cache: called for every part that takes long.
+      cache: called for every expensive part.
 
     Yields:
       Rows, notes and pictures; no two rows of a run have the same key.

@@ -1,4 +1,4 @@
-"""Writes a test set's corruptions to a folder, in CIFAR-10-C's layout."""
+"""Writes a corrupted test set to a folder, in the layout of CIFAR-10-C."""
 
 import os
 import pathlib
@@ -14,35 +14,36 @@ from ram_jax.data.generated import Generator
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import metrics, provenance
 
-# What the pixels depend on, beside our own version.
+# Packages that the pixels depend on, besides our own version.
 PACKAGES = ("jax", "jaxlib", "numpy", "pillow")
 LABELS = "labels.npy"
 
 
 def write(config: ConfigDict, out: str | pathlib.Path) -> dict[str, Any]:
-  """Corrupts the test set of a config, or resumes it.
+  """Corrupts the test set of a config; resumes if it was interrupted.
 
-  `out` receives `<corruption>.npy` (uint8 [5N,H,W,3], severities 1 to 5 one
-  after another), `labels.npy` ([5N]) and `manifest.json`, which names every
-  finished file with its checksum. Each file is whole or absent.
+  Writes `<corruption>.npy` (uint8 [5N,H,W,3], severities 1 to 5 one after
+  another), `labels.npy` ([5N]) and `manifest.json`, which lists every finished
+  file with its checksum. Each file is complete or absent.
 
   Args:
-    config: complete; `dataset`, `evaluate` and `evaluators.corruption` count.
-    out: the folder; made if missing.
+    config: complete; `dataset`, `evaluate` and `evaluators.corruption` are
+      used.
+    out: the folder; created if missing.
 
   Returns:
     The manifest.
 
   Raises:
-    ValueError: if the folder holds something else, or the config asks for what
-      cannot be generated.
+    ValueError: if the folder contains something else, or the config requests
+      images that cannot be generated.
     OSError: if the folder cannot be written.
   """
   out = pathlib.Path(os.path.expanduser(out))
   config = experiment.resolve(config)
   generator, described = _prepare(config)
   found = _found(out, described)
-  # A checksum is taken again: what was damaged since is made again.
+  # Checksums are verified, so that damaged files are generated again.
   found["files"] = files = {
     name: digest
     for name, digest in found["files"].items()
@@ -50,34 +51,34 @@ def write(config: ConfigDict, out: str | pathlib.Path) -> dict[str, Any]:
   }
   missing = generator.missing().items()
   found["missing"] = {n: why for n, why in missing if f"{n}.npy" not in files}
-  wanted = [name for name in generator.names() if f"{name}.npy" not in files]
-  if not wanted and LABELS in files:
-    metrics.announce(f"{out} is complete: nothing is left to do")
+  todo = [name for name in generator.names() if f"{name}.npy" not in files]
+  if not todo and LABELS in files:
+    metrics.announce(f"{out} is complete: nothing to do")
     return found
-  run_folder.check_place(out, "--out")
-  # The stated checksums are those of files that are there, at any time.
+  run_folder.check_writable(out, "--out")
+  # At any time, the manifest only lists files that exist.
   _write_manifest(found, out)
   if LABELS not in files:
     kind = np.uint8 if generator.labels.max() < 256 else np.int32
     _finish(out, LABELS, [generator.labels.astype(kind)] * 5, found)
-  for number, name in enumerate(wanted, start=1):
-    metrics.announce(f"  {name} ({number} of {len(wanted)})")
+  for number, name in enumerate(todo, start=1):
+    metrics.announce(f"  {name} ({number} of {len(todo)})")
     parts = [generator.load(name, s)[0] for s in corruptions.SEVERITIES]
     _finish(out, f"{name}.npy", parts, found)
   return found
 
 
 def describe(found: dict[str, Any]) -> str:
-  """Says what a corrupted set holds and lacks.
+  """Summarizes a corrupted test set.
 
   Args:
     found: the manifest.
 
   Returns:
-    One line, and one for each corruption that is missing.
+    One line, and one for each missing corruption.
   """
   made, data = found["made_with"], found["made_with"]["data"]
-  count = len(found["files"]) - 1  # one has the labels
+  count = len(found["files"]) - 1  # one file contains the labels
   text = (
     f"{count} corruptions x 5 severities of {data['size']} images "
     f"({data['label']}), seed {made['seed']}"
@@ -87,20 +88,20 @@ def describe(found: dict[str, Any]) -> str:
 
 
 def _prepare(config: ConfigDict) -> tuple[Generator, dict[str, Any]]:
-  """What makes the images, and everything that they depend on."""
+  """The generator of the images, and everything that they depend on."""
   batch_size = config.evaluate.batch_size
   parallel.check_batch_size(batch_size, "config.evaluate.batch_size")
   spec = config.evaluators.to_dict().get("corruption")
   if spec is None:
     raise ValueError(
-      "config.evaluators has no corruption, whose fields say what is made: "
-      "take a config that has it (configs/)"
+      "config.evaluators has no corruption, which --mode=corrupt needs: use a "
+      "config that has it (configs/)"
     )
   if spec["folder"] or spec["tfds_dir"] or len(set(spec["severities"])) < 5:
     raise ValueError(
-      "--mode=corrupt makes all five severities from the clean test images: "
-      "leave config.evaluators.corruption.folder, tfds_dir and severities as "
-      "they are in configs/default.py"
+      "--mode=corrupt generates all five severities from the clean test "
+      "images: leave config.evaluators.corruption.folder, tfds_dir and "
+      "severities as they are in configs/default.py"
     )
   evaluator = plugins.build(
     "evaluator", spec, "config.evaluators.corruption", batch_size=batch_size
@@ -123,19 +124,19 @@ def _prepare(config: ConfigDict) -> tuple[Generator, dict[str, Any]]:
 
 
 def _found(out: pathlib.Path, described: dict[str, Any]) -> dict[str, Any]:
-  """The manifest that is there, or a new one."""
+  """The existing manifest, or a new one."""
   found = manifest.read(out)
   if found is None:
     if any(out.glob("*.npy")):
       raise ValueError(
-        f"--out={out} holds .npy files that were not made here: name another "
-        "folder"
+        f"--out={out} contains .npy files that ram_jax did not write: choose "
+        "another folder"
       )
     return {"schema": manifest.SCHEMA, "made_with": described, "files": {}}
   if differ := run_folder.differences(found["made_with"], described):
     raise ValueError(
-      f"--out={out} holds other images: {'; '.join(differ[:3])}. Name another "
-      "folder, or give the same seed, data and versions to resume"
+      f"--out={out} contains other images: {'; '.join(differ[:3])}. Choose "
+      "another folder, or use the same seed, data and versions to resume"
     )
   return found
 
@@ -143,7 +144,7 @@ def _found(out: pathlib.Path, described: dict[str, Any]) -> dict[str, Any]:
 def _finish(
   out: pathlib.Path, name: str, parts: list[np.ndarray], found: dict[str, Any]
 ) -> None:
-  """Writes a file whole, then its line of the manifest."""
+  """Writes a file atomically, then adds it to the manifest."""
   if parallel.is_first_process():
     part = out / f"{name}.part"
     with open(part, "wb") as file:

@@ -1,7 +1,7 @@
-"""From a config to a run: checks, data, the folder; then train or evaluate.
+"""From a config to a run: checks, data and folder; then train or evaluate.
 
-`resolve` makes a config definite; `prepare` is the one opening sequence of
-training and of evaluating a run or a file of weights.
+`resolve` fills in a config's placeholders; `prepare` is the common opening
+sequence of training and of evaluating a run or a weights file.
 """
 
 import contextlib
@@ -41,18 +41,18 @@ def _one_of(*allowed: str) -> tuple[str, Callable[[Any], bool]]:
   return " or ".join(allowed), lambda value: value in allowed
 
 
-# What is allowed, in words and as a test; NaN fails every comparison.
+# Allowed values, in words and as a predicate; NaN fails every comparison.
 _COUNT = ("a whole number, at least 1", lambda v: v >= 1)
-_LIMIT = ("how many, or 0 for all", lambda v: v >= 0)
+_LIMIT = ("a number of images, or 0 for all", lambda v: v >= 0)
 _SIZE = ("a finite number, at least 0", lambda v: 0 <= v < math.inf)
 _POSITIVE = ("a finite number above 0", lambda v: 0 < v < math.inf)
 _RULES = {
   # It is part of a path: runs/<name>-<seed>.
   "name": (
-    "a name of letters, digits and . _ + -, it names the folder of the run",
+    "a name of letters, digits and . _ + -, as it is part of the folder's name",
     lambda v: re.fullmatch(r"\w[\w.+-]*", v),
   ),
-  # numpy's and JAX's seeds differ beyond 32 bits.
+  # numpy and JAX treat seeds of more than 32 bits differently.
   "seed": ("a whole number from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32),
   "train.epochs": _COUNT,
   "train.batch_size": _COUNT,
@@ -72,17 +72,20 @@ _RULES = {
 }
 
 
+AUTOATTACK_IMAGES = 1000  # evaluated on a CPU by default
+
+
 def resolve(
   config: ConfigDict,
   trained: dict[str, Any] | None = None,
   weights: Weights | None = None,
 ) -> ConfigDict:
-  """Checks plain fields and fills in what depends on device or weights.
+  """Checks plain fields and fills in those that depend on device or weights.
 
   Args:
     config: complete, as from `configs/`.
-    trained: config.json of the run to be measured, perhaps on another device
-      than it was trained on: what was chosen then is kept.
+    trained: config.json of the run to be evaluated. Its choices are kept, even
+      if this device is of another kind than the one it was trained on.
     weights: the file that `config.weights` names, if any.
 
   Returns:
@@ -93,10 +96,10 @@ def resolve(
   """
   try:
     return _resolved(config, trained, weights)
-  # A config.json that somebody has edited, or a config file of one's own.
+  # An edited config.json, or the user's own config file.
   except (TypeError, AttributeError, KeyError) as error:
     raise ValueError(
-      f"the config lacks a field, or has one of a wrong kind ({error!r}): "
+      f"the config lacks a field, or has one with the wrong type ({error!r}): "
       "compare it with configs/default.py"
     ) from error
 
@@ -114,6 +117,9 @@ def _resolved(
   for name, value in chosen.items():
     if config.train[name] is None:
       config.train[name] = trained["train"][name] if trained else value
+  autoattack = config.evaluators.to_dict().get("autoattack", {})
+  if autoattack.get("images", 0) is None:
+    config.evaluators.autoattack.images = AUTOATTACK_IMAGES if cpu else 0
   if trained:
     _inherit(config, trained)
   _check_weights(config, trained is not None)
@@ -125,17 +131,17 @@ def _resolved(
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """What `prepare` opened.
+  """The result of `prepare`.
 
   Attributes:
     config: resolved.
-    folder: the run's.
+    folder: the run's folder.
     source: the data set.
-    train: training images and labels; None where they are not needed.
-    test: test images and labels, as many as `config.evaluate.images` asks for.
-    data: data.json: `train` and `test`, size and fingerprint each, as far as
-      they are known, and `notes`.
-    notes: what a reader must know of data and attacks.
+    train: training images and labels; None if they are not needed.
+    test: test images and labels, limited by `config.evaluate.images`.
+    data: content of data.json: `train` and `test` with size and fingerprint, if
+      known, and `notes`.
+    notes: notes on data and attacks.
   """
 
   config: ConfigDict
@@ -148,13 +154,13 @@ class Experiment:
 
   @contextlib.contextmanager
   def locked(self, claim: bool = True) -> Iterator[signals.Stop]:
-    """Keeps other programs out of the folder, and takes signals.
+    """Locks the folder against other programs, and handles signals.
 
     Args:
-      claim: write into the folder whose it is.
+      claim: record in the folder which run it belongs to.
 
     Yields:
-      What knows whether a signal came.
+      The object that knows whether a signal was received.
     """
     with run_folder.lock(self.folder), signals.listen() as stop:
       if claim:
@@ -165,20 +171,20 @@ class Experiment:
 def prepare(
   config: ConfigDict, folder: pathlib.Path, train: bool
 ) -> Experiment:
-  """Checks everything that can be checked before something is computed.
+  """Checks everything that can be checked before anything is computed.
 
   Nothing is written until `Experiment.locked` is entered.
 
   Args:
     config: resolved.
     folder: the run's folder; it may be missing.
-    train: whether the training data are needed.
+    train: whether the training data is needed.
 
   Returns:
     The experiment.
 
   Raises:
-    ValueError: for data that cannot be used, or a folder of another run.
+    ValueError: for unusable data, or a folder of another run.
   """
   run_folder.check(config, folder)
   source = plugins.build("dataset", config.dataset)
@@ -188,14 +194,14 @@ def prepare(
   splits["test"] = pipeline.load(source, "test")
   found = {name: pipeline.describe(*split) for name, split in splits.items()}
   saved = run_folder.check_data(found, folder)
-  test = pipeline.limited(
+  test = pipeline.limit_examples(
     source, "test", splits["test"], config.evaluate.images
   )
   of_test = sanity.warnings(test)
   if train:
     warnings = sanity.warnings(test, splits["train"])
     about_train = [text for text in warnings if text not in of_test]
-  else:  # as the training has found
+  else:  # found during training
     about_train = saved.get("notes", [])
   fields = run_folder.flat(config.to_dict())
   warnings = [*about_train, *of_test, *sizes.check(fields, test[0][0].size)]
@@ -219,33 +225,34 @@ def train_and_evaluate(
 ) -> results_lib.Run:
   """Trains a run to its end and evaluates it.
 
-  A workdir that holds part of the same run resumes from its last checkpoint,
-  with the same draws and data order: on CPUs the result is bit-identical to
-  that of a run that was never stopped. A finished run is left as it is.
+  If the workdir contains part of the same run, it resumes from the last
+  checkpoint with the same draws and data order; on CPUs, the result is
+  bit-identical to that of an uninterrupted run. A finished run is not changed.
 
   Args:
     config: complete, as from `configs/`.
-    workdir: the run's folder; made if missing.
+    workdir: the run's folder; created if missing.
 
   Returns:
     The evaluated run.
 
   Raises:
-    ValueError: for what no run can be made from, before any step.
-    FloatingPointError: when a step is NaN or infinite in any part; the last
-      checkpoint before that is kept, and `post_mortem/` has the step.
-    OSError: when the folder cannot be written, as when the disk is full.
+    ValueError: for an invalid config, data or folder, before the first step.
+    FloatingPointError: if a step has a NaN or an infinity; the last checkpoint
+      before it is kept, and `post_mortem/` contains the step.
+    OSError: if the folder cannot be written, for example because of a full
+      disk.
     signals.Stopped: after SIGTERM or Ctrl-C, with everything saved.
   """
   if config.weights.measured:
     raise ValueError(
-      "config.weights.measured is for --mode=evaluate: training starts from "
-      "config.weights.initial (--init_from)"
+      "config.weights.measured is for --mode=evaluate: to train from weights, "
+      "use config.weights.initial (--init_from)"
     )
   config, file = with_weights(config)
   folder = pathlib.Path(workdir)
   if finished := run_folder.finished(config, folder):
-    # It is shown from a folder that cannot be written, too.
+    # A read-only folder can also be shown.
     if os.access(folder, os.W_OK):
       run_folder.check(config, folder)
     announce(f"{folder} is finished (--mode=evaluate evaluates it again)")
@@ -266,13 +273,13 @@ def train_and_evaluate(
 
 
 def with_weights(config: ConfigDict) -> tuple[ConfigDict, Weights | None]:
-  """Resolves the config of a training, or of a file to be evaluated.
+  """Resolves the config of a training run, or of a weights file to evaluate.
 
   Args:
     config: complete.
 
   Returns:
-    The config, and the weights that it names, if it does.
+    The config, and the weights that it names, if any.
   """
   path = config.weights.initial or config.weights.measured
   file = weights.read(path, config.weights.entry) if path else None
@@ -282,7 +289,7 @@ def with_weights(config: ConfigDict) -> tuple[ConfigDict, Weights | None]:
 def build_training(
   config: ConfigDict, source: Source, train: Split, file: Weights | None
 ) -> tuple[training_loop.Training, dict[str, np.ndarray]]:
-  """Builds a training that starts from a file's weights or from random ones.
+  """Builds a training run that starts from a file's weights or random ones.
 
   Args:
     config: resolved.
@@ -307,21 +314,21 @@ def build_training(
 def evaluate_run(
   config: ConfigDict, workdir: str | pathlib.Path
 ) -> results_lib.Run:
-  """Evaluates a trained run (again), without its training images.
+  """Evaluates a trained run (again), without loading its training images.
 
-  Only the statistics of a user's own arrays need them, where the config has no
-  normalization.
+  They are only needed for the statistics of a user's own arrays, if the config
+  has no normalization.
 
   Args:
-    config: the run's; what belongs to the evaluation may differ.
+    config: the run's config; its evaluation fields may differ.
     workdir: the run's folder.
 
   Returns:
     The evaluated run.
 
   Raises:
-    FileNotFoundError: if the folder holds no run or no checkpoint.
-    ValueError: if it holds another run, is damaged, or in use.
+    FileNotFoundError: if the folder contains no run or no checkpoint.
+    ValueError: if it contains another run, is damaged, or is in use.
     signals.Stopped: after SIGTERM or Ctrl-C.
   """
   folder = pathlib.Path(workdir)
@@ -340,19 +347,19 @@ def evaluate_run(
 def evaluate_weights(
   config: ConfigDict, workdir: str | pathlib.Path
 ) -> results_lib.Run:
-  """Evaluates the weights of a file as those of a run are evaluated.
+  """Evaluates the weights in a file in the same way as those of a run.
 
   Args:
     config: complete; `weights.measured` names the file, `model` its network.
-    workdir: folder of the results; made if missing.
+    workdir: folder of the results; created if missing.
 
   Returns:
     The evaluated run.
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ValueError: if the file is damaged or of another network, or the folder
-      holds something else.
+    ValueError: if the file is damaged or has another network, or the folder
+      contains something else.
   """
   path, folder = config.weights.measured, pathlib.Path(workdir)
   config, file = with_weights(config)
@@ -372,15 +379,15 @@ def evaluate_weights(
 
 
 def describe(file: weights.Weights, name: str) -> dict[str, Any]:
-  """Who the weights of a file are, for results.json.
+  """Describes the weights in a file, for results.json.
 
   Args:
-    file: with `--mode=export`'s metadata, or without.
-    name: of the file, without its ending.
+    file: the weights, with or without the metadata of `--mode=export`.
+    name: name of the file, without its suffix.
 
   Returns:
     `name`, `label`, `method`, `epochs` and `step`: those of the exported run,
-    or of weights of which nothing is known.
+    or placeholders for other files.
   """
   about = {"name": name, "label": name, "method": "weights", "epochs": 0}
   method = file.metadata.get("method")
@@ -392,22 +399,22 @@ def describe(file: weights.Weights, name: str) -> dict[str, Any]:
 
 
 def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
-  """Writes a run's weights as PyTorch's state_dict, in a safetensors file.
+  """Writes a run's weights as a PyTorch state_dict, in a safetensors file.
 
-  docs/pytorch_weights.md lists the PyTorch classes into which it loads
-  strictly. Its metadata say what is done to pixels first.
+  docs/pytorch_weights.md lists the PyTorch classes that load it strictly. Its
+  metadata states the input normalization.
 
   Args:
-    folder: of a trained run.
-    out: the file, `.safetensors`; its folder is made if missing.
+    folder: folder of a trained run.
+    out: the file, `.safetensors`; its folder is created if missing.
 
   Returns:
     The file's metadata.
 
   Raises:
-    FileNotFoundError: if the folder holds no run or no checkpoint.
-    ValueError: if the run is damaged, its numbers are of no use, or `out` has
-      another ending.
+    FileNotFoundError: if the folder contains no run or no checkpoint.
+    ValueError: if the run is damaged, its weights are unusable, or `out` has
+      another suffix.
   """
   if out.suffix != weights.FORMAT:
     raise ValueError(f"--out={out} must end in {weights.FORMAT}")
@@ -415,7 +422,7 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   source = plugins.build("dataset", config.dataset)
   module = plugins.build_model(config, source, "float32", axis_name=None)
   with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
-    # The parameters' shapes are the same for images of all sizes.
+    # The shapes of the parameters do not depend on the size of the images.
     state = checkpoints.restore_variables(module, (32, 32, 3))
   variables = {"params": state.params, "batch_stats": state.batch_stats}
   check_values(f"the weights of step {int(state.step)}", variables)
@@ -431,7 +438,7 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
 
 
 def _inherit(config: ConfigDict, trained: dict[str, Any]) -> None:
-  """Takes what a run says of its weights, where nothing else was asked for."""
+  """Copies a run's fields about its weights, unless the config sets them."""
   weights, constants = config.weights, config.normalization
   weights.fingerprint = trained["weights"]["fingerprint"]
   weights.notes = tuple(trained["weights"]["notes"])
@@ -443,11 +450,11 @@ def _inherit(config: ConfigDict, trained: dict[str, Any]) -> None:
 
 
 def _take(config: ConfigDict, weights: Weights | None) -> None:
-  """Takes what a file states, where nothing else was asked for."""
+  """Copies the normalization of a weights file, unless the config sets it."""
   config.weights.notes = ()
   if not weights:
     return
-  check_values("the file of weights", weights.tensors)
+  check_values("the weights file", weights.tensors)
   _check_export(config, weights)
   config.weights.fingerprint = weights.fingerprint
   constants, stated = config.normalization, weights.normalization
@@ -466,7 +473,7 @@ def _take(config: ConfigDict, weights: Weights | None) -> None:
 
 
 def _check_export(config: ConfigDict, weights: Weights) -> None:
-  """Rejects another network than was exported; the tensors may fit both."""
+  """Rejects a network other than the exported one, even if the tensors fit."""
   said = weights.metadata.get("model")
   if weights.metadata.get("producer") != PRODUCER or not said:
     return
@@ -476,8 +483,9 @@ def _check_export(config: ConfigDict, weights: Weights) -> None:
     exported = said
   if exported != config.model.to_dict():
     raise ValueError(
-      f"the weights are an export of the network {exported}, and config.model "
-      f"is {config.model.to_dict()}: choose the network that was exported"
+      f"the weights were exported from the network {exported}, but "
+      f"config.model is {config.model.to_dict()}: choose the network that was "
+      "exported"
     )
 
 
@@ -487,7 +495,7 @@ def _check(config: ConfigDict) -> None:
   for name in values:
     if name.endswith("attack.steps"):
       group = name.removesuffix(".steps")
-      # Without an epsilon there is nothing to step through.
+      # With epsilon 0, the step size may also be 0.
       step = _POSITIVE if values[f"{group}.epsilon"] > 0 else _SIZE
       rules |= {name: _COUNT, f"{group}.epsilon": _SIZE}
       rules[f"{group}.step_size"] = step
@@ -500,8 +508,8 @@ def _check(config: ConfigDict) -> None:
   sizes.check(values)
   _check_corruption(config)
   if not config.evaluators:
-    raise ValueError("config.evaluators is empty: nothing would be measured")
-  # Fails now where a row is malformed, and not after the training.
+    raise ValueError("config.evaluators is empty: nothing would be evaluated")
+  # Report malformed rows now, not after the training.
   try:
     results_lib.check_floors(config.floors)
   except ValueError as error:
@@ -509,7 +517,7 @@ def _check(config: ConfigDict) -> None:
 
 
 def _repeats(value: Any) -> bool:
-  """Whether a tuple has a value twice, numbers as tables write them."""
+  """Whether a tuple has a value twice, with numbers rounded as in tables."""
   if not isinstance(value, tuple | list):
     return False
   shown = [round(v, 5) if isinstance(v, float) else v for v in value]
@@ -517,17 +525,17 @@ def _repeats(value: Any) -> bool:
 
 
 def _check_weights(config: ConfigDict, is_run: bool) -> None:
-  """Checks what was given, and fills in the normalization of a name."""
+  """Checks weights and normalization, and fills in that of a preset."""
   weights = config.weights
   if weights.initial and weights.measured:
     raise ValueError(
       f"config.weights names two files, initial {weights.initial!r} to train "
-      f"from and measured {weights.measured!r} to measure: give one of them"
+      f"from and measured {weights.measured!r} to evaluate: give one of them"
     )
   if weights.entry and not (weights.initial or weights.measured or is_run):
     raise ValueError(
-      f"config.weights.entry is {weights.entry!r}, but there is no file of "
-      "weights: give --weights or --init_from, or leave it empty"
+      f"config.weights.entry is {weights.entry!r}, but there is no weights "
+      "file: give --weights or --init_from, or leave it empty"
     )
   constants, presets = config.normalization, normalization.PRESETS
   given = (tuple(constants.mean), tuple(constants.std))
@@ -550,14 +558,14 @@ def _check_weights(config: ConfigDict, is_run: bool) -> None:
 
 
 def _check_corruption(config: ConfigDict) -> None:
-  """A prepared set is of CIFAR-10."""
+  """Checks that tensorflow-datasets' corrupted images match the data set."""
   for name, spec in config.evaluators.items():
     if spec.name != "corruption" or spec.folder or not spec.tfds_dir:
       continue
     dataset = config.dataset
     if dataset.name != "cifar" or dataset.classes != spec.classes:
       raise ValueError(
-        f"config.evaluators.{name} measures CIFAR-{spec.classes}-C, but the "
-        f"data set is {dataset.to_dict()}: leave its tfds_dir empty, "
-        "or choose the data set that it was made from"
+        f"config.evaluators.{name} uses CIFAR-{spec.classes}-C, but the data "
+        f"set is {dataset.to_dict()}: leave its tfds_dir empty, or choose the "
+        "data set that it was made from"
       )

@@ -1,4 +1,4 @@
-"""The flags of main.py, which mode takes which, and what --help shows."""
+"""The flags of main.py, the flags of each mode, and the output of --help."""
 
 import argparse
 import ast
@@ -16,37 +16,40 @@ from ml_collections import ConfigDict
 
 from ram_jax import command_line
 
-# Flag -> (what its value is, what it does).
+# Flag -> (placeholder of its value, help text).
 FLAGS = {
   "config": (
     "FILE",
-    "what to run: FILE.py, perhaps with choices behind it "
+    "what to run: FILE.py, optionally followed by choices "
     "(FILE.py:model=NAME,dataset=NAME,smoke), or the config.json of a run; "
     "--config.FIELD=VALUE sets one of the fields below",
   ),
   "workdir": (
     "FOLDER|URL",
-    "folder of the run, also in a bucket: gs://BUCKET/FOLDER (default: "
+    "folder of the run, may be in a bucket: gs://BUCKET/FOLDER (default: "
     "runs/NAME-SEED, with --weights runs/weights-FILE), or of the report "
     "(default: report)",
   ),
   "mode": (
     "MODE",
     "train: train (or resume) and evaluate; evaluate: evaluate a trained "
-    "run again, or --weights; profile: show which part of a training step "
-    "takes how long; corrupt: write the corrupted test set, as "
-    "CIFAR-10-C is of CIFAR-10; export: write a run's weights for PyTorch; "
-    "compare: a run beside a reference; report: several runs on one page",
+    "run again, or --weights; profile: show the time of each part of a "
+    "training step; corrupt: write the corrupted test set, as CIFAR-10-C "
+    "for CIFAR-10; export: write a run's weights for PyTorch; compare: "
+    "compare a run with a reference; report: show several runs on one page",
   ),
   "init_from": ("FILE", "weights to start from: .safetensors, PyTorch's .pt"),
-  "weights": ("FILE", "weights to evaluate in place of a run"),
+  "weights": ("FILE", "weights to evaluate instead of a run"),
   "out": ("PATH", "folder of the corrupted set, or .safetensors to export to"),
-  "reference": ("NAME|PATH", "a published result, or a file or folder of one"),
+  "reference": (
+    "NAME|PATH",
+    "a published result, or its file or folder",
+  ),
   "runs": ("FOLDER,FOLDER", "the runs of a report"),
-  "baseline": ("FOLDER", "the one of --runs that others are compared to"),
+  "baseline": ("FOLDER", "the one of --runs that others are compared with"),
 }
 PATHS = ("workdir", "init_from", "weights", "out", "reference")
-# Which flags each mode takes, beside --debug.
+# The flags of each mode, besides --debug.
 MODES = {
   "train": ("config", "workdir", "init_from"),
   "evaluate": ("config", "workdir", "init_from", "weights"),
@@ -56,32 +59,32 @@ MODES = {
   "compare": ("workdir", "reference"),
   "report": ("workdir", "runs", "baseline"),
 }
-# What a mode cannot do without, beside --config.
+# Flags that a mode requires, besides --config.
 NEEDED = {
   "corrupt": "--out=FOLDER",
   "export": "--workdir=FOLDER and --out=FILE",
   "compare": "--workdir=FOLDER and --reference=NAME or PATH",
   "report": "--runs=FOLDER,FOLDER",
 }
-WIDTH, COLUMN = 80, 30  # of the listed fields, and where comments start
+WIDTH, COLUMN = 80, 30  # of the list of fields, and of where comments start
 
 
 class Parser(argparse.ArgumentParser):
-  """argparse, but its errors are ours."""
+  """An ArgumentParser whose errors are exceptions."""
 
   def error(self, message: str) -> NoReturn:
-    """Raises what argparse would print below a summary of all flags."""
+    """Raises the error that argparse would print below the usage."""
     raise ValueError(f"{message} (see --help)")
 
 
 def parser() -> Parser:
-  """Returns the parser of all flags but `--config.FIELD=VALUE`."""
+  """Returns the parser of all flags except `--config.FIELD=VALUE`."""
   flags = Parser(
     prog="main.py",
     description="Trains, evaluates and reports, such as: python main.py "
     "--config=configs/digits.py",
-    epilog=f"Configs: {', '.join(command_line.available())}. Of a flag or "
-    "field that is given twice the last one counts.",
+    epilog=f"Configs: {', '.join(command_line.available())}. If a flag or "
+    "field is given twice, the last one wins.",
     allow_abbrev=False,
     add_help=False,
   )
@@ -108,12 +111,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     argv: the command line without the program's name.
 
   Returns:
-    The flags; `overrides` holds every `--config.FIELD=VALUE`, also of those
+    The flags; `overrides` has every `--config.FIELD=VALUE`, including those
     that were given as `--config.FIELD VALUE`.
 
   Raises:
-    ValueError: for anything unknown.
-    SystemExit: after --help was shown.
+    ValueError: for unknown flags.
+    SystemExit: after --help.
   """
   for text in (*argv, os.getcwd()):
     _check_encoding(text)
@@ -131,14 +134,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def check(flags: argparse.Namespace) -> None:
-  """Rejects flags that the mode does not take, and misses those it needs.
+  """Checks that the mode supports the given flags, and that none is missing.
 
   Args:
     flags: from `parse`.
 
   Raises:
-    ValueError: for an unknown mode, or a flag that is of another one, empty
-      or missing.
+    ValueError: for an unknown mode, or a flag that is empty, missing or belongs
+      to another mode.
   """
   mode = flags.mode
   if mode not in MODES:
@@ -149,15 +152,15 @@ def check(flags: argparse.Namespace) -> None:
     value = getattr(flags, name)
     given = value or (name == "config" and flags.overrides)
     if given and name not in MODES[mode]:
-      takers = [mode for mode, names in MODES.items() if name in names]
+      supported = [mode for mode, names in MODES.items() if name in names]
       raise ValueError(
-        f"--{name} is for --mode={' or '.join(takers)}, not --mode={mode}"
+        f"--{name} is for --mode={' or '.join(supported)}, not --mode={mode}"
       )
     a_run = name == "workdir" and mode != "report"
     if value and "://" in value and not a_run:
       raise ValueError(
-        f"--{name}={value} is a URL, as only a run's --workdir may be: give a "
-        "path"
+        f"--{name}={value} is a URL, which is only supported as the --workdir "
+        "of a run: give a path"
       )
   needed = NEEDED.get(mode, "")
   if not all(getattr(flags, n) for n in re.findall(r"--(\w+)=", needed)):
@@ -169,18 +172,18 @@ def check(flags: argparse.Namespace) -> None:
 
 
 def folders(text: str) -> list[str]:
-  """Splits folders at commas, but for those that are in a folder's name.
+  """Splits folders at commas, except for commas in a folder's name.
 
   Args:
-    text: of `--runs`; spaces around names and empty names are ignored.
+    text: value of `--runs`; spaces around names and empty names are ignored.
 
   Returns:
-    The folders. What exists as a path is one, the longest first.
+    The folders. The longest text that exists as a path is one folder.
   """
   parts, found = text.split(","), []
   while parts:
     names = [",".join(parts[:end]) for end in range(len(parts), 0, -1)]
-    # os.path: pathlib raises where a name is too long to exist.
+    # Not pathlib, which raises for names that are too long to exist.
     name = next(filter(os.path.exists, names), parts[0].strip())
     found += [name] if name else []
     del parts[: 1 + name.count(",")]
@@ -188,14 +191,14 @@ def folders(text: str) -> list[str]:
 
 
 def _separated(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-  """Fields, as `--config.FIELD=VALUE`, and everything else."""
+  """Splits into fields, as `--config.FIELD=VALUE`, and everything else."""
   overrides, others, rest = [], [], collections.deque(argv)
   while rest:
     text = rest.popleft()
     if not text.startswith("--config."):
       others.append(text)
       continue
-    # "-1" and "-x" are values: but for -h, all flags have two dashes.
+    # "-1" and "-x" are values: except for -h, all flags have two dashes.
     alone = "=" not in text and rest
     if alone and rest[0] != "-h" and not rest[0].startswith("--"):
       text = f"{text}={rest.popleft()}"
@@ -204,24 +207,24 @@ def _separated(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _check_encoding(text: str) -> None:
-  """Rejects bytes that are no text: checkpoints are written under UTF-8 names.
+  """Rejects undecodable bytes: checkpoints need UTF-8 file names.
 
-  Python stands for them with lone surrogates, in a path as in an argument.
+  Python represents such bytes as lone surrogates, in paths and arguments.
   """
   try:
     text.encode()
   except UnicodeEncodeError as error:
     raise ValueError(
-      f"cannot use {ascii(text)}: it is no text in "
+      f"cannot use {ascii(text)}: it is not valid text in "
       f"{sys.getfilesystemencoding()}, the encoding of this locale: set "
-      "LC_ALL=C.UTF-8 or PYTHONUTF8=1, or rename it to ASCII"
+      "LC_ALL=C.UTF-8 or PYTHONUTF8=1, or use an ASCII name"
     ) from error
 
 
 def _fields(text: str | None, overrides: Sequence[str]) -> str:
   """The fields of a config, or of the default one, for --help.
 
-  Lines `FIELD=VALUE  comment`: after `--config.` the value is read as it is.
+  The lines are `FIELD=VALUE  comment`, with VALUE as the command line reads it.
   """
   paths = [command_line.CONFIGS / f"{n}.py" for n in ("default", "common")]
   config = command_line.load(text or str(paths[0]), overrides)
@@ -236,7 +239,7 @@ def _fields(text: str | None, overrides: Sequence[str]) -> str:
 def _lines(
   config: ConfigDict, prefix: str, blocks: list[dict[str, str]]
 ) -> Iterator[str]:
-  """A group's own fields first, and `name` before them; then its groups."""
+  """A group's `name`, then its other fields, then its subgroups."""
   keys = sorted(config.keys(), key=lambda key: (key != "name", key))
   groups = [key for key in keys if isinstance(config[key], ConfigDict)]
   for key in (key for key in keys if key not in groups):
@@ -269,7 +272,7 @@ def _text(value: Any) -> str:
 
 
 def _comment(key: str, keys: set[str], blocks: list[dict[str, str]]) -> str:
-  """That of the block which has the most keys in common with the group."""
+  """The comment in the block that has most keys in common with the group."""
 
   def likeness(block: dict[str, str]) -> int:
     return len(block.keys() & keys) - len(block.keys() - keys)
@@ -289,7 +292,7 @@ def _blocks(path: pathlib.Path) -> list[dict[str, str]]:
   lines = text.split("\n")
 
   def comment(node: ast.expr | ast.stmt) -> str:
-    """Beside or above what begins its line."""
+    """The comment after or above a node that begins its line."""
     line, above = lines[node.lineno - 1], reversed(lines[: node.lineno - 1])
     if line[: node.col_offset].strip():
       return ""

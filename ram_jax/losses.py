@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-# Both PyTorch codes clamp the mixture to [1e-7, 1] before its logarithm.
+# Both PyTorch implementations clamp the mixture to [1e-7, 1] before the log.
 MIXTURE_FLOOR = 1e-7
 
 
@@ -18,14 +18,14 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     Losses [B] in nats, finite for every finite input.
 
   Raises:
-    ValueError: if the shapes do not fit, or classes are not integers.
+    ValueError: if the shapes do not match, or classes are not integers.
   """
   log_p = _log_softmax(logits)
   if targets.shape == logits.shape:
     return -jnp.sum(targets * log_p, axis=-1)
   if targets.shape != logits.shape[:-1]:
     raise ValueError(
-      f"targets of shape {targets.shape} do not fit logits {logits.shape}: "
+      f"targets of shape {targets.shape} do not match logits {logits.shape}: "
       "give integer classes [B] or probabilities [B, K]"
     )
   if not jnp.issubdtype(targets.dtype, jnp.integer):
@@ -37,15 +37,15 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def correct(logits: jax.Array, targets: jax.Array) -> jax.Array:
-  """Whether the largest logit is the target's.
+  """Whether the target has the largest logit.
 
   Args:
     logits: scores [B, K].
     targets: integer classes [B], or probabilities [B, K].
 
   Returns:
-    Booleans [B]; False where a logit is NaN or infinite: argmax would take the
-    first NaN for the prediction.
+    Booleans [B]; False if a logit is NaN or infinite, because argmax would
+    return the first NaN as the prediction.
   """
   labels = targets
   if targets.ndim == logits.ndim:
@@ -59,11 +59,11 @@ def finite(logits: jax.Array) -> jax.Array:
 
 
 def jensen_shannon(*logits: jax.Array) -> jax.Array:
-  """Jensen-Shannon divergence between softmax distributions, exactly.
+  """Exact Jensen-Shannon divergence between softmax distributions.
 
-  It is (1/n) sum_i KL(p_i || M) with M the mean of the n distributions, as in
-  AugMix (arXiv 1912.02781, equation 2) and its robust variant. All is done on
-  log-probabilities, so 0 log 0 is 0 and its gradient is 0, without a clamp.
+  (1/n) sum_i KL(p_i || M), where M is the mean of the n distributions, as in
+  AugMix (arXiv 1912.02781, equation 2) and RobustAugMix. It is computed from
+  log-probabilities, so that 0 log 0 and its gradient are 0 without a clamp.
 
   Args:
     *logits: two or more arrays of scores [B, K].
@@ -79,9 +79,9 @@ def jensen_shannon(*logits: jax.Array) -> jax.Array:
 def clamped_jensen_shannon(*logits: jax.Array) -> jax.Array:
   """Jensen-Shannon divergence with the mixture clamped to [1e-7, 1].
 
-  The form of google-research/augmix `cifar.py` and of the paper's own code; it
-  differs from the exact one where the mean probability is below 1e-7, and it
-  is finite where those give NaN because a probability underflows.
+  As in google-research/augmix `cifar.py` and the paper's own code. It differs
+  from the exact divergence where the mean probability is below 1e-7, and is
+  finite where their code gives NaN because a probability underflows.
 
   Args:
     *logits: two or more arrays of scores [B, K].
@@ -103,7 +103,7 @@ def _stack(logits: tuple[jax.Array, ...]) -> jax.Array:
   """Log-probabilities [n, B, K] of n views."""
   if len(logits) < 2:
     raise ValueError(
-      f"a divergence needs two or more distributions, {len(logits)} given"
+      f"a divergence needs two or more distributions, got {len(logits)}"
     )
   return _log_softmax(jnp.stack(logits))
 

@@ -1,8 +1,8 @@
-"""Devices and processes: the only file that says pmap or names their axis.
+"""Devices and processes: the only file that uses pmap or names the device axis.
 
-State and data carry no device axis: they are placed once, replicated over the
-local devices, and pmapped functions take and return them whole (`in_axes` and
-`out_axes` None). What leaves so was reduced or gathered over the axis first.
+State and data have no device axis: they are replicated over the local devices
+once, and pmapped functions take and return them as a whole (`in_axes` and
+`out_axes` None). Outputs are first reduced or gathered over the axis.
 """
 
 import contextlib
@@ -20,23 +20,23 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 AXIS = "devices"
-# Where Kubernetes names the hosts of a slice.
+# Variables in which Kubernetes lists the hosts of a slice.
 SLICE = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
 SLICE += ("TPU_PROCESS_ADDRESSES_PATH",)  # since jax 0.12
 
 
 def initialize() -> None:
-  """Joins the other processes of a multi-host run, where there are any.
+  """Connects to the other processes of a multi-host run, if there are any.
 
-  On a Cloud TPU, JAX asks the machine itself for the slice's other hosts;
-  elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name
-  them.
+  On a Cloud TPU, JAX gets the other hosts of the slice from the machine's
+  metadata; elsewhere, they are given by JAX_COORDINATOR_ADDRESS,
+  JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
   Raises:
     ValueError: if only some of the three are set, or there is no device.
   """
-  # JAX would catch SIGTERM and name a step at which to save, but counts them by
-  # one, where a dispatch has several, as does orbax: `runs/signals.py` does it.
+  # `runs/signals.py` handles SIGTERM instead. JAX's service would choose a step
+  # at which to save, but it and orbax assume one step per dispatch.
   jax.config.update("jax_enable_preemption_service", False)
   if jax.distributed.is_initialized():
     return
@@ -46,7 +46,7 @@ def initialize() -> None:
       text = os.environ.get(name)
       if not (text or "").isdecimal():
         raise ValueError(
-          f"JAX_COORDINATOR_ADDRESS is set, and {name} is {text!r}: give a "
+          f"JAX_COORDINATOR_ADDRESS is set, but {name} is {text!r}: give a "
           "whole number, or set none of them"
         )
       numbers.append(int(text))
@@ -61,11 +61,11 @@ def initialize() -> None:
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-  """Around a program: where one process of several fails, none waits long.
+  """Wraps a program so that all processes end soon after one of them fails.
 
-  At exit JAX waits for the other processes, for minutes, while they wait in a
-  collective for the one that failed. So a failure ends the process at once, and
-  the others by the connection that it closes, or by its missing heartbeats.
+  At exit, JAX waits minutes for the other processes, while they wait in a
+  collective for the failed one. Therefore, a failed process ends immediately.
+  The others end because of its closed connection or its missing heartbeats.
   """
   try:
     yield
@@ -81,14 +81,14 @@ def ending_together() -> Iterator[None]:
 
 
 def on_cloud_tpu() -> bool:
-  """Whether this machine has TPU chips of a slice that JAX can ask about."""
+  """Whether this machine has TPU chips whose slice JAX can look up."""
   platforms = os.environ.get("JAX_PLATFORMS", "")
   if platforms and "tpu" not in platforms.split(","):
     return False
-  # Where the chips of one kind or another show themselves to Linux.
+  # The device files of the different kinds of chips.
   chips = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
-  # As jax/_src/clusters/cloud_tpu_cluster.py; a notebook's TPU, which may not
-  # be asked about, is alone.
+  # As in jax/_src/clusters/cloud_tpu_cluster.py. A notebook's TPU, whose
+  # metadata must not be queried, is a single host.
   slice_known = "TPU_SKIP_MDS_QUERY" not in os.environ or any(
     name in os.environ for name in SLICE
   )
@@ -102,11 +102,11 @@ def is_first_process() -> bool:
 
 
 def check_batch_size(batch_size: int, field: str) -> None:
-  """Rejects a batch that the devices cannot share evenly.
+  """Rejects a batch size that the devices cannot divide evenly.
 
   Args:
     batch_size: examples in the global batch.
-    field: the config field that holds it, for the message.
+    field: the config field with the batch size, for the message.
 
   Raises:
     ValueError: if it is not a positive multiple of the device count.
@@ -121,11 +121,11 @@ def check_batch_size(batch_size: int, field: str) -> None:
 
 
 def check_agreement(number: int, what: str) -> None:
-  """Rejects processes that would resume from different places.
+  """Rejects processes that would resume from different states.
 
   Args:
-    number: this process's own.
-    what: what it is and why it may differ, for the message.
+    number: this process's number.
+    what: what the number is and why it may differ, for the message.
 
   Raises:
     ValueError: if another process has another number.
@@ -137,34 +137,34 @@ def check_agreement(number: int, what: str) -> None:
 
 
 def largest(number: int) -> jax.Array:
-  """Starts to find the largest of the processes' numbers.
+  """Starts computing the maximum of a number over the processes.
 
   Args:
-    number: this process's own, int32.
+    number: this process's number, int32.
 
   Returns:
-    It, the same in every process; reading it waits for the devices.
+    The maximum, equal in every process; reading it waits for the devices.
   """
   found = _largest(np.full(jax.local_device_count(), number, np.int32))
   if jax.default_backend() == "cpu":
-    found.block_until_ready()  # collectives must not pile up there
+    found.block_until_ready()  # collectives must not pile up on CPUs
   return found
 
 
 def any_process(flag: bool) -> bool:
-  """Whether a flag is raised in any process; they wait for each other."""
+  """Whether a flag is set in any process; all processes must call this."""
   return bool(largest(flag)) if jax.process_count() > 1 else flag
 
 
 def first_process(function: Callable[[], None]) -> None:
-  """Calls a function in the first process; if it fails, all do.
+  """Calls a function in the first process; if it fails, all processes fail.
 
   Args:
-    function: takes and returns nothing.
+    function: has no arguments and no result.
 
   Raises:
-    ValueError: in the others that it failed; in the first what it raised.
-    OSError: what it raised.
+    ValueError: in the other processes; in the first, if the function raised it.
+    OSError: in the first process, if the function raised it.
   """
   error = None
   if is_first_process():
@@ -173,30 +173,30 @@ def first_process(function: Callable[[], None]) -> None:
     except (ValueError, OSError) as caught:
       error = caught
   if any_process(error is not None) and not error:
-    error = ValueError("the first process failed: its own output says why")
+    error = ValueError("the first process failed: see its output")
   if error:
     raise error
 
 
 def replicate(tree: Any) -> Any:
-  """Places arrays of the host, or of one device, on every local device."""
+  """Copies arrays of the host, or of one device, to every local device."""
   return jax.device_put(tree, _sharding())
 
 
 def place(tree: Any) -> Any:
-  """Places rows on the local devices that they are for.
+  """Copies each row to its local device.
 
   Args:
     tree: arrays [local devices, ...] on the host.
 
   Returns:
-    The same values, row i on local device i alone.
+    The same values, with row i only on local device i.
   """
   return jax.device_put(tree, _sharding(AXIS))
 
 
 def _sharding(*axes: str) -> jax.sharding.NamedSharding:
-  # The mesh has pmap's own axis name: equal shardings, so no copy on entry.
+  # The mesh has pmap's axis name: shardings are equal, so pmap copies nothing.
   mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
@@ -206,7 +206,7 @@ def shard(array: np.ndarray, axis: int = 0) -> np.ndarray:
 
   Args:
     array: the global batch, [..., B, ...] with B at `axis`.
-    axis: where the batch axis is.
+    axis: the batch axis.
 
   Returns:
     [local devices, ..., B / devices, ...].
@@ -244,14 +244,14 @@ def training_dispatch(
   """Maps a training function over the devices.
 
   Args:
-    function: (state, data, key, indices) -> (state, metrics), where state and
-      key are the same on all devices and so are both results.
-    streamed: every device has data of its own, not all the same.
-    donate: the state's memory is used for the new one.
+    function: (state, data, key, indices) -> (state, metrics), where state, key
+      and both results are equal on all devices.
+    streamed: whether each device has its own data, instead of a copy.
+    donate: whether the memory of the state is reused for the new state.
 
   Returns:
     The same function; its `indices` have a leading axis of local devices, and
-    its data too if they are streamed.
+    so does its data if it is streamed.
   """
   return jax.pmap(
     function,
@@ -263,17 +263,17 @@ def training_dispatch(
 
 
 def per_example(function: Callable) -> Callable:
-  """Maps a function over a data set, whatever its size, batch by batch.
+  """Maps a function over a data set of any size, batch by batch.
 
   Args:
     function: (shared, positions [b], batch) -> pytree of [b, ...], where row i
-      depends on example i and `shared` alone.
+      only depends on example i and `shared`.
 
   Returns:
     (shared, batch, batch_size) -> the results of all N examples in order, as
-    numpy arrays; `batch` is a dict of arrays [N, ...]. The last batch is filled
-    up with copies of example 0, whose results are dropped. Every process gets
-    all the results.
+    numpy arrays; `batch` is a dict of arrays [N, ...]. The last batch is padded
+    with copies of example 0, whose results are dropped. Every process gets all
+    results.
   """
 
   def gathered(shared: Any, index: jax.Array, batch: dict) -> Any:
@@ -291,6 +291,38 @@ def per_example(function: Callable) -> Callable:
       result = mapped(shared, shard(index), rows)
       results.append(jax.tree.map(np.asarray, result))
     return jax.tree.map(lambda *x: np.concatenate(x)[:size], *results)
+
+  return run
+
+
+def stateful(function: Callable) -> Callable:
+  """Maps a step of an iterative computation over a batch on the devices.
+
+  Args:
+    function: (shared, state, batch) -> (state, results), pytrees of [b, ...],
+      where row i depends on row i and `shared` alone.
+
+  Returns:
+    (shared, state, batch) -> (state, results): the state stays on the devices,
+    [local devices, b, ...]; `batch` is a dict of arrays [B, ...]; every process
+    gets all results, as numpy arrays.
+  """
+
+  def gathered(shared: Any, state: Any, batch: dict) -> Any:
+    state, results = function(shared, state, batch)
+    return state, gather(results)
+
+  mapped = jax.pmap(
+    gathered,
+    axis_name=AXIS,
+    in_axes=(None, 0, 0),
+    out_axes=(0, None),
+  )
+
+  def run(shared: Any, state: Any, batch: dict[str, np.ndarray]) -> Any:
+    rows = {name: shard(array) for name, array in batch.items()}
+    state, results = mapped(shared, state, rows)
+    return state, jax.tree.map(np.asarray, results)
 
   return run
 

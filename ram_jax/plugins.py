@@ -1,7 +1,7 @@
-"""Builds what a config names: one file per plug-in, one class name per folder.
+"""Builds plug-ins from a config: one file each, one class name per folder.
 
-There is no registry to edit. A file in `ram_jax/<folder>/` that defines the
-folder's class is a plug-in, and its file name is the name a config uses.
+There is no registry. A file in `ram_jax/<folder>/` that defines the folder's
+class is a plug-in, and its file name is its name in a config.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-# Kind as it is called in a config -> (folder, class that its files expose).
+# Kind, as named in a config -> (folder, class that its files define).
 KINDS = {
   "method": ("methods", "Method"),
   "augment": ("augment", "Augment"),
@@ -23,7 +23,7 @@ KINDS = {
   "evaluator": ("evaluation", "Evaluator"),
 }
 
-# Another name alone leaves the fields of the one before.
+# Changing only the name keeps the fields of the previous plug-in.
 _START = (
   "start from a config that has it (configs/), or choose model and dataset "
   "with FILE.py:model=NAME,dataset=NAME"
@@ -31,13 +31,13 @@ _START = (
 
 
 def available(kind: str) -> tuple[str, ...]:
-  """Names of the plug-ins of a kind, by listing its folder.
+  """Names of the plug-ins of a kind, from listing its folder.
 
   Args:
     kind: a key of `KINDS`.
 
   Returns:
-    Sorted file names without their ending.
+    Sorted file names without suffixes.
   """
   folder, class_name = KINDS[kind]
   paths = sorted((pathlib.Path(__file__).parent / folder).glob("*.py"))
@@ -55,7 +55,7 @@ def load(kind: str, name: str | None, where: str | None = None) -> type:
 
   Args:
     kind: a key of `KINDS`.
-    name: its file's name.
+    name: its file name without the suffix.
     where: the part of the config that names it; default: `config.<kind>`.
 
   Returns:
@@ -81,20 +81,20 @@ def build(
   """Builds one plug-in from its part of the config.
 
   Values that are themselves specs (mappings with a `name`) are built first;
-  their key says their kind.
+  their key is their kind.
 
   Args:
     kind: a key of `KINDS`.
     spec: `name` and the constructor's fields.
-    where: the part of the config that `spec` is; default: `config.<kind>`.
-    **given: further fields that no config holds (an axis name, statistics).
+    where: path of `spec` in the config; default: `config.<kind>`.
+    **given: further fields that are not in a config (axis name, statistics).
 
   Returns:
     The plug-in's instance.
 
   Raises:
     ValueError: for an unknown name, an unknown or missing field, or a value
-      that the plug-in rejects; the message says where and what is allowed.
+      that the plug-in rejects; the message says where, and what is allowed.
   """
   where = where or f"config.{kind}"
   fields = dict(spec)
@@ -113,10 +113,10 @@ def build(
 
 
 def attack_spec(spec: Any, unroll: bool) -> dict[str, Any]:
-  """A method's or evaluator's spec, with the kind of its attack's loop.
+  """Sets `unroll` in the attack of a method's or evaluator's spec.
 
   Args:
-    spec: the spec; it may hold an `attack`.
+    spec: the spec, with or without an `attack`.
     unroll: see config.train.unroll.
 
   Returns:
@@ -135,10 +135,11 @@ def build_model(
 
   Args:
     config: resolved.
-    source: the data set: its classes and normalisation.
-    dtype: of the convolutions and the activations between them. The head, and
-      a normalisation after the last block, stay float32.
-    axis_name: device axis that BatchNorm's statistics span, if any.
+    source: the data set, for its classes and normalization.
+    dtype: type of the convolutions and the activations between them. The head,
+      and a normalization after the last block, stay float32.
+    axis_name: device axis over which BatchNorm's statistics are computed, if
+      any.
 
   Returns:
     The Linen module.
@@ -150,7 +151,7 @@ def build_model(
     mean=tuple(config.normalization.mean or source.mean),
     std=tuple(config.normalization.std or source.std),
     axis_name=axis_name,
-    # float32 is what parameters are; under x64 that is float64.
+    # None is the type of the parameters: float32, or float64 under x64.
     dtype=None if dtype == "float32" else jnp.dtype(dtype),
   )
 
@@ -165,7 +166,7 @@ def _value(key: str, value: Any, where: str) -> Any:
 
 def _check_fields(cls: type, built: Mapping[str, Any], what: str) -> None:
   known = dict(inspect.signature(cls).parameters)
-  for name in ("parent", "name"):  # fields that every Linen module has
+  for name in ("parent", "name"):  # fields of every Linen module
     known.pop(name, None)
   if unknown := sorted(built.keys() - known.keys()):
     raise ValueError(
@@ -174,4 +175,4 @@ def _check_fields(cls: type, built: Mapping[str, Any], what: str) -> None:
     )
   needed = [name for name, row in known.items() if row.default is row.empty]
   if missing := [name for name in needed if name not in built]:
-    raise ValueError(f"{what} lacks {', '.join(missing)}; {_START}")
+    raise ValueError(f"{what} is missing {', '.join(missing)}; {_START}")

@@ -1,4 +1,4 @@
-"""Where the time of a training goes, by part of the step."""
+"""Profiles training: the time of each part of a step."""
 
 import contextlib
 import dataclasses
@@ -24,32 +24,32 @@ WARM_UP, DISPATCHES = 2, 3
 
 
 def profile(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
-  """Traces some dispatches of a training, from its start.
+  """Traces some dispatches at the start of a training run.
 
-  Nothing is read from or written to the folder but `profile/`, so a run that
-  it holds is as it was.
+  Only `profile/` in the folder is read or written, so a run in the folder is
+  not changed.
 
   Args:
     config: complete, as from `configs/`.
-    workdir: the folder in which `profile/` is made.
+    workdir: the folder in which `profile/` is created.
 
   Returns:
-    What profile.json holds.
+    The content of profile.json.
 
   Raises:
-    ValueError: for what no run can be made from.
+    ValueError: for an invalid config or unusable data.
   """
   config, file = experiment.with_weights(config)
   source = plugins.build("dataset", config.dataset)
   train = pipeline.load(source, "train", config.train.images)
   training, data = experiment.build_training(config, source, train, file)
   folder = pathlib.Path(workdir) / FOLDER
-  if parallel.is_first_process():  # an error now, and not after compiling
+  if parallel.is_first_process():  # fail now, not after compiling
     folder.mkdir(parents=True, exist_ok=True)
   training_loop.check_memory(training, data, 1, "profiling")
-  # The scopes are in the program's metadata, which the cache would ignore.
+  # By default, the key of the cache ignores the metadata with the scopes.
   jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
-  program, timing = _measure(config, training, data, folder)
+  program, timing = _trace(config, training, data, folder)
   if not parallel.is_first_process():
     return {}
   found = _found(config, program, folder, timing)
@@ -57,14 +57,14 @@ def profile(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   return found
 
 
-def _measure(
+def _trace(
   config: ConfigDict,
   training: training_loop.Training,
   data: dict[str, Any],
   folder: pathlib.Path,
 ) -> tuple[Any, dict[str, float]]:
-  """The compiled program, and how long its dispatches take."""
-  # As in train.fit, but for the number of steps.
+  """Runs and traces dispatches; returns the compiled program and timings."""
+  # As in training.loop.fit, except for the number of steps.
   steps = (WARM_UP + 2 * DISPATCHES) * training.per_dispatch
   short = dataclasses.replace(training, total_steps=steps)
   key = jax.random.fold_in(jax.random.key(config.seed), 1)
@@ -72,24 +72,24 @@ def _measure(
   batch_size, program = config.train.batch_size, None
   fed = feed.dispatches(short, data, config.seed, batch_size, now=0)
 
-  def take(count: int) -> float:
-    """The seconds that some dispatches take."""
+  def run(count: int) -> float:
+    """Runs some dispatches and returns how many seconds they take."""
     nonlocal state, program
     start = time.monotonic()
     for rows, indices in itertools.islice(fed, count):
       batch = (state, rows, key, indices)
-      # The cache has it for the call, too, which on several hosts can not be
-      # made on the program itself.
+      # The call below gets it from the cache. With several hosts, the compiled
+      # program cannot be called directly.
       program = program or training.dispatch.lower(*batch).compile()
       state, metrics = training.dispatch(*batch)
-      if jax.default_backend() == "cpu":  # as while training, see log.py
+      if jax.default_backend() == "cpu":  # as in training, see log.py
         jax.block_until_ready(metrics)
     jax.block_until_ready(metrics)
     return time.monotonic() - start
 
   announce("compiling, then tracing")
-  take(WARM_UP)
-  timing = {"untraced_seconds": take(DISPATCHES)}
+  run(WARM_UP)
+  timing = {"untraced_seconds": run(DISPATCHES)}
   tracing = contextlib.nullcontext()
   if parallel.is_first_process():
     options = jax.profiler.ProfileOptions()
@@ -98,7 +98,7 @@ def _measure(
       folder, create_perfetto_trace=True, profiler_options=options
     )
   with tracing:
-    timing |= {"seconds": take(DISPATCHES)}
+    timing |= {"seconds": run(DISPATCHES)}
   timing["steps"] = DISPATCHES * training.per_dispatch
   return program, timing
 
@@ -106,22 +106,22 @@ def _measure(
 def _found(
   config: ConfigDict, program: Any, folder: pathlib.Path, timing: dict[str, Any]
 ) -> dict[str, Any]:
-  """What profile.json holds."""
+  """The content of profile.json."""
   paths = folder.glob("plugins/profile/*/*.xplane.pb")
   path = max(paths, key=lambda path: path.stat().st_mtime)
   profile_data = jax.profiler.ProfileData.from_file(str(path))
   total = trace.by_part(program.as_text(), profile_data)
   if not (busy := sum(total.values())):
     raise ValueError(
-      f"{path} names no instruction of the program: on this device the parts "
-      "cannot be told, but XProf or Perfetto can show the trace"
+      f"{path} names no instruction of the program: on this device, the time "
+      "cannot be attributed to parts; view the trace in XProf or Perfetto"
     )
   devices = jax.local_device_count()
   parts = {name: seconds / devices for name, seconds in total.items()}
   return {
     "schema": SCHEMA,
     "config": config.to_dict(),
-    "device": provenance.here()["device"],
+    "device": provenance.environment()["device"],
     "dispatches": DISPATCHES,
     **timing,
     "parts": parts | {HOST: timing["seconds"] - busy / devices},

@@ -1,7 +1,7 @@
-"""From a trace and a compiled program to the time that each part takes.
+"""Computes the time of each part from a trace and a compiled program.
 
-A part is what a `jax.named_scope` of the step is called; XLA keeps the scopes
-as the `op_name` of every instruction, through fusions and gradients.
+A part is a `jax.named_scope` of the step. XLA stores the scopes in the
+`op_name` of every instruction, including fusions and gradients.
 """
 
 import collections
@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
-# By scope. Where scopes nest, the outermost counts.
+# Name of each part by scope. The outermost of nested scopes counts.
 PARTS = {
   "crop_flip": "crop and flip",
   "augment": "augmentation",
@@ -23,7 +23,7 @@ OTHER = "other"
 _COLLECTIVE = re.compile(
   "all-(reduce|gather|to-all)|reduce-scatter|collective-"
 )
-# Their time is that of the instructions which they run.
+# Their time is that of the instructions that they run.
 _CONTAINERS = ("while", "call", "conditional")
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)")
@@ -34,7 +34,7 @@ _CALLED = re.compile(
   r"(?:calls|to_apply|body|condition|computations?)="
   r"\{?(%[\w.\-]+(?:, %[\w.\-]+)*)"
 )
-# `end: NAME` closes on any thread what began under the same flow number.
+# `end: NAME`, on any thread, ends the event with the same flow number.
 _END = "end: "
 
 
@@ -44,9 +44,9 @@ class Instruction:
 
   Attributes:
     opcode: such as `fusion`.
-    scope: the key of `PARTS` that its own metadata name, if any.
-    inside: name of the computation in which it stands.
-    calls: names of the computations that it runs.
+    scope: the key of `PARTS` in its own metadata, if any.
+    inside: name of the computation that contains it.
+    calls: names of the computations that it calls.
   """
 
   opcode: str
@@ -71,7 +71,7 @@ def read_program(text: str) -> dict[str, Instruction]:
     text: from `compiled.as_text()`.
 
   Returns:
-    The instructions by name, those of all computations.
+    The instructions of all computations by name.
   """
   found, inside = {}, ""
   for line in text.splitlines():
@@ -99,17 +99,17 @@ def _outermost(op_name: str) -> str | None:
 
 
 def parts(program: dict[str, Instruction]) -> dict[str, str]:
-  """Says to which part every instruction belongs.
+  """Attributes every instruction to a part.
 
-  A collective is communication, wherever it stands. What has no scope, as
-  many copies that the compiler adds, has that of most instructions which it
-  fuses, else that of the loop in which it stands.
+  A collective is communication, regardless of its scope. An instruction without
+  a scope, such as a copy added by the compiler, gets the scope of most of the
+  instructions that it was fused from, or else that of its loop.
 
   Args:
     program: from `read_program`.
 
   Returns:
-    A value of `PARTS`, or `OTHER`, by instruction.
+    Value of `PARTS`, or `OTHER`, by instruction.
   """
   inner, callers = collections.defaultdict(collections.Counter), {}
   for row in program.values():
@@ -131,18 +131,18 @@ def parts(program: dict[str, Instruction]) -> dict[str, str]:
 
 
 def events(profile: Any) -> Iterator[Event]:
-  """Finds the runs of instructions in a trace: what differs by platform.
+  """Finds the executed instructions in a trace, which differs by platform.
 
-  TPUs have a plane for each device, whose line `XLA Ops` names them; GPUs one
-  with a line for each stream, whose kernels say of which instruction they are.
-  CPUs have one plane for all devices, with a line for each thread.
+  TPUs have a plane per device, with the instructions in the line `XLA Ops`.
+  GPUs have a plane per device with a line per stream, where each kernel names
+  its instruction. CPUs have one plane for all devices, with a line per thread.
 
   Args:
-    profile: a `jax.profiler.ProfileData`. It is held until the end: what its
-      planes show dies with it.
+    profile: a `jax.profiler.ProfileData`. The caller must keep a reference,
+      because its planes are only valid as long as it exists.
 
   Yields:
-    The events, in no order.
+    The events, in no particular order.
   """
   for plane in profile.planes:
     if plane.name == "/host:CPU":
@@ -151,7 +151,7 @@ def events(profile: Any) -> Iterator[Event]:
       for line in plane.lines:
         for event in line.events:
           if line.name == "XLA Ops":
-            # Some versions give the whole instruction: %add.1 = f32[8] add(…
+            # Some versions have the whole instruction: %add.1 = f32[8] add(…
             name = event.name.split(" = ")[0].lstrip("%")
           else:
             name = "GPU" in plane.name and dict(event.stats).get("hlo_op")
@@ -160,7 +160,7 @@ def events(profile: Any) -> Iterator[Event]:
 
 
 def _cpu_events(plane: Any) -> Iterator[Event]:
-  """An instruction may end on another thread than it began on."""
+  """An instruction may end on a different thread than it began on."""
   ends, begun = {}, []
   for line in plane.lines:
     for event in line.events:
@@ -174,40 +174,40 @@ def _cpu_events(plane: Any) -> Iterator[Event]:
     yield Event(device, stats["hlo_op"], event.start_ns, end)
 
 
-def shares(
+def busy_time(
   found: Iterable[Event], containers: Collection[str]
 ) -> collections.Counter[str]:
   """Divides the time in which devices are busy among instructions.
 
-  Every moment counts once for each device: what runs at the same time, on
-  other threads or streams, shares it equally, and a loop counts only while
-  nothing in it runs. So the shares add up to the busy time.
+  Time counts once per device: instructions that run at the same time, on
+  several threads or streams, divide it equally, and a loop only counts while no
+  instruction inside it runs. The sum is therefore the total busy time.
 
   Args:
     found: from `events`.
     containers: names of loops, calls and branches.
 
   Returns:
-    ns by instruction, summed over devices.
+    Nanoseconds by instruction, summed over devices.
   """
   by_device = collections.defaultdict(list)
   for event in found:
     by_device[event.device].append(event)
-  rows = (_shares(rows, containers) for rows in by_device.values())
+  rows = (_device_busy_time(rows, containers) for rows in by_device.values())
   return sum(rows, collections.Counter())
 
 
-def _shares(
+def _device_busy_time(
   found: list[Event], containers: Collection[str]
 ) -> collections.Counter[str]:
-  """The shares of one device."""
-  # At equal times what ends goes before what starts.
+  """Busy time by instruction on one device."""
+  # At equal times, ends are sorted before starts.
   turns = [(event.end, False, i) for i, event in enumerate(found)]
   turns += [(event.start, True, i) for i, event in enumerate(found)]
   total, now = collections.Counter(), 0.0
   running, around = {}, {}  # as ordered sets
   for time, starts, i in sorted(turns):
-    # Of nested containers the one that started last.
+    # The innermost of nested containers is the one that started last.
     active = list(running) or list(around)[-1:]
     for j in active:
       total[found[j].name] += (time - now) / len(active)
@@ -225,7 +225,7 @@ def by_part(text: str, profile: Any) -> dict[str, float]:
 
   Args:
     text: from `compiled.as_text()`.
-    profile: a `jax.profiler.ProfileData`, of that program alone.
+    profile: a `jax.profiler.ProfileData` of only that program.
 
   Returns:
     Seconds by value of `PARTS` and `OTHER`, summed over devices.
@@ -234,6 +234,6 @@ def by_part(text: str, profile: Any) -> dict[str, float]:
   part = parts(program)
   containers = {n for n, row in program.items() if row.opcode in _CONTAINERS}
   total = dict.fromkeys((*PARTS.values(), OTHER), 0.0)
-  for name, time in shares(events(profile), containers).items():
+  for name, time in busy_time(events(profile), containers).items():
     total[part.get(name, OTHER)] += time / 1e9
   return total

@@ -106,7 +106,7 @@ WRONG = {
   bool: ("maybe", "true or false"),
   int: ("2.5", "a whole number"),
   float: ("fast", "a number"),
-  tuple: ("(1", "values with commas between"),
+  tuple: ("(1", "values separated by commas"),
 }
 
 
@@ -132,7 +132,7 @@ RANGE = {
   ],
   "dataset.name": [("imagenet", "unknown dataset: choose one of arrays, ci")],
   "dataset.num_classes": [
-    ("1", "there is one class: a classifier needs two or more"),
+    ("1", "there is only one class: a classifier needs two"),
     ("3", "label 3 at index 3 is outside 0..2"),
     ("-1", "num_classes is -1"),
   ],
@@ -143,14 +143,18 @@ RANGE = {
   ],
   "dataset.tfds_dir": [("/dev/null/x", "cifar10 is not in /dev/null/x")],
   "evaluate.batch_size": [("0", "is 0"), ("30", "multiple of the 4 devices")],
-  "evaluate.images": [("-1", "how many, or 0 for all"), ("33", "0..32")],
+  "evaluate.images": [
+    ("-1", "a number of images, or 0 for all"),
+    ("33", "0..32"),
+  ],
   "evaluators.adversarial.attack.epsilon": [
     ("nan", "epsilon is nan"),
     ("-1", ""),
     ("128", "attack.epsilon is 128.0, but pixels are in [0, 1], where no two"),
   ],
-  "evaluators.adversarial.attack.name": [("apgd", "unknown attack: choose")],
+  "evaluators.adversarial.attack.name": [("fgsm", "unknown attack: choose")],
   "evaluators.adversarial.attack.norm": [("l0", "choose one of")],
+  "evaluators.adversarial.attack.objective": [("kl", "choose one of")],
   "evaluators.adversarial.attack.restarts": [("0", "restarts 0")],
   "evaluators.adversarial.attack.start": [("x", "choose one of")],
   "evaluators.adversarial.attack.step_size": [
@@ -159,7 +163,7 @@ RANGE = {
   "evaluators.adversarial.attack.steps": [("0", "a whole number, at least 1")],
   "evaluators.adversarial.check_images": [("-1", "check_images is -1")],
   "evaluators.adversarial.epsilons": [
-    ("1,-1", "give numbers"),
+    ("1,-1", "finite numbers"),
     ("a,b", "gi"),
     ("1,0.5,1.0", "epsilons is (1, 0.5, 1.0): give each value once"),
     ("8/255,0.031373", "give each value once"),  # the same in tables
@@ -183,12 +187,17 @@ RANGE = {
     ("a,b", "sever"),
     ("5,5", "severities is (5, 5): give each value once"),
   ],
-  "evaluators.corruption.tfds_dir": [("/no/such", "measures CIFAR-10-C, but")],
+  "evaluators.corruption.tfds_dir": [("/no/such", "uses CIFAR-10-C, but")],
+  "evaluators.autoattack.epsilons": [("0,", "finite numbers above 0")],
+  "evaluators.autoattack.images": [("-1", "images is -1")],
+  "evaluators.autoattack.name": [("none", "unknown evaluator: choose one of")],
+  "evaluators.autoattack.norm": [("l1", "norm is 'l1': give l2 or linf")],
+  "evaluators.autoattack.version": [("best", "give standard, fast, or some")],
   "evaluators.fourier.images": [("-1", "images is -1")],
   "evaluators.fourier.name": [("none", "unknown evaluator: choose one of")],
   "evaluators.fourier.norm": [("0", "a finite number above 0"), ("nan", "")],
   "floors": [
-    ("1,2", "is not (measure, epsilon, bound, value)"),
+    ("1,2", "is not (metric, epsilon, bound, value)"),
     ("2 * (('clean', None, 'at least', 0.5),)", "cannot be"),
     (
       "('clean', None, 'at least', 0.5), ('clean', None, 'at least', 0.5)",
@@ -200,8 +209,9 @@ RANGE = {
     ("-1", "epsilon is"),
     ("128", "method.attack.epsilon is 128.0, but pixels are in [0, 1]"),
   ],
-  "method.attack.name": [("apgd", "config.method.attack.name is 'apgd'")],
+  "method.attack.name": [("fgsm", "config.method.attack.name is 'fgsm'")],
   "method.attack.norm": [("l1", "choose one of")],
+  "method.attack.objective": [("", "choose one of")],
   "method.attack.restarts": [("-1", "restarts -1")],
   "method.attack.start": [("", "choose one of")],
   "method.attack.step_size": [
@@ -257,11 +267,11 @@ RANGE = {
   "train.log_every": [("0", "a whole number, at least 1")],
   "train.steps_per_dispatch": [("0", "a whole number, at least 1")],
   "weights.entry": [
-    ("ema", "config.weights.entry is 'ema', but there is no f")
+    ("ema", "config.weights.entry is 'ema', but there is no weights f")
   ],
   "weights.initial": [
-    ("/no/such.pt", "there is no file of weights /no/such"),
-    ("~no-such-user/a.pt", "there is no file of weights ~no-such-user/a.pt"),
+    ("/no/such.pt", "there is no weights file /no/such"),
+    ("~no-such-user/a.pt", "there is no weights file ~no-such-user/a.pt"),
   ],
   "weights.measured": [("x.pt", "is for --mode=evaluate")],
 }
@@ -374,11 +384,11 @@ LABELS = np.arange(64) % 4
     (PIXELS[:63], "63 train_images but 64 train_labels: store one label for"),
     (
       np.array([None]),
-      "cannot be read, as it is a pickle of Python objects, which could run",
+      "cannot be read, because it is a pickle of Python objects, which could",
     ),
     (
       PIXELS[:, :7],
-      "training images are 7 x 8 but test images are 8 x 8: bring",
+      "training images are 7 x 8 but test images are 8 x 8: resize",
     ),
     (
       PIXELS // 255,
@@ -406,19 +416,25 @@ def test_images_of_ones_own(tmp_path, change, words):
     (np.array(list("abcd"))[LABELS], "is <U1 [64], expected integers [N]"),
     (LABELS + 2**40, "train_labels are int64 [64], expected 64 integers"),
     (PIXELS, "is uint8 [64, 8, 8, 3] from 0 to 255, expected integers [N]"),
-    (LABELS.astype(object), "train_labels cannot be read, as it is a pickle"),
+    (
+      LABELS.astype(object),
+      "train_labels cannot be read, because it is a pickle",
+    ),
     (LABELS[:0], "train_labels is empty"),
     (LABELS[:5], "64 train_images but 5 train_labels: store one label"),
     (
       np.array([3, 17, 250, 9999])[LABELS],
-      "train_labels are 3, 17, 250, 9999 and test_labels 0, 1, 2, 3, so not "
-      "each class from 0 to 9999 has a training image: store labels from 0 to "
-      "6, each one's position in numpy.unique of all labels, or give the "
+      "train_labels are 3, 17, 250, 9999 and test_labels 0, 1, 2, 3, so "
+      "some class from 0 to 9999 has no training image: store labels from 0 to "
+      "6, their positions in numpy.unique of all labels, or give the "
       "number of classes (config.dataset.num_classes)",
     ),
     (LABELS + 1, "train_labels are 1, 2, 3, 4 and test_labels 0, 1, 2, 3, so"),
     (LABELS - 1, "train_labels are -1, 0, 1, 2 and test_labels 0, 1, 2, 3, so"),
-    (LABELS % 3, "train_labels are 0, 1, 2 and test_labels 0, 1, 2, 3, so not"),
+    (
+      LABELS % 3,
+      "train_labels are 0, 1, 2 and test_labels 0, 1, 2, 3, so",
+    ),
   ],
 )
 def test_labels_of_ones_own(tmp_path, change, words):
@@ -432,7 +448,7 @@ def test_labels_of_ones_own(tmp_path, change, words):
   ("classes", "words"),
   [
     (4, "split 'train': every label is 0: a classifier needs training images"),
-    (0, "there is one class: a classifier needs two or more"),
+    (0, "there is only one class: a classifier needs two"),
   ],
 )
 def test_one_class(tmp_path, classes, words):
@@ -562,13 +578,13 @@ def nested(depth=60):
 @pytest.mark.parametrize(
   ("batch", "words"),
   [
-    ({"data": nested(), "labels": [0]}, "a list holds lists"),
+    ({"data": nested(), "labels": [0]}, "a list contains lists"),
     (
       {"data": np.zeros((1, 3072), np.uint8), "labels": nested()},
-      "holds lists",
+      "contains lists",
     ),
     (nested(), "holds a list, expected a dictionary"),
-    ({"data": Fraction(1, 2), "labels": [0]}, "asks for fractions.Fraction"),
+    ({"data": Fraction(1, 2), "labels": [0]}, "refers to fractions.Fraction"),
     ({"data": b"x", "labels": [0]}, "data is bytes"),
     ({}, "lacks ['data', 'labels']"),
   ],
@@ -590,10 +606,10 @@ def test_pickles(tmp_path, batch, words):
 @pytest.mark.parametrize(
   ("name", "content", "words"),
   [
-    ("a.safetensors", b"", "is truncated, damaged, no safetensors"),
-    ("a.safetensors", b"\xff" * 8 + b"{}", "no safetensors file"),
-    ("a.safetensors", (2**40).to_bytes(8, "little") + b"{}", "no safetensors"),
-    ("a.safetensors", b"\2" + bytes(7) + b"[]", "no safetensors file"),
+    ("a.safetensors", b"", "is truncated, damaged, not a safetensors"),
+    ("a.safetensors", b"\xff" * 8 + b"{}", "not a safetensors file"),
+    ("a.safetensors", (2**40).to_bytes(8, "little") + b"{}", "not a safeten"),
+    ("a.safetensors", b"\2" + bytes(7) + b"[]", "not a safetensors file"),
     ("a.safetensors", b"\2" + bytes(7) + b"{}", "holds no weights"),
     ("a.pkl", b"", "give one that ends in"),
     (".safetensors", b"", "give one that ends in"),
@@ -725,7 +741,7 @@ def test_results_are_refused_or_shown(tmp_path, place):
 
 def test_results_through_the_command(tmp_path):
   (tmp_path / "results.json").write_text(json.dumps(RESULTS | {"notes": [3]}))
-  words = "notes have what is not a note: 3"
+  words = "notes contain something else: 3"
   refuses(words, "--mode=report", f"--runs={tmp_path}")
   refuses(words, "--mode=compare", f"--workdir={tmp_path}", "--reference=x")
 
@@ -760,7 +776,7 @@ def test_profile_of_a_folder_that_cannot_be_written(data, monkeypatch):
 
   monkeypatch.setattr(train, "build", lambda *args: None)
   monkeypatch.setattr(Path, "mkdir", forbidden)
-  words = "'run/profile': change its permissions, or name another place"
+  words = "'run/profile': change its permissions, or use another path"
   refuses(words, *arrays(data), "--mode=profile")
 
 

@@ -95,7 +95,7 @@ def test_the_originals_layout(config, out):
   assert set(files(out)) == {*found["files"], "manifest.json"}
 
 
-def test_a_written_set_measures_as_one_made_on_the_fly(config, out):
+def test_a_written_set_equals_a_generated_one(config, out):
   corrupt.write(config, out)
 
   @jax.tree_util.Partial
@@ -155,7 +155,7 @@ def test_a_complete_set_is_left_and_a_damaged_file_made_again(
   before = files(out)
   capfd.readouterr()
   corrupt.write(config, out)
-  assert "is complete: nothing is left to do" in capfd.readouterr().err
+  assert "is complete: nothing to do" in capfd.readouterr().err
   assert files(out) == before
   (out / "fog.npy").write_bytes(before["fog.npy"][:-1] + b"\0")
   (out / "labels.npy").unlink()
@@ -189,7 +189,7 @@ def test_another_set_in_the_folder_is_refused(config, out, field, value, words):
   corrupt.write(config, out)
   before = files(out)
   config.update_from_flattened_dict({field: value})
-  with pytest.raises(ValueError, match=f"holds other images.*{words}"):
+  with pytest.raises(ValueError, match=f"contains other images.*{words}"):
     corrupt.write(config, out)
   assert files(out) == before
 
@@ -207,9 +207,9 @@ def test_other_versions_are_refused(config, out, monkeypatch):
 def test_a_folder_of_others_is_left_alone(config, out):
   out.mkdir(parents=True)
   (out / "fog.npy").write_bytes(b"theirs")
-  with pytest.raises(ValueError, match="holds .npy files that were not made"):
+  with pytest.raises(ValueError, match="contains .npy files that ram_jax did"):
     corrupt.write(config, out)
-  with pytest.raises(ValueError, match="fog.npy is a file, name a folder"):
+  with pytest.raises(ValueError, match="fog.npy is a file, give a folder"):
     corrupt.write(config, out / "fog.npy")
   assert files(out) == {"fog.npy": b"theirs"}
 
@@ -217,7 +217,7 @@ def test_a_folder_of_others_is_left_alone(config, out):
 def test_no_room(config, out, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(ValueError, match="you may not write in /"):
+    with pytest.raises(ValueError, match="no permission to write to /"):
       corrupt.write(config, out)
   assert not out.exists()
   save = np.save
@@ -245,14 +245,14 @@ def test_no_room(config, out, monkeypatch):
 def test_what_the_layout_cannot_hold(config, out, field, value):
   config.evaluators.corruption[field] = value
   config.dataset = standard.get_config().dataset  # whose tfds_dir is allowed
-  with pytest.raises(ValueError, match="makes all five severities"):
+  with pytest.raises(ValueError, match="generates all five severities"):
     corrupt.write(config, out)
 
 
 def test_a_config_without_corruptions(config, out):
   with config.unlocked():
     del config.evaluators["corruption"]
-  with pytest.raises(ValueError, match="has no corruption, whose fields say"):
+  with pytest.raises(ValueError, match="has no corruption, which --mode"):
     corrupt.write(config, out)
 
 

@@ -73,7 +73,7 @@ def count(run):
   return row.correct_count, row.total, row.values
 
 
-def test_weights_are_measured_as_the_run_was(run, tmp_path):
+def test_weights_are_evaluated_as_the_run_was(run, tmp_path):
   _, out, results = run
   config = tiny()
   config.weights.measured = str(out)
@@ -100,7 +100,7 @@ def test_weights_are_measured_as_the_run_was(run, tmp_path):
   try:
     config.weights.measured = str(moved)
     experiment.evaluate_weights(config, tmp_path / "run")
-    with pytest.raises(ValueError, match="holds another run: norm"):
+    with pytest.raises(ValueError, match="contains another run: norm"):
       experiment.train_and_evaluate(tiny(), tmp_path / "run")
   finally:
     moved.rename(out)
@@ -151,7 +151,7 @@ def test_started_run_is_recorded_and_goes_on_with_its_own_weights(
   ("fields", "words"),
   [
     ({"initial": "a.pt", "measured": "b.pt"}, "names two files"),
-    ({"measured": "b.pt"}, "for --mode=evaluate: training starts"),
+    ({"measured": "b.pt"}, "for --mode=evaluate: to train from"),
     ({"initial": "/no/such.pt"}, "/no/such.pt"),
   ],
 )
@@ -248,7 +248,7 @@ def test_numbers_that_no_network_can_use(evaluated, change, words):
   code, line, results = evaluated(change)
   assert (code, line) == (
     2,
-    f"error: the file of weights cannot be used: {words}: choose another file "
+    f"error: the weights file cannot be used: {words}: choose another file "
     "or checkpoint",
   )
   assert not results.parent.exists()
@@ -286,7 +286,7 @@ def test_weights_that_overflow(evaluated):
   assert row.correct_count == 0 and row.values == {"not_finite": total}
   note = (
     "the network's logits are not finite (NaN or infinite), which counts as "
-    f"wrong: {total} of {total} images in clean"
+    f"misclassified: {total} of {total} images in clean"
   )
   assert note in found.notes(results, "warning") and note in text
 
@@ -294,8 +294,8 @@ def test_weights_that_overflow(evaluated):
 def test_export_of_another_network(evaluated):
   code, line, _ = evaluated(lambda x: None, "--config.model.depth=16")
   assert code == 2 and line.startswith(
-    "error: the weights are an export of the network {'depth': 10, 'name': "
-    "'wide_resnet', 'widen_factor': 1}, and config.model is {'depth': 16, "
+    "error: the weights were exported from the network {'depth': 10, 'name': "
+    "'wide_resnet', 'widen_factor': 1}, but config.model is {'depth': 16, "
   )
 
 
@@ -378,7 +378,7 @@ def test_named_preact_resnet_is_taken(
   config.weights.measured = str(preact[file])
   module = experiment.evaluate_weights(config, tmp_path / "run").module
   assert module.assumptions == [
-    f"the network is taken to be {note}, too" for note in notes
+    f"the network is assumed to be {note}, too" for note in notes
   ]
 
 

@@ -118,11 +118,11 @@ def test_edge_of_the_range_is_inside(name, value):
 def test_malformed_floor_is_refused_at_the_start(row):
   good = ("adversarial", 1.0, "at most", 0.5)
   experiment.resolve(config(floors=(good,)))
-  with pytest.raises(ValueError, match="is not .measure, epsilon, bound"):
+  with pytest.raises(ValueError, match="is not .metric, epsilon, bound"):
     experiment.resolve(config(floors=(good, row)))
 
 
-def test_nothing_to_measure_is_refused():
+def test_nothing_to_evaluate_is_rejected():
   given = config()
   with given.unlocked():
     given.evaluators = {}
@@ -144,5 +144,5 @@ def test_corrupted_set_of_another_data_set(dataset):
   given = robust_augmix.get_config(f"dataset={dataset}")
   given.evaluators.corruption.tfds_dir = "somewhere"
   given.evaluators.corruption.classes = 10
-  with pytest.raises(ValueError, match="measures CIFAR-10-C, but the data set"):
+  with pytest.raises(ValueError, match="uses CIFAR-10-C, but the data set"):
     experiment.resolve(given)

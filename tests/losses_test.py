@@ -77,9 +77,9 @@ def test_cross_entropy_gradient_of_saturated_logits_by_hand():
 
 @pytest.mark.parametrize(
   ("targets", "message"),
-  [(jnp.zeros((4,), int), "do not fit"), (jnp.zeros((3,)), "not classes")],
+  [(jnp.zeros((4,), int), "do not match"), (jnp.zeros((3,)), "not classes")],
 )
-def test_cross_entropy_explains_targets_that_do_not_fit(targets, message):
+def test_cross_entropy_explains_targets_that_do_not_match(targets, message):
   with pytest.raises(ValueError, match=message):
     losses.cross_entropy(jnp.zeros((3, 10)), targets)
 
@@ -172,7 +172,7 @@ def test_clamping_changes_the_divergence_only_below_its_floor(x64):
 
 @pytest.mark.parametrize("loss", DIVERGENCES)
 def test_divergence_of_one_distribution_is_an_error(loss):
-  with pytest.raises(ValueError, match="two or more distributions, 1 given"):
+  with pytest.raises(ValueError, match="two or more distributions, got 1"):
     loss(jnp.zeros((2, 3)))
 
 

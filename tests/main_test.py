@@ -119,7 +119,7 @@ D = "--config=CONFIGS/digits.py"
   [
     ([], "--config is missing: for example --config=configs/digits.py"),
     (["--config"], "argument --config: expected one argument"),
-    (["--config=configs/x.py"], f"choose {CONFIGS}, or a .py file"),
+    (["--config=configs/x.py"], f"choose {CONFIGS}, or your own .py file"),
     (["--config=CONFIGS/standard.py:modle=x"], "cannot use 'modle=x'"),
     (["--config=CONFIGS/standard.py:model=foo"], "unknown model 'foo'"),
     (["--config=CONFIGS/standard.py:dataset=foo"], "unknown dataset 'foo'"),
@@ -151,8 +151,8 @@ D = "--config=CONFIGS/digits.py"
     ([D, "--config.seed"], "--config.seed has no value: write --config.seed="),
     (["--config.seed", "-x", D], "config.seed cannot be '-x': give a whole n"),
     (["--config.seed", "-1", D], "config.seed is -1: give a whole number fro"),
-    (["--workdir=\udcc3", D], r"cannot use '--workdir=\udcc3': it is no text"),
-    (["--config.name=\udcff", D], "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or re"),
+    (["--workdir=\udcc3", D], r"cannot use '--workdir=\udcc3': it is not"),
+    (["--config.name=\udcff", D], "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or us"),
   ],
 )
 def test_command_line_mistakes(nothing_runs, argv, words):
@@ -171,7 +171,7 @@ def test_command_line_mistakes(nothing_runs, argv, words):
     ("optimizer.schedule=linear", "cosine_epoch, cosine_step, constant"),
     ("train.dtype=float64", "give float32 or bfloat16"),
     ("method.name=no_such", f"choose one of {NAMES['method']}"),
-    ("method.name=augmix", "lacks augment"),
+    ("method.name=augmix", "is missing augment"),
     ("model.name=no_such", f"choose one of {NAMES['model']}"),
     ("model.depth=11", "depth must be 6 n + 4, such as 10 or 16"),
     ("model.widen_factor=0", "widen_factor is 0"),
@@ -181,14 +181,17 @@ def test_command_line_mistakes(nothing_runs, argv, words):
     ("augment.padding=-1", "config.augment (augment 'basic'): padding is -1"),
     ("train.batch_size=18", "multiple of the 4 devices, such as 16 or 20"),
     ("evaluate.batch_size=30", "multiple of the 4 devices, such as 28 or 32"),
-    ("train.batch_size=128", "64 examples make no batch of 128"),
+    ("train.batch_size=128", "64 examples are too few for a batch"),
     ("train.images=65", "(config.train.images)"),
     ("evaluate.images=33", "limit 33 is outside 0..32"),
     ("dataset.path=/no/such.npz", "/no/such.npz is missing"),
     ("dataset.num_classes=3", "label 3 at index 3 is outside 0..2"),
     ("evaluators.corruption.folder=/no/such", "no corruption is in /no/such"),
-    ("evaluators.corruption.tfds_dir=/no/such", "measures CIFAR-10-C, but the"),
-    ("floors=('clean',None,'over',1)", "is not (measure, epsilon, bound, val"),
+    (
+      "evaluators.corruption.tfds_dir=/no/such",
+      "uses CIFAR-10-C, but the",
+    ),
+    ("floors=('clean',None,'over',1)", "is not (metric, epsilon, bound, val"),
   ],
 )
 def test_config_mistakes(nothing_runs, config, tmp_path, override, words):
@@ -216,9 +219,9 @@ def test_config_mistakes(nothing_runs, config, tmp_path, override, words):
     ("evaluators.adversarial.epsilons=()", "epsilons are ()"),
     ("evaluators.adversarial.epsilons=1,-1", "epsilons are (1, -1)"),
     ("evaluators.adversarial.epsilons=1e999", "epsilons are (inf,)"),
-    ("evaluators.adversarial.epsilons='a','b'", "give numbers"),
+    ("evaluators.adversarial.epsilons='a','b'", "finite numbers"),
     ("evaluators.adversarial.relative_step_size=0", "number above 0"),
-    ("evaluators.adversarial.check_images=-1", "check_images is -1: give how"),
+    ("evaluators.adversarial.check_images=-1", "check_images is -1: give a"),
     (
       "evaluators.adversarial.attack.epsilon=-1",
       "adversarial.attack.epsilon is -1.0: give a",
@@ -342,7 +345,7 @@ def test_warnings_are_printed_and_noted(data, monkeypatch, tmp_path):
   )
   assert code == 0, err
   large = (
-    "config.method.attack.epsilon reaches 0.302 in Linf, 77 of 255 grey "
+    "config.method.attack.epsilon is up to 0.302 in Linf, 77 of 255 gray "
     "levels; 8/255 is usual"
   )
   dark = (
@@ -380,12 +383,12 @@ def test_finished_run_is_shown_where_nothing_can_be_written(
   monkeypatch.setattr(os, "access", lambda *args: False)
   code, again, err = run(config, f"--workdir={folder}")
   assert code == 0 and again == out, err
-  words = f"you may not write in {folder}, name another folder"
+  words = f"no permission to write to {folder}, choose another folder"
   half = "--config.evaluate.images=16"
   refuses(words, config, f"--workdir={folder}", half)
 
 
-def test_other_evaluation_measures_again(monkeypatch, config, copy):
+def test_another_evaluation_reevaluates(monkeypatch, config, copy):
   monkeypatch.setattr(train.pipeline, "batch_indices", pytest.fail)  # no step
   half = "--config.evaluate.images=16"
   code, _, err = run(config, f"--workdir={copy}", half)
@@ -480,7 +483,7 @@ def test_what_happens_on_the_way(monkeypatch, config, error, code, words):
       run(config, "--debug")
 
 
-def test_corrupted_set_is_written_and_measured(config, copy, tmp_path):
+def test_corrupted_set_is_written_and_evaluated(config, copy, tmp_path):
   out, fields = tmp_path / "set", "--config.evaluators.corruption"
   write = ("--mode=corrupt", config, f"--out={out}")
   write += (f"{fields}.names=brightness,contrast",)
@@ -510,7 +513,7 @@ def test_corrupted_set_is_written_and_measured(config, copy, tmp_path):
   # Another test set is refused before anything is measured.
   np.save(out / "labels.npy", np.zeros(160, np.uint8))
   refuses(
-    "labels.npy is not the file that manifest.json beside it",
+    "labels.npy does not have the SHA-256 in its manifest",
     *("--mode=evaluate", config, f"--workdir={copy}", f"{fields}.folder={out}"),
   )
 
@@ -578,7 +581,9 @@ def test_flags_given_twice_or_with_a_space(monkeypatch):
 def test_folder_that_is_no_text(nothing_runs, monkeypatch):
   monkeypatch.setattr(os, "getcwd", lambda: "/\udcc3")
   digits = f"--config={ROOT}/configs/digits.py"
-  refuses(r"cannot use '/\udcc3': it is no text in utf-8, the enc", digits)
+  refuses(
+    r"cannot use '/\udcc3': it is not valid text in utf-8, the enc", digits
+  )
 
 
 def helped(*argv):

@@ -93,8 +93,8 @@ def test_given_fields_and_lists():
     ("model", {"name": "layers"}, names("model")),
     ("method", {"name": "standard", "wieght": 1}, "no field wieght: it has no"),
     ("augment", {"name": "basic", "pading": 1}, "it has flip, padding"),
-    ("method", {"name": "augmix"}, "lacks augment; start from a config"),
-    ("model", {"name": "wide_resnet"}, "lacks num_classes, mean, std"),
+    ("method", {"name": "augmix"}, "is missing augment; start from a config"),
+    ("model", {"name": "wide_resnet"}, "is missing num_classes, mean, std"),
     (
       "augment",
       {"name": "basic", "padding": -1},
@@ -131,7 +131,7 @@ def test_where_names_another_part_of_the_config():
     plugins.build("evaluator", {"name": "x"}, "config.evaluators.mine")
 
 
-def test_missing_files_are_told_when_it_is_built(tmp_path):
+def test_missing_files_are_reported_when_it_is_built(tmp_path):
   spec = default.get_config().evaluators.corruption.to_dict()
   plugins.build("evaluator", spec, batch_size=4)  # nothing to miss
   with pytest.raises(FileNotFoundError, match="no corruption is in"):

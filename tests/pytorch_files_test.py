@@ -200,17 +200,17 @@ GREY = ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
     (constants(values=(OWN[0], (0.5, float("inf"), 0.5))), "std 0.5, inf, 0.5"),
     (
       constants(values=((0.5,) * 4, (0.5,) * 4), shape=4),
-      "has mean 0.5, 0.5, 0.5, 0.5; std 0.5, 0.5, 0.5, 0.5: it takes one mean",
+      "has mean 0.5, 0.5, 0.5, 0.5; std 0.5, 0.5, 0.5, 0.5: it needs one mean",
     ),
     (
       {"mean": torch.ones(3)},
-      "has mean 1, 1, 1: it takes one mean and one std, of one number or three",
+      "has mean 1, 1, 1: it needs one mean and one std, of one number or three",
     ),
-    ({"norm.sigma": torch.ones(3)}, "has norm.sigma 1, 1, 1: it takes one mea"),
+    ({"norm.sigma": torch.ones(3)}, "has norm.sigma 1, 1, 1: it needs one mea"),
     (
       constants() | constants("norm.mean", "norm.std", (OWN[1], OWN[0])),
       "has mean 0.5, 0.25, 0.125; std 0.25, 0.5, 0.75; norm.mean 0.25, 0.5, 0."
-      "75; norm.std 0.5, 0.25, 0.125: it takes one mean and one std",
+      "75; norm.std 0.5, 0.25, 0.125: it needs one mean and one std",
     ),
   ],
 )
@@ -296,13 +296,13 @@ def test_one_of_several_networks(evaluate, main, other):
   }
   found = evaluate(content)
   assert found.value == 3.0 and found.notes[0] == (
-    f"of the networks in the file, {main}.module was taken and not "
-    f"{other}.module (config.weights.entry chooses)"
+    f"of the networks in the file, {main}.module was used and not "
+    f"{other}.module (choose with config.weights.entry)"
   )
   chosen = evaluate(content, f"--config.weights.entry={other}")
   assert chosen.value == 5.0 and chosen.notes[0] == (
-    f"of the networks in the file, {other}.module was taken and not "
-    f"{main}.module (config.weights.entry chooses)"
+    f"of the networks in the file, {other}.module was used and not "
+    f"{main}.module (choose with config.weights.entry)"
   )
 
 
@@ -330,15 +330,15 @@ def test_a_network_around_another_one(evaluate):
   content = network(3.0) | constants() | prefixed("ema.", network(5.0))
   found = evaluate(content, suffix=".safetensors")
   assert found.value == 3.0 and found.notes[0] == (
-    "of the networks in the file, the outermost was taken and not ema "
-    "(config.weights.entry chooses)"
+    "of the networks in the file, the outermost was used and not ema "
+    "(choose with config.weights.entry)"
   )
 
 
 def test_files_without_a_known_network(rejected):
   vgg = prefixed("encoder.features.", {"0.weight": torch.ones(2, 3, 3, 3)})
   line = rejected(
-    "no weights of a network known", {"arch": "vgg", "params": vgg}
+    "no weights of a supported network", {"arch": "vgg", "params": vgg}
   )
   assert "it has params.encoder.features.0.weight: give a state_dict" in line
 
@@ -367,16 +367,16 @@ def exported(path):
   [
     (
       torch.ones(2, 3),
-      "has a bare Tensor and no network with names of layers: store",
+      "has a bare Tensor and no network with named layers: store",
     ),
     (
       [torch.ones(2)] * 3,
-      "has a bare list and no network with names of layers",
+      "has a bare list and no network with named layers",
     ),
-    (7, "has a bare int and no network with names of layers"),
+    (7, "has a bare int and no network with named layers"),
     (
       torch.optim.SGD([torch.ones(2)]).state_dict(),
-      "has an optimizer's state and no network with names of layers: store the "
+      "has an optimizer's state and no network with named layers: store the "
       "network's state_dict",
     ),
     (script, "is a TorchScript program, which is code; nothing of it was run"),

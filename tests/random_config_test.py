@@ -77,6 +77,7 @@ COMPILED = {
   "batch_norm.sync": st.booleans(),
   "method.attack.epsilon": floats(0, 0.99),
   "method.attack.norm": ONE_OF(["l2", "linf"]),
+  "method.attack.objective": ONE_OF(["cross_entropy", "dlr", "margin"]),
   "method.attack.start": ONE_OF(["none", "uniform", "sphere"]),
   "method.attack.steps": st.integers(1, 2),
   "method.attack.restarts": st.integers(1, 2),

@@ -92,7 +92,7 @@ main.main(sys.argv[1:])
 """
 
 
-def test_killed_run_goes_on_to_the_same_bits(command, whole, tmp_path):
+def test_killed_run_resumes_bit_identically(command, whole, tmp_path):
   folder = tmp_path / "run"
   argv = (*command, f"--workdir={folder}")
   for where in ("8", "part"):  # while a checkpoint becomes one; in a line
@@ -147,7 +147,7 @@ def stop_after(monkeypatch, count):
   monkeypatch.setattr(parts.Parts, "_keep", keep)
 
 
-def test_sigterm_while_measuring(monkeypatch, command, whole, trained):
+def test_sigterm_during_evaluation(monkeypatch, command, whole, trained):
   argv = (*command, f"--workdir={trained}")
   with monkeypatch.context() as patch:
     stop_after(patch, 10)
@@ -191,7 +191,7 @@ def test_stale_and_damaged_parts_are_measured_again(
     assert len(names) == PARTS, change
 
 
-def test_weights_of_a_file_are_measured_in_parts(
+def test_weights_of_a_file_are_evaluated_in_parts(
   monkeypatch, command, whole, tmp_path
 ):
   file = tmp_path / "file.safetensors"
@@ -265,7 +265,7 @@ def test_config_json_rebuilds_the_run(command, whole, tmp_path):
   code, _, err = run(record, f"--workdir={tmp_path / 'run'}")
   assert code == 0, err
   assert_as_whole(tmp_path / "run", whole)
-  refuses("has all choices in it", f"{record}:smoke")
+  refuses("already contains all choices", f"{record}:smoke")
   refuses(
     "seed is 0 there and 1 now",
     *(record, f"--workdir={whole}", "--config.seed=1"),

@@ -135,7 +135,7 @@ def test_each_platforms_layout(planes):
     "attack": pytest.approx(2),
     "augmentation": pytest.approx(3),
   }
-  found = trace.shares(trace.events(profile), {"w1"})
+  found = trace.busy_time(trace.events(profile), {"w1"})
   assert found == {"f1": 2 * S, "w1": 2 * S, "c1": S}
 
 
@@ -150,7 +150,9 @@ def test_every_moment_counts_once_for_each_device():
     # Another device, at the same time.
     ("1", "a", 0, 20),
   ]
-  found = trace.shares([trace.Event(*row) for row in rows], ("outer", "inner"))
+  found = trace.busy_time(
+    [trace.Event(*row) for row in rows], ("outer", "inner")
+  )
   # outer 0-4, 18-20; inner 4-6, 16-18; a 6-10, half of 10-14; b that, 14-16.
   assert found == {"outer": 6, "inner": 4, "a": 6 + 1 + 20, "b": 4}
 

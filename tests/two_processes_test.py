@@ -247,7 +247,7 @@ except ValueError as error:
 """
 
 
-def test_two_processes_leave_together(tmp_path):
+def test_two_processes_stop_together(tmp_path):
   for process in start_two(1, STOPPED, tmp_path / "run"):
     code, said = finish(process)
     assert code == 0, said

@@ -10,29 +10,32 @@ import jax.numpy as jnp
 
 from ram_jax import losses
 from ram_jax.attacks.norms import NORMS
+from ram_jax.attacks.objectives import OBJECTIVES
 
 
 @flax.struct.dataclass
 class Attack:
-  """PGD: steepest ascent of the cross-entropy inside a ball and [0, 1].
+  """PGD: steepest ascent of an objective inside a ball and [0, 1].
 
-  A pytree whose leaves are the two sizes: `attack.replace(epsilon=...)` needs
-  no recompilation. Given a model that treats examples alone, example i depends
-  on `keys[i]`, `images[i]` and `targets[i]` alone.
+  A pytree whose leaves are epsilon and step_size, so that
+  `attack.replace(epsilon=...)` needs no recompilation. If the model treats
+  examples independently, example i only depends on `keys[i]`, `images[i]` and
+  `targets[i]`.
 
-  The paper's author starts from a standard normal draw projected on the ball.
-  For 32x32 colour images its length is about 55, so that is start 'sphere'.
+  The author's code starts from a standard normal draw projected onto the ball.
+  For 32x32 color images its length is about 55, so this is the start 'sphere'.
 
   Attributes:
     epsilon: radius of the ball in pixel units (images are in [0, 1]).
-    step_size: length of a step in pixel units; the paper takes 2.5 epsilon / 7.
+    step_size: step length in pixel units; 2.5 epsilon / 7 in the paper.
     steps: gradient steps.
-    restarts: runs from different random starts. The one kept is, per example, a
-      misclassified one if there is any, and among these that of highest loss.
+    restarts: number of runs from different random starts. For each example, a
+      misclassified result is preferred; ties go to the largest objective.
     norm: 'l2' or 'linf'.
-    start: 'none', 'uniform' in the ball or 'sphere', on its surface.
-    unroll: write the loops out: for CPUs, where XLA's convolutions inside a
-      loop are slow.
+    start: 'none', 'uniform' (in the ball) or 'sphere' (on its surface).
+    objective: 'cross_entropy', 'dlr' or 'margin' (`attacks/objectives.py`).
+    unroll: unroll the loops, for CPUs, where convolutions inside XLA loops
+      are slow.
   """
 
   epsilon: jax.Array | float
@@ -41,26 +44,23 @@ class Attack:
   restarts: int = flax.struct.field(pytree_node=False, default=1)
   norm: str = flax.struct.field(pytree_node=False, default="l2")
   start: str = flax.struct.field(pytree_node=False, default="uniform")
+  objective: str = flax.struct.field(pytree_node=False, default="cross_entropy")
   unroll: bool = flax.struct.field(pytree_node=False, default=False)
 
   @property
   def label(self) -> str:
     """The attack's name in tables."""
-    return f"PGD-{self.steps}"
+    usual = self.objective == "cross_entropy"
+    return f"PGD-{self.steps}" + ("" if usual else f" ({self.objective})")
 
   def __post_init__(self) -> None:
-    _check_choice("norm", self.norm, NORMS)
-    _check_choice("start", self.start, NORMS[self.norm].starts)
-    _check_count("steps", self.steps, 0)
-    _check_count("restarts", self.restarts, 1)
-    for name in ("epsilon", "step_size"):
-      value = getattr(self, name)
-      # jax rebuilds pytrees with tracers and placeholders in the leaves' place.
-      if isinstance(value, float | int) and not 0 <= value < math.inf:
-        raise ValueError(
-          f"{name} {value} is not a size: give a number of pixel units, "
-          "0 or more and finite"
-        )
+    check_choice("norm", self.norm, NORMS)
+    check_choice("start", self.start, NORMS[self.norm].starts)
+    check_choice("objective", self.objective, OBJECTIVES)
+    check_count("steps", self.steps, 0)
+    check_count("restarts", self.restarts, 1)
+    check_size("epsilon", self.epsilon)
+    check_size("step_size", self.step_size)
 
   @jax.named_scope("attack")
   def __call__(
@@ -75,12 +75,13 @@ class Attack:
     Args:
       keys: random keys [B], one for each example.
       images: pixels [B, H, W, C] in [0, 1].
-      targets: integer classes [B], or probabilities [B, K].
+      targets: integer classes [B], or for the cross-entropy probabilities
+        [B, K].
       model: images -> logits [B, K]; a pytree if it has variables.
 
     Returns:
-      Images [B, H, W, C] in [0, 1] and at most epsilon from the given ones (to
-      1e-6). No gradient flows through them.
+      Images [B, H, W, C] in [0, 1], at most epsilon from the inputs (to 1e-6).
+      No gradient flows through them.
     """
     images = jax.lax.stop_gradient(images)
     model = jax.tree.map(_stop_gradient, model)
@@ -89,10 +90,10 @@ class Attack:
 
     def restart(i: jax.Array | int, best: tuple) -> tuple:
       found = self._run(keys, images, targets, model, i)
-      return _better(best, (found, *_judge(model(found), targets)))
+      return _better(best, (found, *self._judge(model(found), targets)))
 
     first = self._run(keys, images, targets, model, 0)
-    best = (first, *_judge(model(first), targets))
+    best = (first, *self._judge(model(first), targets))
     best = self._repeat(1, self.restarts, restart, best)
     return jax.lax.stop_gradient(best[0])
 
@@ -104,10 +105,10 @@ class Attack:
     model: Callable,
     restart: jax.Array | int,
   ) -> jax.Array:
-    """One run from one random start."""
+    """Runs the attack from one random start."""
 
     def loss(x: jax.Array) -> jax.Array:
-      return jnp.sum(losses.cross_entropy(model(x), targets))
+      return jnp.sum(OBJECTIVES[self.objective](model(x), targets))
 
     def step(_: Any, x: jax.Array) -> jax.Array:
       ascent = NORMS[self.norm].direction(jax.grad(loss)(x))
@@ -118,26 +119,33 @@ class Attack:
   def _start(
     self, keys: jax.Array, images: jax.Array, restart: jax.Array | int
   ) -> jax.Array:
-    """Images plus a random point of the ball, equal bits on any devices."""
+    """Images plus a random point of the ball, bit-identical on all devices."""
     draw = NORMS[self.norm].starts[self.start]
     points = jax.vmap(
       lambda key: draw(
         jax.random.fold_in(key, restart), images.shape[1:], images.dtype
       )
     )(keys)
-    # Points of the unit ball need no projection. This clipping changes none; it
-    # keeps multiplication and addition from fusing, which would leave out a
-    # rounding in some batches only.
+    # Points of the unit ball need no projection. This clipping changes
+    # nothing. It keeps multiplication and addition from fusing, which would
+    # skip a rounding in some batches only.
     delta = jnp.clip(self.epsilon * points, -self.epsilon, self.epsilon)
     return jnp.clip(images + delta, 0, 1).astype(images.dtype)
 
   def _clip(self, images: jax.Array, delta: jax.Array) -> jax.Array:
     """Images plus delta, in the ball and then in [0, 1].
 
-    As the images are in [0, 1], clipping brings each pixel nearer to them.
+    As the images are in [0, 1], clipping moves each pixel towards them.
     """
     delta = NORMS[self.norm].project(delta, self.epsilon)
     return jnp.clip(images + delta, 0, 1).astype(images.dtype)
+
+  def _judge(
+    self, logits: jax.Array, targets: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Whether each example is misclassified, and its objective."""
+    wrong = ~losses.correct(logits, targets)
+    return wrong, OBJECTIVES[self.objective](logits, targets)
 
   def _repeat(self, first: int, last: int, body: Callable, value: Any) -> Any:
     """Applies body(i, value) for i from first to last - 1."""
@@ -152,19 +160,19 @@ class Attack:
 def finite_gradients(
   model: Callable[[jax.Array], jax.Array],
 ) -> Callable[[jax.Array], jax.Array]:
-  """The same model for an attack, with gradients that are numbers.
+  """Wraps a model so that an attack only sees finite gradients.
 
-  A gradient that is NaN would make the attacked image NaN, which proves nothing
-  of the network. As 0 it leaves the image where it is: for good where the
-  logits there are NaN, and the attack has found what it looks for. Training
-  does without this, so that such a gradient ends it.
+  A NaN gradient would make the attacked image NaN, which says nothing about the
+  network. Replaced by 0, it leaves the image unchanged. If the logits there are
+  NaN, the image stays there, and it counts as misclassified. Training does not
+  use this, so that a NaN gradient stops it.
 
   Args:
     model: images -> logits [B, K]; a pytree.
 
   Returns:
-    A pytree of the same logits; of its gradient by the images, NaN is 0 and
-    infinities are the largest numbers.
+    A pytree with the same logits. In its gradient with respect to the images,
+    NaN becomes 0 and infinities become the largest finite numbers.
   """
   return jax.tree_util.Partial(_on_finite_gradients, model)
 
@@ -175,49 +183,71 @@ def _on_finite_gradients(model: Callable, images: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _pass(images: jax.Array) -> jax.Array:
-  """The images; on the way back nothing but numbers."""
+  """The identity, with finite gradients."""
   return images
 
 
 _pass.defvjp(lambda x: (x, None), lambda _, g: (jnp.nan_to_num(g),))
 
 
-def _judge(
-  logits: jax.Array, targets: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Whether each example is misclassified, and its loss."""
-  wrong = ~losses.correct(logits, targets)
-  return wrong, losses.cross_entropy(logits, targets)
-
-
 def _better(old: tuple, new: tuple) -> tuple:
-  """Per example the better of two (images, wrong, loss)."""
+  """The better of two (images, wrong, objective) for each example."""
   _, old_wrong, old_loss = old
   _, new_wrong, new_loss = new
   take = (new_wrong & ~old_wrong) | (
     (new_wrong == old_wrong) & (new_loss > old_loss)
   )
 
-  def select(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.where(take.reshape(-1, *[1] * (a.ndim - 1)), b, a)
+  return select(take, new, old)
 
-  return jax.tree.map(select, old, new)
+
+def select(condition: jax.Array, new: Any, old: Any) -> Any:
+  """Chooses between two values of each example.
+
+  Args:
+    condition: bool [B].
+    new: arrays [B, ...], any pytree.
+    old: the same.
+
+  Returns:
+    Values of `new` where the condition is true, else of `old`.
+  """
+
+  def choose(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+  return jax.tree.map(choose, new, old)
 
 
 def _stop_gradient(leaf: Any) -> Any:
-  """Stops gradients of arrays, and lets a plain function pass."""
+  """Stops gradients of arrays; leaves plain functions unchanged."""
   return jax.lax.stop_gradient(leaf) if hasattr(leaf, "dtype") else leaf
 
 
-def _check_choice(name: str, value: str, choices: Any) -> None:
+def check_choice(name: str, value: str, choices: Any) -> None:
+  """Raises ValueError if a field has a value that does not exist."""
   if value not in choices:
     raise ValueError(
       f"{name} {value!r} does not exist: choose one of {sorted(choices)}"
     )
 
 
-def _check_count(name: str, value: int, least: int) -> None:
+def check_count(name: str, value: int, least: int) -> None:
+  """Raises ValueError if a field is not a whole number of at least `least`."""
   if not isinstance(value, int) or value < least:
     raise ValueError(
-      f"{name} {value!r} is not possible: give a whole number, {least} or more"
+      f"{name} {value!r} is not possible: give a whole number, at least {least}"
+    )
+
+
+def check_size(name: str, value: Any) -> None:
+  """Raises ValueError if a field is not a length in pixel units.
+
+  JAX rebuilds pytrees with tracers and placeholders as leaves, so only plain
+  numbers are checked.
+  """
+  if isinstance(value, float | int) and not 0 <= value < math.inf:
+    raise ValueError(
+      f"{name} {value} is not a size: give a finite number of at least 0, "
+      "in pixel units"
     )

@@ -1,38 +1,38 @@
-"""Epsilons and step sizes of a config that nobody means."""
+"""Detects implausible epsilons and step sizes in a config."""
 
 import math
 from collections.abc import Iterator
 from typing import Any
 
-# L-infinity epsilon from which on a wrong unit is likely; MNIST's usual is 0.3.
+# Above this L-infinity epsilon, a wrong unit is likely (MNIST often uses 0.3).
 _LARGE = 0.25
 
 
 def check(values: dict[str, Any], pixels: float = math.inf) -> list[str]:
-  """Rejects attacks that may change an image into any other.
+  """Rejects attacks that can turn an image into any other image.
 
-  Such an epsilon is in another unit, as 8 for 8/255.
+  Such an epsilon is probably in another unit, such as 8 for 8/255.
 
   Args:
     values: a config's fields, by names with dots.
-    pixels: values of an image, H * W * C; they limit L2.
+    pixels: number of values of an image, H * W * C, which bounds L2 distances.
 
   Returns:
-    A sentence for each unusually large L-infinity epsilon.
+    A warning for each unusually large L-infinity epsilon.
 
   Raises:
     ValueError: naming the fields.
   """
   wrong, found = {}, []
   for name, norm, size in _sizes(values):
-    # Of images with pixels in [0, 1]: no two are further apart.
+    # Largest distance between two images with pixels in [0, 1].
     limit = {"linf": 1.0, "l2": math.sqrt(pixels)}.get(norm, math.inf)
     if limit <= size < math.inf:
       wrong.setdefault((norm, limit), []).append(f"config.{name}")
     elif norm == "linf" and size > _LARGE and "epsilon" in name:
       found.append(
-        f"config.{name} reaches {size:.4g} in Linf, {255 * size:.4g} of 255 "
-        "grey levels; 8/255 is usual"
+        f"config.{name} is up to {size:.4g} in Linf, {255 * size:.4g} of 255 "
+        "gray levels; 8/255 is usual"
       )
   for (norm, limit), names in wrong.items():
     # The step size follows epsilon.
@@ -47,13 +47,14 @@ def check(values: dict[str, Any], pixels: float = math.inf) -> list[str]:
 
 
 def _sizes(values: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
-  """The fields with lengths of an attack: name, norm and largest number."""
+  """The size fields of all attacks: name, norm and largest value."""
   for name, norm in values.items():
     group = name.removesuffix(".norm")
     if name == group or not group.endswith("attack"):
       continue
     sweep = group.removesuffix("attack") + "epsilons"
-    for field in (f"{group}.epsilon", sweep, f"{group}.step_size"):
+    fields = f"{group}.epsilon", f"{group}.epsilons", sweep
+    for field in (*fields, f"{group}.step_size"):
       given = values.get(field, ())
       given = given if isinstance(given, tuple | list) else (given,)
       if numbers := [size for size in given if isinstance(size, float | int)]:

@@ -1,8 +1,9 @@
 """AugMix (Hendrycks et al., ICLR 2020): mixed chains of random operations.
 
-The draw is the original's: operations, levels, depths and weights are
-independent for every image. Sorting the chains by operation is only how they
-are executed: a vmapped `lax.switch` would run every operation on every chain.
+As in the original, operations, levels, depths and weights are drawn
+independently for every image. For execution, the chains are sorted by
+operation, because a vmapped `lax.switch` would run every operation on every
+chain.
 """
 
 import dataclasses
@@ -26,16 +27,17 @@ class Augment:
   """AugMix of a batch: `(1 - m) x + m * sum_i w_i chain_i(x)`.
 
   Attributes:
-    operations: 9 (the paper's), or 13 (with colour, contrast, brightness and
+    operations: 9 (the paper's), or 13 (with color, contrast, brightness and
       sharpness, which overlap the corruptions of CIFAR-10-C).
-    resampling: 'bilinear' as AugMix's code; 'author' as the code of
+    resampling: 'bilinear' as in AugMix's code; 'author' as in the code of
       RobustAugMix (rotation nearest, shear bicubic).
     width: chains per image, w ~ Dirichlet(alpha).
-    depth: operations per chain: (least, most), uniform; or their fixed number;
-      -1 is AugMix's code for (1, 3).
+    depth: operations per chain: (least, most), uniform; or a fixed number; -1
+      means (1, 3), as in AugMix's code.
     severity: largest level, 1 to 10.
-    alpha: of the Dirichlet distribution and of m ~ Beta(alpha, alpha).
-    chunk: chains that run together; changes speed and memory, no value.
+    alpha: parameter of the Dirichlet distribution and of m ~ Beta(alpha,
+      alpha).
+    chunk: chains that run together; affects speed and memory, not results.
 
   Raises:
     ValueError: at construction, on a value outside its range.
@@ -67,11 +69,11 @@ class Augment:
 
   @jax.named_scope("augment")
   def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
-    """Augments a batch; example i depends on keys[i] and images[i] alone.
+    """Augments a batch; example i only depends on keys[i] and images[i].
 
     Args:
       keys: typed keys [B].
-      images: floats [B,H,W,C] in [0,1], C = 1 or 3, rounded to grey levels
+      images: floats [B,H,W,C] in [0,1], C = 1 or 3, rounded to gray levels
         inside the chains.
 
     Returns:
@@ -90,7 +92,7 @@ class Augment:
       images: floats [B,H,W,C] in [0,1].
 
     Returns:
-      Images [B,width,H,W,C] on the grid of 256 grey levels.
+      Images [B,width,H,W,C] on the grid of 256 gray levels.
 
     Raises:
       ValueError: on other shapes or types.
@@ -136,10 +138,10 @@ class Augment:
     return jnp.clip(_product(1 - share, images) + _product(share, mixed), 0, 1)
 
   def _weights(self, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The chains' weights [B,width] and the augmented shares [B]."""
+    """The chains' weights [B,width] and the augmented fractions m [B]."""
     if self.alpha == 1:
       return jax.vmap(self._spacings)(keys)
-    # A CPU's exp() differs by whether it runs in a vector: always run it so.
+    # On CPUs, exp() rounds differently in vector code, so always use vectors.
     count = keys.shape[0]
     rows = jnp.arange(-(-count // _LANES) * _LANES) % count
     drawn = jax.vmap(self._gammas)(keys[rows])
@@ -154,7 +156,7 @@ class Augment:
     return jnp.diff(jnp.concatenate([ends[0], cuts, ends[1]])), uniforms[0]
 
   def _gammas(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Dirichlet(alpha) and Beta(alpha, alpha), as normalised gammas."""
+    """Dirichlet(alpha) and Beta(alpha, alpha), as normalized gammas."""
     shape = (self.width + 2,)
     logs = jax.random.loggamma(key, self.alpha, shape, jnp.float32)
     weights = jax.nn.softmax(logs[: self.width])
@@ -163,10 +165,10 @@ class Augment:
   def _plan(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Operations [width,slots] of one image's chains and their uniforms.
 
-    Slots after a chain's depth hold `operations`, which is none of them.
+    Slots after a chain's depth contain `operations`, which means no operation.
     """
     least, most = self.depth
-    # One call, and a flat one: both spare seconds of compilation.
+    # A single draw with one axis saves seconds of compilation.
     shape = (self.width, 1 + 3 * most)
     drawn = jax.random.uniform(key, (shape[0] * shape[1],), jnp.float32)
     drawn = drawn.reshape(shape)
@@ -182,7 +184,7 @@ class Augment:
     """Executes the plan [N,slots] on the chains' levels [N,H,W,C]."""
     count, *shape = levels.shape
     chunk = min(self.chunk, count)
-    # Idle rows at the end let every chunk be whole.
+    # Padding rows at the end, so that every chunk is full.
     levels = jnp.concatenate([levels, jnp.zeros((chunk, *shape), jnp.uint8)])
     plan = jnp.pad(plan, ((0, chunk), (0, 0)), constant_values=self.operations)
     uniforms = jnp.pad(uniforms, ((0, chunk), (0, 0), (0, 0)))
@@ -239,21 +241,21 @@ class Augment:
 
 
 def _product(first: jax.Array, second: jax.Array) -> jax.Array:
-  """The product of numbers in [0,1], never fused with a sum after it.
+  """The product of numbers in [0,1], never fused with a following sum.
 
-  Which of two products a compiler fuses changes with the batch's size; a
-  minimum between them leaves it no choice.
+  Otherwise, which of two products a compiler fuses depends on the batch size;
+  the minimum prevents this.
   """
   return jnp.minimum(first * second, 1)
 
 
 def _whole(value: object) -> bool:
-  """Whether this is a whole number and not a truth value."""
+  """Whether this is a whole number and not a bool."""
   return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _real(value: object) -> bool:
-  """Whether this is a real number and not a truth value."""
+  """Whether this is a real number and not a bool."""
   return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -273,7 +275,7 @@ def _depth_range(depth: object) -> tuple[int, int]:
 
 
 def _check(keys: jax.Array, images: jax.Array) -> None:
-  """Rejects arrays that would be augmented wrongly."""
+  """Rejects arrays with the wrong shape or type."""
   if images.ndim != 4 or images.shape[-1] not in (1, 3):
     raise ValueError(f"images have shape {images.shape}; give [B,H,W,1 or 3]")
   if not jnp.issubdtype(images.dtype, jnp.floating):

@@ -1,4 +1,4 @@
-"""Random horizontal flips and crops, the customary CIFAR augmentation."""
+"""Random horizontal flips and crops, the usual CIFAR augmentation."""
 
 import dataclasses
 import numbers
@@ -35,7 +35,7 @@ class Augment:
 
   @jax.named_scope("augment")
   def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
-    """Augments a batch; example i depends on keys[i] and images[i] alone.
+    """Augments a batch; example i only depends on keys[i] and images[i].
 
     Args:
       keys: typed keys [B].

@@ -1,8 +1,8 @@
-"""AugMix's thirteen operations, equal to Pillow on 256 grey levels.
+"""AugMix's thirteen operations, equal to Pillow on 256 gray levels.
 
-Drawing is apart from applying: the applied half is what can be compared with
+Drawing is separate from applying, so that the latter can be compared with
 Pillow. The distribution is that of google-research/augmix, `augmentations.py`;
-`OPS_AUTHOR` resamples as martinez-hub/robustaugmix, `ops.py`, does.
+`OPS_AUTHOR` resamples as in martinez-hub/robustaugmix, `ops.py`.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ class Op(NamedTuple):
   """One operation of an augmentation chain.
 
   Attributes:
-    draw: `(key, severity, size=(32, 32)) -> params`, float32 [1]: what
-      Pillow's call takes (bits, degrees, threshold, affine coefficient,
-      pixels, factor), 0 for operations without a parameter. `size` is (height,
-      width); only translations depend on it.
+    draw: `(key, severity, size=(32, 32)) -> params`, float32 [1]: the argument
+      of Pillow's call (bits, degrees, threshold, affine coefficient, pixels or
+      factor), 0 for operations without a parameter. `size` is (height, width);
+      only translations depend on it.
     apply: `(image, params) -> image` for one image [H,W,C]: floats in [0,1]
-      (rounded to grey levels first) give floats, uint8 gives uint8.
+      (rounded to gray levels first) give floats, uint8 gives uint8.
     scale: `(uniforms [2], severity, size) -> params`, the draw without its
       random numbers in [0,1), for callers that draw them for many at once.
   """
@@ -36,13 +36,13 @@ class Op(NamedTuple):
 
 
 def _op(number: Callable[[Any, Any, Any], jax.Array], transform: Levels) -> Op:
-  """Makes a row: (level, sign, size) to a number, which acts on levels."""
+  """Makes an operation from the functions that scale and apply its number."""
 
   def scale(
     uniforms: jax.Array, severity: float, size: tuple[int, int]
   ) -> jax.Array:
     level = 0.1 + (severity - 0.1) * uniforms[0]
-    # The sign comes after truncation: int() of the original rounds to zero.
+    # The sign is applied after truncation, as the original's int() rounds to 0.
     sign = jnp.where(uniforms[1] > 0.5, -1, 1)
     return jnp.reshape(number(level, sign, size), (1,)).astype(jnp.float32)
 
@@ -73,7 +73,7 @@ def _nothing(level: jax.Array, sign: jax.Array, size: tuple) -> jax.Array:
 
 def _bits(level: jax.Array, sign: jax.Array, size: tuple) -> jax.Array:
   del sign, size
-  # Only severity 10 reaches 0, at which current Pillow raises.
+  # Only severity 10 reaches 0, which current Pillow rejects.
   return jnp.maximum(4 - _whole(level, 4), 1)
 
 

@@ -1,9 +1,9 @@
-"""CIFAR-10-C's 19 corruptions at 5 severities, made on the device.
+"""CIFAR-10-C's 19 corruptions at 5 severities, generated on the device.
 
-As hendrycks/robustness, `ImageNet-C/create_c/make_cifar_c.py`, makes them, for
-images of any size: numbers of pixels and levels are the same at every size,
-what is a share of the image's size there is one here, and a loop over 32 pixels
-goes over them all.
+They follow hendrycks/robustness, `ImageNet-C/create_c/make_cifar_c.py`, for
+images of any size: parameters in pixels and gray levels do not depend on the
+size, parameters relative to the size are scaled, and loops over 32 pixels cover
+all pixels.
 """
 
 import functools
@@ -19,7 +19,7 @@ Corruption = Callable[..., jax.Array]
 
 
 def _checked(function: Corruption) -> Corruption:
-  """Rejects a severity that its parameters do not have."""
+  """Makes a corruption reject unknown severities."""
 
   @functools.wraps(function)
   def corruption(
@@ -32,7 +32,7 @@ def _checked(function: Corruption) -> Corruption:
 
 
 # Called as `(key, image [H,W,3], severity, assets=None) -> image`: floats in
-# [0,1] which are grey levels, before and after. Frost alone has assets.
+# [0,1] at gray levels, before and after. Only frost has assets.
 CORRUPTIONS = {
   function.__name__: _checked(function)
   for function in (
@@ -57,10 +57,10 @@ CORRUPTIONS = {
     digital.saturate,
   )
 }
-NAMES = tuple(CORRUPTIONS)  # their order is part of a draw
-# The mean over the first 15 is the benchmark's; the others are for validation.
+NAMES = tuple(CORRUPTIONS)  # the order affects random draws
+# The benchmark's mean is over the first 15; the others are for validation.
 BENCHMARK, EXTRA = NAMES[:15], NAMES[15:]
-# The paper's four groups; the extra ones stand where their kind does.
+# The paper's four groups, with the extra corruptions in matching groups.
 CATEGORIES = {
   "noise": (*BENCHMARK[:3], "speckle_noise"),
   "blur": (*BENCHMARK[3:7], "gaussian_blur"),
@@ -73,11 +73,11 @@ def check_choice(names: Sequence[str], severities: Sequence[int]) -> None:
   """Rejects corruptions and severities that do not exist.
 
   Args:
-    names: of corruptions.
+    names: names of corruptions.
     severities: numbers.
 
   Raises:
-    ValueError: naming the first that is unknown.
+    ValueError: with the first unknown one.
   """
   for name in names:
     if name not in NAMES:
@@ -103,12 +103,12 @@ def corrupt(
     name: of `CORRUPTIONS`.
     severity: 1 to 5.
     keys: keys [B].
-    images: floats [B,H,W,3] in [0,1], of grey levels.
-    assets: what frost takes, its photographs.
+    images: floats [B,H,W,3] in [0,1], of gray levels.
+    assets: the photographs for frost.
 
   Returns:
-    Floats [B,H,W,3] in [0,1], of grey levels; image i depends on `keys[i]` and
-    `images[i]` alone.
+    Floats [B,H,W,3] in [0,1], of gray levels; image i only depends on `keys[i]`
+    and `images[i]`.
 
   Raises:
     ValueError: on an unknown name or severity.

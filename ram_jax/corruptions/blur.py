@@ -1,9 +1,9 @@
-"""CIFAR-10-C's blurs, but for the one along a direction (`motion.py`).
+"""CIFAR-10-C's blurs, except for motion blur (`motion.py`).
 
-They act on grey levels with weights in fixed point, so that every compiler
-gives the same image. Source: hendrycks/robustness, `make_cifar_c.py`, which
-takes its filters from OpenCV, scikit-image and SciPy; radii and standard
-deviations are pixels, whatever the image's size.
+They act on gray levels with fixed-point weights, so that every compiler gives
+the same image. Source: hendrycks/robustness, `make_cifar_c.py`, which uses
+filters from OpenCV, scikit-image and SciPy. Radii and standard deviations are
+in pixels, independent of the image size.
 """
 
 import math
@@ -14,9 +14,10 @@ import numpy as np
 
 from ram_jax.image import color, filters
 
-# Severities 1 to 5. Radius of a disk, and deviation of what smooths it; of the
-# blur before and after pixels move, and how often they move; where zooms, a
-# hundredth apart, end; deviation.
+# Parameters of severities 1 to 5. Defocus: radius of the disk, standard
+# deviation of its smoothing. Glass: standard deviation of the blur before and
+# after pixels move, number of moves. Zoom: end of the zoom factors, which are
+# 0.01 apart. Gaussian: standard deviation.
 _DEFOCUS = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))
 _GLASS = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))
 _ZOOM = (1.06, 1.11, 1.16, 1.21, 1.26)
@@ -30,12 +31,12 @@ def defocus_blur(
 
   Args:
     key: not used.
-    image: float [H,W,C] in [0,1], of grey levels.
+    image: float [H,W,C] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del key, assets
   kernel = disk(*_DEFOCUS[severity - 1])
@@ -49,12 +50,12 @@ def glass_blur(
 
   Args:
     key: a key.
-    image: float [H,W,C] in [0,1], of grey levels.
+    image: float [H,W,C] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del assets
   deviation, iterations = _GLASS[severity - 1]
@@ -63,7 +64,7 @@ def glass_blur(
   height, width, _ = levels.shape
   bits = jax.random.bits(key, (height * width,), jnp.uint8)
   for _ in range(iterations):
-    levels = copy_neighbours(bits.reshape(height, width), levels)
+    levels = copy_neighbors(bits.reshape(height, width), levels)
     bits >>= 2  # each step takes two
   levels = filters.correlate(levels, kernel, "edge")
   return color.dequantise(levels, image.dtype)
@@ -72,19 +73,19 @@ def glass_blur(
 def zoom_blur(
   key: jax.Array, image: jax.Array, severity: int, assets: object = None
 ) -> jax.Array:
-  """Averages the image with its enlarged centres.
+  """Averages the image with its enlarged centers.
 
-  Where the original takes squares alone, each side of an image is enlarged
-  from its own centre.
+  The original only supports square images; here, each side of an image is
+  enlarged from its own center.
 
   Args:
     key: not used.
-    image: float [H,W,C] in [0,1], of grey levels.
+    image: float [H,W,C] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del key, assets
   kernel = _zooms(severity, *image.shape[:2])
@@ -98,12 +99,12 @@ def gaussian_blur(
 
   Args:
     key: not used.
-    image: float [H,W,C] in [0,1], of grey levels.
+    image: float [H,W,C] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del key, assets
   kernel = filters.gaussian_kernel(_GAUSSIAN[severity - 1])
@@ -116,19 +117,20 @@ def _correlate(image: jax.Array, kernel: np.ndarray, border: str) -> jax.Array:
   return color.dequantise(levels, image.dtype)
 
 
-def copy_neighbours(bits: jax.Array, levels: jax.Array) -> jax.Array:
-  """Each pixel becomes itself or a neighbour above, to the left, or both.
+def copy_neighbors(bits: jax.Array, levels: jax.Array) -> jax.Array:
+  """Replaces each pixel by itself or a neighbor above, to the left, or both.
 
-  The original means to swap the two, but the second half of its swap reads a
-  view that the first has overwritten. It goes from the last pixel to the
-  first, so what it copies is still as it was: one step for all.
+  The original intends to swap the two, but the second half of its swap reads a
+  view that the first half has overwritten. It processes pixels from last to
+  first, so it always copies original values, and one step handles all pixels.
 
   Args:
-    bits: uint8 [H,W]; the lowest bit says whether to go up, the next, left.
+    bits: uint8 [H,W]; the lowest bit selects the row above, the next bit the
+      column to the left.
     levels: uint8 [H,W,C].
 
   Returns:
-    uint8 [H,W,C]; the first two rows and columns stay.
+    uint8 [H,W,C]; the first two rows and columns are unchanged.
   """
   up, left = (bits & 1)[2:, 2:, None] > 0, (bits & 2)[2:, 2:, None] > 0
   here = jnp.where(left, levels[2:, 1:-1], levels[2:, 2:])
@@ -137,11 +139,11 @@ def copy_neighbours(bits: jax.Array, levels: jax.Array) -> jax.Array:
 
 
 def disk(radius: float, deviation: float) -> np.ndarray:
-  """The pixels within a radius, smoothed by a gaussian of 3x3.
+  """The pixels within a radius, smoothed by a 3x3 Gaussian.
 
   Args:
-    radius: in pixels, below 2.
-    deviation: of the gaussian, in pixels.
+    radius: radius in pixels, below 2.
+    deviation: standard deviation of the Gaussian, in pixels.
 
   Returns:
     Weights [5,5] that add up to one.
@@ -165,8 +167,8 @@ def _zooms(severity: int, height: int, width: int) -> np.ndarray:
 def _bands(size: int, zoom: float) -> np.ndarray:
   """Weights [w,size] of the pixels before and after, when a side is enlarged.
 
-  SciPy's linear `zoom` of the centre, cut to the size again: corner pixels'
-  centres stay corners.
+  SciPy's linear `zoom` of the center, cropped to the original size; it aligns
+  the centers of corner pixels.
   """
   kept = math.ceil(size / zoom)
   enlarged = round(kept * zoom)

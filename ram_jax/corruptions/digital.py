@@ -1,9 +1,9 @@
-"""CIFAR-10-C's digital corruptions: colours, JPEG, coarse pixels, elastic.
+"""CIFAR-10-C's digital corruptions: colors, JPEG, pixelation, elastic.
 
-All but the elastic one are computed in integers, truncated as the original
-truncates its floats. Source: hendrycks/robustness, `make_cifar_c.py`, which
-takes them from scikit-image, OpenCV, SciPy and Pillow. What depends on the
-image's size there is a share of the size here; the rest does not know the size.
+All except the elastic one are computed in integers and truncated like the
+original's floats. Source: hendrycks/robustness, `make_cifar_c.py`, which uses
+scikit-image, OpenCV, SciPy and Pillow. Parameters that depend on the image size
+there are relative to the size here.
 """
 
 import math
@@ -15,10 +15,11 @@ import numpy as np
 from ram_jax.corruptions import jpeg
 from ram_jax.image import color, geometry
 
-# Severities 1 to 5. What is added to the brightest channel, in quarters of a
-# level; hundredths of the contrast; tenths of the saturation and of one that
-# are kept and added; of the size; of the smaller side: movement, its smoothness
-# and of the corners; Pillow's number.
+# Parameters of severities 1 to 5. Brightness: added to the brightest channel,
+# in quarters of a level. Contrast: in hundredths. Saturation: factor and added
+# constant, in tenths. Pixelate: fraction of the size. Elastic: movement, its
+# smoothness, and movement of the corners, as fractions of the smaller side.
+# JPEG: Pillow's quality.
 _BRIGHTNESS = (51, 102, 153, 204, 306)
 _CONTRAST = (75, 50, 40, 30, 15)
 _SATURATE = ((3, 0), (1, 0), (15, 0), (20, 1), (25, 2))
@@ -36,22 +37,22 @@ _QUALITY = (80, 65, 58, 50, 40)
 def brightness(
   key: jax.Array, image: jax.Array, severity: int, assets: object = None
 ) -> jax.Array:
-  """Makes the value of HSV larger, hue and saturation as they were.
+  """Increases the value in HSV; hue and saturation do not change.
 
   Args:
     key: not used.
-    image: float [H,W,3] in [0,1], of grey levels.
+    image: float [H,W,3] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of grey levels.
+    Float [H,W,3] in [0,1], of gray levels.
   """
   del key, assets
   levels, value, _ = _value(image)
   brighter = jnp.minimum(4 * value + _BRIGHTNESS[severity - 1], 4 * 255)
   scaled = levels * brighter // jnp.maximum(4 * value, 1)
-  # Black has no hue: it becomes grey.
+  # Black has no hue: it becomes gray.
   scaled = jnp.where(value == 0, brighter // 4, scaled)
   return _image(scaled, image)
 
@@ -59,22 +60,22 @@ def brightness(
 def saturate(
   key: jax.Array, image: jax.Array, severity: int, assets: object = None
 ) -> jax.Array:
-  """Changes the saturation of HSV; a larger one tints greys red, hue zero.
+  """Changes the saturation in HSV; increasing it tints grays red (hue 0).
 
   Args:
     key: not used.
-    image: float [H,W,3] in [0,1], of grey levels.
+    image: float [H,W,3] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of grey levels.
+    Float [H,W,3] in [0,1], of gray levels.
   """
   del key, assets
   factor, constant = _SATURATE[severity - 1]
   levels, value, range_ = _value(image)
-  # Tenths of a level between the largest and the smallest channel, and what
-  # share of it each channel lies below the largest.
+  # New range between the largest and the smallest channel, in tenths of a
+  # level; each channel keeps its relative position in the range.
   depth = jnp.minimum(factor * range_ + constant * value, 10 * value)
   red = jnp.array([0, 1, 1], jnp.int32)
   below = jnp.where(range_ == 0, red, value - levels)
@@ -89,12 +90,12 @@ def contrast(
 
   Args:
     key: not used.
-    image: float [H,W,C] in [0,1], of grey levels, of at most 290 x 290 pixels.
+    image: float [H,W,C] in [0,1], of gray levels, of at most 290 x 290 pixels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del key, assets
   levels = color.quantise(image).astype(jnp.int32)
@@ -112,12 +113,12 @@ def jpeg_compression(
 
   Args:
     key: not used.
-    image: float [H,W,3] in [0,1], of grey levels.
+    image: float [H,W,3] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of grey levels.
+    Float [H,W,3] in [0,1], of gray levels.
   """
   del key, assets
   quality = _QUALITY[severity - 1]
@@ -127,16 +128,16 @@ def jpeg_compression(
 def pixelate(
   key: jax.Array, image: jax.Array, severity: int, assets: object = None
 ) -> jax.Array:
-  """Makes the image smaller by means of pixels, and large again.
+  """Downscales the image by averaging pixels, and enlarges it again.
 
   Args:
     key: not used.
-    image: float [H,W,C] in [0,1], of grey levels.
+    image: float [H,W,C] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del key, assets
   share = _PIXELATE[severity - 1]
@@ -155,12 +156,12 @@ def elastic_transform(
 
   Args:
     key: a key.
-    image: float [H,W,C] in [0,1], of grey levels.
+    image: float [H,W,C] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of grey levels.
+    Float [H,W,C] in [0,1], of gray levels.
   """
   del assets
   height, width, _ = image.shape
@@ -170,7 +171,7 @@ def elastic_transform(
   corner_key, pixel_key = jax.random.split(key)
   moves = _uniform(corner_key, (3, 2), corners)
   row, column = affine_source(height, width, moves)
-  places = [geometry.neighbours(row, column, "reflect")]
+  places = [geometry.neighbors(row, column, "reflect")]
   if movement:
     rows = smoothing(height, smoothness)
     columns = smoothing(width, smoothness)
@@ -178,9 +179,9 @@ def elastic_transform(
     smooth = jnp.matmul(rows, noise, precision="highest")
     smooth = jnp.matmul(smooth, columns.T, precision="highest")
     row, column = movement * smooth + jnp.mgrid[:height, :width]
-    places.append(geometry.neighbours(row, column, "symmetric"))
-  # A loop, because the compiler would else interpolate the first image anew
-  # for every pixel of the second: six times slower.
+    places.append(geometry.neighbors(row, column, "symmetric"))
+  # A loop, because the compiler would otherwise repeat the first interpolation
+  # for every pixel of the second, which is six times slower.
   moved, _ = jax.lax.scan(
     lambda moved, place: (geometry.bilinear(moved, *place), None),
     image,
@@ -192,24 +193,24 @@ def elastic_transform(
 def affine_source(
   height: int, width: int, moves: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Where each pixel comes from when three points about the centre move.
+  """Source of each pixel when three points around the center move.
 
   Args:
-    height: of the image.
-    width: of the image.
+    height: height of the image.
+    width: width of the image.
     moves: floats [3,2], x and y of each point's move, in pixels.
 
   Returns:
     Row and column [H,W], floats.
   """
-  # As the original has it, x of the centre is half the height.
-  centre = np.array([height // 2, width // 2])
+  # As in the original, x of the center is half the height.
+  center = np.array([height // 2, width // 2])
   side = min(height, width) // 3
-  before = centre + side * np.array([[1, 1], [1, -1], [-1, -1]])
+  before = center + side * np.array([[1, 1], [1, -1], [-1, -1]])
   after = before + moves
   (right, down), (right_2, down_2) = after[1] - after[0], after[2] - after[1]
-  # Coordinates along the moved sides of the triangle; before, these went by
-  # two sides up, and to the left.
+  # Coordinates along the moved sides of the triangle, whose original sides
+  # pointed up and to the left.
   y, x = jnp.mgrid[:height, :width]
   x, y = x - after[0, 0], y - after[0, 1]
   area = right * down_2 - down * right_2
@@ -219,25 +220,25 @@ def affine_source(
 
 
 def _uniform(key: jax.Array, shape: tuple, limit: float) -> jax.Array:
-  """Floats from -limit to limit; drawn as one row, which jax does quicker."""
+  """Floats from -limit to limit; one axis is faster to draw in JAX."""
   row = jax.random.uniform(key, (math.prod(shape),), jnp.float32, -limit, limit)
   return row.reshape(shape)
 
 
 def _value(image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Levels [H,W,3], their largest [H,W,1], and largest less smallest."""
+  """Levels [H,W,3], their maximum [H,W,1], and maximum minus minimum."""
   levels = color.quantise(image).astype(jnp.int32)
   value = jnp.max(levels, axis=-1, keepdims=True)
   return levels, value, value - jnp.min(levels, axis=-1, keepdims=True)
 
 
 def _image(levels: jax.Array, like: jax.Array) -> jax.Array:
-  """Integers as an image of the type that came."""
+  """Converts integers to an image of the same type as `like`."""
   return color.dequantise(levels.astype(jnp.uint8), like.dtype)
 
 
 def _boxes(size: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-  """First and last pixel [size] of the box that each is the mean of."""
+  """First and last pixel [size] of the box that each pixel averages."""
   small = int(size * share)
   first, last = _box(size, small)
   nearest, _ = _box(small, size)
@@ -248,25 +249,26 @@ def _box(before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
   """Pillow's BOX from one size to another: first and last of its pixels."""
   scale = before / after
   half = max(scale, 1) / 2
-  centre = (np.arange(after)[:, None] + 0.5) * scale
+  center = (np.arange(after)[:, None] + 0.5) * scale
   pixel = np.arange(before)
-  # Closed on the right alone; in Pillow's order, for ends are within rounding.
-  away = (pixel - centre + 0.5) * (1 / (2 * half))
+  # Closed only on the right; in Pillow's order, because rounding matters.
+  away = (pixel - center + 0.5) * (1 / (2 * half))
   inside = (away > -0.5) & (away <= 0.5)
-  inside &= pixel >= np.floor(centre - half + 0.5)
-  inside &= pixel < np.floor(centre + half + 0.5)
+  inside &= pixel >= np.floor(center - half + 0.5)
+  inside &= pixel < np.floor(center + half + 0.5)
   return inside.argmax(axis=1), before - 1 - inside[:, ::-1].argmax(axis=1)
 
 
 def smoothing(size: int, deviation: float) -> np.ndarray:
-  """A gaussian filter as a matrix, the border repeated in a mirror.
+  """A Gaussian filter as a matrix, with a mirrored border.
 
   Args:
-    size: of what is smoothed, in pixels.
-    deviation: of the gaussian, which ends at three of them, in pixels.
+    size: size of the axis to smooth, in pixels.
+    deviation: standard deviation of the Gaussian in pixels; it is truncated at
+      three standard deviations.
 
   Returns:
-    float32 [size,size], rows adding up to one.
+    float32 [size,size]; rows add up to one.
   """
   reach = int(3 * deviation + 0.5)
   bell = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * deviation**2))

@@ -1,16 +1,16 @@
 """OpenCV's edges, distances and small filters, in integers.
 
-All arrays are int32 [H,W]; integer arithmetic leaves nothing to a compiler.
+All arrays are int32 [H,W]; integer arithmetic is the same in every compiler.
 Source: OpenCV, `imgproc/src/canny.cpp`, `distransf.cpp`, `histogram.cpp`.
 """
 
 import jax
 import jax.numpy as jnp
 
-# The tangent of 22.5 degrees, 15 bits after the point.
+# The tangent of 22.5 degrees with 15 fractional bits.
 _TANGENT = 13573
-# Parts of a pixel in which distances are whole numbers, and in them: a step
-# along an axis, along a diagonal, and two to one.
+# Distances are integers in this fraction of a pixel: a step along an axis,
+# along a diagonal, and a knight's move.
 PARTS = 10_000
 _STEP, _DIAGONAL, _KNIGHT = PARTS, 14_000, 21_969
 
@@ -44,7 +44,7 @@ def canny(levels: jax.Array, low: int, high: int) -> jax.Array:
 
 
 def _is_peak(x: jax.Array, y: jax.Array, size: jax.Array) -> jax.Array:
-  """Whether a gradient exceeds its neighbours' along its own direction."""
+  """Whether a gradient exceeds its neighbors' along its own direction."""
   padded = jnp.pad(size, 1)
   height, width = size.shape
 
@@ -65,7 +65,7 @@ def _is_peak(x: jax.Array, y: jax.Array, size: jax.Array) -> jax.Array:
 
 
 def _dilate(mask: jax.Array) -> jax.Array:
-  """A mask [H,W] and its eight neighbours."""
+  """A mask [H,W] and its eight neighbors."""
   padded = jnp.pad(mask, 1)
   rows = padded[:-2] | padded[1:-1] | padded[2:]
   return rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
@@ -74,9 +74,9 @@ def _dilate(mask: jax.Array) -> jax.Array:
 def distance(edges: jax.Array, limit: int) -> jax.Array:
   """cv2.distanceTransform(DIST_L2, 5) to the nearest edge, up to a limit.
 
-  The 5x5 chamfer distance is a norm with straight pieces, so that it is the
-  largest of four linear forms, and the nearest edge of a row is the nearest in
-  the row's own direction.
+  The 5x5 chamfer distance is a piecewise linear norm, so it is the maximum of
+  four linear forms, and the nearest edge in a row is the one with the smallest
+  horizontal distance.
 
   Args:
     edges: bool [H,W].
@@ -94,7 +94,7 @@ def distance(edges: jax.Array, limit: int) -> jax.Array:
     right = jnp.where(before | after, step, right)
   rows = jnp.pad(right, ((limit, limit), (0, 0)), constant_values=limit)
 
-  # A loop, so that no compiler makes the rows' distances again for each.
+  # A loop, so that the compiler does not recompute the rows' distances.
   def nearer(down: jax.Array, nearest: jax.Array) -> jax.Array:
     above = jax.lax.dynamic_slice_in_dim(rows, limit - down, height)
     below = jax.lax.dynamic_slice_in_dim(rows, limit + down, height)
@@ -106,7 +106,7 @@ def distance(edges: jax.Array, limit: int) -> jax.Array:
 
 
 def _chamfer(right: jax.Array, down: int) -> jax.Array:
-  """The distance of pixels `right` and `down` apart."""
+  """The distance of pixels that are `right` and `down` apart."""
   along, across = _KNIGHT - 2 * _STEP, 2 * _DIAGONAL - _KNIGHT
   forms = (
     (_STEP, along),

@@ -1,9 +1,8 @@
-"""What a JPEG file leaves of an image, in libjpeg's integers.
+"""JPEG compression and decompression in libjpeg's integer arithmetic.
 
 Baseline, standard tables, chroma at half the size (4:2:0), "islow" cosine
-transforms, smooth ("fancy") upsampling: what Pillow writes and
-reads by default.
-Huffman coding loses nothing, so there is none. Source: libjpeg-turbo,
+transforms, smooth ("fancy") upsampling, as Pillow writes and reads by default.
+Huffman coding is lossless and therefore omitted. Source: libjpeg-turbo,
 `jccolor.c jcsample.c jfdctint.c jcdctmgr.c jidctint.c jdsample.c jdcolor.c`.
 """
 
@@ -26,11 +25,11 @@ _CHROMA = """
   99 99 99 99 99 99 99 99   99 99 99 99 99 99 99 99
   99 99 99 99 99 99 99 99   99 99 99 99 99 99 99 99
 """
-# Shares of RGB in the blue and the red difference, 16 bits fixed point.
+# Weights of RGB in the blue and red differences, with 16 fractional bits.
 _DIFFERENCES = ((-11059, -21709, 32768), (32768, -27439, -5329))
 _BLOCK = 8
-# The transform, 13 bits fixed point: the left half of its rows, even ones
-# continued by symmetry, odd ones by antisymmetry. Some numbers are one off the
+# The left half of the transform, with 13 fractional bits. Even rows continue
+# symmetrically, odd rows antisymmetrically. Some numbers differ by one from the
 # rounded cosines, because libjpeg adds rounded parts.
 _HALF = (
   (8192, 8192, 8192, 8192),
@@ -43,7 +42,7 @@ _HALF = (
   (2260, -6436, 9633, -11363),
 )
 _CONSTANT_BITS = 13
-_FIRST_BITS = 2  # that the first of two passes keeps
+_FIRST_BITS = 2  # fractional bits after the first of two passes
 
 
 def compress(levels: jax.Array, quality: int) -> jax.Array:
@@ -51,7 +50,7 @@ def compress(levels: jax.Array, quality: int) -> jax.Array:
 
   Args:
     levels: uint8 [H,W,3].
-    quality: 1 (bad) to 100 (good), Pillow's.
+    quality: Pillow's quality, 1 (worst) to 100 (best).
 
   Returns:
     uint8 [H,W,3], equal to Pillow's.
@@ -62,7 +61,7 @@ def compress(levels: jax.Array, quality: int) -> jax.Array:
   luma = _code(color.luminance(levels), quality_table(_LUMA, quality))
   chroma = _code(_halve(differences), quality_table(_CHROMA, quality))
   height, width, _ = levels.shape
-  # Beyond the image, its own last chroma is repeated, not the file's.
+  # The image's last chroma is repeated beyond its border, not the file's.
   chroma = _enlarge(chroma[: (height + 1) // 2, : (width + 1) // 2])
   return _to_rgb(luma[:height, :width], chroma[:height, :width])
 
@@ -83,9 +82,9 @@ def quality_table(standard: str, quality: int) -> np.ndarray:
 
 
 def _halve(planes: jax.Array) -> jax.Array:
-  """Means of 2x2; their halves are rounded down and up by turns."""
+  """Means of 2x2 pixels; halves are alternately rounded down and up."""
   height, width, _ = planes.shape
-  # Rows are continued after halving, to whole blocks, but columns before.
+  # Rows are padded to whole blocks after halving, but columns before it.
   pad = ((0, height % 2), (0, -width % (2 * _BLOCK)), (0, 0))
   padded = jnp.pad(planes, pad, "edge")
   rows = padded[::2] + padded[1::2]
@@ -95,12 +94,12 @@ def _halve(planes: jax.Array) -> jax.Array:
 
 
 def _code(planes: jax.Array, table: np.ndarray) -> jax.Array:
-  """Cosine transform, quantisation and back, of int32 planes [H,W,C]."""
+  """Cosine transform, quantization and back, of int32 planes [H,W,C]."""
   height, width, channels = planes.shape
   pad = ((0, -height % _BLOCK), (0, -width % _BLOCK), (0, 0))
   padded = jnp.pad(planes, pad, "edge")
   down, right = (size // _BLOCK for size in padded.shape[:2])
-  # Blocks last: transforms then run along many at a time.
+  # The axis of blocks is last, so that transforms are vectorized over it.
   blocks = padded.reshape(down, _BLOCK, right, _BLOCK, channels)
   blocks = blocks.transpose(1, 3, 0, 2, 4).reshape(_BLOCK, _BLOCK, -1)
   coded = _inverse(_quantise(_forward(blocks - 128), table)) + 128
@@ -145,8 +144,8 @@ def _descale(value: jax.Array, bits: int) -> jax.Array:
 def _quantise(blocks: jax.Array, table: np.ndarray) -> jax.Array:
   """Frequencies as whole multiples of the divisors, halves away from zero.
 
-  As libjpeg divides, by a product with a rounded reciprocal, which some halves
-  do not survive.
+  Like libjpeg, this multiplies by a rounded reciprocal, which rounds some
+  halves differently.
   """
   divisor = _BLOCK * table[..., None]
   shift = 15 + np.array([int(d).bit_length() for d in divisor.flat])

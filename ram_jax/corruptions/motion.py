@@ -1,4 +1,4 @@
-"""Motion blur as ImageMagick 6 makes it, and CIFAR-10-C's use of it."""
+"""ImageMagick 6's motion blur, as used by CIFAR-10-C."""
 
 import functools
 
@@ -10,7 +10,7 @@ from ram_jax.image import color
 
 # Radius and standard deviation, in pixels, of severities 1 to 5.
 _PARAMETERS = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))
-# Fractional bits of a weight: 255 times a sum of one fits 31 bits.
+# Fractional bits of a weight; 255 times their sum of one fits 31 bits.
 _WEIGHT_BITS = 23
 # ImageMagick rounds to 16 bits (257 steps a level), then truncates to levels.
 _HALF_A_STEP = round((1 << _WEIGHT_BITS) / (2 * 257))
@@ -23,15 +23,15 @@ def motion_blur(
 
   Args:
     key: a key.
-    image: float [H,W,3] in [0,1], of grey levels.
+    image: float [H,W,3] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of grey levels.
+    Float [H,W,3] in [0,1], of gray levels.
 
-  Source: hendrycks/robustness, `make_cifar_c.py`. Radius and deviation are
-  pixels, whatever the image's size.
+  Source: hendrycks/robustness, `make_cifar_c.py`. Radius and standard deviation
+  are in pixels, independent of the image size.
   """
   del assets
   degrees = jax.random.uniform(key, (), jnp.float32, -45, 45)
@@ -70,7 +70,7 @@ def blur(
   around = ((reach, reach), (reach, reach), (0, 0))
   padded = jnp.pad(levels.astype(jnp.int32), around, mode="edge")
 
-  # A loop, so that no compiler makes what is padded again for every pixel.
+  # A loop, so that the compiler does not recompute the padding for every pixel.
   def add(i: jax.Array, total: jax.Array) -> jax.Array:
     start = (down[i] + reach, right[i] + reach, jnp.int32(0))
     return total + weights[i] * jax.lax.dynamic_slice(
@@ -84,7 +84,7 @@ def blur(
 
 @functools.cache
 def _weights(radius: int, sigma: float) -> np.ndarray:
-  """Half a Gaussian in fixed point, int32, of sum one."""
+  """Half a Gaussian in fixed point, int32, with sum one."""
   gaussian = np.exp(-(np.arange(2 * radius + 1) ** 2) / (2 * sigma**2))
   cumulated = np.cumsum(gaussian / gaussian.sum()) * (1 << _WEIGHT_BITS)
   return np.diff(np.round(cumulated), prepend=0).astype(np.int32)

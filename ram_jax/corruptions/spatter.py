@@ -1,7 +1,7 @@
-"""Spatter as CIFAR-10-C has it: drops of water, or of mud.
+"""CIFAR-10-C's spatter: drops of water or mud.
 
-Source: hendrycks/robustness, `make_cifar_c.py`; all but the noise's blur is in
-integers.
+Source: hendrycks/robustness, `make_cifar_c.py`. Everything except the blur of
+the noise is computed in integers.
 """
 
 import jax
@@ -11,8 +11,9 @@ import numpy as np
 from ram_jax.corruptions import edges
 from ram_jax.image import color
 
-# Severities 1 to 5. Mean and deviation of the noise, deviation of its blur,
-# threshold; then tenths of the water's strength, or the mud's blur.
+# Parameters of severities 1 to 5: mean and standard deviation of the noise,
+# standard deviation of its blur, threshold, and the strength of water in tenths
+# or the standard deviation of mud's blur.
 _PARAMETERS = (
   (0.62, 0.1, 0.7, 0.7, 5),
   (0.65, 0.1, 0.8, 0.7, 5),
@@ -26,7 +27,7 @@ _MUD = (63, 42, 20)
 _EMBOSS = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))
 _ONES = ((1, 1, 1),) * 3
 _REACH = 20  # pixels from a drop's edge over which it is shaded
-_MUD_BITS = 15  # of a weight of the mud's blur in one direction
+_MUD_BITS = 15  # fractional bits of a weight of mud's blur along one axis
 
 
 def spatter(
@@ -36,13 +37,13 @@ def spatter(
 
   Args:
     key: a key.
-    image: float [H,W,3] in [0,1], of grey levels.
+    image: float [H,W,3] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of grey levels. Drops and their shading measure
-    the same pixels, whatever the image's size.
+    Float [H,W,3] in [0,1], of gray levels. The size of drops and their shading
+    in pixels does not depend on the image size.
   """
   del assets
   noise = jax.random.normal(key, image.shape[:2], jnp.float32)
@@ -66,7 +67,7 @@ def water(levels: jax.Array, noise: jax.Array, severity: int) -> jax.Array:
 
 
 def shade(drops: jax.Array) -> jax.Array:
-  """The shading of drops: their edges' distance, equalised and embossed."""
+  """The shading of drops: distance to their edges, equalized and embossed."""
   outline = edges.canny(drops, 50, 150)
   far = edges.distance(outline, _REACH)
   smooth = edges.correlate(far, _ONES) // (9 * edges.PARTS)
@@ -107,7 +108,7 @@ def _blur(layer: jax.Array, weights: list) -> jax.Array:
 
 
 def _gaussian(sigma: float) -> np.ndarray:
-  """The Gaussian weights of scipy, which end at four deviations."""
+  """SciPy's Gaussian weights, truncated at four standard deviations."""
   reach = int(4 * sigma + 0.5)
   weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
   return weights / weights.sum()

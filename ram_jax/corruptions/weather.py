@@ -1,8 +1,8 @@
-"""Snow, frost and fog as CIFAR-10-C has them.
+"""CIFAR-10-C's snow, frost and fog.
 
-The random draw is apart from what is done with it: only the latter can be
+Random draws are separate from their application, so that the latter can be
 compared with the original, hendrycks/robustness, `make_cifar_c.py`. Parameters
-count pixels and levels, whatever the image's size, as its code would.
+are in pixels and gray levels and do not depend on the image size.
 """
 
 import functools
@@ -15,8 +15,9 @@ import numpy as np
 from ram_jax.corruptions import motion
 from ram_jax.image import color
 
-# Severities 1 to 5. Mean and deviation of the noise, zoom, threshold, radius
-# and deviation of the motion blur, per cent of the image that stays.
+# Parameters of severities 1 to 5: mean and standard deviation of the noise,
+# zoom, threshold, radius and standard deviation of the motion blur, and the
+# percentage of the image that is kept.
 _SNOW = (
   (0.1, 0.2, 1, 0.6, 8, 3, 95),
   (0.1, 0.2, 1, 0.5, 10, 4, 90),
@@ -24,9 +25,9 @@ _SNOW = (
   (0.25, 0.3, 2.25, 0.6, 12, 6, 85),
   (0.3, 0.3, 1.25, 0.65, 14, 12, 80),
 )
-# Per cent of the image, per cent of the photograph.
+# Percentages of the image and of the photograph.
 _FROST = ((100, 20), (100, 30), (90, 40), (85, 40), (75, 45))
-# Thickness, and what divides the roughness from one scale to the next.
+# Thickness, and the decay of the roughness per scale.
 _FOG = ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))
 _ROUGHNESS = 100
 
@@ -34,16 +35,16 @@ _ROUGHNESS = 100
 def snow(
   key: jax.Array, image: jax.Array, severity: int, assets: object = None
 ) -> jax.Array:
-  """Paler colours, and flakes blurred along one direction, falling twice.
+  """Pales colors, and adds flakes with motion blur, also upside down.
 
   Args:
     key: a key.
-    image: float [H,W,3] in [0,1], of grey levels.
+    image: float [H,W,3] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of grey levels.
+    Float [H,W,3] in [0,1], of gray levels.
   """
   del assets
   noise_key, angle_key = jax.random.split(key)
@@ -56,7 +57,7 @@ def snow(
 
 
 def snow_shape(size: tuple[int, int], severity: int) -> tuple[int, int]:
-  """The part of a noise of the image's (height, width) that the zoom keeps."""
+  """Size of the noise that the zoom enlarges to the image's (height, width)."""
   zoom = _SNOW[severity - 1][2]
   return math.ceil(size[0] / zoom), math.ceil(size[1] / zoom)
 
@@ -64,7 +65,7 @@ def snow_shape(size: tuple[int, int], severity: int) -> tuple[int, int]:
 def snow_layer(
   noise: jax.Array, degrees: jax.Array, severity: int, size: tuple[int, int]
 ) -> jax.Array:
-  """The flakes, grey levels int32 [H,W].
+  """The flakes, gray levels int32 [H,W].
 
   Args:
     noise: standard normal [h,w], of `snow_shape`.
@@ -80,12 +81,12 @@ def snow_layer(
 
 
 def snow_cover(levels: jax.Array, layer: jax.Array, severity: int) -> jax.Array:
-  """Lays flakes [H,W], and the same upside down, over levels [H,W,3]."""
+  """Adds flakes [H,W], also rotated by 180 degrees, to levels [H,W,3]."""
   kept = _SNOW[severity - 1][-1]
   wide = levels.astype(jnp.int32)
-  # In 1/2000 of a level: grey by ITU-R 601, half as much again, lifted.
-  grey = wide @ np.array([299, 587, 114], np.int32)
-  pale = jnp.maximum(2000 * wide, (3 * grey + 255_000)[..., None])
+  # In 1/2000 of a level: gray by ITU-R 601, half as much again, lifted.
+  gray = wide @ np.array([299, 587, 114], np.int32)
+  pale = jnp.maximum(2000 * wide, (3 * gray + 255_000)[..., None])
   total = (kept * 2000 * wide + (100 - kept) * pale) // 200_000
   total += (layer + jnp.rot90(layer, 2))[..., None]
   return jnp.minimum(total, 255).astype(jnp.uint8)
@@ -101,12 +102,12 @@ def frost(
 
   Args:
     key: a key.
-    image: float [H,W,3] in [0,1], of grey levels.
+    image: float [H,W,3] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: photographs uint8 [h,w,3], RGB, `ram_jax.data.frost.load()`.
 
   Returns:
-    Float [H,W,3] in [0,1], of grey levels.
+    Float [H,W,3] in [0,1], of gray levels.
 
   Raises:
     ValueError: without photographs, or if they do not cover the image.
@@ -120,7 +121,7 @@ def frost(
   if (sizes <= (height, width)).any():
     raise ValueError(
       f"photographs of {sizes.min(axis=0).tolist()} pixels do not cover images"
-      f" of [{height}, {width}]: give load() their size"
+      f" of [{height}, {width}]: pass this size to load()"
     )
   which, row, column = jax.random.split(key, 3)
   index = jax.random.randint(which, (), 0, len(assets))
@@ -160,19 +161,19 @@ def frost_cover(levels: jax.Array, ice: jax.Array, severity: int) -> jax.Array:
 def fog(
   key: jax.Array, image: jax.Array, severity: int, assets: object = None
 ) -> jax.Array:
-  """Adds a fractal cloud, and darkens to the former range.
+  """Adds a fractal cloud, and rescales to the original range.
 
-  The cloud is a square whose side is the next power of two, of which the upper
-  left corner is taken.
+  The cloud is a square whose side is the next power of two; its upper left
+  corner is used.
 
   Args:
     key: a key.
-    image: float [H,W,3] in [0,1], of grey levels.
+    image: float [H,W,3] in [0,1], of gray levels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of grey levels.
+    Float [H,W,3] in [0,1], of gray levels.
   """
   del assets
   height, width = image.shape[:2]
@@ -184,33 +185,33 @@ def fog(
 
 
 def plasma(noise: jax.Array, decay: float) -> jax.Array:
-  """A cloud by the diamond-square algorithm, from 0 to 1, without borders.
+  """A cloud from the diamond-square algorithm, in [0,1], with periodic borders.
 
   Args:
     noise: [side**2 - 1] in (-1,1), side a power of two; from coarse to fine
-      the centres, the middles of horizontal and those of vertical edges.
-    decay: what divides the roughness from one scale to the next.
+      the centers, the middles of horizontal and those of vertical edges.
+    decay: divides the roughness at each scale.
 
   Returns:
-    Float [side,side]. As in the original, the roughness enters squared.
+    Float [side,side]. As in the original, the roughness is squared.
   """
   grid = jnp.zeros((1, 1), noise.dtype)
   used, roughness = 0, _ROUGHNESS
   while used < noise.size:
     count = grid.size
-    centres, across, along = (
+    centers, across, along = (
       roughness**2
       * noise[used + i * count : used + (i + 1) * count].reshape(grid.shape)
       for i in range(3)
     )
     square = grid + jnp.roll(grid, -1, 0)
-    centres += (square + jnp.roll(square, -1, 1)) / 4
+    centers += (square + jnp.roll(square, -1, 1)) / 4
     rows = grid + jnp.roll(grid, -1, 1)
-    across += (centres + jnp.roll(centres, 1, 0) + rows) / 4
+    across += (centers + jnp.roll(centers, 1, 0) + rows) / 4
     columns = grid + jnp.roll(grid, -1, 0)
-    along += (centres + jnp.roll(centres, 1, 1) + columns) / 4
+    along += (centers + jnp.roll(centers, 1, 1) + columns) / 4
     grid = _interleave(
-      _interleave(grid, across, 1), _interleave(along, centres, 1), 0
+      _interleave(grid, across, 1), _interleave(along, centers, 1), 0
     )
     used, roughness = used + 3 * count, roughness / decay
   grid -= grid.min()
@@ -234,7 +235,7 @@ def _interleave(first: jax.Array, second: jax.Array, axis: int) -> jax.Array:
 
 
 def _zoom(noise: jax.Array, zoom: float, size: tuple[int, int]) -> jax.Array:
-  """scipy.ndimage.zoom of order 1, and the central part of that size."""
+  """scipy.ndimage.zoom of order 1, cropped to the central part of that size."""
   if zoom == 1:
     return noise
   for axis in (0, 1):
@@ -251,7 +252,7 @@ def _zoom(noise: jax.Array, zoom: float, size: tuple[int, int]) -> jax.Array:
 def _sources(
   count: int, zoom: float, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Where zoomed pixels come from: the pixel before, and the part after it."""
+  """Source of zoomed pixels: the pixel before, and the fractional part."""
   zoomed = round(count * zoom)
   trimmed = (zoomed - size) // 2
   source = np.arange(trimmed, trimmed + size) * ((count - 1) / (zoomed - 1))

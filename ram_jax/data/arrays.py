@@ -1,4 +1,4 @@
-"""A data set of one's own: four arrays in an .npz file or in a folder."""
+"""User-provided data: four arrays in an .npz file or in a folder."""
 
 import dataclasses
 import functools
@@ -10,19 +10,19 @@ import numpy as np
 
 from ram_jax.data import pipeline, sanity
 
-# What unpacks to more than this, and to more than so many times its size in the
-# file, is no photograph: a few kilobytes can claim terabytes.
+# Members that unpack to more than this and to more than this multiple of their
+# compressed size are rejected: a few kilobytes can expand to terabytes.
 _LARGE, _RATIO = 2**30, 200
 # How arrays of other types and layouts are converted.
 _IMAGE_ADVICE = (
   "store images.transpose(0, 2, 3, 1) of [N, 3, H, W], images[..., :3] without "
   "transparency, (images * 255).round().astype(numpy.uint8) of [0, 1], and "
-  "pixels as they were before any normalisation"
+  "pixels before any normalization"
 )
 _LABEL_ADVICE = (
   "store labels.squeeze() of [N, 1], labels.argmax(1) of one-hot labels, "
-  "labels.astype(int) of other types, and of names each one's position in "
-  "numpy.unique of all"
+  "labels.astype(int) of other types, and for names their positions in "
+  "numpy.unique of all labels"
 )
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -31,16 +31,15 @@ _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 class Source:
   """Images and labels from `numpy.savez`, or from `numpy.save` in a folder.
 
-  The file holds train_images, train_labels, test_images and test_labels, the
-  folder train_images.npy and so on: images uint8 [N, H, W, 3], or grey
-  [N, H, W] or [N, H, W, 1], and integer labels [N] from 0 to K - 1. Images in
-  a folder are mapped: they are read where they are used, and need not fit in
-  memory.
+  The file contains train_images, train_labels, test_images and test_labels; the
+  folder contains train_images.npy and so on. Images are uint8 [N, H, W, 3], or
+  gray [N, H, W] or [N, H, W, 1]; labels are integers [N] from 0 to K - 1.
+  Images in a folder are memory-mapped and may be larger than memory.
 
   Attributes:
     path: the file or folder ('~' is expanded).
-    num_classes: number of classes K; 0: one more than the largest label, and
-      each class must have a training image.
+    num_classes: number of classes K; 0: largest label + 1, where each class
+      must have a training image.
     label: name for tables; empty: the file's name.
   """
 
@@ -51,8 +50,8 @@ class Source:
   def __post_init__(self) -> None:
     if self.num_classes < 0:
       raise ValueError(
-        f"num_classes is {self.num_classes}: give how many classes there are, "
-        "or 0 for one more than the largest label"
+        f"num_classes is {self.num_classes}: give the number of classes, or 0 "
+        "for the largest label + 1"
       )
     path = pathlib.Path(os.path.expanduser(self.path))
     object.__setattr__(self, "label", self.label or path.stem)
@@ -80,8 +79,8 @@ class Source:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is damaged, lacks an array, or an array is not what it
-        should be.
+      ValueError: it is damaged, an array is missing, or an array has the wrong
+        type or layout.
     """
     images, labels = self._images(split), self._labels(split)
     if len(images) != len(labels):
@@ -92,18 +91,18 @@ class Source:
     return images, labels
 
   def _count_classes(self) -> int:
-    """One more than the largest label; each has a training image."""
+    """Largest label + 1; checks that each class has a training image."""
     train, test = (np.unique(self._labels(split)) for split in pipeline.SPLITS)
     known = np.union1d(train, test)
     count = int(known[-1]) + 1
     if len(train) < count or train[0] < 0:
       raise ValueError(
         f"{self.path}: train_labels are {sanity.listed(train)} and "
-        f"test_labels {sanity.listed(test)}, so not each class from 0 to "
-        f"{count - 1} has a training image: store labels from 0 to "
-        f"{len(known) - 1}, each one's position in numpy.unique of all labels, "
-        "or give the number of classes (config.dataset.num_classes) if this is "
-        "right"
+        f"test_labels {sanity.listed(test)}, so some class from 0 to "
+        f"{count - 1} has no training image: store labels from 0 to "
+        f"{len(known) - 1}, their positions in numpy.unique of all labels, or "
+        "give the number of classes (config.dataset.num_classes) if this is "
+        "intended"
       )
     return count
 
@@ -112,11 +111,11 @@ class Source:
     images = found = _read(self.path, key)
     if images.ndim == 3:
       images = images[..., None]
-    colour = images.ndim == 4 and images.shape[-1] in (1, 3)
-    if images.dtype != np.uint8 or not colour or not images.size:
+    color = images.ndim == 4 and images.shape[-1] in (1, 3)
+    if images.dtype != np.uint8 or not color or not images.size:
       raise ValueError(
         f"{self.path}: {key} is {_described(found)}, expected uint8 "
-        f"[N, H, W, 3] or [N, H, W], grey, from 0 to 255: {_IMAGE_ADVICE}"
+        f"[N, H, W, 3] or gray [N, H, W], from 0 to 255: {_IMAGE_ADVICE}"
       )
     return np.broadcast_to(images, (*images.shape[:3], 3))  # not copied
 
@@ -134,7 +133,7 @@ class Source:
 
   @functools.cached_property
   def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Exact, from counts of each value: no copy of the images as floats."""
+    """Computed exactly from counts of each value, without float copies."""
     images = self._images("train")
     counts = np.zeros((3, 256), np.int64)
     for start in range(0, len(images), pipeline.CHUNK):
@@ -142,19 +141,19 @@ class Source:
       counts += [np.bincount(c.ravel(), minlength=256) for c in part]
     values = np.arange(256) / 255
     mean, std = [], []
-    for share in counts / counts[0].sum():
-      mean.append(float(share @ values))
-      std.append(float(np.sqrt(share @ (values - mean[-1]) ** 2)))
+    for fraction in counts / counts[0].sum():
+      mean.append(float(fraction @ values))
+      std.append(float(np.sqrt(fraction @ (values - mean[-1]) ** 2)))
     if not all(std):
       raise ValueError(
         f"{self.path}: a channel of train_images is constant (std {std}), so"
-        " it cannot be normalised"
+        " it cannot be normalized"
       )
     return tuple(mean), tuple(std)
 
 
 def _described(array: np.ndarray) -> str:
-  """Type, shape, and the range of the first rows' values."""
+  """Type and shape, and the range of the values in the first rows."""
   text = f"{array.dtype} {list(array.shape)}"
   if array.size and array.dtype.kind in "biuf":
     first = array[: pipeline.CHUNK].astype(float)
@@ -163,7 +162,7 @@ def _described(array: np.ndarray) -> str:
 
 
 def _read(name: str, key: str) -> np.ndarray:
-  """One array; never a pickled one, which could run code."""
+  """Reads one array; rejects pickled ones, which could run code."""
   path = pathlib.Path(os.path.expanduser(name))
   if not name or not path.exists():
     raise FileNotFoundError(
@@ -179,7 +178,7 @@ def _read(name: str, key: str) -> np.ndarray:
         with np.load(path, allow_pickle=False) as arrays:
           array = arrays[key]
       return np.atleast_1d(array).view(np.ndarray)
-  # A damaged archive fails in any of several ways, an object array in another.
+  # Damaged archives and object arrays raise many types of errors.
   except Exception as error:
     why = (
       f" ({error!r}): write plain arrays with numpy.savez, or with numpy.save"
@@ -187,19 +186,19 @@ def _read(name: str, key: str) -> np.ndarray:
     why += " into a folder"
     if "allow_pickle" in str(error):
       why = (
-        ", as it is a pickle of Python objects, which could run code: store "
-        "numpy.stack(images), of images of one size, and "
+        ", because it is a pickle of Python objects, which could run code: "
+        "store numpy.stack(images), with images of one size, and "
         "numpy.array(labels, int)"
       )
     raise ValueError(f"{path}: {key} cannot be read{why}") from error
   raise ValueError(
-    f"{path} lacks {key}: it must hold {', '.join(_KEYS)} and holds {found}: "
+    f"{path} lacks {key}: it must hold {', '.join(_KEYS)} but holds {found}: "
     "save the arrays under these names"
   )
 
 
 def _found(path: pathlib.Path) -> list[str]:
-  """The arrays of a file or folder by name."""
+  """The names of the arrays in a file or folder."""
   if path.is_dir():
     return sorted(file.stem for file in path.glob("*.npy"))
   with zipfile.ZipFile(path) as archive:

@@ -20,9 +20,9 @@ class _Set(NamedTuple):
   std: tuple[float, float, float]
 
 
-# Mean and standard deviation of the 50,000 training images, each channel, in
-# [0, 1]: the figures usual in the field (0.4914 0.4822 0.4465 / 0.2470 0.2435
-# 0.2616) with all their digits.
+# Mean and standard deviation of the 50,000 training images per channel, in
+# [0, 1]: the commonly used values (0.4914 0.4822 0.4465 / 0.2470 0.2435 0.2616)
+# with more digits.
 _SETS = {
   10: _Set(
     "cifar-10-batches-py",
@@ -38,7 +38,7 @@ _SETS = {
   ),
 }
 _HOME = "https://www.cs.toronto.edu/~kriz"
-_SIZES = {"train": 50_000, "test": 10_000}  # of both
+_SIZES = {"train": 50_000, "test": 10_000}  # of both data sets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Source:
 
   Attributes:
     classes: 10 or 100 (fine labels).
-    folder: folder of the python files that PyTorch users have, or the folder
-      around it ('~' is expanded); empty: tensorflow-datasets.
-    tfds_dir: data folder of tensorflow-datasets, where it is used; empty: its
+    folder: folder of the python files, or its parent ('~' is expanded); empty:
+      use tensorflow-datasets.
+    tfds_dir: data folder of tensorflow-datasets, if it is used; empty: its
       default, ~/tensorflow_datasets.
-    label: name for tables; left empty, it says whether the files are the
-      published ones.
+    label: name for tables; empty: CIFAR-10 or CIFAR-100, with a remark if the
+      files are not the published ones.
   """
 
   classes: int = 10
@@ -86,7 +86,7 @@ class Source:
 
   @property
   def notes(self) -> tuple[str, ...]:
-    """A sentence where there are not as many images as were published."""
+    """A note if the number of images differs from the published data set."""
     sizes = self._sizes()
     if sizes in ({}, _SIZES):
       return ()
@@ -106,7 +106,7 @@ class Source:
 
     Raises:
       FileNotFoundError: a file is missing; the message says where to get it.
-      ValueError: a file is damaged or not what it should be.
+      ValueError: a file is damaged or has the wrong content.
     """
     if not self.folder:
       return tfds.load(f"cifar{self.classes}", split, self.tfds_dir)
@@ -115,7 +115,7 @@ class Source:
     return np.concatenate(images), np.concatenate(labels)
 
   def _files(self, *splits: str) -> list[str]:
-    """Names of the files of splits."""
+    """Names of the files with these splits."""
     names = manifest.PUBLISHED[_SETS[self.classes].folder]
     kinds = {name: "test" if "test" in name else "train" for name in names}
     return [name for name, split in kinds.items() if split in splits]
@@ -126,20 +126,20 @@ class Source:
     return inner if inner.is_dir() else folder
 
   def _sizes(self) -> dict[str, int]:
-    """Images by split; empty where they are still to be prepared."""
+    """Number of images by split; empty if the data is not prepared yet."""
     if not self.folder:
       found = tfds.sizes(f"cifar{self.classes}", self.tfds_dir)
       return found and {split: found.get(split, 0) for split in _SIZES}
     sizes = dict.fromkeys(_SIZES, 0)
     for split in sizes:
-      # To evaluate a file of weights, the test images are enough.
+      # The test images are sufficient to evaluate a weights file.
       with contextlib.suppress(FileNotFoundError):
         sizes[split] = len(self.load(split)[1])
     return sizes
 
   def _is_original(self) -> bool:
     if not self.folder:
-      # tensorflow-datasets checks the archive itself.
+      # tensorflow-datasets verifies the archive itself.
       return self._sizes() in ({}, _SIZES)
     published = _SETS[self.classes].folder
     names = self._files("train", "test")
@@ -154,7 +154,7 @@ class Source:
     if missing := {"data", key} - set(batch):
       raise ValueError(
         f"{path} lacks {sorted(missing)}, it holds {sorted(map(str, batch))}: "
-        "is it of the data set that dataset.classes names?"
+        "check that dataset.classes matches the file"
       )
     data = batch["data"]
     dtype = getattr(data, "dtype", type(data).__name__)

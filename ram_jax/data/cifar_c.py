@@ -1,4 +1,4 @@
-"""CIFAR-10-C, CIFAR-100-C and folders like them: corrupted test sets.
+"""Corrupted test sets: CIFAR-10-C, CIFAR-100-C and similar folders.
 
 Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common
 Corruptions and Perturbations", ICLR 2019.
@@ -16,7 +16,7 @@ import numpy as np
 from ram_jax.corruptions import NAMES, SEVERITIES, check_choice
 from ram_jax.data import generated, manifest, pipeline, tfds
 
-# Where tensorflow-datasets has other names.
+# Names that differ in tensorflow-datasets.
 _TFDS = {"glass_blur": "frosted_glass_blur", "elastic_transform": "elastic"}
 _HOMES = {
   10: "https://zenodo.org/records/2535967 (CIFAR-10-C.tar, 2.9 GB)",
@@ -26,17 +26,17 @@ _HOMES = {
 
 @dataclasses.dataclass(frozen=True)
 class CorruptedSource:
-  """Corrupted test sets that were made before; nothing is downloaded.
+  """Corrupted test sets from existing files; nothing is downloaded.
 
   Attributes:
-    classes: 10 or 100, of the published sets; a folder that was made here says
-      itself how many there are.
-    folder: folder of the .npy files, or the folder around it ('~' is
-      expanded); empty: what tensorflow-datasets has prepared (only CIFAR-10).
-    tfds_dir: data folder of tensorflow-datasets, where it is used; empty: its
+    classes: 10 or 100, for the published sets; the manifest of a generated
+      folder states its number of classes.
+    folder: folder of the .npy files, or its parent ('~' is expanded); empty:
+      use tensorflow-datasets (only CIFAR-10).
+    tfds_dir: data folder of tensorflow-datasets, if it is used; empty: its
       default, ~/tensorflow_datasets.
-    only: corruptions that are wanted; empty: all that are there.
-    severities: those that are wanted, some of 1 to 5.
+    only: requested corruptions; empty: all available ones.
+    severities: requested severities, from 1 to 5.
   """
 
   classes: int = 10
@@ -54,30 +54,30 @@ class CorruptedSource:
 
   @functools.cached_property
   def _about(self) -> dict[str, Any]:
-    """The manifest of a folder that was made here, or what stands for it."""
+    """The manifest of a generated folder, or a substitute for other folders."""
     made_with = {"seed": None, "data": {"classes": self.classes}}
     other = {"made_with": made_with, "files": {}, "missing": {}}
     return (manifest.read(self._place) if self.folder else None) or other
 
   @property
   def num_classes(self) -> int:
-    """10 or 100, or what the folder's manifest says."""
+    """10 or 100, or the number in the folder's manifest."""
     return self._about["made_with"]["data"]["classes"]
 
   @property
   def seed(self) -> int | None:
-    """Of a folder that was made here; None of others."""
+    """Seed of a generated folder; None for other folders."""
     return self._about["made_with"]["seed"]
 
   @property
-  def made_here(self) -> bool:
+  def is_generated(self) -> bool:
     """Whether this program wrote the folder."""
     return self.seed is not None
 
   @functools.cached_property
   def label(self) -> str:
-    """Name for tables, with where the images came from; reads every file."""
-    if self.made_here:
+    """Name for tables, with the origin of the images; reads every file."""
+    if self.is_generated:
       return generated.label(self.seed)
     name = f"CIFAR-{self.classes}-C"
     if not self.folder:
@@ -87,10 +87,10 @@ class CorruptedSource:
     return name if original else f"{name} (not the original files)"
 
   def names(self) -> tuple[str, ...]:
-    """The corruptions that are there, at the severities that are wanted.
+    """The requested corruptions, or those available at all severities.
 
     Returns:
-      Some of `NAMES`, in its order; those in `only`, there or not.
+      Some of `NAMES`, in its order; those in `only`, even if not available.
 
     Raises:
       FileNotFoundError: there is none; the message says where to get them.
@@ -99,14 +99,14 @@ class CorruptedSource:
       return tuple(name for name in NAMES if name in self.only)
     if names := tuple(name for name in NAMES if not self._absent(name)):
       return names
-    wanted = ", ".join(map(str, self.severities))
-    at = "" if self.folder else f" at severity {wanted} (all of them)"
+    severities = ", ".join(map(str, self.severities))
+    at = "" if self.folder else f" at severity {severities} (all of them)"
     raise FileNotFoundError(
       f"no corruption is in {self._place}{at}: {self._source}"
     )
 
   def missing(self) -> dict[str, str]:
-    """Why corruptions are not there, by name, where all are wanted."""
+    """Why corruptions are not available, by name, if all are requested."""
     why, missing = self._about["missing"], {}
     for name in () if self.only else NAMES:
       if absent := self._absent(name):
@@ -126,22 +126,22 @@ class CorruptedSource:
 
     Returns:
       Images uint8 [N, H, W, 3] and labels int32 [N], in the order of the
-      test set, which `check` verifies by the labels.
+      test set, which `check` verifies with the labels.
 
     Raises:
-      FileNotFoundError: it is not there.
+      FileNotFoundError: the file is missing.
       ValueError: there is no such corruption or severity, or a file is
-        damaged or not what it should be.
+        damaged or has the wrong content.
     """
     check_choice((corruption,), (severity,))
     images, labels = self._view(corruption, severity)
     return np.array(images), labels
 
   def check(self, images: np.ndarray, labels: np.ndarray) -> None:
-    """Checks all that is wanted, and that it is of this test set.
+    """Checks that all requested images exist and belong to this test set.
 
-    Reads the images of .npy files only in folders with a manifest, for their
-    checksums.
+    Reads the images in .npy files only in folders with a manifest, to verify
+    their checksums.
 
     Args:
       images: uint8 [N, H, W, 3], the clean test set, or its first images.
@@ -149,23 +149,26 @@ class CorruptedSource:
 
     Raises:
       FileNotFoundError: there is no corruption at all, or no labels.
-      ValueError: a file is damaged or not what it should be.
+      ValueError: a file is damaged or has the wrong content.
     """
     names = self.names()
-    for name in (*names, "labels") if self.made_here else ():
+    for name in (*names, "labels") if self.is_generated else ():
       manifest.check(self._place, self._about["files"], f"{name}.npy")
     for name, severity in itertools.product(names, self.severities):
       what = f"{self._place}, {name} {severity}"
       _compare(*self._view(name, severity), images, labels, what)
     made = self._about["made_with"]["data"]
-    # Of a part of the test set only the labels can be compared.
-    if self.made_here and made["size"] == len(labels):
-      theirs, ours = made["fingerprint"], pipeline.fingerprint(images, labels)
-      if theirs != ours:
+    # For a part of the test set, only the labels can be compared.
+    if self.is_generated and made["size"] == len(labels):
+      stored, current = (
+        made["fingerprint"],
+        pipeline.fingerprint(images, labels),
+      )
+      if stored != current:
         raise ValueError(
-          f"{self._place} was made from other images ({made['label']},"
-          f" {theirs[:19]}...) than the test set's ({ours[:19]}...): "
-          f"{manifest.AGAIN}"
+          f"{self._place} was generated from different images"
+          f" ({made['label']}, {stored[:19]}...) than the test set"
+          f" ({current[:19]}...): {manifest.AGAIN}"
         )
 
   @functools.cached_property
@@ -178,23 +181,23 @@ class CorruptedSource:
     return inner if inner.is_dir() else folder
 
   def _find(self, corruption: str, severity: int) -> pathlib.Path | None:
-    """What holds a corruption: a file, or a folder of tensorflow-datasets."""
+    """Path of a corruption: a file, or a folder of tensorflow-datasets."""
     if not self.folder:
       name = f"{_TFDS.get(corruption, corruption)}_{severity}"
       return tfds.find(f"cifar10_corrupted/{name}", self.tfds_dir)
     path = self._place / f"{corruption}.npy"
     made = self._about["files"]
-    there = path.name in made if self.made_here else path.is_file()
-    return path if there else None
+    exists = path.name in made if self.is_generated else path.is_file()
+    return path if exists else None
 
   def _absent(self, name: str) -> list[int]:
-    """The wanted severities at which a corruption is not there."""
+    """The requested severities at which a corruption is not available."""
     return [s for s in self.severities if not self._find(name, s)]
 
   def _view(
     self, corruption: str, severity: int
   ) -> tuple[np.ndarray, np.ndarray]:
-    """As `load`, but images of .npy files stay on the disk."""
+    """Like `load`, but images in .npy files are memory-mapped."""
     path = self._find(corruption, severity)
     if path is None:
       raise FileNotFoundError(
@@ -210,11 +213,11 @@ class CorruptedSource:
 
   @property
   def _source(self) -> str:
-    """Where files are to be had."""
+    """How to get the files."""
     home = (
       f"get the .npy files from {_HOMES[self.classes]}, unpack with tar -xf"
     )
-    return manifest.AGAIN if self.made_here else home
+    return manifest.AGAIN if self.is_generated else home
 
   def _open(
     self, path: pathlib.Path, severity: int
@@ -234,41 +237,41 @@ class CorruptedSource:
     return stacked[rows], pipeline.as_labels(labels, size, str(path))
 
   def _read(self, path: pathlib.Path) -> np.ndarray:
-    """Opens a file without reading it, and without running what is in it."""
+    """Opens a file without reading it, and without running code in it."""
     if not path.is_file():
       raise FileNotFoundError(f"{path} is missing: {self._source}")
     try:
       return np.atleast_1d(np.load(path, mmap_mode="r", allow_pickle=False))
-    # Truncated, of objects, or no array at all: each fails in its own way.
+    # Truncated files, objects and other content raise many types of errors.
     except Exception as error:
       raise ValueError(
-        f"{path} ({path.stat().st_size} bytes) is damaged or no plain array"
+        f"{path} ({path.stat().st_size} bytes) is damaged or not a plain array"
         f" ({error!r}): {self._source}"
       ) from error
 
 
 def _compare(
-  there: np.ndarray,
+  corrupted: np.ndarray,
   truth: np.ndarray,
   images: np.ndarray,
   labels: np.ndarray,
   what: str,
 ) -> None:
-  """Rejects corrupted images that are not those of a test set."""
-  size = len(labels)
-  if there.shape[1:] != images.shape[1:] or len(there) < size:
+  """Rejects corrupted images that do not belong to a test set."""
+  size, shape = len(labels), list(corrupted.shape[1:])
+  if shape != list(images.shape[1:]) or len(corrupted) < size:
     raise ValueError(
-      f"{what}, holds {len(there)} images of {list(there.shape[1:])}, the"
-      f" test set {size} of {list(images.shape[1:])}: give the folder made"
-      f" from this test set, or measure its first {len(there)} images"
+      f"{what}, holds {len(corrupted)} images of {shape}, but the test set has"
+      f" {size} of {list(images.shape[1:])}: give the folder generated from"
+      f" this test set, or evaluate its first {len(corrupted)} images"
       f" (config.evaluate.images)"
     )
   wrong = np.flatnonzero(truth[:size] != labels)
   if len(wrong):
     i = wrong[0]
     raise ValueError(
-      f"{what}: the labels are not the test set's in its order:"
-      f" {len(wrong)} of {size} differ, the first at index {i} ({truth[i]}"
-      f" there, {labels[i]} in the test set): the folder is of another data"
+      f"{what}: the labels differ from those of the test set:"
+      f" {len(wrong)} of {size} differ, the first at index {i} ({truth[i]},"
+      f" but {labels[i]} in the test set): the folder is from another data"
       " set, or its order was changed"
     )

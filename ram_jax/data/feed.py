@@ -1,8 +1,8 @@
-"""What the dispatches of a training are fed with: the whole set, or its rows.
+"""The input of training dispatches: the whole data set, or only their rows.
 
-A set that the devices can hold is placed on them once, and a dispatch is given
-indices into it. Of a larger one a dispatch is given its own rows, and indices
-into those: the step is the same function and its result is bit-identical.
+A set that fits on the devices is copied to them once, and a dispatch gets
+indices into it. For a larger set, a dispatch gets its own rows and indices into
+them. The step is the same function and its result is bit-identical.
 """
 
 import collections
@@ -19,7 +19,7 @@ from ram_jax.data import pipeline
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-# Dispatches whose rows wait on the devices, beside the one that runs.
+# Dispatches whose rows wait on the devices, besides the running one.
 AHEAD = 2
 
 
@@ -32,16 +32,16 @@ def dispatches(
 ) -> Iterator[tuple[Any, Any]]:
   """Data and indices of one dispatch after another, to the end of the run.
 
-  Rows that are streamed are gathered in a thread and put on the devices before
-  they are asked for. Closing the iterator ends the thread.
+  Streamed rows are gathered in a thread and copied to the devices in advance.
+  Closing the iterator ends the thread.
 
   Args:
     training: a `training.loop.Training`.
-    data: `images` uint8 [N,H,W,C] and `labels` int32 [N]; on the host, perhaps
-      mapped from a file.
-    seed: the run's.
-    batch_size: images in a step.
-    now: updates made so far.
+    data: `images` uint8 [N,H,W,C] and `labels` int32 [N]; on the host, possibly
+      memory-mapped.
+    seed: the run's seed.
+    batch_size: images per step.
+    now: number of updates so far.
 
   Yields:
     `data` and `indices` for `training.dispatch`.
@@ -59,7 +59,7 @@ def dispatches(
     return
   data = parallel.replicate(data)
   for start in starts:
-    # Placed by hand: what a dispatch would copy unasked is a mistake.
+    # Copied explicitly: implicit transfers in a dispatch are a mistake.
     yield data, parallel.place(parallel.shard(order(start), axis=1))
 
 
@@ -68,7 +68,7 @@ def _rows(
   order: Callable[[int], np.ndarray],
   start: int,
 ) -> tuple[Any, Any]:
-  """A dispatch's rows for the local devices; no process reads another's."""
+  """A dispatch's rows for the local devices of this process."""
   shards = parallel.shard(order(start), axis=1)
   devices, steps, size = shards.shape
   chosen = shards.reshape(devices, steps * size)
@@ -83,11 +83,10 @@ def ahead(
   """Maps over items in one thread, a bounded number of results ahead.
 
   Args:
-    make: called in the thread, item after item; what it raises is raised here,
-      in its turn.
-    items: what to call it with.
-    depth: results that are made or being made before they are asked for, at
-      least 1.
+    make: called in the thread for each item; its errors are raised in the
+      caller, in order.
+    items: its arguments.
+    depth: maximum number of results computed in advance, at least 1.
 
   Yields:
     The results in order. Closing the iterator ends the thread.

@@ -1,8 +1,9 @@
-"""The photographs of ice that CIFAR-10-C's frost is made with.
+"""The photographs of ice that the corruption frost of CIFAR-10-C uses.
 
-They come with the original code, hendrycks/robustness (Apache licence 2.0; who
-took the pictures is not stated there), and, byte for byte, with the Python
-package `imagecorruptions` (Apache licence 2.0). This project copies none.
+They are part of the original code, hendrycks/robustness (Apache license 2.0,
+which does not name the photographers), and, as identical files, of the Python
+package `imagecorruptions` (Apache license 2.0). This project does not include
+them.
 """
 
 import importlib.util
@@ -12,24 +13,24 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-# The original draws one of the first five: frost6.jpg is never used.
+# The original draws one of the first five; it never uses frost6.jpg.
 _NAMES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
-# The pictures are made smaller by a whole, odd number: 5 as in the original,
-# less for images that do not fit in them then.
+# The pictures are downscaled by an odd integer: 5 as in the original, or less
+# for images that are too large for this.
 _STRIDES = (5, 3, 1)
 
 
 def load(folder: str = "", size: int = 32) -> tuple[np.ndarray, ...]:
-  """Reads the photographs, made smaller by 5 in each direction.
+  """Reads the photographs, downscaled by 5 in each direction.
 
   The original scales them by 0.2 with OpenCV's linear interpolation, which at
-  this factor is every fifth pixel, from the third on.
+  this factor selects every fifth pixel, starting at the third.
 
   Args:
     folder: folder of frost1.png to frost5.jpg ('~' is expanded); empty: the
       installed package `imagecorruptions`, which is not imported.
-    size: larger side of the images to be covered, in pixels. Above 62 pixels
-      the pictures are made smaller by 3 only, above 104 not at all.
+    size: larger side of the images to be covered, in pixels. Above 62 pixels,
+      the pictures are only downscaled by 3, above 104 not at all.
 
   Returns:
     Five arrays uint8 [h,w,3], RGB: `assets` of the corruption `frost`.
@@ -57,7 +58,7 @@ def _package_folder() -> str:
   if spec is None or not spec.submodule_search_locations:
     raise ValueError(
       "frost needs its photographs: install the package that has them (pip"
-      " install --no-deps imagecorruptions), or give the folder of"
+      " install --no-deps imagecorruptions), or give a folder with"
       f" {_NAMES[0]} to {_NAMES[-1]} (ImageNet-C/create_c of"
       " github.com/hendrycks/robustness)"
     )
@@ -73,6 +74,6 @@ def _read(path: pathlib.Path) -> np.ndarray:
     raise ValueError(
       f"frost needs {', '.join(_NAMES)}: {path} does not exist"
     ) from None
-  # Pillow rejects to unpack more pixels than any photograph has.
+  # Pillow does not unpack unusually large images.
   except (OSError, SyntaxError, Image.DecompressionBombError) as error:
     raise ValueError(f"frost cannot read {path}: {error}") from error

@@ -1,4 +1,4 @@
-"""Corrupted copies of any test set, made on the devices."""
+"""Corrupted copies of any test set, generated on the devices."""
 
 import dataclasses
 import functools
@@ -14,24 +14,24 @@ from ram_jax.corruptions import SEVERITIES as SEVERITIES
 from ram_jax.data import frost
 from ram_jax.image.color import dequantise, quantise
 
-VERSION = 1  # raised where the same seed gives other images
-STREAM = 3  # of a seed: 0 to 2 are weights, training and evaluation
+VERSION = 1  # increased when the same seed gives different images
+STREAM = 3  # stream of the seed; 0 to 2: weights, training, evaluation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generator:
-  """Corrupts a test set, the same way each time.
+  """Corrupts a test set deterministically.
 
-  What is drawn for image i is a function of (seed, corruption, severity, i).
+  The draws for image i are a function of (seed, corruption, severity, i).
 
   Attributes:
     images: uint8 [N,H,W,3].
     labels: int32 [N].
-    seed: of the draws.
-    frost_folder: folder of frost's photographs; empty: those of the installed
-      package `imagecorruptions`.
-    batch_size: images at once over all devices; it changes no result.
-    only: corruptions that are wanted; empty: all that can be made.
+    seed: seed of the draws.
+    frost_folder: folder of the photographs for frost; empty: use those of the
+      installed package `imagecorruptions`.
+    batch_size: images per batch, over all devices; does not change results.
+    only: requested corruptions; empty: all that can be generated.
   """
 
   images: np.ndarray
@@ -47,22 +47,22 @@ class Generator:
     return label(self.seed)
 
   def names(self) -> tuple[str, ...]:
-    """The corruptions that can be made, or are wanted.
+    """The requested corruptions, or all that can be generated.
 
     Returns:
       Some of `NAMES`, in its order.
 
     Raises:
-      ValueError: one that is wanted cannot be made.
+      ValueError: a requested one cannot be generated.
     """
     if "frost" in self.only:
       self.photographs()
     absent = self.missing()
-    wanted = self.only or NAMES
-    return tuple(n for n in NAMES if n in wanted and n not in absent)
+    requested = self.only or NAMES
+    return tuple(n for n in NAMES if n in requested and n not in absent)
 
   def missing(self) -> dict[str, str]:
-    """Why corruptions cannot be made, by name, where all are wanted."""
+    """Why corruptions cannot be generated, by name, if all are requested."""
     if not self.only:
       try:
         self.photographs()
@@ -71,13 +71,13 @@ class Generator:
     return {}
 
   def photographs(self) -> tuple[np.ndarray, ...]:
-    """Frost's photographs for these images; ValueError where they are not."""
+    """The photographs for frost; ValueError if they are not available."""
     return frost.load(self.frost_folder, max(self.images.shape[1:3]))
 
   def load(
     self, corruption: str, severity: int
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Makes one corruption at one severity.
+    """Generates one corruption at one severity.
 
     Args:
       corruption: one of `names()`.
@@ -87,7 +87,8 @@ class Generator:
       Images uint8 [N,H,W,3] and labels int32 [N], in the test set's order.
 
     Raises:
-      ValueError: there is no such corruption or severity, or it cannot be made.
+      ValueError: there is no such corruption or severity, or it cannot be
+        generated.
     """
     check_choice((corruption,), (severity,))
     assets = self.photographs() if corruption == "frost" else None
@@ -101,7 +102,7 @@ class Generator:
 
 
 def label(seed: int) -> str:
-  """Name for tables of images that were made here with a seed."""
+  """Name for tables of images that were generated with a seed."""
   return f"test images corrupted by ram_jax, seed {seed}"
 
 

@@ -1,4 +1,4 @@
-"""How files are known: checksums, the published ones, and our manifests."""
+"""Checksums of files: the published ones, and those in our manifests."""
 
 import hashlib
 import json
@@ -8,9 +8,9 @@ from typing import Any
 
 NAME = "manifest.json"
 SCHEMA = 1
-AGAIN = "make it again with --mode=corrupt --out=FOLDER"
+AGAIN = "generate it again with --mode=corrupt --out=FOLDER"
 
-# Kinds of what a manifest says, by the path to it.
+# Types of a manifest's entries, by path.
 _KINDS = {
   ("files",): dict,
   ("missing",): dict,
@@ -38,7 +38,7 @@ PUBLISHED = _published()
 
 
 def digest(path: pathlib.Path, algorithm: str = "sha256") -> str:
-  """Names a file by its content.
+  """Computes the digest of a file.
 
   Args:
     path: the file.
@@ -61,12 +61,12 @@ def is_published(
   """Whether files are the published ones; reads them.
 
   Args:
-    folder: of the files.
+    folder: folder of the files.
     published: their folder in `PUBLISHED`.
-    names: of the files.
+    names: names of the files.
 
   Returns:
-    Whether all are there and have the published md5.
+    Whether all exist and have the published md5.
   """
   return all(
     (folder / name).is_file()
@@ -76,16 +76,16 @@ def is_published(
 
 
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
-  """Reads the manifest of a folder of corrupted images that was made here.
+  """Reads the manifest of a folder of generated corrupted images.
 
   Args:
-    folder: of `.npy` files.
+    folder: folder of `.npy` files.
 
   Returns:
     `made_with` (`seed`, `versions`, `platform` and `data`: `label`, `classes`,
     `image` (shape), `size`, `fingerprint`), `files` (checksum by file name) and
-    `missing` (reason by corruption); None where the folder has none, as that
-    of the published files.
+    `missing` (reason by corruption); None if the folder has no manifest, like
+    that of the published files.
 
   Raises:
     ValueError: if it is damaged, or of another schema.
@@ -97,37 +97,37 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
     found = json.loads(path.read_text(encoding="utf-8"))
     if found["schema"] != SCHEMA:
       raise ValueError(f"its schema is {found['schema']!r}, not {SCHEMA}")
-    for place, kind in _KINDS.items():
+    for keys, kind in _KINDS.items():
       value = found
-      for name in place:
+      for name in keys:
         value = value[name]
       if not isinstance(value, kind):
-        raise ValueError(f"{'.'.join(place)} is {value!r:.60}")
+        raise ValueError(f"{'.'.join(keys)} is {value!r:.60}")
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(
-      f"{path} is damaged or no manifest of ram_jax ({error!r}): delete the "
+      f"{path} is damaged or not a manifest of ram_jax ({error!r}): delete the "
       f"folder, and {AGAIN}"
     ) from error
   return found
 
 
 def check(folder: pathlib.Path, files: dict[str, str], name: str) -> None:
-  """Rejects a file that is not the one that was made.
+  """Rejects a file that does not match its manifest.
 
   Args:
-    folder: of the file.
-    files: the manifest's.
-    name: of the file.
+    folder: folder of the file.
+    files: digests by file name, from the manifest.
+    name: name of the file.
 
   Raises:
-    FileNotFoundError: if it is gone.
-    ValueError: if its checksum is another.
+    FileNotFoundError: if it is missing.
+    ValueError: if its checksum differs.
   """
   path = folder / name
   if not path.is_file():
-    raise FileNotFoundError(f"{path} is gone: {AGAIN}")
+    raise FileNotFoundError(f"{path} is missing: {AGAIN}")
   if digest(path) != files.get(name):
     raise ValueError(
-      f"{path} is not the file that {NAME} beside it describes (another "
-      f"SHA-256): it was damaged or exchanged, delete it and {AGAIN}"
+      f"{path} does not have the SHA-256 in its {NAME}: it was damaged or "
+      f"replaced, delete it and {AGAIN}"
     )

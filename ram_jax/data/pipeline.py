@@ -1,4 +1,4 @@
-"""From a source to arrays, and from (seed, step) to the indices of a batch."""
+"""Loads arrays from a source, and computes batch indices from (seed, step)."""
 
 import functools
 import hashlib
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 SPLITS = ("train", "test")
-# Rows at once, where data on a disk must not become a copy in memory.
+# Rows per chunk, so that memory-mapped data is not copied into memory at once.
 CHUNK = 256
 _LIMITS = {"train": "config.train.images", "test": "config.evaluate.images"}
 
@@ -20,15 +20,14 @@ def load(
   Args:
     source: a data source (`load(split)`, `num_classes`, `label`).
     split: 'train' or 'test'.
-    limit: how many examples to keep, the first ones; 0 keeps all.
+    limit: number of examples to use, the first ones; 0: all.
 
   Returns:
     Images uint8 [N, H, W, 3] and labels int32 [N].
 
   Raises:
-    ValueError: the split is unknown, the source's arrays are not what `check`
-      asks for, all training images are of one class, or `limit` is negative or
-      more than there is.
+    ValueError: the split is unknown, `check` rejects the arrays, all training
+      images have the same class, or `limit` is negative or too large.
   """
   if split not in SPLITS:
     raise ValueError(f"split {split!r} is unknown: choose from {SPLITS}")
@@ -40,19 +39,19 @@ def load(
       f"{what}: every label is {labels[0]}: a classifier needs training images "
       "of two classes or more"
     )
-  return limited(source, split, (images, labels), limit)
+  return limit_examples(source, split, (images, labels), limit)
 
 
-def limited(
+def limit_examples(
   source: Any, split: str, data: tuple[np.ndarray, np.ndarray], limit: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """The first examples of a split.
 
   Args:
-    source: what they are from, for the message.
+    source: the data source, for the message.
     split: 'train' or 'test'.
     data: images [N, ...] and labels [N].
-    limit: how many; 0: all.
+    limit: number of examples; 0: all.
 
   Returns:
     Images and labels.
@@ -72,7 +71,7 @@ def limited(
 def check(
   images: np.ndarray, labels: np.ndarray, num_classes: int, what: str
 ) -> None:
-  """Raises unless images and labels are what every other part relies on.
+  """Checks the types, shapes and values of images and labels.
 
   Args:
     images: should be uint8 [N, H, W, 3].
@@ -81,7 +80,7 @@ def check(
     what: name of the data, for the message.
 
   Raises:
-    ValueError: they are not; the message names the first offence.
+    ValueError: with the first problem.
   """
   if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
     raise ValueError(
@@ -94,35 +93,36 @@ def check(
       f" expected int32 [{len(images)}], one for each image"
     )
   if not images.size:
-    raise ValueError(f"{what}: there is no image in {list(images.shape)}")
+    raise ValueError(f"{what}: images {list(images.shape)} are empty")
   if num_classes < 2:
     raise ValueError(
-      f"{what}: there is one class: a classifier needs two or more"
+      f"{what}: there is only one class: a classifier needs two or more"
     )
   wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
   if len(wrong):
     raise ValueError(
       f"{what}: label {labels[wrong[0]]} at index {wrong[0]} is outside"
-      f" 0..{num_classes - 1} ({num_classes} classes); {len(wrong)} labels are"
+      f" 0..{num_classes - 1} ({num_classes} classes); {len(wrong)} labels"
+      " are outside"
     )
 
 
 def as_labels(
   values: Any, size: int, what: str, advice: str = "get the file again"
 ) -> np.ndarray:
-  """Turns what a file holds as labels into int32 [N].
+  """Converts labels from a file to int32 [N].
 
   Args:
-    values: list or array, hopefully of integers.
-    size: how many there must be.
+    values: list or array.
+    size: expected number of labels.
     what: name of the labels, for the message.
-    advice: what to do where they are none, for the message.
+    advice: what to do if they are invalid, for the message.
 
   Returns:
     The labels, int32 [size].
 
   Raises:
-    ValueError: they are not `size` integers of 32 bits.
+    ValueError: they are not `size` 32-bit integers.
   """
   try:
     labels = np.asarray(values)
@@ -138,7 +138,7 @@ def as_labels(
 
 
 def fingerprint(images: np.ndarray, labels: np.ndarray) -> str:
-  """Names the data by content, so that two runs can be known to share it.
+  """Identifies data by its content, to detect that two runs use the same data.
 
   Args:
     images: any array.
@@ -174,8 +174,8 @@ def describe(images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
   """The order in which an epoch visits the examples.
 
-  A function of (seed, epoch) alone: no state to save, so a resumed run sees
-  the order that the uninterrupted one would have.
+  It only depends on (seed, epoch). There is no state to save, and a resumed run
+  has the same order as an uninterrupted one.
 
   Args:
     seed: the run's seed, at least 0.
@@ -190,8 +190,8 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
   """
   if seed < 0 or epoch < 0:
     raise ValueError(f"seed {seed} and epoch {epoch} must be at least 0")
-  # Sorting raw random words, as numpy keeps the stream of a bit generator
-  # from version to version but not that of Generator.permutation.
+  # Sort raw random words, because numpy guarantees the stream of a bit
+  # generator across versions, but not that of Generator.permutation.
   words = np.random.Philox(np.random.SeedSequence([seed, epoch]))
   order = np.argsort(words.random_raw(size), kind="stable").astype(np.int32)
   order.flags.writeable = False
@@ -199,7 +199,7 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 def steps_per_epoch(size: int, batch_size: int) -> int:
-  """Number of whole batches in an epoch; the partial last one is dropped.
+  """Number of full batches in an epoch; the last partial batch is dropped.
 
   Args:
     size: number of examples.
@@ -209,12 +209,13 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
     `size // batch_size`, at least 1.
 
   Raises:
-    ValueError: there is no whole batch.
+    ValueError: there is no full batch.
   """
   if batch_size < 1 or size < batch_size:
     raise ValueError(
-      f"{size} examples make no batch of {batch_size}: give a batch_size"
-      f" in 1..{size} (config.train.batch_size) or more training examples"
+      f"{size} examples are too few for a batch of {batch_size}: give a"
+      f" batch_size in 1..{size} (config.train.batch_size) or more training"
+      " examples"
     )
   return size // batch_size
 
@@ -235,7 +236,7 @@ def batch_indices(
     Indices into the data set, int32 [count, batch_size].
 
   Raises:
-    ValueError: there are fewer examples than a batch holds.
+    ValueError: there are fewer examples than the batch size.
   """
   per_epoch = steps_per_epoch(size, batch_size)
   rows = np.empty((count, batch_size), np.int32)

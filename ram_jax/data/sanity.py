@@ -1,10 +1,10 @@
-"""Sanity checks of data: what every part accepts and nobody means."""
+"""Sanity checks of data that is valid but probably unintended."""
 
 import numpy as np
 
 from ram_jax.data import pipeline
 
-# Images in which no pixel is brighter were hardly meant to be in 0..255.
+# If no pixel is brighter, the images are probably not scaled to 0..255.
 _DARK = 63
 
 
@@ -12,17 +12,17 @@ def warnings(
   test: tuple[np.ndarray, np.ndarray],
   train: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> list[str]:
-  """Finds what is unlikely to be meant in the data that a run uses.
+  """Finds probable mistakes in the data of a run.
 
   Args:
     test: images uint8 [N, H, W, 3] and labels int32 [N].
-    train: the same of the training data, None where there are none.
+    train: the same for the training data, None if it is not loaded.
 
   Returns:
-    One sentence each.
+    One sentence per warning.
 
   Raises:
-    ValueError: test images of another size or scale than training images.
+    ValueError: if test and training images differ in size or scale.
   """
   splits = {"training": train, "test": test} if train else {"test": test}
   images = {name: split[0] for name, split in splits.items()}
@@ -30,7 +30,7 @@ def warnings(
     shown = [
       f"{k} images are {x.shape[1]} x {x.shape[2]}" for k, x in images.items()
     ]
-    raise ValueError(f"{' but '.join(shown)}: bring them to one size")
+    raise ValueError(f"{' but '.join(shown)}: resize them to one size")
   found = _scale_warnings(images)
   for name, (_, labels) in splits.items():
     if (labels == labels[0]).all():
@@ -48,7 +48,7 @@ def warnings(
 
 
 def _scale_warnings(splits: dict[str, np.ndarray]) -> list[str]:
-  """Whether pixels use 0..255, and in all splits alike."""
+  """Checks that pixels use the range 0..255 in all splits."""
   largest = {name: _brightest(images) for name, images in splits.items()}
   dark = {name: value for name, value in largest.items() if value <= _DARK}
   if not dark:
@@ -67,7 +67,7 @@ def _scale_warnings(splits: dict[str, np.ndarray]) -> list[str]:
 
 
 def _brightest(images: np.ndarray) -> int:
-  """The largest pixel, or the first that is found above `_DARK`."""
+  """The largest pixel, or the first chunk's maximum above `_DARK`."""
   largest = 0
   for start in range(0, len(images), pipeline.CHUNK):
     if largest <= _DARK:
@@ -76,6 +76,6 @@ def _brightest(images: np.ndarray) -> int:
 
 
 def listed(values: np.ndarray, count: int = 10) -> str:
-  """The first values of an array with commas between."""
+  """The first values of an array, separated by commas."""
   more = ", ..." if len(values) > count else ""
   return ", ".join(map(str, values[:count])) + more

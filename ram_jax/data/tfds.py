@@ -1,9 +1,9 @@
 """tensorflow-datasets without TensorFlow: reading caches, preparing CIFAR.
 
-The package reads without TensorFlow what it wrote as array_record or parquet.
-The rest is here: caches written as tfrecord, its default with TensorFlow, and
-the preparation of CIFAR, where its own code needs TensorFlow to unpack and to
-encode. The package is imported only when data are asked for.
+Without TensorFlow, the package can read array_record and parquet files. This
+module adds the rest: reading tfrecord files, its default with TensorFlow, and
+preparing CIFAR, where its own code needs TensorFlow to unpack and encode. The
+package is only imported when data is loaded.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-# Seconds for the server to answer before a download is given up; the package
+# Seconds to wait for the server before a download is aborted; the package
 # itself would retry for minutes.
 _PATIENCE = 8
 
@@ -29,7 +29,7 @@ _PATIENCE = 8
 def load(
   name: str, split: str, data_dir: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Reads a data set; prepares it first, and downloads it, where it is not.
+  """Reads a data set; downloads and prepares it first if necessary.
 
   Args:
     name: 'cifar10' or 'cifar100'.
@@ -41,8 +41,8 @@ def load(
     published files, which the field 'id' counts.
 
   Raises:
-    FileNotFoundError: it is not there and cannot be downloaded; the message
-      names the file to fetch and where to put it.
+    FileNotFoundError: it is missing and cannot be downloaded; the message
+      names the file to download and where to put it.
     ValueError: a file is damaged.
     ModuleNotFoundError: the package, or one that it needs, is not installed.
   """
@@ -70,11 +70,11 @@ def find(name: str, data_dir: str = "") -> pathlib.Path | None:
   """Looks for a prepared data set; imports nothing.
 
   Args:
-    name: name, with '/' and the configuration where it has one.
+    name: name, followed by '/' and the configuration if it has one.
     data_dir: the package's data folder; empty for its default.
 
   Returns:
-    Folder of the newest version that is there, or None.
+    Folder of the newest existing version, or None.
   """
   versions = root(data_dir).glob(f"{name}/[0-9]*.*/features.json")
   folders = (path.parent for path in versions)
@@ -93,10 +93,10 @@ def sizes(name: str, data_dir: str = "") -> dict[str, int]:
     data_dir: as in `find`.
 
   Returns:
-    Numbers by split; empty where `find` finds nothing.
+    Numbers by split; empty if `find` finds nothing.
 
   Raises:
-    ValueError: the metadata are damaged.
+    ValueError: the metadata is damaged.
     ModuleNotFoundError: the package, or one that it needs, is not installed.
   """
   folder = find(name, data_dir)
@@ -112,17 +112,18 @@ def read(
   """Reads one split of a prepared data set.
 
   Args:
-    folder: what `find` returned.
+    folder: from `find`.
     split: name of the split.
-    by: what restores the published order, as examples are stored sorted by the
-      hash of a key. 'id': the number in that field. 'index': the hash, if the
-      keys count from 0, as in the package's own classes; the caller verifies.
+    by: how to restore the published order, as examples are stored sorted by the
+      hash of a key. 'id': by the number in that field. 'index': by the hash,
+      assuming that keys count from 0 as in the package's own classes; the
+      caller must verify the order.
 
   Returns:
     Images uint8 [N, H, W, C] and labels int32 [N], in the published order.
 
   Raises:
-    ValueError: a file is damaged, missing, or shorter than the metadata say.
+    ValueError: a file is damaged, missing, or shorter than the metadata says.
     ModuleNotFoundError: the package, or one that it needs, is not installed.
   """
   with _opened(folder, f"split {split!r}") as builder:
@@ -135,11 +136,11 @@ def read(
 
 
 def _indices(examples: list[dict[str, Any]], split: str, by: str) -> list[int]:
-  """The index in the published files of each example as it is stored."""
+  """The index in the published files of each stored example."""
   if by == "id":
     if "id" not in examples[0]:
-      raise ValueError("no field 'id' says the published order")
-    # b'train_00039' is the fortieth of the published order.
+      raise ValueError("there is no field 'id' with the published order")
+    # b'train_00039' is number 40 in the published order.
     return [int(e["id"].rpartition(b"_")[2]) for e in examples]
   from tensorflow_datasets.core import hashing
 
@@ -148,22 +149,22 @@ def _indices(examples: list[dict[str, Any]], split: str, by: str) -> list[int]:
 
 @contextlib.contextmanager
 def _opened(folder: pathlib.Path, part: str) -> Iterator[Any]:
-  """The package's builder of a folder; what fails says so in one way."""
+  """The package's builder of a folder; errors are converted to ValueError."""
   tfds = _import()
   try:
-    with warnings.catch_warnings(action="ignore"):  # of the package's own code
+    with warnings.catch_warnings(action="ignore"):  # from the package's code
       yield tfds.builder_from_directory(folder)
-  except Exception as error:  # each of the readers has errors of its own
+  except Exception as error:  # the readers raise many types of errors
     raise ValueError(
-      f"{folder}: {part} cannot be read ({error!r}): remove this folder to have"
-      " it prepared again"
+      f"{folder}: {part} cannot be read ({error!r}): remove this folder, and"
+      " it is prepared again"
     ) from error
 
 
 def _examples(builder: Any, split: str) -> list[dict[str, Any]]:
-  """The examples of a split as they are stored, images still encoded."""
+  """The examples of a split in stored order, with encoded images."""
   info = builder.info.splits[split]
-  # Pillow decodes them, whichever other library the package would choose.
+  # Images are decoded by Pillow, regardless of the package's choice.
   raw = {"image": _import().decode.SkipDecoding()}
   if builder.info.file_format.value == "tfrecord":
     decode = functools.partial(
@@ -179,7 +180,7 @@ def _examples(builder: Any, split: str) -> list[dict[str, Any]]:
 
 
 def _records(path: str | os.PathLike) -> Iterator[bytes]:
-  """The records of a tfrecord file: length, its sum, bytes, their sum."""
+  """The records of a tfrecord file: length, checksum, bytes, checksum."""
   with open(path, "rb") as file:
     while header := file.read(12):
       size = int.from_bytes(header[:8], "little")
@@ -190,7 +191,7 @@ def _records(path: str | os.PathLike) -> Iterator[bytes]:
 
 
 def _prepare(name: str, data_dir: pathlib.Path) -> None:
-  """Downloads CIFAR where needed and writes it as the package would."""
+  """Downloads CIFAR if necessary and prepares it as the package would."""
   tfds = _import()
   from tensorflow_datasets.core.download import download_manager
   from tensorflow_datasets.image_classification import cifar
@@ -208,7 +209,7 @@ def _prepare(name: str, data_dir: pathlib.Path) -> None:
     " python files"
   )
   stem = known.filename.removesuffix(".tar.gz")
-  # The package names what it fetched by address and sum, and adds a note.
+  # The package names downloads by URL and checksum, and adds an INFO file.
   here = (manual / known.filename, *downloads.rglob(f"*{stem}*.INFO.json"))
   try:
     if not any(path.exists() for path in here):
@@ -230,12 +231,12 @@ def _prepare(name: str, data_dir: pathlib.Path) -> None:
 
 
 class _Archive:
-  """What the package's CIFAR does with TensorFlow, without it."""
+  """Replaces the methods of the package's CIFAR that need TensorFlow."""
 
   def _example_writer(self) -> Any:
     writer = super()._example_writer()
     write = writer.write
-    # As parquet, the package (4.9.10) writes only some of an iterator's.
+    # For parquet, the package (4.9.10) writes only part of an iterator.
     writer.write = lambda path, examples: write(path, list(examples))
     return writer
 
@@ -256,13 +257,13 @@ class _Archive:
     }
 
   def _rows(self, split: str, raw: bytes) -> Iterator:
-    """Rows of label bytes and 3,072 channel-major bytes, counted through."""
+    """Parses rows of label bytes and 3,072 channel-major bytes."""
     keys = self._cifar_info.label_keys
     rows = np.frombuffer(raw, np.uint8).reshape(-1, len(keys) + 3072)
     for index, row in enumerate(rows):
       labels = dict(zip(keys, row[: len(keys)].tolist(), strict=True))
       pixels = row[len(keys) :].reshape(3, 32, 32).transpose(1, 2, 0)
-      # Only images that Pillow holds are encoded without TensorFlow.
+      # Only Pillow images are encoded without TensorFlow.
       image = Image.fromarray(np.ascontiguousarray(pixels))
       yield index, labels | {"id": f"{split}_{index:05d}", "image": image}
 
@@ -270,7 +271,7 @@ class _Archive:
 def _import() -> Any:
   """The package, or an error that says what to install."""
   try:
-    # The package needs importlib_resources, and does not say so.
+    # The package needs importlib_resources, but does not declare it.
     import importlib_resources  # noqa: F401
     import tensorflow_datasets
   except ModuleNotFoundError as error:

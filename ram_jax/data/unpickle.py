@@ -1,8 +1,8 @@
 """Reads untrusted pickled batches of arrays without running their code.
 
-A pickle names the functions to call, so `pickle.load` runs whatever a file's
-author wished. Here the few names that numpy's arrays need stand for harmless
-functions of our own, every other name is an error, and numpy sees bytes only.
+A pickle names the functions to call, so `pickle.load` can run arbitrary code.
+Here, the few names that numpy arrays need refer to harmless functions of our
+own, every other name is an error, and numpy only gets bytes.
 """
 
 import pathlib
@@ -17,15 +17,14 @@ def load(path: pathlib.Path) -> dict[str, Any]:
   """Reads a pickled dictionary of numbers, strings, lists and arrays.
 
   Args:
-    path: file written by Python 2 or 3, any protocol, numpy 1 or 2.
+    path: file written by Python 2 or 3 with any protocol, and numpy 1 or 2.
 
   Returns:
-    The dictionary; its keys are str whatever wrote them. Strings of Python 2
-    are bytes.
+    The dictionary; its keys are always str. Strings from Python 2 are bytes.
 
   Raises:
-    ValueError: the file is damaged, holds something else than a dictionary, or
-      asks for a function or class that no array needs.
+    ValueError: the file is damaged, does not contain a dictionary, or uses a
+      function or class that no array needs.
   """
   try:
     with open(path, "rb") as file:
@@ -34,13 +33,13 @@ def load(path: pathlib.Path) -> dict[str, Any]:
       return {_text(key): _entry(value) for key, value in batch.items()}
   except _ForbiddenError as error:
     raise ValueError(
-      f"{path} asks for {error}, which no data set needs; nothing was run: get "
-      "the file from its authors"
+      f"{path} refers to {error}, which no data set needs; nothing was run: "
+      "get the file from its authors"
     ) from None
-  # A damaged pickle fails in any of a dozen ways (EOFError, KeyError, ...).
+  # Damaged pickles raise many types of errors (EOFError, KeyError, ...).
   except Exception as error:
     raise ValueError(
-      f"{path} is truncated or no pickle of arrays"
+      f"{path} is truncated or not a pickle of arrays"
       f" ({path.stat().st_size} bytes; {error!r}): get the file again"
     ) from error
   raise ValueError(
@@ -49,11 +48,11 @@ def load(path: pathlib.Path) -> dict[str, Any]:
 
 
 class _ForbiddenError(Exception):
-  """A pickle named a function or class that no array needs."""
+  """A pickle refers to a function or class that no array needs."""
 
 
 class _Dtype:
-  """Stands for numpy.dtype."""
+  """Replaces numpy.dtype."""
 
   def __init__(self, code: str | bytes, *_: Any) -> None:
     self.code, self.order = _text(code), "|"
@@ -63,7 +62,7 @@ class _Dtype:
 
 
 class _Array:
-  """Stands for an array that is made empty and then filled."""
+  """Replaces an array that is created empty and then filled."""
 
   def __init__(self, *_: Any) -> None:
     self.values = None
@@ -76,18 +75,18 @@ class _Array:
 def _from_buffer(
   raw: bytes, dtype: _Dtype, shape: tuple[int, ...] = (), order: str = "C"
 ) -> np.ndarray:
-  """Stands for what makes a number, or in protocol 5 an array."""
-  # Integers only: numpy would follow the bytes of an object array.
+  """Replaces the constructor of a scalar or, in protocol 5, of an array."""
+  # Only integers: numpy would interpret bytes of object arrays as pointers.
   if not re.fullmatch("[iu][1248]", dtype.code):
-    raise ValueError(f"arrays of type {dtype.code!r} are not read")
+    raise ValueError(f"arrays of type {dtype.code!r} are not supported")
   kind = np.dtype(dtype.code).newbyteorder(dtype.order)
   return np.frombuffer(raw, kind).reshape(shape, order=_text(order))
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
-  """Stands for _codecs.encode, by which protocol 2 writes bytes."""
+  """Replaces _codecs.encode, which protocol 2 uses for bytes."""
   if encoding != "latin1":
-    raise ValueError(f"bytes in encoding {encoding!r} are not read")
+    raise ValueError(f"bytes in encoding {encoding!r} are not supported")
   return text.encode("latin1")
 
 
@@ -96,7 +95,7 @@ _ALLOWED = {
   "numpy.dtype": _Dtype,
   "_codecs.encode": _encode,
 }
-for _package in ("numpy.core", "numpy._core"):  # before numpy 2, and since
+for _package in ("numpy.core", "numpy._core"):  # numpy 1 and 2
   _ALLOWED |= {
     f"{_package}.multiarray._reconstruct": _Array,
     f"{_package}.multiarray.scalar": lambda dtype, raw: _from_buffer(
@@ -107,7 +106,7 @@ for _package in ("numpy.core", "numpy._core"):  # before numpy 2, and since
 
 
 class _Unpickler(pickle.Unpickler):
-  """Builds plain values, and the stand-ins above for arrays."""
+  """Builds plain values, and the replacements above for arrays."""
 
   def find_class(self, module: str, name: str) -> Any:
     try:
@@ -117,11 +116,11 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _entry(value: Any) -> Any:
-  # Lists of lists of lists, each named twice, would unfold without end.
+  # Nested lists that refer to each other could expand exponentially.
   if isinstance(value, list) and any(
     isinstance(part, list | dict | tuple) for part in value
   ):
-    raise ValueError("a list holds lists")
+    raise ValueError("a list contains lists")
   return value.values if isinstance(value, _Array) else value
 
 

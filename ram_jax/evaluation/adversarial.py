@@ -1,4 +1,4 @@
-"""Accuracy under attack, at several epsilon."""
+"""Accuracy under attack, for several epsilons."""
 
 import dataclasses
 import functools
@@ -24,9 +24,9 @@ class Evaluator(contracts.Evaluator):
     attack: its epsilon and step size are replaced by those of the sweep.
     epsilons: radii of the attack's ball, in pixel units of [0,1].
     relative_step_size: step size in units of epsilon.
-    check_images: first N images on which it is checked that the attack works,
-      all where there are fewer; 0: no check.
-    batch_size: examples at once over all devices; it changes no result.
+    check_images: number of test images on which the attack itself is checked,
+      the first ones, or all if there are fewer; 0: no check.
+    batch_size: examples per batch, over all devices; does not change results.
   """
 
   attack: Attack
@@ -41,8 +41,8 @@ class Evaluator(contracts.Evaluator):
     ]
     if not good or not all(good):
       raise ValueError(
-        f"epsilons are {self.epsilons}: give numbers, at least one, each "
-        "finite and at least 0"
+        f"epsilons are {self.epsilons}: give one or more finite numbers, each "
+        "at least 0"
       )
     if not 0 < self.relative_step_size < np.inf:
       raise ValueError(
@@ -51,7 +51,7 @@ class Evaluator(contracts.Evaluator):
       )
     if self.check_images < 0:
       raise ValueError(
-        f"check_images is {self.check_images}: give how many, or 0 for none"
+        f"check_images is {self.check_images}: give a number, or 0 for none"
       )
 
   def results(
@@ -62,18 +62,18 @@ class Evaluator(contracts.Evaluator):
     key: jax.Array,
     cache: Cache,
   ) -> Iterator[Row | Note]:
-    """Yields a row per epsilon, then those of the checks of the attack.
+    """Yields a row per epsilon, then the checks of the attack.
 
     Args:
       model: the classifier, on the devices.
       images: uint8 [N,H,W,C].
       labels: int32 [N].
-      key: the attack's random starts come from it and the example's position
-        alone.
-      cache: stores what was found for each epsilon.
+      key: the attack's random starts only depend on it and the example's
+        position.
+      cache: stores the results for each epsilon.
 
     Yields:
-      As `contracts.Evaluator`.
+      See `contracts.Evaluator`.
     """
     batch = {"images": images, "labels": labels}
     by_epsilon = {}
@@ -83,7 +83,6 @@ class Evaluator(contracts.Evaluator):
       found = cache(str(epsilon), attack)
       by_epsilon[epsilon] = found["correct"]
       yield rows.row("adversarial", self.settings(epsilon), found)
-    yield Note(f"adversarial accuracy: {self.attack.label}, not AutoAttack")
     if self.check_images:
       yield from self._check(model, batch, key, by_epsilon)
 
@@ -98,11 +97,11 @@ class Evaluator(contracts.Evaluator):
     key: jax.Array,
     by_epsilon: dict[float, np.ndarray],
   ) -> Iterator[Row | Note]:
-    """Looks for signs that the attack fails."""
+    """Checks for signs that the attack fails."""
     right = clean.per_example(model, batch, self.batch_size)["correct"]
     some = {name: part[: self.check_images] for name, part in batch.items()}
     count, devices = len(some["labels"]), jax.device_count()
-    # No more than is needed, and a multiple of the devices.
+    # No larger than necessary, and a multiple of the number of devices.
     size = min(self.batch_size, -(-count // devices) * devices)
 
     def attacked(attack: Attack, epsilon: float) -> dict[str, np.ndarray]:
@@ -115,7 +114,7 @@ class Evaluator(contracts.Evaluator):
     yield from attack_checks.sweep_warnings(self.attack, right, by_epsilon)
 
   def settings(self, epsilon: float) -> dict[str, Setting]:
-    """How the accuracy at an epsilon is obtained."""
+    """Settings of the row of an epsilon."""
     return {
       "attack": self.attack.label,
       "norm": self.attack.norm,
@@ -133,7 +132,7 @@ def _robust(
   positions: jax.Array,
   batch: dict[str, jax.Array],
 ) -> dict[str, jax.Array]:
-  """`correct` and `finite`, the logits, of the attacked images, bools [b]."""
+  """`correct` and `finite` (logits) of attacked images, bools [b]."""
   attack, key, model = shared
   keys = keys_lib.per_example(key, positions)
   images, labels = dequantise(batch["images"]), batch["labels"]

@@ -1,13 +1,13 @@
-"""Signs that an attack fails, so that its accuracy says little.
+"""Signs that an attack fails, so that its accuracy is not meaningful.
 
-After Athalye, Carlini and Wagner, "Obfuscated Gradients Give a False Sense of
+Follows Athalye, Carlini and Wagner, "Obfuscated Gradients Give a False Sense of
 Security", ICML 2018, section 3.1, and AutoAttack's `autoattack/checks.py`.
 
-Whether one image withstands PGD is partly chance (its start is random, its end
-a local optimum). So an accuracy that should not rise counts as risen where more
-images were gained than lost, by over three standard deviations of as many
-tosses of a coin as images differ. Where chance has no part, nothing is
-tolerated.
+Whether PGD succeeds on an image is partly random, because it starts at a random
+point and ends in a local optimum. An accuracy that should not increase is
+therefore only reported if the number of images gained exceeds the number lost
+by more than three standard deviations of n coin flips, where n is the number of
+images that differ. Checks without randomness have no tolerance.
 """
 
 import dataclasses
@@ -28,30 +28,30 @@ from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 
 DEVIATIONS = 3
-# From here on hardly an image can stay right: epsilon by norm. In L2 it is the
-# paper's largest, in Linf all images can become the same grey.
+# Epsilon by norm from which accuracies should be near 0. In L2, it is the
+# paper's largest; in Linf, it can turn all images into the same gray.
 LARGE = {"l2": 8.0, "linf": 0.5}
-NEAR_ZERO = 0.05  # accuracy there
-TINY = 1e-12  # L2 norm of a gradient that leads nowhere
+NEAR_ZERO = 0.05  # maximum accuracy at these epsilons
+TINY = 1e-12  # L2 norm below which a gradient counts as zero
 Correct = np.ndarray  # bool [N]
 
 
 def sweep_warnings(
   attack: Attack, clean: Correct, by_epsilon: Mapping[float, Correct]
 ) -> Iterator[Note]:
-  """Looks at accuracies alone: they fall with epsilon, from clean to 0.
+  """Checks that accuracies decrease with epsilon, from clean accuracy to 0.
 
   Args:
     attack: the attack.
-    clean: of the same images, unchanged.
-    by_epsilon: under attack.
+    clean: which of the images are classified correctly without attack.
+    by_epsilon: which of them are classified correctly under attack.
 
   Yields:
     A warning for each sign that the attack fails.
   """
   found = {"clean": clean}
   found |= {f"epsilon {e:.4g}": row for e, row in sorted(by_epsilon.items())}
-  # All pairs, as many small rises make a large one; the largest is told.
+  # All pairs, because small increases can add up; the largest is reported.
   pairs = itertools.combinations(found.items(), 2)
   risen = [pair for pair in pairs if rises(pair[0][1], pair[1][1])]
   if risen:
@@ -84,19 +84,19 @@ def probe(
   clean: Correct,
   attacked: Callable[[Attack, float], dict[str, np.ndarray]],
 ) -> Iterator[Row | Note]:
-  """Attacks some images with more and with less than the attack.
+  """Compares the attack with noise and with a longer attack on some images.
 
   Args:
     attack: the attack.
-    by_epsilon: of these images under it.
-    clean: of these images, unchanged.
-    attacked: (attack, epsilon) -> `correct` and `finite`, the logits, of these
+    by_epsilon: which of the images are classified correctly under attack.
+    clean: which of them are classified correctly without attack.
+    attacked: (attack, epsilon) -> `correct` and `finite` (logits) of these
       images, bool [n].
 
   Yields:
     Rows of `attack_check`, and a warning for each sign that the attack fails.
   """
-  # Noise is on the ball's surface, whose points are the farthest.
+  # Noise on the ball's surface, where the points are the farthest.
   noise = attack.replace(steps=0, restarts=1, start="sphere")
   moved = [epsilon for epsilon in sorted(by_epsilon) if epsilon > 0]
   for epsilon in moved:
@@ -112,7 +112,7 @@ def probe(
       )
   if not moved:
     return
-  # Where about half of the images fall, more steps could change most.
+  # More steps can change most where about half of the images are misclassified.
   half = clean.sum() / 2
   epsilon = min(moved, key=lambda e: abs(by_epsilon[e].sum() - half))
   longer, once = attack.replace(steps=2 * attack.steps), by_epsilon[epsilon]
@@ -134,21 +134,21 @@ def probe_model(
   batch: dict[str, np.ndarray],
   batch_size: int,
 ) -> Iterator[Row | Note]:
-  """Whether clean images have gradients, and the same logits each time.
+  """Checks that clean images have gradients and reproducible logits.
 
   Args:
     attack: the attack.
     model: the classifier, on the devices.
     batch: `images` uint8 [n,H,W,C] and `labels` int32 [n].
-    batch_size: examples at once over all devices.
+    batch_size: examples per batch, over all devices.
 
   Yields:
-    As `probe`.
+    See `probe`.
   """
   (logits, norms), (again, _) = (
     _logits_and_gradients(model, batch, batch_size) for _ in range(2)
   )
-  flat = int(np.sum(~(norms >= TINY)))  # NaN leads nowhere either
+  flat = int(np.sum(~(norms >= TINY)))  # NaN counts as zero, too
   same = (logits == again) | (np.isnan(logits) & np.isnan(again))
   changed = int(np.sum(~np.all(same, axis=-1)))
   correct = np.argmax(logits, axis=-1) == batch["labels"]
@@ -158,30 +158,29 @@ def probe_model(
     yield _warning(
       attack,
       f"the gradient of {flat} of {len(norms)} clean images is zero (L2 norm "
-      f"below {TINY:g}) or not finite, so that gradients cannot lead the "
-      "attack",
+      f"below {TINY:g}) or not finite, so gradients cannot guide the attack",
     )
   if changed:
     yield _warning(
       attack,
-      f"{changed} of {len(norms)} images have other logits when they are "
-      "classified again: the network is random",
+      f"the logits of {changed} of {len(norms)} images change in a second "
+      "forward pass: the network is random",
     )
 
 
 def rises(before: Correct, after: Correct) -> bool:
-  """Whether more images are right than before, beyond chance.
+  """Whether more images are correct than before, beyond chance.
 
   Args:
-    before: of the weaker attack.
-    after: of the stronger attack, on the same images.
+    before: which images are correct under the weaker attack.
+    after: which images are correct under the stronger attack.
   """
   gained, lost = np.sum(after & ~before), np.sum(before & ~after)
   return bool(gained - lost > DEVIATIONS * np.sqrt(gained + lost))
 
 
 def _row(found: dict[str, Any], **settings: Setting) -> Row:
-  """A row of a check; which images it is about is not kept."""
+  """A row of a check, without the per-image array `correct`."""
   row = rows.row("attack_check", settings, found)
   return dataclasses.replace(row, correct=None)
 
@@ -198,10 +197,10 @@ def _percent(correct: Correct) -> str:
 def _logits_and_gradients(
   model: Classifier, positions: jax.Array, batch: dict[str, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-  """Logits [b,K], and the norm [b] of the loss's gradient by the pixels.
+  """Logits [b,K], and norms [b] of the loss's gradient w.r.t. the pixels.
 
-  The norm is NaN where an entry is not finite. Where all are, it may be
-  infinite: the attack scales a gradient before it squares it.
+  The norm is NaN if an entry is not finite. If all are finite, it may be
+  infinite, which is not a problem: the attack rescales gradients first.
   """
   del positions
 

@@ -17,41 +17,42 @@ from ram_jax import parallel
 from ram_jax.contracts import Cache
 from ram_jax.runs.signals import Stop
 
-# What numbers depend on: all of the package, not the evaluation alone.
+# Results depend on the whole package, not only on the evaluation.
 PACKAGE = pathlib.Path(__file__).parents[1]
 
 
 class Parts:
-  """The parts of a run's evaluations, one a line of a file.
+  """The parts of a run's evaluations, one per line of a file.
 
-  A line that was not written whole, or was damaged later, does not count.
+  Incomplete and damaged lines are ignored.
   """
 
   def __init__(self, path: pathlib.Path, stop: Stop) -> None:
-    """Reads what there is.
+    """Reads the existing parts.
 
     Args:
       path: the file; it may be absent.
-      stop: asked before each part whether to leave.
+      stop: checked before each part.
 
     Raises:
       ValueError: if the processes see different files.
     """
     self._path, self._stop, self._kept = path, stop, _read(path)
-    self.seconds = 0.0  # that the parts took which were not evaluated again
+    self.seconds = 0.0  # original duration of the parts that were reused
     parallel.check_agreement(
-      len(self._kept), f"what {path} holds (is it shared by all hosts?)"
+      len(self._kept), f"the content of {path} (is it shared by all hosts?)"
     )
 
-  def of(self, depends: Any) -> Cache:
-    """The parts of one evaluator.
+  def cache_for(self, depends: Any) -> Cache:
+    """The cache of one evaluator.
 
     Args:
-      depends: all that they depend on, as JSON; parts of anything else are not
-        used.
+      depends: everything that its parts depend on, as JSON; parts that were
+        stored for other values are not used.
 
     Returns:
-      What the evaluator calls for each part; values are JSON or arrays.
+      The function that the evaluator calls for each part; values are JSON or
+      arrays.
     """
     key = _sha256(json.dumps(depends, sort_keys=True))
 
@@ -62,7 +63,7 @@ class Parts:
         self.seconds += row["seconds"]
       else:
         started = time.monotonic()
-        # Through JSON also now, so that a kept value is no other.
+        # Convert through JSON here, too, so that stored values are the same.
         value = json.loads(
           json.dumps(compute(), default=_encode, allow_nan=False)
         )
@@ -76,20 +77,21 @@ class Parts:
     if parallel.is_first_process():
       self._path.parent.mkdir(parents=True, exist_ok=True)
       row = row | {"sha256": _sha256(json.dumps(row))}
-      # In one piece, on a line of its own, whatever a killed run left before.
+      # One write, starting a new line in case a killed run left a partial one.
       with open(self._path, "a", encoding="utf-8") as file:
         file.write("\n" + json.dumps(row))
 
   def remove(self) -> None:
-    """Removes the file: the results have everything."""
+    """Removes the file, because the results contain everything."""
     self._path.unlink(missing_ok=True)
 
 
 def cache_key() -> dict[str, Any]:
-  """What numbers depend on beside a config, weights and data.
+  """What results depend on besides config, weights and data.
 
   Returns:
-    This program's text, all installed packages, XLA's flags and JAX's width.
+    Hash of this program's source code, installed packages, XLA's flags, and
+    whether JAX uses 64 bits.
   """
   root, digest = PACKAGE, hashlib.sha256()
   for path in sorted(root.rglob("*.py")):
@@ -104,10 +106,10 @@ def cache_key() -> dict[str, Any]:
 
 
 def stamp(*folders: str) -> str:
-  """Stands for the files in folders, without reading them.
+  """Identifies the files in folders, without reading them.
 
   Args:
-    *folders: names, '' for none ('~' is expanded).
+    *folders: paths, '' for none ('~' is expanded).
 
   Returns:
     SHA-256 of the files' names, sizes and times.
@@ -129,7 +131,7 @@ def _read(path: pathlib.Path) -> dict[tuple[str, str], dict[str, Any]]:
       if row.pop("sha256") == _sha256(json.dumps(row)):
         kept[row["key"], row["name"]] = row
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-      continue  # it is evaluated again
+      continue  # the part is evaluated again
   return kept
 
 

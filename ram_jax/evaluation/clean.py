@@ -21,7 +21,7 @@ class Evaluator(contracts.Evaluator):
   """Clean accuracy.
 
   Attributes:
-    batch_size: examples at once over all devices; it changes no result.
+    batch_size: examples per batch, over all devices; does not change results.
   """
 
   batch_size: int
@@ -34,7 +34,7 @@ class Evaluator(contracts.Evaluator):
     key: jax.Array,
     cache: Cache,
   ) -> Iterator[Row]:
-    """Yields one row, as `contracts.Evaluator`; `key` is not used."""
+    """Yields one row, see `contracts.Evaluator`; `key` is not used."""
     del key
     batch = images, labels, self.batch_size
     found = cache("all", functools.partial(evaluate, model, *batch))
@@ -44,16 +44,16 @@ class Evaluator(contracts.Evaluator):
 def evaluate(
   model: Classifier, images: np.ndarray, labels: np.ndarray, batch_size: int
 ) -> dict[str, Any]:
-  """Classifies labelled images.
+  """Classifies labeled images.
 
   Args:
     model: the classifier, on the devices.
     images: uint8 [N,H,W,C].
     labels: int32 [N].
-    batch_size: examples at once over all devices.
+    batch_size: examples per batch, over all devices.
 
   Returns:
-    `correct` and `finite`, bool [N], and as `values` the calibration.
+    `correct` and `finite`, bool [N], and the calibration as `values`.
   """
   batch = {"images": images, "labels": labels}
   found = per_example(model, batch, batch_size)
@@ -67,7 +67,7 @@ def evaluate(
 def per_example(
   model: Classifier, positions: jax.Array, batch: dict[str, jax.Array]
 ) -> dict[str, jax.Array]:
-  """Predictions beside labels, [b] each.
+  """Compares predictions with labels.
 
   Args:
     model: the classifier.
@@ -75,10 +75,10 @@ def per_example(
     batch: `images` uint8 [b,H,W,C] and `labels` int32 [b].
 
   Returns:
-    `correct` and `finite`, the logits (bool), `confidence` (the largest
-    probability), `nll` (negative log-likelihood of the label, in nats) and
-    `brier`, sum_k (p_k - y_k)^2 over the classes, in [0,2] (Brier 1950,
-    equation 2).
+    Arrays [b]: `correct` and `finite` (whether all logits are), bool;
+    `confidence` (the largest probability), `nll` (negative log-likelihood of
+    the label, in nats) and `brier`, sum_k (p_k - y_k)^2 over the classes, in
+    [0,2] (Brier 1950, equation 2).
   """
   del positions
   logits, labels = model(dequantise(batch["images"])), batch["labels"]

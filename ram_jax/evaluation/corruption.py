@@ -1,4 +1,4 @@
-"""Accuracy on corrupted copies of the test set (CIFAR-10-C and the like)."""
+"""Accuracy on corrupted copies of the test set, such as CIFAR-10-C."""
 
 import dataclasses
 import functools
@@ -24,17 +24,17 @@ class Evaluator(contracts.Evaluator):
 
   Attributes:
     classes: 10 for CIFAR-10-C, 100 for CIFAR-100-C.
-    folder: `.npy` files, the published ones or those of --mode=corrupt.
-    tfds_dir: where tensorflow-datasets keeps `cifar10_corrupted`.
-    generate: where neither is given, the test images are corrupted here, and
-      nothing is written.
-    seed: of what is generated; not the run's, so that all runs are measured on
-      the same images.
-    frost_folder: folder of frost's photographs; empty: those of the installed
-      package `imagecorruptions`.
-    names: corruptions to measure; empty: all that there are.
-    severities: some of 1 to 5.
-    batch_size: examples at once over all devices; it changes no result.
+    folder: folder of `.npy` files, published or written by --mode=corrupt.
+    tfds_dir: data folder of tensorflow-datasets with `cifar10_corrupted`.
+    generate: whether to generate the corrupted images in memory if neither is
+      given.
+    seed: seed of the generated images; separate from the run's seed, so that
+      all runs are evaluated on the same images.
+    frost_folder: folder of the photographs for frost; empty: use those of the
+      installed package `imagecorruptions`.
+    names: corruptions to evaluate; empty: all available ones.
+    severities: severities to evaluate, from 1 to 5.
+    batch_size: examples per batch, over all devices; does not change results.
   """
 
   classes: int
@@ -58,10 +58,10 @@ class Evaluator(contracts.Evaluator):
     if not 0 <= self.seed < 2**32:
       raise ValueError(f"seed is {self.seed}: give one from 0 to 2^32 - 1")
     if self.folder or self.tfds_dir:
-      self._files().names()  # complains now where there is nothing
+      self._files().names()  # raises an error now if there are no files
 
   def check(self, images: np.ndarray, labels: np.ndarray) -> None:
-    """Rejects corrupted images that are not this test set's, or are damaged.
+    """Rejects corrupted images that are damaged or of another test set.
 
     Args:
       images: uint8 [N,H,W,C], the clean test set.
@@ -69,8 +69,8 @@ class Evaluator(contracts.Evaluator):
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: a file is damaged or of another test set, or what is asked
-        for cannot be generated.
+      ValueError: a file is damaged or of another test set, or a requested
+        corruption cannot be generated.
     """
     if self.folder or self.tfds_dir:
       self._files().check(images, labels)
@@ -91,13 +91,13 @@ class Evaluator(contracts.Evaluator):
       model: the classifier, on the devices.
       images: uint8 [N,H,W,C], the clean test set.
       labels: int32 [N].
-      key: unused: what is generated depends on `seed`.
-      cache: stores what was found for each corruption and severity.
+      key: not used; generated images depend on `seed`.
+      cache: stores the results for each corruption and severity.
 
     Yields:
-      As `contracts.Evaluator`; nothing where nothing is asked for. Pictures of
-      the first image at every severity [5,H,W,C] by corruption, where all five
-      are evaluated.
+      See `contracts.Evaluator`; nothing if there is no source of images. If all
+      five severities are evaluated, a picture of the first image at every
+      severity [5,H,W,C] per corruption.
     """
     del key
     if self.folder or self.tfds_dir:
@@ -125,8 +125,8 @@ class Evaluator(contracts.Evaluator):
         yield Picture(f"corruption/{name}", np.stack(pictures))
     if most > size:
       yield Note(
-        f"{source.label}: the first {size:,} of {most:,} images, those of the "
-        "test set"
+        f"{source.label}: only the first {size:,} of {most:,} images, which "
+        "are those of the test set"
       )
     if source.seed is not None:
       yield Note("corrupted images generated, not those that were published")
@@ -151,7 +151,7 @@ class Evaluator(contracts.Evaluator):
     return clean.evaluate(model, *batch) | first
 
   def generator(self, images: np.ndarray, labels: np.ndarray) -> Generator:
-    """What makes the corruptions of a test set, with this evaluator's fields.
+    """The generator of corruptions of a test set, with this evaluator's fields.
 
     Args:
       images: uint8 [N,H,W,C], the clean test set.
@@ -164,5 +164,5 @@ class Evaluator(contracts.Evaluator):
     return Generator(images, labels, *chosen)
 
   def _files(self) -> CorruptedSource:
-    place = self.folder, self.tfds_dir
-    return CorruptedSource(self.classes, *place, self.names, self.severities)
+    chosen = self.folder, self.tfds_dir, self.names, self.severities
+    return CorruptedSource(self.classes, *chosen)

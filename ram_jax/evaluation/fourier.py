@@ -1,8 +1,7 @@
-"""Sensitivity to single frequencies of the image plane.
+"""Sensitivity to single spatial frequencies.
 
 Yin et al., "A Fourier Perspective on Model Robustness in Computer Vision",
-NeurIPS 2019: the map that tells models that fail at low frequencies from those
-that fail at high ones.
+NeurIPS 2019. The map shows at which frequencies a model fails.
 """
 
 import dataclasses
@@ -25,9 +24,10 @@ class Evaluator(contracts.Evaluator):
   """Errors under a wave of each frequency (Yin et al. 2019, section 2).
 
   Attributes:
-    images: first N test images, all where there are fewer; 0: not measured.
+    images: number of test images, the first ones, or all if there are fewer; 0:
+      not evaluated.
     norm: L2 norm of the wave in each channel, pixels in [0,1].
-    batch_size: examples at once over all devices; it changes no result.
+    batch_size: examples per batch, over all devices; does not change results.
   """
 
   images: int
@@ -37,7 +37,7 @@ class Evaluator(contracts.Evaluator):
   def __post_init__(self) -> None:
     if self.images < 0:
       raise ValueError(
-        f"images is {self.images}: give how many, or 0 to leave it out"
+        f"images is {self.images}: give a number, or 0 to skip this evaluation"
       )
     if not 0 < self.norm < np.inf:
       raise ValueError(f"norm is {self.norm}: give a finite number above 0")
@@ -56,13 +56,13 @@ class Evaluator(contracts.Evaluator):
       model: the classifier, on the devices.
       images: uint8 [N,H,W,C].
       labels: int32 [N].
-      key: the waves' signs come from it, the frequency and the example's
-        position alone.
+      key: the waves' signs only depend on it, the frequency and the example's
+        position.
       cache: stores the counts of each frequency.
 
     Yields:
-      As `contracts.Evaluator`; of each pair (y, x), (-y, -x), which are the
-      same wave, one.
+      See `contracts.Evaluator`; one row for each pair (y, x), (-y, -x), which
+      are the same wave.
     """
     if not self.images:
       return
@@ -83,7 +83,7 @@ class Evaluator(contracts.Evaluator):
     frequency: tuple[int, int],
   ) -> dict[str, int]:
     shared = parallel.replicate((key, np.array(frequency), self.norm))
-    found = _judged((*shared, model), batch, self.batch_size)
+    found = _classify((*shared, model), batch, self.batch_size)
     counts = {"correct": int(np.sum(found["correct"]))}
     not_finite = int(np.sum(~found["finite"]))
     return counts | ({"not_finite": not_finite} if not_finite else {})
@@ -93,11 +93,11 @@ def half_plane(height: int, width: int) -> Iterator[tuple[int, int]]:
   """One frequency of each pair (y, x), (-y, -x), in cycles per image.
 
   Args:
-    height: of the image, in pixels.
-    width: of the image, in pixels.
+    height: height of the image, in pixels.
+    width: width of the image, in pixels.
 
   Yields:
-    (y, x) with y in -height // 2 ..., the lowest in the middle, row by row.
+    (y, x) with y in -height // 2 ..., row by row; 0 is in the middle.
   """
   seen = set()
   for y in range(-(height // 2), height - height // 2):
@@ -108,21 +108,21 @@ def half_plane(height: int, width: int) -> Iterator[tuple[int, int]]:
 
 
 def wave(frequency: jax.Array, height: int, width: int) -> jax.Array:
-  """The real image of unit norm whose spectrum is one frequency and its twin.
+  """The real image of unit norm with one frequency and its conjugate.
 
-  Its phase is that of the authors' code, where the spectrum is 1/2 + i/2 at
-  the frequency and 1/2 - i/2 at its twin (google-research
+  The phase is that of the authors' code, where the spectrum is 1/2 + i/2 at
+  the frequency and 1/2 - i/2 at its conjugate (google-research
   frequency_analysis/freq_heatmap.py, `_get_fourier_basis`).
 
   Args:
     frequency: (y, x) in cycles per image, integers [2].
-    height: of the image, in pixels.
-    width: of the image, in pixels.
+    height: height of the image, in pixels.
+    width: width of the image, in pixels.
 
   Returns:
     [height, width], L2 norm 1.
   """
-  # Whole turns taken off in integers: float32 would lose digits on them.
+  # Remove full cycles in integers, because float32 would lose digits.
   rows = frequency[0] * jnp.arange(height) % height / height
   columns = frequency[1] * jnp.arange(width) % width / width
   turns = rows[:, None] + columns
@@ -130,16 +130,16 @@ def wave(frequency: jax.Array, height: int, width: int) -> jax.Array:
 
 
 @parallel.per_example
-def _judged(
+def _classify(
   shared: tuple[jax.Array, jax.Array, jax.Array, Classifier],
   positions: jax.Array,
   batch: dict[str, jax.Array],
 ) -> dict[str, jax.Array]:
-  """`correct` and `finite`, the logits, under one wave, bools [b]."""
+  """`correct` and `finite` (logits) under one wave, bools [b]."""
   key, frequency, norm, model = shared
   images = dequantise(batch["images"])
   _, height, width, channels = images.shape
-  # A number of its own for every frequency; keys take no negative ones.
+  # A unique, non-negative number for every frequency, as keys require.
   number = frequency[0] % height * width + frequency[1] % width
   keys = keys_lib.per_example(jax.random.fold_in(key, number), positions)
   signs = jax.vmap(lambda k: jax.random.rademacher(k, (channels,)))(keys)

@@ -26,15 +26,15 @@ from ram_jax.runs.checkpoint import fingerprint
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """A config's evaluation, ready to run.
+  """The evaluation that a config describes, ready to run.
 
   Attributes:
-    evaluators: by their name in the config.
+    evaluators: evaluators by their name in the config.
     module: the model, in float32 and without a device axis.
     images: test images, uint8 [N,H,W,C].
     labels: int32 [N].
     data_label: the data set's name for tables.
-    notes: what a reader must know of data and attacks.
+    notes: notes on data and attacks.
   """
 
   evaluators: dict[str, Evaluator]
@@ -51,13 +51,13 @@ def build(
   test: tuple[np.ndarray, np.ndarray],
   notes: tuple[Note, ...] = (),
 ) -> Evaluation:
-  """Builds a config's evaluation; rejects what cannot run.
+  """Builds the evaluation of a config; rejects invalid fields and data.
 
   Args:
     config: resolved.
     source: the data set.
     test: images uint8 [N,H,W,C] and labels int32 [N].
-    notes: what a reader must know of data and attacks.
+    notes: notes on data and attacks.
 
   Returns:
     The evaluation.
@@ -68,7 +68,7 @@ def build(
   batch_size = config.evaluate.batch_size
   parallel.check_batch_size(batch_size, "config.evaluate.batch_size")
   images, labels = test
-  # A CPU needs it also for a run that was trained without.
+  # On a CPU, unroll even if the run was trained without unrolling.
   unroll = config.train.unroll or jax.default_backend() == "cpu"
   specs = {
     name: plugins.attack_spec(spec, unroll)
@@ -80,8 +80,11 @@ def build(
     )
     for name, spec in specs.items()
   }
-  for evaluator in evaluators.values():
-    evaluator.check(images, labels)
+  for name, evaluator in evaluators.items():
+    try:
+      evaluator.check(images, labels)
+    except ValueError as error:
+      raise ValueError(f"config.evaluators.{name}: {error}") from error
   module = plugins.build_model(config, source, "float32", axis_name=None)
   return Evaluation(evaluators, module, images, labels, source.label, notes)
 
@@ -97,34 +100,34 @@ def run(
 ) -> runs.Run:
   """Runs every evaluator and writes the results.
 
-  Finished parts are kept in the folder until the results are written: an
-  evaluation that was stopped resumes.
+  Finished parts are kept in the folder until the results are written, so that
+  an interrupted evaluation resumes.
 
   Args:
     config: resolved.
     evaluation: from `build`.
     state: has `step`, `params` and `batch_stats`.
     folder: the run's folder, locked.
-    stop: asked between the parts whether to leave.
-    data: `train`, size and fingerprint of the training data, where known.
-    about: entries of results.json's `run` that are not as the config has them.
+    stop: checked between parts.
+    data: `train`, size and fingerprint of the training data, if known.
+    about: entries of results.json's `run` that differ from the config.
 
   Returns:
     The evaluated run.
 
   Raises:
-    ValueError: if the state holds numbers that no network can use.
-    stopping.Stopped: if it was asked to leave.
+    ValueError: if the state contains invalid numbers.
+    stopping.Stopped: after a signal.
   """
   variables = {"params": state.params, "batch_stats": state.batch_stats}
   check_values(f"the weights of step {int(state.step)}", variables)
   stop.at_once("finished parts of the evaluation are kept")
   started = time.monotonic()
-  # A damaged file must stop this now, not after hours of evaluation.
+  # Fail now if the file is damaged, not after hours of evaluation.
   log = metrics.read(folder / "metrics.jsonl")
   params, batch_stats = parallel.replicate((state.params, state.batch_stats))
   model = Classifier(params, batch_stats, evaluation.module)
-  # Streams 0 and 1 of the seed are the weights' and the training's.
+  # Streams 0 and 1 of the seed are for initial weights and training.
   key = jax.random.fold_in(jax.random.key(config.seed), 2)
   head = describe(config, evaluation, int(state.step), folder)
   head["run"] |= about or {}
@@ -133,25 +136,25 @@ def run(
   depends = {"weights": fingerprint((params, batch_stats)), **cache_key()}
   parts = Parts(folder / run_folder.PARTS, stop)
   found = [*evaluation.notes, *notes(config, head)]
-  # An export says which network it is.
+  # An export states its network, so nothing is assumed.
   if head["run"]["method"] == "weights":
     assumptions = getattr(evaluation.module, "assumptions", ())
     found += [Note(text, "warning") for text in assumptions]
-  # bfloat16 passes of a float32 product would change attacks' decisions.
+  # Lower precision for float32 products would change the results of attacks.
   with jax.default_matmul_precision("highest"):
     for name, evaluator in evaluation.evaluators.items():
       metrics.announce(f"evaluating: {name}")
-      cache = parts.of([depends, narrowed(head, name)])
+      cache = parts.cache_for([depends, dependencies(head, name)])
       images, labels = evaluation.images, evaluation.labels
       found += evaluator.results(model, images, labels, key, cache)
   head["timing"] = {
     "train_seconds": sum(row["timing"]["seconds"] for row in log),
     "evaluate_seconds": time.monotonic() - started + parts.seconds,
   }
-  found += rows.warnings([part for part in found if isinstance(part, Row)])
+  found += rows.notes([part for part in found if isinstance(part, Row)])
   found += pictures(config, evaluation, model, key)
   if parallel.is_first_process():
-    shutil.rmtree(folder / "figures", ignore_errors=True)  # of other results
+    shutil.rmtree(folder / "figures", ignore_errors=True)  # outdated
     runs.write(folder, head, found)
     parts.remove()
   return runs.collect(folder, head, found, log)
@@ -172,15 +175,15 @@ def pictures(
       yield Picture(f"views/{name}", images)
 
 
-def narrowed(head: dict[str, Any], name: str) -> dict[str, Any]:
-  """What one evaluator's numbers depend on, of the head of results.json.
+def dependencies(head: dict[str, Any], name: str) -> dict[str, Any]:
+  """The entries of results.json that one evaluator's results depend on.
 
   Args:
-    head: with `run`, `config`, `versions`, `device` and `data`.
-    name: of the evaluator.
+    head: has `run`, `config`, `versions`, `device` and `data`.
+    name: name of the evaluator.
 
   Returns:
-    The same without the other evaluators and what judges the numbers.
+    These entries, without the other evaluators and the required accuracies.
   """
   config = head["config"]
   own = {"evaluators": {name: config["evaluators"][name]}, "floors": ()}
@@ -191,12 +194,12 @@ def narrowed(head: dict[str, Any], name: str) -> dict[str, Any]:
 def describe(
   config: ConfigDict, evaluation: Evaluation, step: int, folder: pathlib.Path
 ) -> dict[str, Any]:
-  """What was run, on what, with which versions.
+  """Describes the run, its data, devices and versions.
 
   Args:
     config: resolved.
     evaluation: from `build`.
-    step: updates that the evaluated weights have had.
+    step: number of updates of the evaluated weights.
     folder: the run's folder.
 
   Returns:
@@ -216,18 +219,18 @@ def describe(
     },
     "config": config.to_dict(),
     "data": {"test": pipeline.describe(evaluation.images, evaluation.labels)},
-  } | provenance.here()
+  } | provenance.environment()
   if trained := provenance.trained_with(folder):
     head["trained_with"] = trained
   return head
 
 
 def notes(config: ConfigDict, head: dict[str, Any]) -> Iterator[Note]:
-  """What a reader must know beside the numbers.
+  """Notes on how the weights were trained and evaluated.
 
   Args:
     config: resolved.
-    head: of results.json.
+    head: the head of results.json.
 
   Yields:
     The notes.
@@ -248,6 +251,6 @@ def notes(config: ConfigDict, head: dict[str, Any]) -> Iterator[Note]:
   yield from map(Note, config.weights.notes)
   if changed := provenance.changes(head.get("trained_with", [])):
     changed = "; ".join(changed)
-    yield Note(f"while it was trained, this changed: {changed}", "warning")
+    yield Note(f"changed during training: {changed}", "warning")
   if config.evaluate.images:
     yield Note(f"evaluated on the first {config.evaluate.images} images only")

@@ -1,4 +1,4 @@
-"""Rows of results from what was computed for every image."""
+"""Makes rows of results from per-image arrays."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,13 +17,13 @@ def row(
   """Makes a row.
 
   Args:
-    evaluator: its kind.
-    settings: its settings.
-    found: `correct`, bool [N], and perhaps `finite`, whether the logits are,
+    evaluator: kind of evaluation.
+    settings: the row's settings.
+    found: `correct`, bool [N]; optionally `finite` (whether the logits are),
       bool [N], and `values`.
 
   Returns:
-    The row, with `not_finite` among its values where it is not 0.
+    The row, with `not_finite` in its values if it is not 0.
   """
   correct = found["correct"]
   values = dict(found.get("values", {}))
@@ -34,14 +34,14 @@ def row(
   )
 
 
-def warnings(rows: Sequence[Row]) -> list[Note]:
-  """Says where logits and calibrations are not finite.
+def notes(rows: Sequence[Row]) -> list[Note]:
+  """Names the attack, and warns about non-finite logits and calibration.
 
   Args:
-    rows: of all evaluators.
+    rows: rows of all evaluators.
 
   Returns:
-    One warning of each kind at most.
+    At most one note of each kind.
   """
   by_evaluator = {}
   for one in rows:
@@ -58,13 +58,18 @@ def warnings(rows: Sequence[Row]) -> list[Note]:
     if name in CALIBRATED and not whole:
       left_out.append(name)
   found = []
+  attacks = {
+    one.settings["attack"] for one in by_evaluator.get("adversarial", ())
+  }
+  text = f"adversarial accuracy: {', '.join(sorted(attacks))}, not AutoAttack"
+  known = [] if "autoattack" in by_evaluator or not attacks else [Note(text)]
   if counts:
     found.append(
       "the network's logits are not finite (NaN or infinite), which counts as "
-      f"wrong: {', '.join(counts)}"
+      f"misclassified: {', '.join(counts)}"
     )
   if left_out:
     found.append(
-      "calibration that is not finite is left out: " + ", ".join(left_out)
+      "non-finite calibration values are left out: " + ", ".join(left_out)
     )
-  return [Note(text, "warning") for text in found]
+  return known + [Note(text, "warning") for text in found]

@@ -27,17 +27,17 @@ def compute(
 
   Args:
     config: resolved.
-    attack: of the evaluation, with its own epsilon.
+    attack: the evaluation's attack, with its own epsilon.
     model: the classifier.
     batch: `images` uint8 [N,H,W,C] and `labels` int32 [N].
-    key: of the evaluation.
+    key: the evaluation's key.
 
   Returns:
-    uint8 [n,H,W,C] each, by what they show; the perturbation is enlarged.
+    uint8 [n,H,W,C] by title; the perturbation is amplified.
   """
   images, labels = batch["images"][:PICTURED], batch["labels"][:PICTURED]
   keys = keys_lib.split(keys_lib.per_example(key, np.arange(len(labels))))
-  # A loop compiles sooner than repeated code, and this is one small batch.
+  # A loop compiles faster than unrolled code, and this is one small batch.
   attack = attack.replace(unroll=False)
   # The run's own AugMix; for methods without one, the paper's.
   spec = config.method.to_dict().get("augment", {"name": "augmix"})

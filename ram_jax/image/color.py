@@ -1,8 +1,8 @@
-"""Pillow's per-pixel operations in integers, so every device agrees.
+"""Pillow's per-pixel operations in integers, identical on all devices.
 
-Images here are grey levels: uint8 [H,W,C], C = 1 (Pillow's mode L) or 3 (RGB).
-Integer arithmetic leaves nothing to the compiler: eager, jit, vmap, float64
-mode and any batch give the same levels.
+Images here are gray levels: uint8 [H,W,C], C = 1 (Pillow's mode L) or 3 (RGB).
+With integer arithmetic, results do not depend on the compiler: eager, jit,
+vmap, float64 mode and any batch size give the same levels.
 """
 
 import functools
@@ -16,25 +16,25 @@ LEVELS = 256
 
 
 def quantise(image: jax.Array) -> jax.Array:
-  """Rounds an image in [0,1] to the nearest of 256 grey levels (uint8)."""
+  """Rounds an image in [0,1] to the nearest of 256 gray levels (uint8)."""
   return jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8)
 
 
 def dequantise(levels: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
-  """Gives grey levels back as an image in [0,1] (default: jnp's float)."""
+  """Converts gray levels to an image in [0,1] (default: jnp's float)."""
   return levels.astype(dtype or jnp.result_type(float)) / 255
 
 
 def truncate(image: jax.Array) -> jax.Array:
-  """Cuts an image in [0,1] to the grey level below (uint8).
+  """Truncates an image in [0,1] to gray levels (uint8).
 
-  A thousandth of a level counts as rounding: whole levels stay themselves.
+  Values within a thousandth below a level count as that level.
   """
   return jnp.floor(jnp.clip(image, 0, 1) * 255 + 1e-3).astype(jnp.uint8)
 
 
 def luminance(levels: jax.Array) -> jax.Array:
-  """Pillow's conversion of RGB to L, ITU-R 601-2 in 16 bits fixed point.
+  """Pillow's conversion of RGB to L, ITU-R 601-2 with 16 fractional bits.
 
   Args:
     levels: uint8 [H,W,C], C = 1 or 3.
@@ -92,7 +92,7 @@ def solarize(levels: jax.Array, threshold: jax.Array) -> jax.Array:
 
 
 def color(levels: jax.Array, factor: jax.Array) -> jax.Array:
-  """ImageEnhance.Color: from grey (0) over the image (1) to more colour."""
+  """ImageEnhance.Color: from gray (0) over the image (1) to more color."""
   return blend(luminance(levels), levels, factor)
 
 
@@ -132,7 +132,7 @@ def autocontrast(levels: jax.Array) -> jax.Array:
 def _one_below(
   lowest: jax.Array, highest: jax.Array, level: jax.Array
 ) -> jax.Array:
-  """1 where Pillow's autocontrast table is one below exact arithmetic."""
+  """1 where Pillow's autocontrast table is one below the exact value."""
   known = jnp.asarray(_autocontrast_exceptions())
   wanted = (lowest * LEVELS + highest) * LEVELS + level
   place = jnp.searchsorted(known, wanted.ravel()).reshape(wanted.shape)
@@ -145,7 +145,7 @@ def _autocontrast_exceptions() -> np.ndarray:
   """Sorted codes (lowest, highest, level) of the entries one below exact."""
   codes = []
   for span in range(1, LEVELS):
-    # Only where the exact quotient is whole can rounding cross it.
+    # Rounding only matters where the exact quotient is an integer.
     offsets = np.arange(0, span + 1, span // math.gcd(span, 255))
     lowest = np.arange(LEVELS - span)[:, None]
     level = lowest + offsets
@@ -192,7 +192,7 @@ def histogram(levels: jax.Array) -> jax.Array:
 
 
 def histogram_by_scatter(levels: jax.Array) -> jax.Array:
-  """The histogram for CPUs and GPUs, where scatters are quick."""
+  """The histogram for CPUs and GPUs, where scatters are fast."""
   channels = levels.shape[-1]
   first = jnp.arange(channels, dtype=jnp.int32) * LEVELS
   bins = (levels.astype(jnp.int32) + first).ravel()

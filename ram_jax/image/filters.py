@@ -1,4 +1,4 @@
-"""Pillow's convolution filters in integers, on uint8 [H,W,C] grey levels."""
+"""Pillow's convolution filters in integers, on uint8 [H,W,C] gray levels."""
 
 import jax
 import jax.numpy as jnp
@@ -6,12 +6,12 @@ import numpy as np
 
 from ram_jax.image import color
 
-# Fractional bits of a weight: 255 times a sum of one fits 31 bits.
+# Fractional bits of a weight; 255 times their sum of one fits 31 bits.
 WEIGHT_BITS = 23
 
 
 def smooth(levels: jax.Array) -> jax.Array:
-  """ImageFilter.SMOOTH: weights 1, centre 5, sum 13; the border is copied.
+  """ImageFilter.SMOOTH: weights 1, center 5, sum 13; the border is copied.
 
   Args:
     levels: uint8 [H,W,C].
@@ -19,8 +19,8 @@ def smooth(levels: jax.Array) -> jax.Array:
   Returns:
     uint8 [H,W,C].
 
-  Source: Pillow `libImaging/Filter.c`. A sum over 13 plus one half is never
-  whole, so integers round as its floats do.
+  Source: Pillow `libImaging/Filter.c`. A multiple of 1/13 is never an integer
+  plus one half, so integers round like its floats.
   """
   height, width, _ = levels.shape
   if height < 3 or width < 3:
@@ -38,16 +38,16 @@ def sharpness(levels: jax.Array, factor: jax.Array) -> jax.Array:
 
 
 def correlate(levels: jax.Array, kernel: np.ndarray, border: str) -> jax.Array:
-  """Weighs every pixel's neighbourhood, without rounding in between.
+  """Correlates an image with a kernel, without intermediate rounding.
 
-  Weights become fixed point numbers of 23 bits: a kernel that adds up to one
-  leaves a flat image as it is, and all compilers agree.
+  Weights are fixed-point numbers with 23 fractional bits: a kernel that adds up
+  to one does not change a constant image, and all compilers agree.
 
   Args:
     levels: uint8 [H,W,C].
     kernel: floats [h,w], odd, or [h,w,H,W], a kernel for each pixel; weights
       at least 0 that add up to at most 1.
-    border: what lies outside, as a mode of `jnp.pad`.
+    border: mode of `jnp.pad` for pixels outside the image.
 
   Returns:
     uint8 [H,W,C], truncated.
@@ -56,7 +56,7 @@ def correlate(levels: jax.Array, kernel: np.ndarray, border: str) -> jax.Array:
   down, right = kernel.shape[0] // 2, kernel.shape[1] // 2
   pad = ((down, down), (right, right), (0, 0))
   padded = jnp.pad(levels, pad, border).astype(jnp.int32)
-  # Channels within rows: a longer innermost loop.
+  # Channels are part of rows, for a longer innermost loop.
   flat = padded.reshape(height + 2 * down, -1)
   weights, total = _fixed_point(kernel, channels)
   for i, j in np.argwhere(weights.any(axis=(2, 3))):
@@ -69,10 +69,10 @@ def correlate(levels: jax.Array, kernel: np.ndarray, border: str) -> jax.Array:
 def _fixed_point(
   kernel: np.ndarray, channels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Rounds weights [h,w] or [h,w,H,W]; and the most that this takes away.
+  """Rounds weights [h,w] or [h,w,H,W]; also returns the maximum loss.
 
-  Added to a weighed sum of levels, it keeps a whole number from being cut to
-  the one below.
+  Adding it to a weighted sum of levels keeps integers from being truncated to
+  the next lower one.
   """
   exact = kernel.reshape(*kernel.shape[:2], *(kernel.shape[2:] or (1, 1)))
   exact = exact * (1 << WEIGHT_BITS)
@@ -85,11 +85,11 @@ def _fixed_point(
 
 
 def gaussian_kernel(deviation: float, truncate: float = 4.0) -> np.ndarray:
-  """SciPy's gaussian filter as a kernel [h,w].
+  """SciPy's Gaussian filter as a kernel [h,w].
 
   Args:
-    deviation: in pixels, above 0.
-    truncate: how many deviations the kernel reaches, rounded to pixels.
+    deviation: standard deviation in pixels, above 0.
+    truncate: radius of the kernel in standard deviations, rounded to pixels.
 
   Returns:
     Weights that add up to one.

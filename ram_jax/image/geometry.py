@@ -1,8 +1,9 @@
-"""Pillow's rotation, shear and translation, on uint8 [H,W,C] grey levels.
+"""Pillow's rotation, shear and translation, on uint8 [H,W,C] gray levels.
 
-Pillow interpolates in doubles and truncates. Here coordinates and weights are
-32-bit fixed point numbers: as precise as float32, and independent of how a
-compiler orders or fuses, so a batch of any size gives the same levels.
+Pillow interpolates in doubles and truncates. Here, coordinates and weights are
+32-bit fixed-point numbers. They are as precise as float32 and do not depend on
+how a compiler orders or fuses operations, so any batch size gives the same
+levels.
 """
 
 import functools
@@ -13,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Fractional bits of a weight: 255 times the 1.25 that positive cubic weights
-# can add up to still fits 31 bits.
+# Fractional bits of a weight: positive cubic weights can add up to 1.25, and
+# 255 times that fits 31 bits.
 _WEIGHT_BITS = 22
 _ONE = 1 << _WEIGHT_BITS
 
 
 def translate_x(levels: jax.Array, pixels: jax.Array) -> jax.Array:
-  """Moves the image left by whole `pixels` (right if negative), zeros enter.
+  """Moves the image left by whole `pixels` (right if negative), adding zeros.
 
   Equal to `Image.transform(size, AFFINE, (1, 0, pixels, 0, 1, 0))` with any
   resampling, for whole pixels.
@@ -40,7 +41,7 @@ def translate_x(levels: jax.Array, pixels: jax.Array) -> jax.Array:
 
 
 def translate_y(levels: jax.Array, pixels: jax.Array) -> jax.Array:
-  """Moves the image up by whole `pixels` (down if negative), zeros enter."""
+  """Moves the image up by whole `pixels` (down if negative), adding zeros."""
   return _transpose(translate_x(_transpose(levels), pixels))
 
 
@@ -49,13 +50,13 @@ def shear_x(
 ) -> jax.Array:
   """Shears along x: `Image.transform(size, AFFINE, (1, c, 0, 0, 1, 0))`.
 
-  Every row moves by `c * (y + 1/2)`, so it is interpolated with weights of its
-  own, and zeros enter where the source lies outside the image.
+  Every row moves by `c * (y + 1/2)` and is interpolated with its own weights.
+  Pixels whose source is outside the image are zero.
 
   Args:
     levels: uint8 [H,W,C].
     coefficient: scalar c, |c| <= 1.
-    cubic: whether Pillow's BICUBIC is meant instead of BILINEAR.
+    cubic: whether to use Pillow's BICUBIC instead of BILINEAR.
 
   Returns:
     uint8 [H,W,C].
@@ -66,7 +67,7 @@ def shear_x(
   shift = slope * (2 * jnp.arange(height, dtype=jnp.int32) + 1)  # doubled
   whole, part = _split(shift[:, None], bits + 1)
   source = jnp.arange(width, dtype=jnp.int32) + whole
-  pixel = source + (part >= _ONE // 2)  # where the centre falls
+  pixel = source + (part >= _ONE // 2)  # pixel that contains the center
 
   def tap(offset: int) -> jax.Array:
     index = jnp.clip(source + offset, 0, width - 1)
@@ -87,7 +88,7 @@ def shear_y(
 
 
 def rotate_bilinear(levels: jax.Array, degrees: jax.Array) -> jax.Array:
-  """`Image.rotate(degrees, BILINEAR)`: counterclockwise, black enters.
+  """`Image.rotate(degrees, BILINEAR)`: counterclockwise, with a black border.
 
   Args:
     levels: uint8 [H,W,C].
@@ -98,11 +99,11 @@ def rotate_bilinear(levels: jax.Array, degrees: jax.Array) -> jax.Array:
   """
   height, width, channels = levels.shape
   bits = _coordinate_bits(max(height, width))
-  # Rounded by numpy: a float64 constant means another thing to jax when its
-  # 64 bits are on.
+  # Rounded by numpy, because JAX treats float64 constants differently under
+  # x64.
   turn = np.round(_turns() * (1 << bits)).astype(np.int32)
   cos, sin = _row(jnp.asarray(turn), degrees)
-  # Twice the distance from the centre, so that halves stay whole.
+  # Twice the distance from the center, so that it is an integer.
   right = 2 * jnp.arange(width, dtype=jnp.int32) + 1 - width
   down = (2 * jnp.arange(height, dtype=jnp.int32) + 1 - height)[:, None]
   x = (width << bits) + cos * right + sin * down
@@ -126,7 +127,7 @@ def rotate_bilinear(levels: jax.Array, degrees: jax.Array) -> jax.Array:
 
 
 def rotate_nearest(levels: jax.Array, degrees: jax.Array) -> jax.Array:
-  """`Image.rotate(degrees)`: nearest neighbour, in Pillow's 16.16 numbers.
+  """`Image.rotate(degrees)`: nearest neighbor, in Pillow's 16.16 fixed point.
 
   Args:
     levels: uint8 [H,W,C].
@@ -151,7 +152,7 @@ def rotate_nearest(levels: jax.Array, degrees: jax.Array) -> jax.Array:
 def bilinear(
   image: jax.Array, index: jax.Array, down: jax.Array, right: jax.Array
 ) -> jax.Array:
-  """Samples an image between its pixels, at the places from `neighbours`.
+  """Samples an image between its pixels, at the positions from `neighbors`.
 
   Args:
     image: floats [H,W,C].
@@ -170,20 +171,20 @@ def bilinear(
   return upper + down * (lower - upper)
 
 
-def neighbours(
+def neighbors(
   row: jax.Array, column: jax.Array, border: str
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The four pixels about each place, in an image as large as these arrays.
+  """The four pixels around each position, in an image of the arrays' size.
 
   Args:
     row: floats [H,W].
     column: floats [H,W].
-    border: the mirror beyond the image: "reflect", in the outermost pixels,
-      which are not repeated, or "symmetric", in their outer edges.
+    border: how the image is mirrored: "reflect" at the centers of the outermost
+      pixels, which are not repeated, or "symmetric" at their outer edges.
 
   Returns:
     Indices of the pixels, int32 [2,2,H,W] (above and below, before and after),
-    and how far below the upper and after the first each place is, in [0,1).
+    and the fractional offsets down and right, in [0,1).
   """
   height, width = row.shape
   above, before = jnp.floor(row), jnp.floor(column)
@@ -194,7 +195,7 @@ def neighbours(
 
 
 def _mirror(index: jax.Array, size: int, border: str) -> jax.Array:
-  """The pixel that an index, inside or outside, shows."""
+  """Maps an index inside or outside the image to a pixel."""
   repeated = {"reflect": 0, "symmetric": 1}[border]
   period = 2 * (size - 1 + repeated)
   index = index % period
@@ -207,7 +208,7 @@ def _transpose(levels: jax.Array) -> jax.Array:
 
 
 def _row(table: jax.Array, degrees: jax.Array) -> jax.Array:
-  """The table's row for a whole number of degrees, a full turn wrapped."""
+  """The table's row for a whole number of degrees, modulo 360."""
   return table[jnp.round(degrees).astype(jnp.int32) % 360]
 
 
@@ -225,7 +226,7 @@ def _split(fixed: jax.Array, bits: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _mix(first: jax.Array, second: jax.Array, part: jax.Array) -> jax.Array:
-  """Linear interpolation of levels, as a fixed point number."""
+  """Linear interpolation of levels, as a fixed-point number."""
   return (first << _WEIGHT_BITS) + (second - first) * part
 
 
@@ -241,7 +242,7 @@ def _cubic(tap: Callable, part: jax.Array) -> jax.Array:
   before = 2 * square - part - cube
   after = part + square - cube
   beyond = cube - square
-  # The remaining weight, so that flat images stay flat.
+  # The remaining weight, so that constant images do not change.
   here = _ONE - before - after - beyond
   total = tap(-1) * before + tap(0) * here + tap(1) * after + tap(2) * beyond
   return jnp.clip(total >> _WEIGHT_BITS, 0, 255)
@@ -268,7 +269,7 @@ def _turns() -> np.ndarray:
 
 @functools.cache
 def _fixed_matrices(height: int, width: int) -> np.ndarray:
-  """Pillow's 16.16 matrices [360,6] of a rotation about the centre."""
+  """Pillow's 16.16 matrices [360,6] of a rotation about the center."""
   cos, sin = _turns().T
   x, y = width / 2, height / 2
   shift_x = cos * -x + sin * -y + x

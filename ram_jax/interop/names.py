@@ -1,4 +1,4 @@
-"""Parameters by the names that PyTorch's users know, in both directions."""
+"""Converts parameters to and from their names in PyTorch code."""
 
 import dataclasses
 import functools
@@ -13,9 +13,9 @@ from flax import traverse_util
 
 from ram_jax.models import preact_resnet, resnet, wide_resnet
 
-# Of a leaf, such as ('params', 'stages_0_1', 'conv_0', 'kernel').
+# Path of a leaf, such as ('params', 'stages_0_1', 'conv_0', 'kernel').
 Path = tuple[str, ...]
-SHOWN = 6  # names that a message lists of each kind
+SHOWN = 6  # number of names of each kind in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Naming:
   """How one code base names a network's layers.
 
   Attributes:
-    block: what stands before a block's layers; stages count from 1.
-    layers: our layer -> theirs, those of a block without its prefix.
-    unused: prefixes of layers that their network has and never runs.
+    block: prefix of a block's layers; stages count from 1.
+    layers: our layer -> PyTorch's, without the prefix of a block.
+    unused: prefixes of layers that the PyTorch network has but never runs.
   """
 
   block: str
@@ -59,8 +59,8 @@ for _j in range(3):
 _RESNET = _COMMON | {"stem_norm": "bn1"}
 _WIDE = _COMMON | {"norm": "bn1", "head": "fc"}
 _LAYER, _BLOCK = "layer{stage}.{index}.", "block{stage}.layer.{index}."
-# Of each network: first the names that it leaves with, then others that are
-# read. The shortcut's second part is its normalisation.
+# For each network: first the names for exports, then others that can be
+# imported. The shortcut's second part is its normalization.
 NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
   resnet.Model: (
     # torchvision/models/resnet.py
@@ -80,7 +80,7 @@ NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
   ),
   wide_resnet.Model: (
     # xternalz/WideResNet-pytorch, RobustBench's architectures/wide_resnet.py.
-    # Those after TRADES have a second first stage that no image passes.
+    # Those derived from TRADES have a second first stage that is not used.
     Naming(_BLOCK, _WIDE | {"shortcut": "convShortcut"}, ("sub_block1.",)),
     # google-research/augmix
     Naming(_BLOCK, _WIDE | {"shortcut": "conv_shortcut"}),
@@ -98,7 +98,7 @@ NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
 def to_torch(
   module: nn.Module, params: Any, batch_stats: Any
 ) -> dict[str, np.ndarray]:
-  """Makes the state_dict that PyTorch code of the first naming loads strictly.
+  """Makes a state_dict that PyTorch code with the first naming loads strictly.
 
   Args:
     module: the network.
@@ -110,7 +110,7 @@ def to_torch(
     H, W], linear weights [out, in]; `num_batches_tracked` is int64 0.
 
   Raises:
-    ValueError: for a network whose names in PyTorch are not known.
+    ValueError: for a network without known PyTorch names.
   """
   leaves, tensors = _leaves(params, batch_stats), {}
   for name, path in _namings(module)[0].names(leaves).items():
@@ -127,7 +127,7 @@ def from_torch(
   image_shape: tuple[int, int, int],
   tensors: Mapping[str, np.ndarray],
 ) -> tuple[Any, Any]:
-  """Takes a network's variables from a PyTorch state_dict, strictly.
+  """Converts a PyTorch state_dict to a network's variables, strictly.
 
   Args:
     module: the network.
@@ -140,26 +140,26 @@ def from_torch(
     float32 keeps its bits.
 
   Raises:
-    ValueError: if a name is missing or unexpected, or a shape is another; the
-      message lists them, and says which network the names look like.
+    ValueError: if a name is missing or unexpected, or a shape differs; the
+      message lists them, and the network that the names look like.
   """
   images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
   init = functools.partial(module.init, train=False)
   made = jax.eval_shape(init, jax.random.key(0), images)
-  wanted = _leaves(made["params"], made["batch_stats"])
+  expected = _leaves(made["params"], made["batch_stats"])
   naming = max(
     _namings(module),
-    key=lambda naming: len(naming.names(wanted).keys() & tensors.keys()),
+    key=lambda naming: len(naming.names(expected).keys() & tensors.keys()),
   )
-  paths = naming.names(wanted)
-  shapes = {name: _shape(wanted[path].shape) for name, path in paths.items()}
+  paths = naming.names(expected)
+  shapes = {name: _shape(expected[path].shape) for name, path in paths.items()}
   _check(module, shapes, naming.unused, tensors)
   leaves = {}
   for name, path in paths.items():
     array = np.asarray(tensors[name])
     axes = (2, 3, 1, 0) if array.ndim == 4 else None
     leaves[path] = np.ascontiguousarray(
-      array.transpose(axes), dtype=wanted[path].dtype
+      array.transpose(axes), dtype=expected[path].dtype
     )
   variables = traverse_util.unflatten_dict(leaves)
   return variables["params"], variables["batch_stats"]
@@ -172,7 +172,7 @@ def describe(tensors: Mapping[str, np.ndarray]) -> str | None:
     tensors: arrays by PyTorch's names, without a wrapper's prefix.
 
   Returns:
-    Words such as 'WRN-40-2 for 10 classes', None if nothing is recognised.
+    Words such as 'WRN-40-2 for 10 classes', None if nothing is recognized.
   """
   shapes = {name: np.shape(array) for name, array in tensors.items()}
   blocks = sum(bool(_FIRST_CONV.fullmatch(name)) for name in shapes)
@@ -200,7 +200,7 @@ _FIRST_CONV = re.compile(r"(layer|block)\d\.(layer\.)?\d+\.conv1\.weight")
 
 
 def _preact_names(final_norm: bool) -> str:
-  """The config's names of the networks that have these tensors."""
+  """The config names of the networks with these tensors."""
   alike = [
     f"model={variant.model} ({variant.origin})"
     for variant in preact_resnet.alike(final_norm)
@@ -214,10 +214,10 @@ def _preact_names(final_norm: bool) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-  """The first few words, and how many more there are.
+  """Lists the first few words, and the number of omitted ones.
 
   Args:
-    words: any number of them.
+    words: any number of words.
   """
   more = len(words) - SHOWN
   return ", ".join(words[:SHOWN]) + (f" and {more} more" if more > 0 else "")
@@ -239,26 +239,28 @@ def _leaves(params: Any, batch_stats: Any) -> dict[Path, Any]:
 
 
 def _counter(name: str) -> str | None:
-  """The counter beside a running variance."""
+  """The counter that belongs to a running variance."""
   prefix, _, leaf = name.rpartition(".")
   return f"{prefix}.{_COUNTER}" if leaf == _LEAVES["var"] else None
 
 
 def _shape(ours: tuple[int, ...]) -> tuple[int, ...]:
-  """PyTorch's order of our axes' sizes."""
+  """The shape in PyTorch's order of axes."""
   return (*ours[:-3:-1], *ours[:-2]) if len(ours) == 4 else ours[::-1]
 
 
 def _check(
   module: nn.Module,
-  wanted: Mapping[str, tuple[int, ...]],
+  expected: Mapping[str, tuple[int, ...]],
   unused: tuple[str, ...],
   tensors: Mapping[str, np.ndarray],
 ) -> None:
   found = {name: np.shape(array) for name, array in tensors.items()}
-  known = {*wanted, *map(_counter, wanted)}
+  known = {*expected, *map(_counter, expected)}
   faults = {
-    "missing": [f"{n} {list(wanted[n])}" for n in wanted.keys() - found.keys()],
+    "missing": [
+      f"{n} {list(expected[n])}" for n in expected.keys() - found.keys()
+    ],
     "unexpected": [
       f"{n} {list(found[n])}"
       for n in found.keys() - known
@@ -266,7 +268,7 @@ def _check(
     ],
     "of another shape": [
       f"{n} {list(found[n])} for {list(shape)}"
-      for n, shape in wanted.items()
+      for n, shape in expected.items()
       if found.get(n, shape) != shape
     ],
   }

@@ -1,4 +1,4 @@
-"""The networks in a file of weights: found by their layers' names, chosen."""
+"""Finds the networks in a weights file by layer names, and chooses one."""
 
 import dataclasses
 import os.path
@@ -10,8 +10,8 @@ import numpy as np
 
 from ram_jax.interop import names, normalization
 
-# Where several networks differ, those here are the trained network itself; the
-# others are averages of it, teachers, critics. By rank.
+# If several networks differ, these names are the trained network itself, by
+# rank; the others are averages, teachers or critics.
 MAIN = ("state_dict", "model_state_dict", "model_state", "model")
 MAIN += ("net", "network", "last")
 _FIRST_BLOCKS = {
@@ -19,8 +19,8 @@ _FIRST_BLOCKS = {
   for namings in names.NAMINGS.values()
   for naming in namings
 }
-# What owns constants beside the network: a layer such as `normalize`, or the
-# first of a Sequential. A loss may have a mean and a standard deviation, too.
+# Layers outside the network that may have its constants: `normalize` and the
+# like, or the first of a Sequential. A loss may also have a mean and a std.
 _OWNER = re.compile(r"\d+|.*(norm|preprocess).*", re.IGNORECASE)
 
 
@@ -29,12 +29,12 @@ class Network:
   """A network in a file.
 
   Attributes:
-    place: of its tensors, as `config.weights.entry` names it; empty: the file.
-    tensors: by name, without the place.
-    constants: of its normalization, by their names in its table.
+    entry: prefix of its tensors, as in `config.weights.entry`; empty: the file.
+    tensors: tensors by name, without the prefix.
+    constants: constants of its normalization, by their names in its table.
   """
 
-  place: str
+  entry: str
   tensors: dict[str, Any] = dataclasses.field(default_factory=dict)
   constants: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -45,14 +45,13 @@ def find(
   """Finds networks by the names of their first block.
 
   Args:
-    tables: of a file: tensors by name, with dots between the levels, by the
-        table's place with a last dot, "" for the file itself; words in place of
-      a tensor that cannot be read.
+    tables: tensors by table and name. A table's key is its path in the file
+      with a trailing dot, or "" for the file itself. Tensors that cannot be
+      read are descriptions instead.
 
   Returns:
-    Networks whose layers have names of `names.NAMINGS`, whatever stands before
-    all of them: `module.`, `model.`, `_orig_mod.` and others of wrappers. And
-    the names of tensors that are of none.
+    Networks with layer names in `names.NAMINGS`, with any common prefix such as
+    `module.`, `model.` or `_orig_mod.`; and the names of other tensors.
   """
   found, rest = [], []
   for table, tensors in tables.items():
@@ -64,7 +63,7 @@ def find(
         for prefix in owners:
           own[prefix].constants[name] = tensor
       elif inside:
-        # The longest: a network may have another one, its average, as a part.
+        # The longest prefix, as a network may contain another one (an average).
         prefix = max(inside, key=len)
         own[prefix].tensors[name.removeprefix(prefix)] = tensor
       else:
@@ -79,49 +78,49 @@ def choose(
   """Chooses one of a file's networks.
 
   Args:
-    found: all of them, at least one.
-    entry: place of the one to choose, or how that begins; empty: the main one.
-    path: of the file, for errors.
+    found: all networks, at least one.
+    entry: entry of the network, or the first part of it; empty: the main one.
+    path: path of the file, for errors.
 
   Returns:
-    The network, and the places of those that differ from it.
+    The network, and the entries of those that differ from it.
 
   Raises:
-    ValueError: if there is none of that name, or several and none is the main
+    ValueError: if there is no such network, or several and none is the main
       one.
   """
-  places = ", ".join(n.place or "the file itself" for n in found)
+  entries = ", ".join(n.entry or "the file itself" for n in found)
   entry = entry.rstrip(".")
-  wanted = [n for n in found if f"{n.place}.".startswith(f"{entry}.")]
-  wanted = wanted if entry else found
-  if not wanted:
+  matching = [n for n in found if f"{n.entry}.".startswith(f"{entry}.")]
+  matching = matching if entry else found
+  if not matching:
     raise ValueError(
-      f"{path} has no network {entry} (config.weights.entry): it has {places}"
+      f"{path} has no network {entry} (config.weights.entry): it has {entries}"
     )
-  parts = [list(filter(None, n.place.split("."))) for n in wanted]
+  parts = [list(filter(None, n.entry.split("."))) for n in matching]
   common = len(os.path.commonprefix(parts))
   ranks = [_rank(part[common:]) for part in parts]
-  first = wanted[ranks.index(min(ranks))]
+  first = matching[ranks.index(min(ranks))]
   others = (n for n in found if n is not first)
   different = [n for n in others if not _same(n.tensors, first.tensors)]
-  ties = [n for n, r in zip(wanted, ranks, strict=True) if r == min(ranks)]
+  ties = [n for n, r in zip(matching, ranks, strict=True) if r == min(ranks)]
   if any(n in different for n in ties):
     raise ValueError(
-      f"{path} has several networks, {places}: choose one with "
+      f"{path} has several networks, {entries}: choose one with "
       "--config.weights.entry"
     )
-  return first, [n.place for n in different]
+  return first, [n.entry for n in different]
 
 
 def check(network: Network, path: Any) -> None:
   """Rejects tensors that cannot be weights.
 
   Args:
-    network: chosen.
-    path: of the file, for the error.
+    network: the chosen network.
+    path: path of the file, for the error.
 
   Raises:
-    ValueError: naming the first one, what it is and how to store it.
+    ValueError: with the first such tensor, its type and how to store it.
   """
   faults = {
     name: x if isinstance(x, str) else f"of type {x.dtype.name}"
@@ -131,7 +130,7 @@ def check(network: Network, path: Any) -> None:
   if faults:
     name, what = next(iter(faults.items()))
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    place = f"{network.place}." if network.place else ""
+    place = f"{network.entry}." if network.entry else ""
     raise ValueError(
       f"{path}: {place}{name}{more} is {what}, which cannot be read as "
       "weights: store dense float32 tensors in the state_dict "
@@ -140,16 +139,16 @@ def check(network: Network, path: Any) -> None:
 
 
 def _prefixes(name: str) -> list[str]:
-  """What stands before a first block's name, where it is one."""
+  """The prefix of a tensor in a first block."""
   starts = [f".{name}".find(f".{block}") for block in _FIRST_BLOCKS]
   return [name[:start] for start in starts if start >= 0]
 
 
 def _owners(name: str, prefixes: Iterable[str]) -> list[str]:
-  """The networks of which a tensor is a constant of the normalization.
+  """The networks whose normalization has this constant.
 
-  It is `mean` or `std`, beside or around the network, of a layer such as
-  `normalize`, and nearer to no other network.
+  It is a `mean` or `std` of a layer such as `normalize`, next to or around the
+  network, and no other network is closer.
   """
   *layers, last = name.split(".")
   shared = {
@@ -164,7 +163,7 @@ def _owners(name: str, prefixes: Iterable[str]) -> list[str]:
 
 
 def _rank(parts: Sequence[str]) -> int:
-  """Smaller for places of what is the trained network itself."""
+  """Rank of an entry; smaller for the trained network itself."""
   if not parts:
     return -1
   return MAIN.index(parts[0]) if parts[0] in MAIN else len(MAIN)
@@ -177,5 +176,5 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _counts(name: str) -> bool:
-  """Whether it is a counter of a BatchNorm2d, the only whole number."""
+  """Whether it is a counter of a BatchNorm2d, the only integer tensor."""
   return name.rpartition(".")[2] == "num_batches_tracked"

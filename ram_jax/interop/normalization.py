@@ -1,4 +1,4 @@
-"""What a network does to pixels first, as its file states it."""
+"""The input normalization of a network, as stated in its file."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,15 +7,15 @@ import numpy as np
 
 # Mean and standard deviation of pixels in [0, 1], per channel.
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
-# Choices of config.normalization.preset: what code bases train with.
+# Choices of config.normalization.preset, with the code that uses them.
 PRESETS: dict[str, Normalization] = {
   # google-research/augmix, cifar.py
   "augmix": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
   # martinez-hub/robustaugmix, attacks/pgd.py: the statistics of CIFAR-10
   "author": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-  # kuangliu/pytorch-cifar and the many that follow it
+  # kuangliu/pytorch-cifar and many others
   "common": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-  # RobustBench: most of its networks take pixels as they are
+  # RobustBench: most of its networks do not normalize pixels
   "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 ALLOWED = (
@@ -59,11 +59,11 @@ def stated(arrays: Mapping[str, Any]) -> tuple[Normalization | None, str]:
   """Reads the normalization that constants state.
 
   Args:
-    arrays: of a network, by name.
+    arrays: constants of a network, by name.
 
   Returns:
-    The normalization, and what states it; or None, and what there is in its
-    place. Both are words to follow the file's name.
+    The normalization, or None; and a description of it, or of what was found
+    instead, to follow the file's name in a sentence.
   """
   if not arrays:
     return None, "does not say how its network normalizes pixels"
@@ -76,16 +76,16 @@ def stated(arrays: Mapping[str, Any]) -> tuple[Normalization | None, str]:
     return (*means, *stds), f"states {shown(*means, *stds)} ({names})"
   found = [f"{n} {_numbers(_values(x))}" for n, x in arrays.items()]
   return None, (
-    f"has {'; '.join(found)}: it takes one mean and one std, of one number or "
+    f"has {'; '.join(found)}: it needs one mean and one std, of one number or "
     f"three, {ALLOWED}"
   )
 
 
 def _values(array: Any) -> tuple[float, ...]:
-  """One for each channel, where there is one number or three."""
+  """One value per channel, if there are one or three."""
   if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
     return ()
-  values = tuple(map(float, array.flat[:5]))  # more are wrong anyway
+  values = tuple(map(float, array.flat[:5]))  # more are invalid anyway
   return values * 3 if len(values) == 1 else values
 
 

@@ -1,4 +1,4 @@
-"""Arrays of files that torch.save wrote, without running what is in them."""
+"""Reads arrays from files of torch.save, without running code in them."""
 
 import pathlib
 import pickle
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 FORMATS = (".pt", ".pth", ".tar", ".ckpt")
-DEPTH = 4  # levels of tables in tables that are looked at
+DEPTH = 4  # maximum levels of nested dictionaries
 
 
 class _Ignored:
-  """Stands for what a checkpoint has beside weights: settings, numbers."""
+  """Replaces other parts of a checkpoint, such as settings."""
 
   def __init__(self, *_: Any) -> None:
     pass
@@ -26,23 +26,23 @@ class _Ignored:
 
 
 class _Array(_Ignored):
-  """Stands for numpy's arrays: in a checkpoint they are random states."""
+  """Replaces numpy arrays, which are random states in a checkpoint."""
 
 
 _MULTIARRAY = [f"numpy.{package}.multiarray" for package in ("core", "_core")]
 _HARMLESS = {
   "numpy.ndarray": _Array,
   "numpy.dtype": _Ignored,
-  "argparse.Namespace": _Ignored,  # arguments of timm's and torchvision's
+  "argparse.Namespace": _Ignored,  # arguments in timm and torchvision
   "pathlib.PosixPath": _Ignored,
-  "pathlib._local.PosixPath": _Ignored,  # Python 3.13's
+  "pathlib._local.PosixPath": _Ignored,  # Python 3.13
 }
-for _module in _MULTIARRAY:  # before numpy 2, and since
+for _module in _MULTIARRAY:  # numpy 1 and 2
   _HARMLESS[f"{_module}._reconstruct"] = _Array
   _HARMLESS[f"{_module}.scalar"] = _Ignored
 
 
-# What marks an archive of code, what it is, and what reads it.
+# File in an archive of code -> (description, function that loads it).
 _PROGRAMS = {
   "constants.pkl": ("a TorchScript program", "torch.jit.load"),
   "models/model.json": ("a program of torch.export", "torch.export.load"),
@@ -53,18 +53,18 @@ def read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
   """Reads the tensors of a state_dict, plain or inside a checkpoint.
 
   Args:
-    path: file of torch.save.
+    path: file written by torch.save.
 
   Returns:
-    Arrays by table and name, half precision and bfloat16 as float32, and words
-    for what cannot be read. A table is a dictionary in the file with tensors,
-    named by its place with a last dot: "" for the outermost, "state_dict.",
-    "ema.model.".
+    Arrays by table and name, with half precision and bfloat16 converted to
+    float32, and descriptions of tensors that cannot be read. A table is a
+    dictionary with tensors; its key is its path in the file with a trailing
+    dot: "" for the outermost, "state_dict.", "ema.model.".
 
   Raises:
-    ModuleNotFoundError: if PyTorch is absent.
-    ValueError: if PyTorch is too old to be safe, or the file is damaged, asks
-      for a function or class, or has no names for its tensors.
+    ModuleNotFoundError: if PyTorch is not installed.
+    ValueError: if PyTorch is too old to be safe, or the file is damaged, refers
+      to a function or class, or has no names for its tensors.
   """
   torch = _torch(path)
   _check_archive(path)
@@ -75,7 +75,7 @@ def read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
       return _tables(torch, content, path.stat().st_size)
     what = "an optimizer's state"
   raise ValueError(
-    f"{path} has {what} and no network with names of layers: store the "
+    f"{path} has {what} and no network with named layers: store the "
     "network's state_dict, torch.save(network.state_dict(), FILE)"
   )
 
@@ -85,15 +85,15 @@ def _check_archive(path: pathlib.Path) -> None:
   try:
     with zipfile.ZipFile(path) as archive:
       members = archive.infolist()
-  # No archive, or a damaged one, of which the reading is about to say more.
+  # Not an archive, or a damaged one, for which reading gives a better error.
   except Exception:
     return
   parts = {member.filename.partition("/")[2] for member in members}
   for part, (kind, load) in _PROGRAMS.items():
     if part in parts:
       raise ValueError(
-        f"{path} is {kind}, which is code; nothing of it was run: where you "
-        f"trust the file, torch.save({load}(FILE).state_dict(), FILE.pt)"
+        f"{path} is {kind}, which is code; nothing of it was run: if you trust "
+        f"the file, use torch.save({load}(FILE).state_dict(), FILE.pt)"
       )
   if packed := [m.filename for m in members if m.compress_type]:
     raise ValueError(
@@ -106,19 +106,19 @@ def _load(torch: types.ModuleType, path: pathlib.Path) -> Any:
   allowed = [(stand_in, name) for name, stand_in in _HARMLESS.items()]
   try:
     with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
-      warnings.simplefilter("ignore")  # about the file's age; errors say more
+      warnings.simplefilter("ignore")  # about old files; errors are enough
       return torch.load(path, map_location="cpu", weights_only=True)
-  # A damaged file fails in many ways (EOFError, RuntimeError, OSError, ...).
+  # Damaged files raise many types of errors (EOFError, RuntimeError, ...).
   except Exception as error:
     called = re.search(r"GLOBAL ([\w.]+\w)", str(error))
     if isinstance(error, pickle.UnpicklingError) and called:
       raise ValueError(
-        f"{path} asks for {called[1]}, which is code and no weight; nothing "
-        "of it was run: save the network's state_dict alone, where you trust "
-        "the file, or get it from its authors"
+        f"{path} refers to {called[1]}, which is code; nothing of it was run: "
+        "if you trust the file, save the network's state_dict alone, or get "
+        "the file from its authors"
       ) from None
     raise ValueError(
-      f"{path} is truncated, damaged, or no file of torch.save with weights "
+      f"{path} is truncated, damaged, or not a file of torch.save with weights "
       f"({path.stat().st_size} bytes; {type(error).__name__}): get the file "
       "again, or save the network's state_dict alone"
     ) from error
@@ -129,10 +129,10 @@ def _torch(path: pathlib.Path) -> types.ModuleType:
     import torch
   except ImportError:
     raise ModuleNotFoundError(
-      f"{path} is PyTorch's own format and PyTorch is not installed: pip "
-      f"install torch, or convert the file to .safetensors where it is"
+      f"{path} needs PyTorch, which is not installed: pip install torch, or "
+      f"convert the file to .safetensors on a machine that has it"
     ) from None
-  # Before 2.6 `weights_only` could be made to run code (CVE-2025-32434).
+  # Before 2.6, `weights_only` could run code (CVE-2025-32434).
   if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
     raise ValueError(
       f"PyTorch {torch.__version__} does not read untrusted files safely: "
@@ -144,7 +144,7 @@ def _torch(path: pathlib.Path) -> types.ModuleType:
 def _tables(
   torch: types.ModuleType, content: Mapping, size: int
 ) -> dict[str, dict[str, Any]]:
-  """Tensors of all dictionaries, each once: they may hold each other."""
+  """Tensors of all dictionaries, each once; they may contain each other."""
   found, seen, level = {}, set(), {"": content}
   for _ in range(DEPTH):
     inner = {}
@@ -163,7 +163,7 @@ def _tables(
 
 
 def _array(torch: types.ModuleType, value: Any, size: int) -> np.ndarray | str:
-  """A tensor's values, or what stands for them; `size`: of the file."""
+  """A tensor's values, or a description; `size` is that of the file."""
   if isinstance(value, _Array):
     return "a numpy array"
   kind, *rest = (
@@ -172,11 +172,11 @@ def _array(torch: types.ModuleType, value: Any, size: int) -> np.ndarray | str:
   )
   what = f"of type {kind} ({', '.join(rest)})"
   try:
-    # By repetition: no value is smaller than a byte.
+    # Such a tensor repeats values, because each takes at least one byte.
     if value.numel() > size:
       return f"{what} and larger than its file"
     half = value.dtype in (torch.float16, torch.bfloat16)
     return (value.float() if half else value).numpy(force=True)
-  # A type or layout that numpy has not, or no values.
+  # A type or layout that numpy does not have, or no values.
   except (TypeError, RuntimeError):
     return what

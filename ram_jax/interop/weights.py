@@ -1,4 +1,4 @@
-"""Files of weights: safetensors in and out, PyTorch's in; none runs code."""
+"""Reads and writes safetensors, reads PyTorch files; never runs their code."""
 
 import dataclasses
 import json
@@ -21,19 +21,19 @@ PRODUCER = "ram_jax"
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-  """What a file of weights holds.
+  """The content of a weights file.
 
   Attributes:
     tensors: arrays by PyTorch's names, without prefixes of wrappers and
-      without constants of normalisation. Half precision and bfloat16 have
-      become float32, which changes no value.
-    normalization: mean and standard deviation that the network subtracts and
-      divides by, of pixels in [0, 1]; None if the file does not state them.
-    stated: what states them, or what there is instead: words to follow the
-      file's name.
-    notes: what of the file was not taken, one sentence each.
+      constants of normalization. Half precision and bfloat16 are converted to
+      float32, which does not change values.
+    normalization: mean and standard deviation of pixels in [0, 1]; None if the
+      file does not state them.
+    stated: description of the normalization, or of what was found instead, to
+      follow the file's name in a sentence.
+    notes: which parts of the file were not used, one sentence each.
     fingerprint: 'sha256:' and 64 hexadecimal digits, of the file's bytes.
-    metadata: what a safetensors file says about itself.
+    metadata: metadata of a safetensors file.
   """
 
   tensors: dict[str, np.ndarray]
@@ -45,27 +45,27 @@ class Weights:
 
 
 def read(path: str | os.PathLike, entry: str = "") -> Weights:
-  """Reads a file of weights without running anything in it.
+  """Reads a weights file without running code in it.
 
   Args:
-    path: `.safetensors`; or `.pt`, `.pth`, `.tar`, `.ckpt` of torch.save, for
-      which PyTorch must be installed.
-    entry: which of the file's networks, as `config.weights.entry`.
+    path: `.safetensors`; or `.pt`, `.pth`, `.tar`, `.ckpt` of torch.save, which
+      require PyTorch.
+    entry: which of the file's networks, see `config.weights.entry`.
 
   Returns:
     The content.
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ModuleNotFoundError: if PyTorch is needed and absent.
-    ValueError: if the file is damaged, of another kind, or holds code, or no
-      network or several, or the PyTorch that it needs is too old to be safe.
+    ModuleNotFoundError: if PyTorch is needed but not installed.
+    ValueError: if the file is damaged, not a weights file, contains code, no
+      network or several, or the installed PyTorch is too old to be safe.
   """
   path = pathlib.Path(os.path.expanduser(path))
   if path.is_dir():
-    raise ValueError(f"{path} is a folder: name the file of weights in it")
+    raise ValueError(f"{path} is a folder: give the weights file in it")
   if not path.exists():
-    raise FileNotFoundError(f"there is no file of weights {path}")
+    raise FileNotFoundError(f"there is no weights file {path}")
   if path.suffix == FORMAT:
     tensors, metadata = _read_safetensors(path)
     tables = {"": tensors}
@@ -73,7 +73,7 @@ def read(path: str | os.PathLike, entry: str = "") -> Weights:
     tables, metadata = torch_file.read(path), {}
   else:
     raise ValueError(
-      f"{path} is no file of weights: give one that ends in "
+      f"{path} is not a weights file: give one that ends in "
       f"{', '.join((FORMAT, *torch_file.FORMATS))}"
     )
   network, notes = _network(path, tables, entry)
@@ -95,22 +95,21 @@ def write(
 ) -> dict[str, str]:
   """Writes a network as a safetensors file of its PyTorch state_dict.
 
-  The file is complete or absent. Only an export may be overwritten by one.
+  The file is written completely or not at all, and only overwrites an export.
 
   Args:
     path: the file, `.safetensors`; its folder exists.
     module: the network.
     params: its parameters.
     batch_stats: its running statistics.
-    metadata: further strings that the file shall say about itself.
+    metadata: further metadata.
 
   Returns:
-    All the file says about itself: `metadata`, the network, its number of
-    classes, and the mean and standard deviation that must be taken from and
-    divide pixels in [0, 1], digit for digit.
+    The metadata of the file: `metadata`, the network, its number of classes,
+    and the exact mean and standard deviation for pixels in [0, 1].
 
   Raises:
-    ValueError: for another ending, or if the file is another's.
+    ValueError: for another suffix, or if the file exists and is not an export.
     OSError: if it cannot be written.
   """
   path = pathlib.Path(os.path.expanduser(path))
@@ -118,7 +117,7 @@ def write(
     raise ValueError(f"{path} must end in {FORMAT}: nothing else is written")
   if path.exists() and _producer(path) != PRODUCER:
     raise ValueError(
-      f"{path} exists and is no export of {PRODUCER}: remove it, or choose "
+      f"{path} exists and is not an export of {PRODUCER}: remove it, or choose "
       "another name"
     )
   about = dict(metadata) | {
@@ -150,8 +149,9 @@ def _read_safetensors(
   except (SafetensorError, OSError) as error:
     why = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
     raise ValueError(
-      f"{path} is truncated, damaged, no safetensors file, or of a type that "
-      f"is not read ({path.stat().st_size} bytes; {why}): get the file again"
+      f"{path} is truncated, damaged, not a safetensors file, or of an "
+      f"unsupported type ({path.stat().st_size} bytes; {why}): get the file "
+      "again"
     ) from error
   return tensors, metadata
 
@@ -173,17 +173,17 @@ def _network(
   if not found:
     has = f": it has {names.listed(rest)}" if rest else ""
     raise ValueError(
-      f"{path} holds no weights of a network known here{has}: give a "
-      "state_dict with names of ram_jax/interop/names.py"
+      f"{path} holds no weights of a supported network{has}: give a "
+      "state_dict with the names in ram_jax/interop/names.py"
     )
   network, different = networks.choose(found, entry, path)
   networks.check(network, path)
   notes = []
   if different:
     notes.append(
-      f"of the networks in the file, {network.place or 'the outermost'} was "
-      f"taken and not {names.listed(different)} (config.weights.entry "
-      "chooses)"
+      f"of the networks in the file, {network.entry or 'the outermost'} was "
+      f"used and not {names.listed(different)} (choose with "
+      "config.weights.entry)"
     )
   if rest:
     notes.append(f"left out of the file: {names.listed(rest)}")
@@ -205,7 +205,7 @@ def _constants(
 
 
 def _producer(path: pathlib.Path) -> str | None:
-  """What wrote a safetensors file; None for another file."""
+  """The producer of a safetensors file; None for other files."""
   try:
     with safe_open(path, framework="numpy") as file:
       return (file.metadata() or {}).get("producer")

@@ -20,7 +20,7 @@ class Consistency:
 
   Attributes:
     weight: lambda of the paper, 12.
-    jensen_shannon: `exact` or `clamped` (both PyTorch codes clamp).
+    jensen_shannon: `exact`, or `clamped` as in both PyTorch implementations.
   """
 
   weight: float = 12.0

@@ -39,8 +39,8 @@ class Method(consistency.Consistency):
       model: the classifier as it is now.
 
     Returns:
-      Views ((name, images), ...) in the order in which the reference feeds
-      them (BatchNorm's running statistics follow it), and targets [B].
+      Views ((name, images), ...) in the order of the reference, in which
+      BatchNorm's running statistics are updated, and targets [B].
     """
     images, labels = batch["images"], batch["labels"]
     augment_keys, attack_keys = keys_lib.split(keys)
@@ -54,7 +54,7 @@ class Method(consistency.Consistency):
   def loss(
     self, logits: tuple[jax.Array, ...], targets: jax.Array
   ) -> tuple[jax.Array, Metrics]:
-    """The consistency loss, with the adversarial view's accuracy beside it.
+    """The consistency loss; also reports the adversarial view's accuracy.
 
     Args:
       logits: one [B,K] per view, in the views' order.

@@ -1,4 +1,4 @@
-"""Standard training: empirical risk minimisation (paper, eq. 1)."""
+"""Standard training: empirical risk minimization (paper, eq. 1)."""
 
 import dataclasses
 from typing import ClassVar

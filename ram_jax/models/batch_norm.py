@@ -1,4 +1,4 @@
-"""Batch normalisation as PyTorch does it, also across devices."""
+"""Batch normalization as in PyTorch, optionally across devices."""
 
 from typing import Any
 
@@ -6,23 +6,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-MOMENTUM = 0.9  # the share of the old value; PyTorch calls the rest 0.1
+MOMENTUM = 0.9  # weight of the old value; PyTorch's momentum is 0.1
 EPSILON = 1e-5
 
 
 class BatchNorm(nn.Module):
-  """Batch normalisation over all axes but the last.
+  """Batch normalization over all axes but the last.
 
-  As torch.nn.BatchNorm2d: the batch is normalised by its biased variance, and
-  the running variance takes the unbiased one (flax's keeps the biased one). The
-  variance is computed in two passes: the mean of squares less the square of
-  the mean loses every digit where the mean is large.
+  As in torch.nn.BatchNorm2d, the batch is normalized by its biased variance,
+  and the running variance is updated with the unbiased one (flax uses the
+  biased one). The variance is computed in two passes, because the mean of
+  squares minus the squared mean loses all digits if the mean is large.
 
   Attributes:
-    axis_name: device axis over which statistics are shared, None for this
-      device's examples alone.
+    axis_name: device axis over which statistics are computed, None for only
+      this device's examples.
     dtype: type of the output, None for the default float type. Parameters and
-      statistics are in the default float type always.
+      statistics always have the default float type.
   """
 
   axis_name: str | None = None
@@ -30,17 +30,17 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-    """Normalises with the batch's statistics in training, else running ones.
+    """Normalizes with the batch's statistics in training, else running ones.
 
     Args:
       inputs: activations [..., C].
-      train: whether to use and to record the batch's own statistics.
+      train: whether to use the batch's statistics and update the running ones.
 
     Returns:
       Activations [..., C].
 
     Raises:
-      ValueError: in training, if each channel has one value only.
+      ValueError: in training, if each channel has only one value.
     """
     dtype = jnp.result_type(float)
     shape = inputs.shape[-1:]
@@ -71,7 +71,7 @@ class BatchNorm(nn.Module):
       var = jax.lax.pmean(var, self.axis_name)
     if count < 2:
       raise ValueError(
-        f"batch normalisation of inputs {x.shape} has one value per channel: "
+        f"batch normalization of inputs {x.shape} has one value per channel: "
         "train with a batch of 2 or more, or with larger images"
       )
     return mean, var, var * (count / (count - 1))

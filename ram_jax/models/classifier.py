@@ -1,4 +1,4 @@
-"""A network with its variables, and its forward over several views."""
+"""A network with its variables, and its forward pass over several views."""
 
 import contextlib
 from collections.abc import Iterable, Mapping
@@ -16,22 +16,22 @@ from ram_jax.models.batch_norm import MOMENTUM
 
 BATCH_NORM = ("running", "batch")
 VARIANCES = ("/var", ".running_var")  # ends of names, ours and PyTorch's
-SHOWN = 6  # names that a message lists of each kind
+SHOWN = 6  # number of names of each kind in a message
 
 
 @flax.struct.dataclass
 class Classifier:
   """A network as a function of images; a pytree whose leaves are variables.
 
-  Pass it to jitted functions as an argument: closing over it would put every
-  weight into the program.
+  Pass it to jitted functions as an argument: closing over it would embed all
+  weights in the program.
 
   Attributes:
     params: parameters of the module.
-    batch_stats: running statistics of batch normalisation.
+    batch_stats: running statistics of batch normalization.
     module: the network, `(images, train) -> logits`, with method `features`.
-    batch_norm: 'running' normalises by the running statistics; 'batch' by the
-      batch's own, and leaves the running ones alone.
+    batch_norm: 'running' normalizes with the running statistics; 'batch' with
+      those of the batch, without updating the running ones.
   """
 
   params: Any
@@ -65,14 +65,14 @@ class Classifier:
 
 
 def check_values(what: str, variables: Mapping[str, Any]) -> None:
-  """Rejects numbers with which a network cannot compute.
+  """Rejects variables with invalid numbers.
 
   Args:
-    what: holds them, for the message.
-    variables: arrays by name, or dicts of such.
+    what: name of the variables, for the message.
+    variables: arrays by name, possibly nested.
 
   Raises:
-    ValueError: naming the arrays that hold a NaN, a number that is infinite in
+    ValueError: with the arrays that contain a NaN, a number that is infinite in
       the default float type, or a negative running variance.
   """
   infinite, negative = [], []
@@ -110,19 +110,19 @@ def forward_views(
   separate: bool,
   unroll: bool = False,
 ) -> tuple[tuple[jax.Array, ...], Any]:
-  """Training forward over several views of a batch.
+  """Forward pass in training over several views of a batch.
 
   Args:
     module: the network, `(images, train) -> logits`.
     params: parameters of the module.
-    batch_stats: running statistics of batch normalisation.
+    batch_stats: running statistics of batch normalization.
     views: images [B, H, W, C] in [0, 1], one array for each view.
-    separate: True normalises each view by its own statistics and updates the
-      running ones view after view, as successive forwards do (the paper's
-      author); False normalises all by common ones, as one forward of the
-      concatenation does (AugMix's code).
-    unroll: separate views one after another and weight gradients in parts, for
-      CPUs, in place of all views in one pass. It changes rounding alone.
+    separate: True normalizes each view with its own statistics and updates the
+      running ones view by view, like successive forward passes (the author's
+      code); False normalizes all views with common statistics, like one forward
+      pass over their concatenation (AugMix's code).
+    unroll: on CPUs, process separate views one after another, and compute
+      weight gradients in parts. Only changes rounding.
 
   Returns:
     Logits [B, K] of each view, and the new running statistics.
@@ -141,14 +141,14 @@ def forward_views(
     logits, new_stats = forward(jnp.concatenate(views))
     return tuple(jnp.split(logits, len(views))), new_stats
   if unroll:
-    # Under jit it is traced once, not once a view.
+    # Under jit, it is traced once instead of once per view.
     logits, updates = zip(*map(jax.jit(forward), views), strict=True)
     updates = jax.tree.map(lambda *x: x, *updates)
   else:
     logits, updates = jax.vmap(forward)(jnp.stack(views))
 
   def chain(old: jax.Array, update: Iterable[jax.Array]) -> jax.Array:
-    # Each update started from `old`; what it added to it is its own share.
+    # Each update started from `old`; the difference is the view's contribution.
     new = old
     for view in update:
       new = MOMENTUM * new + (view - MOMENTUM * old)

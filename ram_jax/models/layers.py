@@ -1,4 +1,4 @@
-"""Layers that every network here is built of."""
+"""Layers that all networks use."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ import jax.numpy as jnp
 PART = 8192  # pixels of activations in a part of a weight gradient
 MIN_SIZE = 8  # three halvings leave one pixel
 HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-# Uniform within 1 / sqrt(fan-in): PyTorch's for layers that nobody initialises.
+# Uniform within 1 / sqrt(fan-in): PyTorch's default initialization.
 TORCH_DEFAULT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def normalize(
   images: jax.Array, mean: Sequence[float], std: Sequence[float]
 ) -> jax.Array:
-  """Standardises images by the data set's statistics.
+  """Standardizes images by the data set's statistics.
 
   Args:
     images: pixels [B, H, W, C] in [0, 1], H and W at least 8.
@@ -30,7 +30,7 @@ def normalize(
 
   Raises:
     ValueError: if the shape is not [B, H, W, C] with the statistics' C, or the
-      images are smaller than 8.
+      images are smaller than 8 x 8.
   """
   if images.ndim != 4 or images.shape[-1] != len(mean):
     raise ValueError(
@@ -54,9 +54,9 @@ def conv(
   kernel_init: Callable = HE_FAN_OUT,
   name: str | None = None,
 ) -> nn.Conv:
-  """A convolution without bias, padded on both sides alike as in PyTorch.
+  """A convolution without bias, padded equally on both sides as in PyTorch.
 
-  'SAME' would pad a strided 3x3 convolution of even images on one side only.
+  'SAME' would pad strided 3x3 convolutions of even images only on one side.
 
   Args:
     features: output channels.
@@ -64,7 +64,7 @@ def conv(
     stride: step in both directions.
     dtype: type of the arithmetic, None for the default float type.
     kernel_init: initializer of the kernel.
-    name: of the module, None for one that its place gives.
+    name: name of the module, None for an automatic name.
 
   Returns:
     The module.
@@ -88,20 +88,21 @@ def in_parts(
   kwargs: dict,
   context: nn.module.InterceptorContext,
 ) -> Any:
-  """Makes convolutions take their weight gradient over parts of the batch.
+  """Computes weight gradients of convolutions over parts of the batch.
 
-  XLA's weight gradient on CPUs is a convolution whose kernel is the batch of
-  activations, and its time grows faster than that kernel (`docs/performance.md`
-  has the measurement). A sum of gradients of parts is the same up to rounding.
+  An interceptor for `nn.intercept_methods`. On CPUs, XLA computes the weight
+  gradient as a convolution whose kernel is the batch of activations, and its
+  time grows faster than the kernel size (see `docs/performance.md`). The sum of
+  the gradients of parts is the same up to rounding.
 
   Args:
     call: the layer's method.
     args: its arguments.
     kwargs: its keyword arguments.
-    context: which method of which layer it is.
+    context: the layer and the name of the method.
 
   Returns:
-    What the method returns. For `nn.intercept_methods`.
+    The result of the method.
   """
   layer = context.module
   if not isinstance(layer, nn.Conv) or context.method_name != "__call__":
@@ -160,11 +161,11 @@ _in_parts.defvjp(_forward, _backward)
 
 
 def linear(num_classes: int, bias_init: Callable) -> nn.Dense:
-  """The classifier's head, with PyTorch's uniform weights.
+  """The classifier's head, with PyTorch's uniform initialization.
 
-  Convolutions, and the activations between them, follow a network's dtype. The
-  head, the mean over the pixels and a normalisation after the last block stay
-  in the default float type: bfloat16's 8 bits would round features and logits.
+  Convolutions, and the activations between them, use the network's dtype. The
+  head, the mean over the pixels and a normalization after the last block use
+  the default float type, because bfloat16 would round features and logits.
 
   Args:
     num_classes: outputs.

@@ -21,12 +21,12 @@ class Variant:
   """One of the networks that are called PreActResNet-18.
 
   Attributes:
-    final_norm: normalisation and ReLU after the last block; RobustBench's
+    final_norm: normalization and ReLU after the last block; RobustBench's
       `bn_before_fc`.
     activated_shortcut: shortcuts start from the first activation of their
-      block, not from its input. Tensors do not show it.
-    model: the config's name of it.
-    origin: whose networks these are.
+      block, not from its input. The tensors do not show this.
+    model: its name in a config.
+    origin: code and models that use it.
   """
 
   final_norm: bool
@@ -60,19 +60,19 @@ VARIANTS: Mapping[str, Variant] = {
 
 
 def alike(final_norm: bool) -> list[Variant]:
-  """Variants with the same tensors: with a last normalisation, or without."""
+  """Variants with the same tensors: with or without a final normalization."""
   return [v for v in VARIANTS.values() if v.final_norm == final_norm]
 
 
 class Block(nn.Module):
-  """Two 3x3 convolutions, each after normalisation and ReLU.
+  """Two 3x3 convolutions, each after normalization and ReLU.
 
   Attributes:
     features: output channels.
     stride: step of the first convolution.
     activated_shortcut: whether the shortcut's convolution starts from the
       first activation, not from the block's input.
-    axis_name: device axis of batch normalisation.
+    axis_name: device axis of batch normalization.
     dtype: type of the arithmetic.
   """
 
@@ -102,7 +102,7 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-  """PreActResNet-18, in the variants of which there are checkpoints.
+  """PreActResNet-18, in the variants for which checkpoints exist.
 
   The network of arXiv 1603.05027 for CIFAR: a 3x3 stem, four stages of two
   blocks with 64 to 512 channels.
@@ -112,7 +112,7 @@ class Model(nn.Module):
     mean: mean of the data per channel, in [0, 1].
     std: standard deviation of the data per channel, in [0, 1].
     variant: a key of `VARIANTS`.
-    axis_name: device axis over which batch normalisation shares statistics.
+    axis_name: device axis over which batch normalization shares statistics.
     dtype: type of the convolutions; parameters and logits keep the default.
   """
 
@@ -138,11 +138,11 @@ class Model(nn.Module):
 
   @property
   def assumptions(self) -> list[str]:
-    """Sentences on what a file of weights does not say of its network."""
+    """Sentences on properties that a weights file does not show."""
     chosen = VARIANTS[self.variant]
     return [
-      f"the network is taken to be {chosen.model}, as given; the tensors fit "
-      f"{other.model}, too"
+      f"the network is assumed to be {chosen.model}, as given; the tensors "
+      f"fit {other.model}, too"
       for other in alike(chosen.final_norm)
       if other != chosen
     ]
@@ -150,7 +150,7 @@ class Model(nn.Module):
   def setup(self) -> None:
     """Builds the layers."""
     variant = VARIANTS[self.variant]
-    # All initial values are PyTorch's own: RobustBench's code sets none.
+    # Initial values are PyTorch's defaults, as in RobustBench's code.
     self.stem = layers.conv(
       WIDTHS[0], 3, dtype=self.dtype, kernel_init=layers.TORCH_DEFAULT
     )
@@ -182,7 +182,7 @@ class Model(nn.Module):
 
     Args:
       images: pixels [B, H, W, C] in [0, 1], H and W at least 8.
-      train: whether batch normalisation uses the batch's statistics.
+      train: whether batch normalization uses the batch's statistics.
 
     Returns:
       Features [B, 512].

@@ -20,7 +20,7 @@ class Block(nn.Module):
   Attributes:
     layout: (channels, kernel) of each convolution.
     stride: step of the first 3x3 convolution (torchvision's version 1.5).
-    axis_name: device axis of batch normalisation.
+    axis_name: device axis of batch normalization.
     dtype: type of the arithmetic.
   """
 
@@ -51,8 +51,8 @@ class Model(nn.Module):
   """ResNet-18, ResNet-50 or WRN-50-2 for CIFAR.
 
   torchvision's version 1.5 with a 3x3 stem of stride 1 and no max-pooling. The
-  paper's "50-2 Wide ResNet" is depth 50 with `width_factor` 2: that is what
-  its author's code builds, and 66,847,050 parameters for 10 classes.
+  paper's "50-2 Wide ResNet" is depth 50 with `width_factor` 2, as in its
+  author's code; it has 66,847,050 parameters for 10 classes.
 
   Attributes:
     num_classes: outputs.
@@ -60,7 +60,7 @@ class Model(nn.Module):
     std: standard deviation of the data per channel, in [0, 1].
     depth: 18 or 50.
     width_factor: multiple of the bottlenecks' inner channels; 1 for depth 18.
-    axis_name: device axis over which batch normalisation shares statistics.
+    axis_name: device axis over which batch normalization shares statistics.
     dtype: type of the convolutions; parameters and logits keep the default.
   """
 
@@ -95,8 +95,8 @@ class Model(nn.Module):
 
   def setup(self) -> None:
     """Builds the layers."""
-    # The paper's author puts a new Conv2d in place of torchvision's stem after
-    # torchvision has initialised the network: alone it keeps PyTorch's default.
+    # The author's code replaces torchvision's stem by a new Conv2d after the
+    # network is initialized, so only the stem has PyTorch's default.
     self.stem = layers.conv(
       WIDTHS[0], 3, dtype=self.dtype, kernel_init=layers.TORCH_DEFAULT
     )
@@ -136,7 +136,7 @@ class Model(nn.Module):
 
     Args:
       images: pixels [B, H, W, C] in [0, 1], H and W at least 8.
-      train: whether batch normalisation uses the batch's statistics.
+      train: whether batch normalization uses the batch's statistics.
 
     Returns:
       Features [B, 512], or [B, 2048] for depth 50.

@@ -11,12 +11,12 @@ from ram_jax.models.batch_norm import BatchNorm
 
 
 class Block(nn.Module):
-  """Two 3x3 convolutions, each after normalisation and ReLU.
+  """Two 3x3 convolutions, each after normalization and ReLU.
 
   Attributes:
     features: output channels.
     stride: step of the first convolution.
-    axis_name: device axis of batch normalisation.
+    axis_name: device axis of batch normalization.
     dtype: type of the arithmetic.
   """
 
@@ -31,7 +31,7 @@ class Block(nn.Module):
     conv = functools.partial(layers.conv, self.features, dtype=self.dtype)
     norm = functools.partial(BatchNorm, self.axis_name, self.dtype)
     y = nn.relu(norm(name="norm_0")(x, train))
-    # Where the shape changes, the shortcut also starts from the activation.
+    # If the shape changes, the shortcut also starts from the activation.
     if x.shape[-1] != self.features:
       x = conv(1, self.stride, name="shortcut")(y)
     y = conv(3, self.stride, name="conv_0")(y)
@@ -51,7 +51,7 @@ class Model(nn.Module):
     std: standard deviation of the data per channel, in [0, 1].
     depth: layers; 10, 16, 22, 28, 34, 40 and so on.
     widen_factor: multiple of the channels.
-    axis_name: device axis over which batch normalisation shares statistics.
+    axis_name: device axis over which batch normalization shares statistics.
     dtype: type of the convolutions; parameters and logits keep the default.
   """
 
@@ -105,7 +105,7 @@ class Model(nn.Module):
 
     Args:
       images: pixels [B, H, W, C] in [0, 1], H and W at least 8.
-      train: whether batch normalisation uses the batch's statistics.
+      train: whether batch normalization uses the batch's statistics.
 
     Returns:
       Features [B, 64 * widen_factor].

@@ -1,31 +1,25 @@
-"""The paper's sentences beside what runs say.
+"""Tests the paper's claims with the results of runs.
 
-`CLAIMS` has one row per sentence of section 5, and of section 6 where that
-names costs and the hypothesis: which metric of which methods is compared, and
-when the runs agree.
+`CLAIMS` has one entry for each claim of section 5 and for the costs and the
+hypothesis of section 6: which metric of which methods is compared, and when the
+runs agree.
 """
 
 import collections
 import dataclasses
-import os
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from ram_jax.report import compare, pairs, statistics
-from ram_jax.report.pairs import NAMES, Metric, Missing, Pair, corruptions
-from ram_jax.report.statistics import Difference
+from ram_jax.report import pairs, statistics
+from ram_jax.report.groups import configuration
+from ram_jax.report.pairs import NAMES, Metric, Missing, Side, corruptions
+from ram_jax.report.statistics import Estimate
 from ram_jax.report.table import Table
 from ram_jax.runs import results
 from ram_jax.runs.results import Run
 
-SCHEMA = 2
 ROBUST_AUGMIX, STANDARD = "robust_augmix", "standard"
 ADVERSARIAL, AUGMIX = "adversarial", "augmix"
-# The paper's names in sentences.
+# Names of the methods in texts.
 METHODS = {
   ROBUST_AUGMIX: "RobustAugMix",
   STANDARD: "standard training",
@@ -34,28 +28,25 @@ METHODS = {
 }
 LEVEL = 0.05
 BETTER, WORSE = 1, -1
-# Our reading of "very similar": about the size of a marker in a figure whose
-# axis goes from 0 to 100 %. The paper gives no number.
+# Our interpretation of "very similar": about the size of a marker in a figure
+# with an axis from 0 to 100 %. The paper gives no number.
 SIMILAR = 0.03
-# Fields of a configuration that differ between any two runs, or say where data
-# and weights are stored, which are known by their fingerprints.
-OWN = ("name", "seed", "method", "weights")
-PLACES = ("folder", "tfds_dir", "path", "label", "preset", "notes")
 HOW = (
-  "differences are RobustAugMix's accuracy minus the other's, in points, with "
-  "95 % intervals (Agresti and Min 2005)",
-  "tests are exact, two-sided, and of one network each: McNemar's, and of "
-  "means over corruptions, severities or epsilons sign flips of each image's "
-  "sum, as the images are the samples; they do not cover the choice of seed",
+  "differences: accuracy of RobustAugMix minus that of the baseline, in "
+  "percentage points, with 95 % intervals (Agresti and Min 2005)",
+  "tests: exact and two-sided, for one network per method; McNemar's test, and "
+  "for means over corruptions, severities or epsilons a sign-flip test of the "
+  "sums of each image, because the samples are the images; they do not cover "
+  "variation between seeds",
   f"significant (*): p < {LEVEL:g} after Holm's correction over all "
-  "comparisons of a sentence, as p is shown; not decided: the tests leave both "
-  "open",
+  "comparisons of a claim (the p-values shown are corrected); not decided: the "
+  "tests are consistent with both verdicts",
   "frequencies: mean accuracy under Fourier waves of up to 1/3, up to 2/3 and "
   "above 2/3 of the highest frequency along an axis, minus that of standard "
-  "training; intervals as if of different images, rather too wide (Newcombe "
-  "1998)",
-  "training times are of one training each; results do not tell whether other "
-  "work shared the device",
+  "training; the intervals are those for independent samples, and therefore "
+  "conservative (Newcombe 1998)",
+  "training times: one training per method; the results do not record whether "
+  "the device was shared with other work",
 )
 
 
@@ -64,21 +55,21 @@ class Comparison:
   """A method against a baseline in one metric.
 
   Attributes:
-    baseline: the paper's name of its method.
-    measure: what was compared, in words.
+    baseline: name of the baseline's method.
+    measure: description of the metric.
     difference: the method minus the baseline.
-    adjusted: the p-value after Holm's correction within the sentence; None
-      where nothing was tested.
+    adjusted: the p-value after Holm's correction within the claim; None if
+      nothing was tested.
   """
 
   baseline: str
   measure: str
-  difference: Difference
+  difference: Estimate
   adjusted: float | None
 
   @property
   def sign(self) -> int:
-    """`BETTER` or `WORSE` where that is sure, else 0."""
+    """`BETTER` or `WORSE` if significant, else 0."""
     d, sure = self.difference, True
     if self.adjusted is not None:
       sure = self.adjusted < LEVEL
@@ -101,17 +92,17 @@ Rule = Callable[[Sequence[Comparison]], str]
 
 
 def at_least(count: int, of: int, sign: int = BETTER, **signs: int) -> Rule:
-  """At least some of the comparisons go one way.
+  """Requires a number of comparisons with the same sign.
 
   Args:
-    count: how many, in the paper.
-    of: how many there are, those that are lacking included.
-    sign: the way, `BETTER` or `WORSE`.
-    **signs: by measure, where they differ; others do not count.
+    count: required number, from the paper.
+    of: number of comparisons, including missing ones.
+    sign: `BETTER` or `WORSE`.
+    **signs: sign for each metric, if they differ; others do not count.
 
   Returns:
-    The rule: it agrees with that many significant ones, and disagrees where
-    significant ones the other way leave fewer.
+    The rule. It agrees if at least `count` comparisons are significant with
+    this sign, and disagrees if significant opposite ones make that impossible.
   """
 
   def rule(found: Sequence[Comparison]) -> str:
@@ -123,14 +114,14 @@ def at_least(count: int, of: int, sign: int = BETTER, **signs: int) -> Rule:
 
 
 def within(radius: float) -> Rule:
-  """Equivalence: similar is shown, not merely unrefuted.
+  """Equivalence test: similarity must be shown, not only not refuted.
 
   Args:
-    radius: every interval must be inside -radius to radius (Schuirmann 1987,
-      with 95 % intervals for his 90 %).
+    radius: every interval must be within [-radius, radius] (Schuirmann 1987,
+      with 95 % instead of 90 % intervals).
 
   Returns:
-    The rule: it disagrees where an interval is outside.
+    The rule. It disagrees if an interval is completely outside.
   """
 
   def rule(found: Sequence[Comparison]) -> str:
@@ -144,20 +135,20 @@ def within(radius: float) -> Rule:
 
 
 def longer(found: Sequence[Comparison]) -> str:
-  """Longer than both; disagrees if never, as there is no test."""
+  """Agrees if longer than both, disagrees if never; there is no test."""
   signs = [c.sign for c in found]
   return _verdict(signs.count(1) == 2, signs.count(-1) == len(signs))
 
 
 @dataclasses.dataclass(frozen=True)
 class Test:
-  """What decides about a sentence.
+  """How a claim is tested.
 
   Attributes:
-    rule: gives the verdict.
+    rule: comparisons -> verdict.
     metric: what is compared.
-    baselines: file names of the methods that it compares with.
-    method: file name of the method that it is about.
+    baselines: file names of the methods to compare with.
+    method: file name of the method that the claim is about.
   """
 
   rule: Rule
@@ -168,13 +159,13 @@ class Test:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-  """A sentence of the paper.
+  """A claim of the paper.
 
   Attributes:
-    name: short, for machines.
-    quote: its words.
-    paper: what it comes to, in numbers where it has any.
-    test: decides.
+    name: short name, for tests.
+    quote: quotation from the paper.
+    paper: summary, with numbers if the paper gives any.
+    test: how it is tested.
   """
 
   name: str
@@ -215,12 +206,12 @@ CLAIMS = (
       [STANDARD, ADVERSARIAL, AUGMIX],
     ),
   ),
-  # Which baseline, the paper does not say. Adversarial training it is not, by
-  # another of its sentences.
+  # The paper does not name the baseline. It is not adversarial training, by
+  # another claim of the paper.
   Claim(
     "fog",
     "it does not perform as well against Fog",
-    "worse than standard training or AugMix (not said which)",
+    "worse than standard training or AugMix (the paper does not say which)",
     Test(at_least(1, of=2, sign=WORSE), corruptions("fog"), [STANDARD, AUGMIX]),
   ),
   Claim(
@@ -234,7 +225,8 @@ CLAIMS = (
     "similar_under_attack",
     "RobustAugMix achieves very similar adversarial accuracy to Robust "
     "training",
-    f"read as: within {100 * SIMILAR:g} points at every epsilon",
+    f"interpreted as within {100 * SIMILAR:g} percentage points at every "
+    "epsilon",
     Test(within(SIMILAR), pairs.each_epsilon, [ADVERSARIAL]),
   ),
   Claim(
@@ -288,123 +280,109 @@ CLAIMS = (
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-  """What runs say about a sentence.
+  """The result of testing a claim.
 
   Attributes:
-    name: the claim's.
-    quote: the paper's words.
-    paper: what they come to.
-    found: numbers of the runs, in words.
-    verdict: "agrees", "disagrees", "not decided" or "not evaluated".
-    lacking: what was not there and might change the verdict.
-    comparisons: the tests.
+    claim: the claim.
+    comparisons: the comparisons that were made.
+    lacking: missing data that might change the verdict.
   """
 
-  name: str
-  quote: str
-  paper: str
-  found: str
-  verdict: str
-  lacking: str
+  claim: Claim
   comparisons: Sequence[Comparison]
+  lacking: str
+
+  @property
+  def verdict(self) -> str:
+    """One of "agrees", "disagrees", "not decided", "not evaluated"."""
+    found = self.comparisons
+    return self.claim.test.rule(found) if found else "not evaluated"
+
+  @property
+  def found(self) -> str:
+    """The comparisons as text; if there are many, their counts."""
+    found = self.comparisons
+    if len(found) <= 9:
+      several = len({c.baseline for c in found}) > 1
+      names = [c.measure + f", {c.baseline}" * several for c in found]
+      parts = zip(names, found, strict=True)
+      return "; ".join(f"{name}: {c}" for name, c in parts) or "-"
+    better = sum(c.difference.value > 0 for c in found)
+    sure = sum(c.sign == BETTER for c in found)
+    others = [
+      f"{c.measure} {100 * c.difference.value:+z.1f}" + "*" * (c.sign == WORSE)
+      for c in found
+      if c.difference.value <= 0
+    ]
+    text = f"better on {better} of {len(found)}, significantly on {sure}"
+    return "; not on: ".join([text, *filter(None, [", ".join(others)])])
 
 
 @dataclasses.dataclass(frozen=True)
 class Claims:
-  """Every sentence, answered.
+  """The results of all claims.
 
   Attributes:
-    runs: those that answer, by method.
     rows: one for each of `CLAIMS`.
-    notes: with which runs and how, and what was left out.
+    notes: which runs were used and how, and what was omitted.
   """
 
-  runs: Mapping[str, Run]
   rows: tuple[Answer, ...]
   notes: tuple[str, ...]
 
   def table(self) -> Table:
-    """One row per sentence; footnotes say how and with which runs."""
+    """One row per claim; footnotes name the runs and the tests."""
     rows = []
     for number, row in enumerate(self.rows, start=1):
       lacking = f" (without {row.lacking})" if row.lacking else ""
-      cells = (f'"{row.quote}"', row.paper, row.found, row.verdict + lacking)
+      claim, verdict = row.claim, row.verdict + lacking
+      cells = (f'"{claim.quote}"', claim.paper, row.found, verdict)
       rows.append((str(number), *cells))
-    # The number is the title of a row that fills a narrow terminal.
-    header = ("", "the paper", "which says", "these runs", "verdict")
+    # In narrow terminals, the number is the title of the row.
+    header = ("", "claim", "in the paper", "these runs", "verdict")
     return Table(header, tuple(rows), self.notes)
-
-  def tree(self) -> dict[str, Any]:
-    """The content of claims.json."""
-    names = ("name", "seed")
-    runs = {m: {n: r.about[n] for n in names} for m, r in self.runs.items()}
-    rows = [dataclasses.asdict(row) for row in self.rows]
-    return {"schema": SCHEMA, "runs": runs, "rows": rows, "notes": self.notes}
 
 
 def evaluate(runs: Sequence[Run]) -> Claims | None:
-  """Answers the paper's sentences from runs.
+  """Tests the paper's claims.
 
   Args:
-    runs: any; those of the paper's four methods are used, one of each. Of
-      several of one method, the one is taken that is most like the first
-      RobustAugMix: same test images, data, network, updates, seed.
+    runs: any runs; one of each of the paper's four methods is used. If there
+      are several of a method, the one most similar to the first run of
+      RobustAugMix is used: same test images, data, network, updates, seed.
 
   Returns:
-    The answers; None where fewer than two of the methods are there.
+    The results; None if there are runs of fewer than two of the methods.
 
   Raises:
-    ValueError: a correct.npz that is damaged or of another evaluation.
+    ValueError: if a correct.npz is damaged or is from another evaluation.
   """
   chosen, notes = _choose(runs)
   if len(chosen) < 2:
     return None
-  named = [f"{METHODS[m]} is {run.about['name']}" for m, run in chosen.items()]
-  correct = {m: results.read_correct(run) for m, run in chosen.items()}
-  notes = (", ".join(named), *notes, *HOW)
-  rows = tuple(_answer(claim, chosen, correct) for claim in CLAIMS)
-  return Claims(chosen, rows, notes)
-
-
-def write(runs: Sequence[Run], folder: str | os.PathLike) -> list[pathlib.Path]:
-  """Writes claims.md and claims.json, each whole or not at all.
-
-  Args:
-    runs: as `evaluate` takes them.
-    folder: where to write; made if absent.
-
-  Returns:
-    Paths of the two files; none where fewer than two of the methods are there.
-
-  Raises:
-    ValueError: a correct.npz that is damaged or of another evaluation.
-  """
-  claims = evaluate(runs)
-  if claims is None:
-    return []
-  return compare.write_texts(
-    pathlib.Path(folder) / "claims",
-    "# The paper's sentences\n\n" + claims.table().markdown(),
-    claims.tree(),
-  )
+  sides = {}
+  for method, run in chosen.items():
+    rows = results.frame([run]).assign(key=[row.key for row in run.rows])
+    correct = results.read_correct(run)
+    sides[method] = Side(METHODS[method], run, rows, correct)
+  named = [f"{s.name} is {s.run.about['name']}" for s in sides.values()]
+  answers = tuple(_answer(claim, sides) for claim in CLAIMS)
+  return Claims(answers, (", ".join(named), *notes, *HOW))
 
 
 def _choose(runs: Sequence[Run]) -> tuple[dict[str, Run], list[str]]:
-  """One run of each method, and what a reader must know about them."""
-  groups = {
-    method: [run for run in runs if run.about["method"] == method]
-    for method in METHODS
-  }
-  first = next(filter(None, groups.values()), [None])[0]
+  """Chooses one run of each method; and notes about the choice."""
   chosen, notes = {}, []
-  for method, group in groups.items():
+  for method, name in METHODS.items():
+    group = [run for run in runs if run.about["method"] == method]
     if not group:
       continue
-    run = min(group, key=lambda run: list(_unlike(first, run).values()))
-    chosen[method], name = run, METHODS[method]
+    first = next(iter(chosen.values()), group[0])
+    facts = [list(_unlike(first, run).values()) for run in group]
+    chosen[method] = run = group[facts.index(min(facts))]
     if len(group) > 1:
       notes.append(
-        f"{name}: {run.about['name']}, one of {len(group)} runs given"
+        f"{name}: {run.about['name']} was chosen from {len(group)} runs"
       )
     both = f"{name} and {METHODS[first.about['method']]}"
     if differing := [n for n, d in _unlike(first, run).items() if d]:
@@ -412,32 +390,34 @@ def _choose(runs: Sequence[Run]) -> tuple[dict[str, Run], list[str]]:
         f"{both} differ in more than the method: {', '.join(differing)}"
       )
     if only := _only_one(first, run):
-      notes.append(f"{both}: left out what only one of them has: {only}")
+      notes.append(
+        f"{both}: rows that only one of them has were omitted: {only}"
+      )
   return chosen, notes
 
 
 def _unlike(first: Run, run: Run) -> dict[str, bool]:
-  """Whether each fact differs, beside the method; the gravest come first."""
+  """Which facts except the method differ, the most important ones first."""
   sides = []
   for side in (first, run):
     data, about = side.head.get("data", {}), side.about
     facts = {"test images": data.get("test")}
     facts |= {"training images": data.get("train"), "network": about["model"]}
     facts |= {"updates": about.get("step"), "seed": about["seed"]}
-    config = pd.json_normalize(side.head.get("config", {})).to_dict("records")
-    for name, value in config[0].items():
-      if name.split(".")[0] not in OWN and name.split(".")[-1] not in PLACES:
+    for name, value in configuration(side).items():
+      if not name.startswith(("method.", "weights.")):
         facts[name] = value
     sides.append(facts)
   return {n: sides[0].get(n) != sides[1].get(n) for n in sides[0] | sides[1]}
 
 
 def _only_one(first: Run, run: Run) -> str:
-  """How many rows only one of two runs has, such as "5 of corruption"."""
-  rows = {row.key: row.evaluator for row in (*first.rows, *run.rows)}
-  both = {row.key for row in first.rows} & {row.key for row in run.rows}
-  counts = collections.Counter(rows[key] for key in rows if key not in both)
-  return ", ".join(f"{count} of {name}" for name, count in counts.items())
+  """Counts the rows that only one run has, such as "5 of corruption"."""
+  mine, other = ({r.key: r.evaluator for r in x.rows} for x in (first, run))
+  only = mine.keys() ^ other.keys()
+  kinds = [kind for key, kind in (mine | other).items() if key in only]
+  counts = collections.Counter(kinds)
+  return ", ".join(f"{count} of {kind}" for kind, count in counts.items())
 
 
 def _verdict(agrees: bool, disagrees: bool) -> str:
@@ -446,23 +426,17 @@ def _verdict(agrees: bool, disagrees: bool) -> str:
   return "disagrees" if disagrees else "not decided"
 
 
-def _answer(
-  claim: Claim,
-  runs: Mapping[str, Run],
-  correct: Mapping[str, Mapping[str, np.ndarray]],
-) -> Answer:
-  found, lacking, test = [], [], claim.test
-  for baseline in test.baselines:
-    methods = (test.method, baseline)
-    names = [METHODS[method] for method in methods]
+def _answer(claim: Claim, sides: Mapping[str, Side]) -> Answer:
+  found, lacking, subject = [], [], claim.test
+  for baseline in subject.baselines:
+    methods = (subject.method, baseline)
     try:
-      for method, name in zip(methods, names, strict=True):
-        if method not in runs:
-          raise Missing(f"a run of {name}")
-      sides = ([part[m] for m in methods] for part in (runs, correct))
-      for measure, difference in test.metric(Pair(names, *sides)):
+      for method in methods:
+        if method not in sides:
+          raise Missing(f"a run of {METHODS[method]}")
+      for measure, difference in subject.metric([sides[m] for m in methods]):
         if difference:
-          found.append((names[1], measure, difference))
+          found.append((METHODS[baseline], measure, difference))
         else:
           lacking.append(measure)
     except Missing as missing:
@@ -471,30 +445,4 @@ def _answer(
   adjusted = tested if None in tested else statistics.holm(tested)
   rows = zip(found, adjusted, strict=True)
   comparisons = [Comparison(*row, p) for row, p in rows]
-  return Answer(
-    claim.name,
-    claim.quote,
-    claim.paper,
-    _in_words(comparisons),
-    test.rule(comparisons) if comparisons else "not evaluated",
-    "; ".join(dict.fromkeys(lacking)),
-    comparisons,
-  )
-
-
-def _in_words(found: Sequence[Comparison]) -> str:
-  """The comparisons; of many, how many are better."""
-  if len(found) <= 9:
-    several = len({c.baseline for c in found}) > 1
-    names = [c.measure + f", {c.baseline}" * several for c in found]
-    parts = zip(names, found, strict=True)
-    return "; ".join(f"{name}: {c}" for name, c in parts) or "-"
-  better = sum(c.difference.value > 0 for c in found)
-  sure = sum(c.sign == BETTER for c in found)
-  others = [
-    f"{c.measure} {100 * c.difference.value:+z.1f}" + "*" * (c.sign == WORSE)
-    for c in found
-    if c.difference.value <= 0
-  ]
-  text = f"better on {better} of {len(found)}, {sure} of them significantly"
-  return "; not on: ".join([text, *filter(None, [", ".join(others)])])
+  return Answer(claim, comparisons, "; ".join(dict.fromkeys(lacking)))

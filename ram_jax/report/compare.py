@@ -1,4 +1,4 @@
-"""A run beside a reference: the table, and its files."""
+"""Compares a run with a reference: the table, and its files."""
 
 import dataclasses
 import itertools
@@ -25,18 +25,19 @@ SIDES = ("run", "reference")
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """A run beside a reference.
+  """A run compared with a reference.
 
   Attributes:
-    label: the run's name for people.
+    label: display name of the run.
     run: the run.
     reference: the reference.
-    rows: clean, adversarial, the mean over corruptions and each one's mean over
-      severities, as far as both have them: settings; `run` and `reference`,
-      each with accuracy, attack and total; difference, low, high, outside.
-    cells: the same of each corruption and severity that both have.
-    only_run: settings, accuracy and total of what the reference lacks.
-    only_reference: of what the run lacks.
+    rows: clean, adversarial, the mean over corruptions, and the mean over
+      severities of each corruption, if both have them: settings; `run` and
+      `reference`, each with accuracy, attack and total; difference, low, high,
+      outside.
+    cells: the same for each corruption and severity that both have.
+    only_run: settings, accuracy and total of rows that only the run has.
+    only_reference: the same for rows that only the reference has.
   """
 
   label: str
@@ -49,17 +50,17 @@ class Comparison:
 
 
 def match(run: Run, reference: Reference) -> Comparison:
-  """Pairs what was evaluated alike: norm and size of attacks, corruptions.
+  """Matches rows with the same norm, epsilon, corruption and severity.
 
   Args:
     run: the run.
-    reference: what it is compared with.
+    reference: the reference.
 
   Returns:
-    The pairs; those with attacks of different names too.
+    The matched rows, including those with different attacks.
 
   Raises:
-    ValueError: nothing in common.
+    ValueError: if they have no metric in common.
   """
   mine = references.of_run(run)
   rows = pd.concat([mine.rows, references.frame(_means(mine.rows))])
@@ -74,7 +75,7 @@ def match(run: Run, reference: Reference) -> Comparison:
   found = _records(others) + averages + _records(pairs[means])
   if not found:
     raise ValueError(
-      f"run {mine.name} and reference {reference.name} have no measure in "
+      f"run {mine.name} and reference {reference.name} have no metric in "
       f"common: the run has {_listed(_records(mine.rows))}, the reference "
       f"{_listed(_records(reference.rows))}"
     )
@@ -91,7 +92,7 @@ def match(run: Run, reference: Reference) -> Comparison:
 
 
 def _means(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-  """Means that sources give, where the run has all that is in them."""
+  """Means as given by references, if the run has all of their parts."""
   for mean, names in MEANS.items():
     cells = rows[rows.severity.notna() & rows.corruption.isin(names)]
     if len(cells) == len(names) * len(SEVERITIES):
@@ -100,10 +101,10 @@ def _means(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _average(cells: pd.DataFrame) -> dict[str, Any]:
-  """Mean of accuracies, with the number of images as that of trials.
+  """Mean of accuracies, with the number of images as the number of trials.
 
-  The variance of a mean of correlated proportions is at most that of one
-  proportion of its size: counting every image once cannot be too narrow.
+  The variance of a mean of correlated proportions is at most that of a single
+  proportion of this size, so counting every image once is conservative.
   """
   pair = cells.iloc[0].to_dict() | {"severity": None}
   for side in SIDES:
@@ -114,7 +115,7 @@ def _average(cells: pd.DataFrame) -> dict[str, Any]:
 
 
 def _row(pair: Mapping[str, Any], rounding: float) -> dict[str, Any]:
-  """Both sides of a pair, and their difference."""
+  """Both sides of a matched row, and their difference."""
   row = _given({name: pair[name] for name in SETTINGS})
   for side in SIDES:
     names = ("accuracy", "attack", "total")
@@ -125,7 +126,7 @@ def _row(pair: Mapping[str, Any], rounding: float) -> dict[str, Any]:
   if "total" in mine and "total" in other:
     counts = [s[name] for s in (mine, other) for name in ("accuracy", "total")]
     low, high = statistics.newcombe(*counts)
-    # The true value is up to half a digit away from the one given.
+    # The true value is within half a unit of the last digit.
     row |= {"low": low - rounding, "high": high + rounding}
     row["outside"] = not row["low"] <= 0 <= row["high"]
   return row
@@ -140,7 +141,7 @@ def _given(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _listed(rows: Sequence[Mapping[str, Any]]) -> str:
-  """What was evaluated, in words; severities where they are not all."""
+  """What was evaluated, as text; with the severities if some are missing."""
   found = {}
   for row in rows:
     severity = row.get("severity")
@@ -156,18 +157,18 @@ def _listed(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def table(run: Run, reference: Reference) -> Table:
-  """Shows what a run and a reference have in common, in percent.
+  """Shows the metrics that a run and a reference share, in percent.
 
   Args:
     run: the run.
-    reference: what it is compared with.
+    reference: the reference.
 
   Returns:
-    One row per measure; footnotes say how each side was obtained, what differs
-    beside the numbers, and what only one side has.
+    One row per metric; footnotes say how each side was obtained, what else
+    differs, and what only one side has.
 
   Raises:
-    ValueError: nothing in common.
+    ValueError: if they have no metric in common.
   """
   return _table(match(run, reference))
 
@@ -175,67 +176,52 @@ def table(run: Run, reference: Reference) -> Table:
 def write(
   run: Run, reference: Reference, folder: str | os.PathLike
 ) -> list[pathlib.Path]:
-  """Writes comparison-NAME.md and .json, each whole or not at all.
+  """Writes comparison-NAME.md and .json, each atomically.
 
   Args:
     run: the run.
-    reference: what it is compared with; NAME is its name, with a number behind
-      it where another source of that name has been compared already.
-    folder: where to write; made if absent.
+    reference: the reference. NAME is its name, followed by a number if another
+      reference with this name has already been compared.
+    folder: where to write; created if it does not exist.
 
   Returns:
     Paths of the two files.
 
   Raises:
-    ValueError: nothing in common.
+    ValueError: if they have no metric in common.
   """
   found = match(run, reference)
-  title = f"# {literal(found.label)} beside {literal(reference.name)}\n\n"
+  title = (
+    f"# {literal(found.label)} compared with {literal(reference.name)}\n\n"
+  )
   path = _free_path(pathlib.Path(folder), reference)
-  return write_texts(path, title + _table(found).markdown(), _tree(found))
-
-
-def write_texts(
-  path: pathlib.Path, markdown: str, tree: Mapping[str, Any]
-) -> list[pathlib.Path]:
-  """Writes a Markdown and a JSON file, each whole or not at all.
-
-  Args:
-    path: of both, without the ending; its folder is made if absent.
-    markdown: content of one.
-    tree: content of the other.
-
-  Returns:
-    Paths of the two files.
-  """
   path.parent.mkdir(parents=True, exist_ok=True)
-  paths = [path.with_name(path.name + ending) for ending in (".md", ".json")]
-  text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
-  for target, content in zip(paths, (markdown, text), strict=True):
+  text = json.dumps(_tree(found), indent=2, allow_nan=False) + "\n"
+  contents = {".md": title + _table(found).markdown(), ".json": text}
+  paths = [path.with_name(path.name + ending) for ending in contents]
+  for target, content in zip(paths, contents.values(), strict=True):
     metrics.replace(target, content)
   return paths
 
 
 def _free_path(folder: pathlib.Path, reference: Reference) -> pathlib.Path:
-  """The first of NAME, NAME-2, … that no other reference has."""
+  """The first of NAME, NAME-2, … that is not taken by another reference."""
   name = re.sub(r"[^\w.+-]+", "_", reference.name)
   for number in itertools.count(1):
-    stem = f"comparison-{name}" + f"-{number}" * (number > 1)
-    path = folder / f"{stem}.json"
-    if not path.exists() or _source(path) == reference.source:
-      return folder / stem
-
-
-def _source(path: pathlib.Path) -> str | None:
-  """Of the reference of a comparison; None where the file is damaged."""
-  try:
-    return json.loads(path.read_bytes())["reference"]["source"]
-  except (ValueError, LookupError, TypeError, RecursionError):
-    return None
+    stem = folder / (f"comparison-{name}" + f"-{number}" * (number > 1))
+    path = stem.with_name(f"{stem.name}.json")
+    try:
+      tree = json.loads(path.read_bytes())
+      if tree["reference"]["source"] == reference.source:
+        return stem
+    except FileNotFoundError:
+      return stem
+    except (ValueError, LookupError, TypeError, RecursionError):
+      continue  # a damaged file is kept
 
 
 def _table(found: Comparison) -> Table:
-  header = ("measure", *SIDES, "difference", "95 % interval", "")
+  header = ("metric", *SIDES, "difference", "95 % interval", "")
   rows = tuple(map(_cells, found.rows))
   return Table(header, rows, tuple(_footnotes(found)))
 
@@ -254,7 +240,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _other_attack(row: Mapping[str, Any]) -> str | None:
-  """The run's attack where the reference's is another one."""
+  """The run's attack if the reference has a different one."""
   mine, other = (row[side].get("attack") for side in SIDES)
   return mine if mine != other else None
 
@@ -262,19 +248,19 @@ def _other_attack(row: Mapping[str, Any]) -> str | None:
 def _footnotes(found: Comparison) -> Iterator[str]:
   """How the numbers were obtained, and what else differs."""
   run, other = found.run, found.reference
-  model = other.model or "a network that it does not name"
+  model = other.model or "unknown network"
   data = other.data or "unknown data"
   yield f"run: {found.label} ({run.name}), {run.model}, {run.data}"
   yield f"reference: {other.name}, {model}, {data}; {other.source}"
   yield (
-    "Accuracy in %; difference in points, with the 95 % interval for "
-    f"independent samples ({METHOD}), which does not cover the choice of seed; "
-    "*: zero is outside"
+    "Accuracy in %; difference in percentage points, with the 95 % interval "
+    f"for independent samples ({METHOD}), which does not cover variation "
+    "between seeds; *: zero is outside the interval"
   )
   if attacks := set(map(_other_attack, found.rows)) - {None}:
     yield (
-      f"a: the run was attacked by {', '.join(sorted(attacks))}; the weaker "
-      "the attack, the higher the accuracy"
+      f"a: the run was attacked with {', '.join(sorted(attacks))}; a weaker "
+      "attack gives a higher accuracy"
     )
   yield from _about_images(found)
   for name, mine, its in (
@@ -285,8 +271,8 @@ def _footnotes(found: Comparison) -> Iterator[str]:
       yield f"the {name} differ: {mine} in the run, {its} in the reference"
   if other.data is None:
     yield (
-      "the data of the reference are unknown: a folder named cifar10, cifar100 "
-      "or imagenet around the file says which"
+      "the data set of the reference is unknown: put the file into a folder "
+      "named cifar10, cifar100 or imagenet to specify it"
     )
   yield from (f"(run) {note}" for note in run.notes)
   yield from (f"(reference) {note}" for note in other.notes)
@@ -303,7 +289,7 @@ def _about_images(found: Comparison) -> Iterator[str]:
     for side in (found.run, other)
   )
   if its:
-    assumed = " (assumed: its source gives accuracies alone)"
+    assumed = " (assumed, because its source only gives accuracies)"
     its_images = f"{its} in the reference{assumed * other.images_assumed}"
   else:
     its_images = "an unknown number in the reference, so there are no intervals"
@@ -315,18 +301,18 @@ def _about_images(found: Comparison) -> Iterator[str]:
   # Accuracies with six decimals are within a hundredth of an image.
   if not other.rounding and any(abs(c - round(c)) > 0.01 for c in counts):
     yield (
-      f"the reference's accuracies are no fractions of {its} images: it had "
-      "another number of them, and the intervals are wrong by that"
+      f"the reference's accuracies are not multiples of 1/{its}: it used "
+      "a different number of images, so the intervals are not exact"
     )
   if any(row["evaluator"] == "corruption" for row in found.rows):
     yield (
-      "corruptions: means over severities; the same images recur and count "
-      "once in the interval, which is rather too wide than too narrow"
+      "corruptions: means over severities; each image counts once in the "
+      "interval, which is therefore conservative"
     )
   if other.rounding:
     yield (
-      f"the reference is rounded to {200 * other.rounding:.4g} points, which "
-      "the intervals include"
+      f"the reference is rounded to {200 * other.rounding:.4g} percentage "
+      "points, which the intervals take into account"
     )
 
 

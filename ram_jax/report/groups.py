@@ -1,10 +1,10 @@
-"""Runs that differ only in their seeds, and estimates over them."""
+"""Groups runs that differ only in their seeds, and averages over them."""
 
 import collections
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,18 +15,23 @@ from ram_jax.report.statistics import Estimate
 from ram_jax.runs import results
 from ram_jax.runs.results import Run
 
-# What runs of one configuration may differ in: the seed, the name, and where
-# data and weights are stored, which are known by their fingerprints.
+# Fields in which runs of one configuration may differ: the seed, the name, and
+# the paths of data and weights, which are identified by their fingerprints.
 ALONE = ("name", "seed", "weights.initial", "weights.measured")
 PLACES = ("folder", "tfds_dir", "path", "label", "preset", "notes")
-# Settings that place a row in a table or a figure; the others say how it was
-# obtained.
+# Settings that determine a row's position in a table or figure; the others say
+# how it was obtained.
 COORDINATES = ("epsilon", "corruption", "severity", "y", "x")
 # An epsilon given as 8 / 255 or as 0.031373 is the same epsilon.
 EPSILON_DIGITS = 6
-# Columns that `frame` has for runs without such rows, too.
-COLUMNS = (*COORDINATES, "attack", "norm", "wave_norm")
-CALIBRATION = ("rms", "ece", "nll", "brier")
+# Rows that are only stored in results.json.
+HIDDEN = ("attack_check", "autoattack_stage")
+# Columns that `frame` always has.
+COLUMNS = (*COORDINATES, "attack", "norm", "rms", "ece", "nll", "brier")
+# Columns that `frame` adds.
+ADDED = ["group", "config", "seeds", "variant", "details"]
+# Largest possible values, if not 1.
+MOST = {"nll": math.inf, "brier": 2.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Group:
   """Runs that differ only in their seeds.
 
   Attributes:
-    label: name for people, different from that of every other group.
+    label: display name, unique among the groups.
     runs: one or more.
   """
 
@@ -47,23 +52,6 @@ class Group:
     return self.runs[0].about
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Series:
-  """Rows of one group and one variant: a line of a figure, a column.
-
-  Attributes:
-    label: the group's, with the variant where there are several.
-    group: whose rows they are.
-    variant: how they were obtained, as in `frame`.
-    rows: part of `frame`, possibly empty.
-  """
-
-  label: str
-  group: Group
-  variant: str
-  rows: pd.DataFrame
-
-
 def groups(runs: Sequence[Run]) -> tuple[Group, ...]:
   """Groups runs of one configuration and different seeds.
 
@@ -71,19 +59,19 @@ def groups(runs: Sequence[Run]) -> tuple[Group, ...]:
     runs: the runs to show together.
 
   Returns:
-    The groups, in the order of their first runs. A run whose results have no
-    configuration, and one whose seed its group has already, stay alone.
+    The groups, in the order of their first runs. A run without a configuration
+    in its results, or whose seed is already in its group, gets its own group.
 
   Raises:
-    ValueError: no run, or a folder that is given twice.
+    ValueError: if there is no run, or a folder is given twice.
   """
   if not runs:
-    raise ValueError("no run to show: name at least one run folder")
-  folders = collections.Counter(run.folder.resolve() for run in runs)
-  for run in runs:
-    if folders[run.folder.resolve()] > 1:
+    raise ValueError("no run to show: give at least one run folder")
+  folders = [run.folder.resolve() for run in runs]
+  for run, folder in zip(runs, folders, strict=True):
+    if folders.count(folder) > 1:
       raise ValueError(
-        f"run {str(run.folder)!r} is given twice: name each run once"
+        f"run {str(run.folder)!r} is given twice: give each run once"
       )
   found = collections.defaultdict(list)
   for run in runs:
@@ -95,15 +83,15 @@ def groups(runs: Sequence[Run]) -> tuple[Group, ...]:
 
 
 def labels(members: Sequence[Sequence[Run]]) -> tuple[str, ...]:
-  """Names groups of runs so that no two names are equal.
+  """Makes unique names for groups of runs.
 
   Args:
     members: the runs of each group; a group may be one run.
 
   Returns:
-    For each its method, with the number of seeds where there are several, and
-    where several groups would be called the same, the seed, else the run's
-    name, else the folder.
+    For each group its method, with the number of seeds if there are several.
+    If several groups would have the same name, the seed is added; if they
+    still would, the run's name or the folder.
   """
   result = []
   for runs in members:
@@ -118,7 +106,7 @@ def labels(members: Sequence[Sequence[Run]]) -> tuple[str, ...]:
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """A nested configuration by dotted names, as `config.json` has it."""
+  """Flattens a nested configuration to dotted names."""
   result = {}
   for key, value in tree.items():
     if isinstance(value, Mapping):
@@ -128,112 +116,120 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   return result
 
 
+def configuration(run: Run) -> dict[str, Any]:
+  """Fields that define a run, except its seed; empty if not recorded."""
+  return {
+    name: value
+    for name, value in flat(run.head.get("config", {})).items()
+    if name not in ALONE and name.split(".")[-1] not in PLACES
+  }
+
+
 def frame(groups: Sequence[Group]) -> pd.DataFrame:
-  """The rows of all groups, as `results.frame`, with more columns.
+  """The rows of all groups, as in `results.frame`, with more columns.
 
   Args:
     groups: the groups.
 
   Returns:
-    In addition `group`, the index into `groups`; `error`, 1 - `accuracy`;
-    `variant`, a name for how a row was obtained, such as "PGD-10 L2"; and
-    `details`, its other settings. Two rows have the same variant if and only if
-    their settings are equal, but for corruption, severity, epsilon and
-    frequency: numbers of different variants must not be mixed.
+    A table with these additional columns: `group`, the index into `groups`;
+    `config`, the group's label; `seeds`, the number of its runs; `error`,
+    1 - `accuracy`; `variant`, a name for how a row was obtained, such as
+    "PGD-10 L2"; and `details`, its other settings. Two rows have the same
+    variant if and only if their settings are equal, except for corruption,
+    severity, epsilon and frequency. Never mix numbers of different variants.
   """
-  runs = [run for group in groups for run in group.runs]
+  runs = [
+    dataclasses.replace(run, rows=tuple(filter(_is_shown, run.rows)))
+    for group in groups
+    for run in group.runs
+  ]
   found = results.frame(runs)
-  columns = dict.fromkeys((*found.columns, *COLUMNS, *CALIBRATION))
-  found = found.reindex(columns=list(columns))
-  owners = [i for i, group in enumerate(groups) for _ in group.runs]
-  found["group"] = [owners[run] for run in found["run"]]
-  origins = [_origin(row) for run in runs for row in run.rows]
+  found = found.reindex(columns=found.columns.union(COLUMNS, sort=False))
+  owners, origins = [], []
+  for i, group in enumerate(groups):
+    rows = [row for run in group.runs for row in run.rows if _is_shown(row)]
+    owners += [(i, group.label, len(group.runs))] * len(rows)
+    origins += map(_origin, rows)
   names = _variants(dict.fromkeys(origins))
-  # Text as Python's, since a name may have halves of characters.
-  variants = [(names[origin], _details(origin)) for origin in origins]
-  added = ["variant", "details"]
-  found[added] = pd.DataFrame(variants, columns=added, dtype=object)
+  added = [
+    (*owner, names[origin], _details(origin))
+    for owner, origin in zip(owners, origins, strict=True)
+  ]
+  # As Python strings, because names may contain lone surrogates.
+  found[ADDED] = pd.DataFrame(added, columns=ADDED, dtype=object)
   found["error"] = 1 - found["accuracy"]
   found["epsilon"] = found["epsilon"].astype(float).round(EPSILON_DIGITS)
   place = ["run", "evaluator", "variant", *COORDINATES]
   return found.drop_duplicates(place).reset_index(drop=True)
 
 
+def _is_shown(row: Row) -> bool:
+  return row.evaluator not in HIDDEN
+
+
 def attacks(rows: pd.DataFrame) -> pd.DataFrame:
-  """Accuracies under attack, from any evaluator; not checks of an attack."""
-  attacked = rows["epsilon"].notna() & rows["attack"].notna()
-  return rows[attacked & (rows["evaluator"] != "attack_check")]
+  """Rows with accuracies under attack, from any evaluator."""
+  return rows[rows["epsilon"].notna() & rows["attack"].notna()]
 
 
 def clean(rows: pd.DataFrame) -> pd.DataFrame:
-  """Accuracies on unchanged test images, one row per run."""
+  """Rows with accuracies on clean test images, one per run."""
   return rows[rows["variant"] == "clean"]
 
 
-def series(groups: Sequence[Group], rows: pd.DataFrame) -> list[Series]:
-  """Splits rows by group and variant.
+def series(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+  """Splits rows by group and variant, for lines of figures and columns.
 
   Args:
-    groups: as given to `frame`.
-    rows: part of what it returned.
+    rows: rows from `frame`.
 
   Returns:
-    Those that have rows, in the order of the groups.
+    Rows by the group's label, with the variant if there are several, in the
+    order of the groups.
   """
-  parts = dict(tuple(rows.groupby(["group", "variant"], sort=False)))
-  several = len({variant for _, variant in parts}) > 1
-  return [
-    Series(
-      f"{groups[i].label}, {variant}" if several else groups[i].label,
-      groups[i],
-      variant,
-      part,
-    )
-    for (i, variant), part in sorted(parts.items(), key=lambda x: x[0][0])
-  ]
+  several = len(set(rows["variant"])) > 1
+  # By number, because pandas cannot group by labels with lone surrogates.
+  return {
+    part["config"].iloc[0] + f", {variant}" * several: part
+    for (_, variant), part in rows.groupby(["group", "variant"], sort=False)
+  }
 
 
-def estimate(
-  rows: pd.DataFrame, column: str = "accuracy", most: float = 1.0
-) -> Estimate | None:
-  """Mean of one group's rows, each alike, and over its seeds.
+def estimate(rows: pd.DataFrame, column: str = "accuracy") -> Estimate | None:
+  """Unweighted mean over the rows of a group and over its seeds.
 
   The mean of accuracies, as CIFAR-10-C defines it (Hendrycks and Dietterich
-  2019, section 3), not the accuracy of the pooled images.
+  2019, section 3), not the accuracy on the pooled images.
 
   Args:
-    rows: as many for each seed.
-    column: of the numbers, at least 0.
-    most: the largest value possible.
+    rows: the same number of rows for each seed.
+    column: column to average, with nonnegative numbers.
 
   Returns:
-    Over several seeds with Student's interval; a single accuracy with Wilson's;
-    else without an interval, as rows of the same images are not independent.
-    None without rows. A run that lacks one of its numbers does not count.
+    The mean: over several seeds with Student's interval, for a single accuracy
+    with Wilson's, otherwise without an interval, because rows of the same
+    images are not independent. None if there are no rows. Runs with a missing
+    number are left out.
   """
   if len(rows) == 1 and column == "accuracy":
     correct, total = int(rows["correct"].iloc[0]), int(rows["total"].iloc[0])
     return Estimate(correct / total, *statistics.wilson(correct, total))
   values = rows.groupby("run")[column].agg(lambda x: x.mean(skipna=False))
-  return over_seeds(list(values.dropna()), most)
+  return over_seeds(list(values.dropna()), MOST.get(column, 1.0))
 
 
 def over_seeds(
   values: Sequence[float], most: float = math.inf
 ) -> Estimate | None:
-  """Mean with Student's interval; a single value without; None of nothing."""
+  """Mean with Student's interval; without for one value; None if empty."""
   if len(values) > 1:
     return statistics.student(values, most)
   return Estimate(values[0]) if values else None
 
 
-def norm_name(norm: str) -> str:
-  """How a norm is written for people: "L2" for "l2", "Linf" for "linf"."""
-  return norm[:1].upper() + norm[1:]
-
-
 def epsilon_name(epsilon: float, norm: str) -> str:
-  """An attack's epsilon for people: "0.25", in the L-infinity norm "8/255"."""
+  """Formats an epsilon: "0.25", or "8/255" in the L-infinity norm."""
   levels = 255 * epsilon
   if norm == "linf" and abs(levels - round(levels)) < 1e-3:
     return f"{round(levels)}/255"
@@ -241,20 +237,16 @@ def epsilon_name(epsilon: float, norm: str) -> str:
 
 
 def _key(run: Run) -> str:
-  """Equal for runs of one configuration; the folder where none is known."""
+  """Equal for runs of one configuration; the folder if it is unknown."""
   if "config" not in run.head:
     return str(run.folder)
-  config = {
-    name: value
-    for name, value in flat(run.head["config"]).items()
-    if name not in ALONE and name.split(".")[-1] not in PLACES
-  }
   about = [run.about.get(x) for x in ("label", "model", "step")]
-  return json.dumps([about, run.head.get("data"), config], sort_keys=True)
+  parts = [about, run.head.get("data"), configuration(run)]
+  return json.dumps(parts, sort_keys=True)
 
 
 def _extra(runs: Sequence[Run], part: str) -> str:
-  """What is in the parentheses of a label."""
+  """The text in the parentheses of a label."""
   count = f"{len(runs)} seeds" if len(runs) > 1 else ""
   about, folder = runs[0].about, runs[0].folder
   texts = {"name": about["name"], "folder": str(folder), "": ""}
@@ -266,13 +258,13 @@ Origin = tuple[tuple[str, Any], ...]
 
 
 def _origin(row: Row) -> Origin:
-  """How a row was obtained: its evaluator and settings, but for its place."""
+  """How a row was obtained: its evaluator and settings except coordinates."""
   settings = {k: v for k, v in row.settings.items() if k not in COORDINATES}
   return (("evaluator", row.evaluator), *sorted(settings.items()))
 
 
 def _details(origin: Origin) -> str:
-  """Settings that are in no name, such as "restarts 1; start sphere"."""
+  """Settings that names do not show, such as "restarts 1; start sphere"."""
   settings = dict(origin)
   if "images" in settings:
     return "corrupted images"
@@ -285,14 +277,15 @@ def _details(origin: Origin) -> str:
   )
 
 
-def _variants(origins: Sequence[Origin]) -> dict[Origin, str]:
-  """Names for origins, different for different ones."""
+def _variants(origins: Iterable[Origin]) -> dict[Origin, str]:
+  """Unique names for origins."""
   by_name = collections.defaultdict(list)
   for origin in origins:
     settings = dict(origin)
     name = settings.get("images", settings["evaluator"])
     if "attack" in settings:
-      name = f"{settings['attack']} {norm_name(str(settings.get('norm', '')))}"
+      norm = str(settings.get("norm", "")).capitalize()
+      name = f"{settings['attack']} {norm}"
     by_name[str(name).strip()].append(origin)
   result = {}
   for name, same in by_name.items():

@@ -1,4 +1,4 @@
-"""The report of several runs: a page in HTML and in Markdown, its figures."""
+"""Writes the report of several runs: HTML, Markdown and figures."""
 
 import base64
 import dataclasses
@@ -14,50 +14,57 @@ from typing import Any
 import jinja2
 
 from ram_jax.corruptions import CATEGORIES
-from ram_jax.report import claims, plots, style, tables
+from ram_jax.report import claims, plots, tables
 from ram_jax.report import groups as grouping
 from ram_jax.report.table import Table, line, literal
 from ram_jax.runs import metrics, results
 from ram_jax.runs.results import Run
 
-# A number of `tables`, its details and what it lacks.
+# A number from `tables`, its details, and what is missing from it.
 NUMBER = re.compile(r"([-+]?\d[\d.]*)(?: \((.*?)\))?(?: (\[.*\]))?")
 
 
-@dataclasses.dataclass(frozen=True)
-class Figure:
-  """A figure in a file.
-
-  Attributes:
-    path: of the PNG.
-    caption: what it shows, in one sentence.
-  """
-
-  path: pathlib.Path
-  caption: str
+BANDS = "Bands: 95 % intervals."
+# Captions of the figures, by file name.
+CAPTIONS = {
+  "adversarial_accuracy": "Accuracy against epsilon (the paper's Figure 2). "
+  + BANDS,
+  "corruption_examples": "Accuracy against severity (the paper's Figure 1). "
+  + BANDS,
+  "fourier": "Error on test images with an added Fourier wave, for each "
+  "frequency; low frequencies are in the center",
+  "training_curves": "Loss and accuracies during training",
+  "corruptions": "One test image under each corruption and severity",
+}
+# The paper's Figures 3 to 6.
+CAPTIONS |= {
+  f"corruption_{kind}": f"Accuracy against severity: {kind} (the paper's "
+  f"Figure {number}). {BANDS}"
+  for number, kind in enumerate(CATEGORIES, start=3)
+}
+# Sections that are not in summary.md.
+LONG = ("Each corruption and severity", "Where the numbers come from")
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-  """A part of the page that a reader opens.
+  """A collapsible section of the page.
 
   Attributes:
-    title: its heading.
-    table: below the heading.
-    figures: below the table.
-    is_brief: whether the Markdown has it, too.
+    title: the heading.
+    table: the table below the heading.
+    figures: the figures below the table: paths by caption.
   """
 
   title: str
   table: Table | None
-  figures: tuple[Figure, ...] = ()
-  is_brief: bool = True
+  figures: Mapping[str, pathlib.Path]
 
   def markdown(self) -> str:
     """Heading, table and links to the figures."""
     parts = [f"## {literal(self.title)}"]
     parts += [self.table.markdown().strip()] if self.table else []
-    parts += [f"![{f.caption}]({f.path.name})" for f in self.figures]
+    parts += [f"![{x}]({path.name})" for x, path in self.figures.items()]
     return "\n\n".join(parts)
 
 
@@ -66,20 +73,21 @@ def write_report(
   out_folder: str | os.PathLike,
   baseline: str | os.PathLike | None = None,
 ) -> list[pathlib.Path]:
-  """Writes report.html, summary.md and the figures that the results allow.
+  """Writes report.html, summary.md and the figures for which there is data.
 
   Args:
-    runs: the runs, in the order of the tables' rows; those that differ only in
+    runs: the runs, in the order of the tables' rows; runs that differ only in
       their seeds are shown as one.
-    out_folder: where to write; made if absent.
-    baseline: folder of one of them, to which others are compared; None: of
-      none.
+    out_folder: where to write; created if it does not exist.
+    baseline: folder of one of the runs, with which the others are compared;
+      None: no comparison.
 
   Returns:
     Paths of the written files, the two pages first.
 
   Raises:
-    ValueError: no run, a run given twice, or a baseline that is none of them.
+    ValueError: if there is no run, a run is given twice, or the baseline is not
+      one of the runs.
   """
   folder = pathlib.Path(out_folder)
   base = _baseline(runs, baseline)
@@ -99,22 +107,22 @@ def write_report(
     sections=sections,
     command=made,
   )
-  brief = [section for section in sections if section.is_brief]
+  brief = [section for section in sections if section.title not in LONG]
   if found:
-    brief.insert(0, Section("The paper's claims", found.table()))
+    brief.insert(0, Section("The paper's claims", found.table(), {}))
   texts = [section.markdown() for section in (main, *brief)]
   # The heading of the main part is the page's.
   text = "\n\n".join([*texts, f"    {line(made)}\n"])[1:]
   paths = [folder / "summary.md", folder / "report.html"]
   for path, content in zip(paths, (text, page), strict=True):
     metrics.replace(path, content)
-  return paths + [figure.path for figure in figures.values()]
+  return paths + list(figures.values())
 
 
 def draw(folder: pathlib.Path) -> None:
-  """Draws what an evaluated run's files contain, into its folder `figures/`.
+  """Draws the figures of an evaluated run into its folder `figures/`.
 
-  They are drawn once: an evaluation removes those of the one before.
+  They are drawn once; a new evaluation removes the old ones.
 
   Args:
     folder: the run's folder.
@@ -122,7 +130,7 @@ def draw(folder: pathlib.Path) -> None:
   figures = folder / "figures"
   if figures.is_dir():
     return
-  # A folder of this name is complete.
+  # A folder with the final name is always complete.
   part = folder / "figures.part"
   shutil.rmtree(part, ignore_errors=True)
   part.mkdir()
@@ -138,7 +146,7 @@ def draw(folder: pathlib.Path) -> None:
     drawn["corruptions"] = plots.draw_images(list(corrupted.items()), "12345")
   for name, figure in drawn.items():
     if figure:
-      style.save(figure, part / f"{name}.png")
+      plots.save(figure, part / f"{name}.png")
   part.rename(figures)
 
 
@@ -152,81 +160,69 @@ def _baseline(
     if run.folder.resolve() == wanted:
       return run
   raise ValueError(
-    f"the baseline {str(baseline)!r} is none of the runs: give one of "
+    f"the baseline {str(baseline)!r} is not one of the runs: give one of "
     f"{', '.join(str(run.folder) for run in runs)}"
   )
 
 
-def _figures(runs: Sequence[Run], folder: pathlib.Path) -> dict[str, Figure]:
-  """Draws all figures that the results allow, by the name of their file."""
-  bands = "Bands: 95 % intervals."
+def _figures(
+  runs: Sequence[Run], folder: pathlib.Path
+) -> dict[str, pathlib.Path]:
+  """Draws all figures for which there is data; paths by name."""
   drawn = {
-    "adversarial_accuracy": (
-      plots.draw_adversarial_accuracy(runs),
-      f"Accuracy against epsilon (the paper's Figure 2). {bands}",
-    ),
-    "corruption_examples": (
-      plots.draw_severity(runs, plots.EXAMPLES),
-      f"Accuracy against severity (the paper's Figure 1). {bands}",
-    ),
+    "adversarial_accuracy": plots.draw_adversarial_accuracy(runs),
+    "corruption_examples": plots.draw_severity(runs, plots.EXAMPLES),
   }
-  # The paper's Figures 3 to 6.
-  for number, (category, names) in enumerate(CATEGORIES.items(), start=3):
-    drawn[f"corruption_{category}"] = (
-      plots.draw_severity(runs, names),
-      f"Accuracy against severity: {category} (its Figure {number}). {bands}",
-    )
-  drawn["fourier"] = (
-    plots.draw_fourier(runs),
-    "Error when a wave of one frequency is added to the test images, for each "
-    "frequency; the lowest is in the middle",
-  )
-  drawn["training_curves"] = (
-    plots.draw_training_curves(runs),
-    "Loss and accuracies during training",
-  )
+  for kind, names in CATEGORIES.items():
+    drawn[f"corruption_{kind}"] = plots.draw_severity(runs, names)
+  drawn["fourier"] = plots.draw_fourier(runs)
+  drawn["training_curves"] = plots.draw_training_curves(runs)
   folder.mkdir(parents=True, exist_ok=True)
-  found = {}
-  for name, (figure, caption) in drawn.items():
-    if figure:
-      path = style.save(figure, folder / f"{name}.png")
-      found[name] = Figure(path, caption)
+  found = {
+    name: plots.save(figure, folder / f"{name}.png")
+    for name, figure in drawn.items()
+    if figure
+  }
   sheets = (run.folder / "figures" / "corruptions.png" for run in runs)
   if sheet := next(filter(pathlib.Path.is_file, sheets), None):
-    path = pathlib.Path(shutil.copy(sheet, folder / "corruptions.png"))
-    caption = "One test image under each corruption, by severity"
-    found["corruptions"] = Figure(path, caption)
+    path = shutil.copy(sheet, folder / "corruptions.png")
+    found["corruptions"] = pathlib.Path(path)
   return found
 
 
 def _sections(
-  runs: Sequence[Run], baseline: Run | None, figures: Mapping[str, Figure]
+  runs: Sequence[Run],
+  baseline: Run | None,
+  figures: Mapping[str, pathlib.Path],
 ) -> list[Section]:
-  """The main part, and what a reader opens, if there is something in it."""
+  """The main section, and the collapsible ones that are not empty."""
   main = ("adversarial_accuracy", "corruption_examples")
-  categories = [f"corruption_{category}" for category in CATEGORIES]
+  categories = [f"corruption_{kind}" for kind in CATEGORIES]
   found = [
     (tables.title(grouping.groups(runs)), tables.summary(runs), main),
     ("Every epsilon", tables.every_epsilon(runs), ()),
     *((*pair, ()) for pair in tables.corruptions(runs, baseline).items()),
     ("Figures of all corruptions", None, categories),
     ("Calibration", tables.calibration(runs), ()),
-    ("Fourier waves", None, ("fourier",)),
-    ("Training", None, ("training_curves",)),
-    ("Corrupted images", None, ("corruptions",)),
-    ("Differences of configuration", tables.fields(runs, differing=True), ()),
+    ("Fourier waves", None, ["fourier"]),
+    ("Training", None, ["training_curves"]),
+    ("Corrupted images", None, ["corruptions"]),
+    (
+      "Differences between configurations",
+      tables.fields(runs, differing=True),
+      (),
+    ),
     ("Where the numbers come from", tables.fields(runs), ()),
   ]
   sections = []
   for title, table, names in found:
-    shown = tuple(figures[name] for name in names if name in figures)
-    long = "severity" in title or "numbers" in title
-    sections.append(Section(title, table, shown, not long))
+    shown = {CAPTIONS[name]: figures[name] for name in names if name in figures}
+    sections.append(Section(title, table, shown))
   return [part for part in sections if part.table or part.figures]
 
 
 def _environment() -> jinja2.Environment:
-  """Renders the page: all text is escaped, and on one line."""
+  """The template environment, which escapes text and removes line breaks."""
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
     autoescape=True,
@@ -240,7 +236,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _heads(table: Table) -> list[tuple[str, list[str]]]:
-  """Groups of columns and their names; a column alone has no name below it."""
+  """Groups of columns and their names; empty for a column of its own."""
   pairs = [name.rpartition(": ")[::2] for name in table.header]
   found = []
   for _, same in itertools.groupby(pairs, lambda x: x[0] or x[1]):
@@ -251,32 +247,30 @@ def _heads(table: Table) -> list[tuple[str, list[str]]]:
 
 
 def _cells(table: Table, heat: bool) -> list[list[dict[str, Any]]]:
-  """Cells as the template needs them: a number is apart from its details."""
-  rows = []
-  for i, row in enumerate(table.rows):
-    rows.append([])
-    for j, cell in enumerate(row):
-      match = NUMBER.fullmatch(cell)
-      number, detail, lacking = match.groups() if match else (cell, None, None)
-      rows[-1].append(
-        {
-          "text": number,
-          "detail": detail,
-          "lacking": lacking,
-          "is_number": match or cell == tables.NOT_EVALUATED,
-          "is_best": (i, j) in table.best,
-          "heat": float(number) if heat and match and j > 1 else None,
-        }
-      )
-  shaded = [c for row in rows for c in row if c["heat"] is not None]
-  low = min((cell["heat"] for cell in shaded), default=0)
-  span = max((cell["heat"] for cell in shaded), default=0) - low or 1
-  for cell in shaded:
-    cell["heat"] = round(60 * (cell["heat"] - low) / span)
-  return rows
+  """Cells for the template, with numbers separated from their details."""
+  found = [[NUMBER.fullmatch(cell) for cell in row] for row in table.rows]
+  shaded = [float(x[1]) for row in found for x in row[2:] if heat and x]
+  low = min(shaded, default=0)
+  span = max(shaded, default=0) - low or 1
+
+  def cell(i: int, j: int) -> dict[str, Any]:
+    match, text = found[i][j], table.rows[i][j]
+    number, detail, lacking = match.groups() if match else (text, None, None)
+    is_shaded = heat and match and j > 1
+    return {
+      "text": number,
+      "detail": detail,
+      "lacking": lacking,
+      "is_number": match or text == tables.NOT_EVALUATED,
+      "is_best": (i, j) in table.best,
+      "heat": round(60 * (float(number) - low) / span) if is_shaded else None,
+    }
+
+  columns = range(len(table.header))
+  return [[cell(i, j) for j in columns] for i in range(len(found))]
 
 
-def _source(figure: Figure) -> str:
-  """The file of a figure as a URL that contains it."""
-  content = base64.b64encode(figure.path.read_bytes()).decode()
+def _source(path: pathlib.Path) -> str:
+  """The figure as a data URL."""
+  content = base64.b64encode(path.read_bytes()).decode()
   return f"data:image/png;base64,{content}"

@@ -1,227 +1,226 @@
-"""Two runs, compared in one metric: by accuracy, frequencies, or time."""
+"""Metrics for two runs: differences in accuracy, and ratios of time."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from ram_jax.contracts import Row
 from ram_jax.corruptions import CORRUPTIONS, SEVERITIES
 from ram_jax.report import references, statistics
-from ram_jax.report.statistics import Difference
+from ram_jax.report.statistics import Estimate
 from ram_jax.runs.results import Run
 
 NAMES = tuple(CORRUPTIONS)
 HIGH, LOW = (4, 5), (1, 2, 3)
-# Upper ends of the bands, as fractions of the highest frequency that an image
-# has along an axis (half its side); in the corners are higher ones.
+# Upper ends of the bands, as fractions of the highest frequency of an image
+# along an axis (half its side length); the corners have higher frequencies.
 BANDS = {"low": 1 / 3, "middle": 2 / 3, "high": np.inf}
 
 
 class Missing(Exception):
-  """Says what a comparison would need."""
+  """Data that a comparison needs is missing; the message names it."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
-  """A run of a method, and the run of a baseline.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Side:
+  """A run that represents one of the paper's methods.
 
   Attributes:
-    names: the paper's, of the two methods.
-    runs: the two.
-    correct: which images each classified correctly, by the rows' keys.
+    name: the paper's name for the method.
+    run: the run.
+    rows: rows of the run, as in `results.frame`, with their keys.
+    correct: which images were classified correctly, by row key.
   """
 
-  names: Sequence[str]
-  runs: Sequence[Run]
-  correct: Sequence[Mapping[str, np.ndarray]]
-
-  def rows(self, evaluator: str) -> list[tuple[Row, Row]]:
-    """Rows of both with equal settings, on the same test images.
-
-    Args:
-      evaluator: of the rows.
-
-    Returns:
-      The rows, in the order of the first run's.
-
-    Raises:
-      Missing: such rows.
-    """
-    sides, both = [], " and ".join(self.names)
-    for run, name in zip(self.runs, self.names, strict=True):
-      rows = {(r.key, r.total): r for r in run.rows if r.evaluator == evaluator}
-      if not rows:
-        raise Missing(f"{evaluator!r} in the results of {name}")
-      sides.append(rows)
-    tests = [run.head.get("data", {}).get("test", {}) for run in self.runs]
-    prints = {test.get("fingerprint") for test in tests}
-    if None in prints or len(prints) > 1:
-      raise Missing(f"the same test images for {both}")
-    mine, other = sides
-    shared = [(mine[key], other[key]) for key in mine if key in other]
-    if not shared:
-      raise Missing(f"{evaluator!r} with the same settings for {both}")
-    return shared
-
-  def test(self, weights: Mapping[str, int]) -> Difference:
-    """Compares image by image.
-
-    Args:
-      weights: of rows, by their keys.
-
-    Returns:
-      As `statistics.paired`.
-
-    Raises:
-      Missing: a correct.npz with these rows.
-    """
-    for correct, name in zip(self.correct, self.names, strict=True):
-      if not weights.keys() <= correct.keys():
-        raise Missing(f"correct.npz of {name}")
-    return statistics.paired(*self.correct, weights)
+  name: str
+  run: Run
+  rows: pd.DataFrame
+  correct: Mapping[str, np.ndarray]
 
 
-# Yields what is compared, in words; None in place of what is lacking. May raise
-# Missing.
-Metric = Callable[[Pair], Iterator[tuple[str, Difference | None]]]
+Pair = Sequence[Side]  # the method and a baseline
 
 
-def clean_accuracy(pair: Pair) -> Iterator[tuple[str, Difference]]:
+def shared_rows(
+  pair: Pair, evaluator: str, single: str | None = None
+) -> pd.DataFrame:
+  """Selects rows of both runs with equal settings and test images.
+
+  Args:
+    pair: the method, and the baseline.
+    evaluator: which evaluator's rows.
+    single: a setting that must be the same in all rows.
+
+  Returns:
+    The method's rows, with the baseline's accuracy as `accuracy_base`.
+
+  Raises:
+    Missing: if there are no such rows.
+  """
+  both = " and ".join(side.name for side in pair)
+  found = []
+  for side in pair:
+    found.append(side.rows[side.rows["evaluator"] == evaluator])
+    if found[-1].empty:
+      raise Missing(f"{evaluator!r} in the results of {side.name}")
+  tests = [side.run.head.get("data", {}).get("test", {}) for side in pair]
+  prints = {test.get("fingerprint") for test in tests}
+  if None in prints or len(prints) > 1:
+    raise Missing(f"the same test images for {both}")
+  same = ["key", "total"]
+  base = found[1][[*same, "accuracy"]]
+  shared = found[0].merge(base, on=same, suffixes=("", "_base"))
+  if shared.empty:
+    raise Missing(f"{evaluator!r} with the same settings for {both}")
+  values = sorted(set(map(str, shared[single]))) if single else ()
+  if len(values) > 1:
+    raise Missing(f"one {single!r}, not {', '.join(values)}")
+  return shared
+
+
+def difference(pair: Pair, keys: Sequence[str], weights: Any = 1) -> Estimate:
+  """Compares image by image, see `statistics.paired`.
+
+  Args:
+    pair: the method, and the baseline.
+    keys: keys of the rows.
+    weights: integers, one for each row, or one for all.
+
+  Returns:
+    The difference.
+
+  Raises:
+    Missing: if a correct.npz lacks these rows.
+  """
+  for side in pair:
+    if not set(keys) <= side.correct.keys():
+      raise Missing(f"correct.npz of {side.name}")
+  weights = pd.Series(weights, keys).to_dict()
+  return statistics.paired(*(side.correct for side in pair), weights)
+
+
+# Yields (description, difference); None instead of a difference if data is
+# missing. May raise Missing.
+Metric = Callable[[Pair], Iterator[tuple[str, Estimate | None]]]
+
+
+def clean_accuracy(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   """Clean accuracy."""
-  for row, _ in pair.rows("clean"):
-    yield "clean", pair.test({row.key: 1})
+  yield "clean", difference(pair, shared_rows(pair, "clean")["key"])
 
 
-def each_epsilon(pair: Pair) -> Iterator[tuple[str, Difference]]:
+def each_epsilon(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   """Accuracy under each attack."""
-  for row in _attacked(pair):
-    yield references.label(row.settings), pair.test({row.key: 1})
+  for row in _attacked(pair).to_dict("records"):
+    yield references.label(row), difference(pair, [row["key"]])
 
 
-def mean_over_epsilons(pair: Pair) -> Iterator[tuple[str, Difference]]:
+def mean_over_epsilons(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   """Mean accuracy under all attacks."""
-  weights = {row.key: 1 for row in _attacked(pair)}
-  yield f"mean of {len(weights)} attacks", pair.test(weights)
+  keys = _attacked(pair)["key"]
+  yield f"mean of {len(keys)} attacks", difference(pair, keys)
 
 
 def corruptions(*names: str) -> Metric:
-  """Mean accuracy over severities on each of some corruptions."""
+  """Mean accuracy over severities, for each of the given corruptions."""
 
-  def metric(pair: Pair) -> Iterator[tuple[str, Difference | None]]:
-    cells = _cells(pair)
+  def metric(pair: Pair) -> Iterator[tuple[str, Estimate | None]]:
+    rows = shared_rows(pair, "corruption", "images")
     for name in names:
-      keys = [row.key for row, _ in cells[name].values()]
-      yield name, pair.test(dict.fromkeys(keys, 1)) if keys else None
+      keys = rows["key"][rows["corruption"] == name]
+      yield name, None if keys.empty else difference(pair, keys)
 
   return metric
 
 
 def severity_contrast(
   pair: Pair,
-) -> Iterator[tuple[str, Difference | None]]:
-  """An image's mean gain at severities 4 and 5 less that at 1 to 3.
+) -> Iterator[tuple[str, Estimate | None]]:
+  """Mean gain at severities 4 and 5 minus mean gain at 1 to 3.
 
   Args:
-    pair: of runs.
+    pair: the method, and the baseline.
 
   Yields:
-    One difference, over the corruptions evaluated at all severities; the names
-    of the others.
+    One difference, over the corruptions evaluated at all severities; then the
+    names of the other corruptions, with None.
 
   Raises:
-    Missing: such a corruption.
+    Missing: if there is no such corruption.
   """
-  cells = _cells(pair)
-  whole = [name for name in NAMES if cells[name].keys() >= set(SEVERITIES)]
+  rows = shared_rows(pair, "corruption", "images")
+  rows = rows[rows["severity"].isin(SEVERITIES)]
+  counts = rows["corruption"].value_counts()
+  whole = [n for n in NAMES if counts.get(n) == len(SEVERITIES)]
   if not whole:
     raise Missing("a corruption at all five severities")
-  weights, gains = {}, []
-  for severity in SEVERITIES:
-    level = [cells[name][severity] for name in whole]
-    # Whole numbers in proportion to means of two and of three severities.
-    weight = len(LOW) if severity in HIGH else -len(HIGH)
-    weights |= {row.key: weight for row, _ in level}
-    gain = np.mean([_accuracy(row) - _accuracy(base) for row, base in level])
-    gains.append(f"{100 * gain:+z.1f}")
-  name = f"gain by severity: {', '.join(gains)}; 4-5 less 1-3"
-  yield name, pair.test(weights)
+  rows = rows[rows["corruption"].isin(whole)]
+  gains = rows["accuracy"] - rows["accuracy_base"]
+  means = gains.groupby(rows["severity"]).mean()
+  # Integers proportional to the weights of means over 2 and 3 severities.
+  high = rows["severity"].isin(HIGH)
+  weights = np.where(high, len(LOW), -len(HIGH))
+  texts = ", ".join(f"{100 * gain:+z.1f}" for gain in means)
+  name = f"gain by severity: {texts}; 4-5 minus 1-3"
+  yield name, difference(pair, rows["key"], weights)
   yield from ((name, None) for name in NAMES if name not in whole)
 
 
-def frequencies(pair: Pair) -> Iterator[tuple[str, Difference]]:
-  """Accuracy under Fourier waves by band, as if of different images."""
-  rows = _of_one("wave_norm", pair.rows("fourier"))
-  total = min(row.total for row, _ in rows)
-  mine, other = (band_accuracies(side) for side in zip(*rows, strict=True))
-  for band in BANDS:
-    ends = statistics.newcombe(mine[band], total, other[band], total)
-    yield band, Difference(mine[band] - other[band], *ends, images=total)
+def frequencies(pair: Pair) -> Iterator[tuple[str, Estimate]]:
+  """Accuracy under Fourier waves by band; intervals ignore the pairing."""
+  rows = shared_rows(pair, "fourier", "wave_norm")
+  total = int(rows["total"].min())
+  for band, mine, base in band_means(rows).itertuples():
+    ends = statistics.newcombe(mine, total, base, total)
+    yield band, Estimate(mine - base, *ends)
 
 
-def band_accuracies(rows: Sequence[Row]) -> dict[str, float]:
-  """Mean accuracy over the frequencies of each band.
+def band_means(rows: pd.DataFrame) -> pd.DataFrame:
+  """Mean accuracies over the frequencies of each band.
 
   Args:
-    rows: of the evaluator "fourier", half of the plane.
+    rows: rows of the evaluator "fourier" for half of the plane: `y`, `x` and
+      columns whose names begin with "accuracy".
 
   Returns:
-    Accuracy in [0, 1] by name of the band.
+    Means of these columns, by name of the band.
 
   Raises:
-    Missing: frequencies of a band.
+    Missing: if a band has no frequencies.
   """
-  y, x = np.abs([[float(r.settings[axis]) for r in rows] for axis in "yx"])
+  y, x = (rows[axis].astype(float).abs() for axis in "yx")
   radius = np.hypot(y, x) / max(1, min(y.max(), x.max()))
-  bands = np.searchsorted(list(BANDS.values()), radius)
-  # (y, x) and (-y, -x) are one wave, but two frequencies of the plane, except
-  # where they are the same one.
-  weights = 2 - (np.isin(y, (0, y.max())) & np.isin(x, (0, x.max())))
-  accuracies = np.array(list(map(_accuracy, rows)))
-  if len(set(bands)) < len(BANDS):
+  bands = pd.cut(radius, [-1, *BANDS.values()], labels=list(BANDS))
+  if bands.nunique() < len(BANDS):
     raise Missing("Fourier waves of low, middle and high frequencies")
-  masks = {name: weights * (bands == i) for i, name in enumerate(BANDS)}
-  return {n: float(np.average(accuracies, weights=w)) for n, w in masks.items()}
+  # (y, x) and (-y, -x) are the same wave, but count as two frequencies of the
+  # plane unless they coincide.
+  weights = 2 - (y.isin((0, y.max())) & x.isin((0, x.max())))
+  weighted = rows.filter(like="accuracy").mul(weights, axis=0)
+  sums = weighted.groupby(bands, observed=True).sum()
+  return sums.div(weights.groupby(bands, observed=True).sum(), axis=0)
 
 
-def training_time(pair: Pair) -> Iterator[tuple[str, Difference]]:
-  """How much longer training took, as a fraction of the baseline's time."""
+def training_time(pair: Pair) -> Iterator[tuple[str, Estimate]]:
+  """Additional training time as a fraction of the baseline's."""
   seconds, settings = [], []
-  for run, name in zip(pair.runs, pair.names, strict=True):
-    seconds.append(run.head.get("timing", {}).get("train_seconds"))
-    settings.append((run.head.get("device"), run.about.get("step")))
+  for side in pair:
+    head = side.run.head
+    seconds.append(head.get("timing", {}).get("train_seconds"))
+    settings.append((head.get("device", {}), side.run.about.get("step")))
     if not seconds[-1]:
-      raise Missing(f"training time of {name}")
+      raise Missing(f"training time of {side.name}")
   if settings[0] != settings[1]:
-    raise Missing(f"device and updates as those of {pair.names[1]}")
-  device = settings[0][0] or {}
+    raise Missing(f"the device and number of updates of {pair[1].name}")
+  device = settings[0][0]
   name = f"time in %, on {device.get('count')} x {device.get('kind')}"
-  yield name, Difference(seconds[0] / seconds[1] - 1)
+  yield name, Estimate(seconds[0] / seconds[1] - 1)
 
 
-def _accuracy(row: Row) -> float:
-  return row.correct_count / row.total
-
-
-def _attacked(pair: Pair) -> list[Row]:
-  rows = [row for row, _ in pair.rows("adversarial") if row.settings["epsilon"]]
-  if not rows:
-    raise Missing("an epsilon above 0 that both were evaluated at")
-  return rows
-
-
-def _cells(pair: Pair) -> dict[str, dict[int, tuple[Row, Row]]]:
-  """Rows by corruption and severity."""
-  found = {name: {} for name in NAMES}
-  for row, base in _of_one("images", pair.rows("corruption")):
-    levels = found.setdefault(row.settings["corruption"], {})
-    levels[row.settings["severity"]] = (row, base)
-  return found
-
-
-def _of_one(setting: str, rows: list[tuple[Row, Row]]) -> list[tuple[Row, Row]]:
-  """The rows, unless they would mix several values of a setting."""
-  values = {str(row.settings.get(setting)) for row, _ in rows}
-  if len(values) > 1:
-    raise Missing(f"one {setting!r}, not {', '.join(sorted(values))}")
+def _attacked(pair: Pair) -> pd.DataFrame:
+  rows = shared_rows(pair, "adversarial").query("epsilon > 0")
+  if rows.empty:
+    raise Missing("an epsilon above 0 at which both were evaluated")
   return rows

@@ -1,11 +1,15 @@
-"""Figures: what the paper shows of several runs, and images.
+"""Draws figures of several runs like those of the paper, and images.
 
-Each `draw_*` returns a matplotlib Figure, or None where there is nothing to
-draw; `style.save` writes it.
+Each `draw_*` returns a matplotlib Figure, or None if there is nothing to draw;
+`save` writes it.
 """
 
 import math
-from collections.abc import Sequence
+import os
+import pathlib
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.axes
 import matplotlib.figure
@@ -15,18 +19,26 @@ import pandas as pd
 
 from ram_jax.corruptions import SEVERITIES
 from ram_jax.report import groups as grouping
-from ram_jax.report import style
 from ram_jax.report.groups import Group
 from ram_jax.report.statistics import Estimate
+from ram_jax.report.table import line
 from ram_jax.runs.results import Run
 
 # The paper's Figure 1: one corruption of each category.
 EXAMPLES = ("gaussian_noise", "glass_blur", "fog", "jpeg_compression")
-# Key in metrics.jsonl, title, factor to the shown unit; on training images.
+# Key in metrics.jsonl, title, scale factor; all on training images.
 CURVES = (("loss", "training loss", 1.0), ("accuracy", "accuracy (%)", 100.0))
 CURVES += (("adversarial_accuracy", "adversarial accuracy (%)", 100.0),)
-# More points than these hide the trend in the noise of single batches.
+# With more points, the noise of single batches would hide the trend.
 CURVE_POINTS = 100
+DPI = 150
+# Okabe and Ito's palette for color-blind readers, without yellow, which is hard
+# to see on white; black last.
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+COLORS.append("#000000")
+MARKERS = "osD^vPX*<>"
+LINES = ("-", "--", ":", "-.")
+GRAY = "#5c5c5c"
 
 
 def draw_adversarial_accuracy(
@@ -38,33 +50,27 @@ def draw_adversarial_accuracy(
     runs: the runs; those without adversarial accuracy are left out.
 
   Returns:
-    A figure with one panel per norm, in which each configuration and attack has
-    a line over epsilon (epsilon 0: clean) and a band for its 95 % interval, in
-    percent: Wilson's over test images for one run, Student's over seeds for
-    several.
+    A figure with one panel per norm. Each configuration and attack has a line
+    over epsilon (0: clean) and a band for the 95 % interval, in percent:
+    Wilson's over test images for one run, Student's over seeds for several.
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
-  attacked, clean = grouping.attacks(rows), grouping.clean(rows)
+  attacked = grouping.attacks(rows)
   if attacked.empty:
     return None
-  norms = sorted(attacked["norm"].fillna("").unique())
-  figure, grid = style.panels(len(norms), 1, 6.0, 3.9, sharey=True)
-  for axes, norm in zip(grid, norms, strict=True):
-    part = attacked[attacked["norm"].fillna("") == norm]
-    shown = grouping.series(groups, part)
-    for series, look in zip(shown, style.styles(groups, shown), strict=True):
-      own = series.rows
-      if not (own["epsilon"] == 0).any():
-        same = clean[clean["run"].isin(own["run"])]
-        own = pd.concat([same.assign(epsilon=0.0), own])
-      style.curve(axes, look, _points(own, "epsilon"))
-    epsilons = sorted({0.0, *part["epsilon"]})
-    _epsilon_axis(axes, epsilons, norm)
+  by_norm = attacked.groupby(attacked["norm"].fillna(""))
+  figure, grid = panels(len(by_norm), 1, 6.0, 3.9, sharey=True)
+  for axes, (norm, part) in zip(grid, by_norm, strict=True):
+    shown = grouping.series(part)
+    looks = styles(groups, shown)
+    for label, own in shown.items():
+      curve(axes, looks[label], _points(own, "epsilon", rows))
+    _epsilon_axis(axes, sorted({0.0, *part["epsilon"]}), norm)
     attacks = ", ".join(part["variant"].unique())
-    style.tidy(axes, style.plain(f"Accuracy under {attacks}"))
+    tidy(axes, plain(f"Accuracy under {attacks}"))
   _percent_axis(grid, top=True)
-  style.legend_below(figure)
+  legend_below(figure)
   return figure
 
 
@@ -76,7 +82,7 @@ def draw_severity(
   Args:
     runs: the runs; those that were not evaluated on a corruption are left out
       of its panel.
-    names: corruptions, one panel each; those that no run has are left out.
+    names: corruptions, one panel each; those without results are left out.
 
   Returns:
     A figure with one line per configuration in each panel, over severity (0:
@@ -84,58 +90,57 @@ def draw_severity(
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
-  clean = grouping.clean(rows)
   corrupted = rows[rows["corruption"].isin(names)]
   if corrupted.empty:
     return None
-  shown = grouping.series(groups, corrupted)
+  shown = grouping.series(corrupted)
+  looks = styles(groups, shown)
   present = [name for name in names if (corrupted["corruption"] == name).any()]
   columns = 2 if len(present) < 5 else 3
-  figure, grid = style.panels(len(present), columns, 3.0, 1.95, sharey=True)
+  figure, grid = panels(len(present), columns, 3.0, 1.95, sharey=True)
   for name, axes in zip(present, grid, strict=True):
-    for series, look in zip(shown, style.styles(groups, shown), strict=True):
-      own = series.rows[series.rows["corruption"] == name]
+    for label, own in shown.items():
+      own = own[own["corruption"] == name]
       if len(own):
-        same = clean[clean["run"].isin(own["run"])]
-        points = _points(pd.concat([same.assign(severity=0), own]), "severity")
-        style.curve(axes, look, points)
-    style.tidy(axes, style.plain(name.replace("_", " ")))
+        curve(axes, looks[label], _points(own, "severity", rows))
+    tidy(axes, plain(name.replace("_", " ")))
     axes.set_xticks((0, *SEVERITIES), ("clean", *map(str, SEVERITIES)))
   for axes in grid[-columns:]:
     axes.set_xlabel("severity", fontsize=9)
   _percent_axis(grid)
-  style.legend_below(figure)
+  legend_below(figure)
   return figure
 
 
 def draw_fourier(runs: Sequence[Run]) -> matplotlib.figure.Figure | None:
-  """Errors under waves of single frequencies (Yin et al. 2019, figure 2).
+  """Errors under Fourier waves of each frequency (Yin et al. 2019, figure 2).
 
   Args:
     runs: the runs; those without these numbers are left out.
 
   Returns:
-    One panel per configuration and norm of the wave, the mean over its seeds;
-    the lowest frequency in the middle, one color scale for all.
+    A figure with one panel per configuration and norm of the wave, which shows
+    the mean over seeds. Low frequencies are in the center, and all panels
+    share one color scale.
 
   Raises:
-    ValueError: frequencies that are not those of one half of the plane.
+    ValueError: if the frequencies are not those of one half of the plane.
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
   waves = rows[(rows["evaluator"] == "fourier") & rows["y"].notna()]
   if waves.empty:
     return None
-  shown = grouping.series(groups, waves)
-  figure, grid = style.panels(len(shown), 4, 2.2, 2.5)
-  maps = [_fourier_map(series.rows) for series in shown]
+  shown = grouping.series(waves)
+  figure, grid = panels(len(shown), 4, 2.2, 2.5)
+  maps = list(map(_fourier_map, shown.values()))
   lows, highs = zip(*((np.nanmin(m), np.nanmax(m)) for m in maps), strict=True)
-  low, high = style.tens(min(lows), max(highs))
-  for series, error, axes in zip(shown, maps, grid, strict=True):
+  low, high = tens(min(lows), max(highs))
+  for label, error, axes in zip(shown, maps, grid, strict=True):
     image = axes.imshow(error, cmap="magma", vmin=low, vmax=high)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    axes.set_title(style.folded(series.label, 26), fontsize=9)
+    axes.set_title(folded(label, 26), fontsize=9)
   figure.colorbar(image, ax=list(grid), label="error (%)", aspect=15)
   return figure
 
@@ -149,9 +154,9 @@ def draw_training_curves(
     runs: the runs; those without metrics are left out.
 
   Returns:
-    A figure with one panel per quantity that some run has, one line per
-    configuration, over several seeds the mean and Student's interval; long
-    curves are averaged over neighboring log intervals.
+    A figure with one panel per quantity and one line per configuration. For
+    several seeds it shows the mean and Student's interval. Long curves are
+    averaged over neighboring log intervals.
   """
   groups = grouping.groups(runs)
   present = [
@@ -159,19 +164,18 @@ def draw_training_curves(
   ]
   if not present:
     return None
-  empty = grouping.frame(groups).iloc[:0]
-  shown = [grouping.Series(g.label, g, "", empty) for g in groups]
-  figure, grid = style.panels(len(present), 3, 3.6, 3.0)
+  looks = styles(groups, {})
+  figure, grid = panels(len(present), 3, 3.6, 3.0)
   for axes, (key, title, factor) in zip(grid, present, strict=True):
-    for series, look in zip(shown, style.styles(groups, shown), strict=True):
-      if points := _training_curve(series.group, key):
-        style.curve(axes, look, points, factor)
-    style.tidy(axes, title)
+    for group in groups:
+      if points := _training_curve(group, key):
+        curve(axes, looks[group.label], points, factor)
+    tidy(axes, title)
     axes.set_xlabel("epoch", fontsize=9)
     axes.set_xlim(left=0)
     if factor != 1:
       axes.set_ylim(0, 100)
-  style.legend_below(figure)
+  legend_below(figure)
   return figure
 
 
@@ -181,62 +185,206 @@ def draw_images(
   """Draws versions of the same images below each other.
 
   Args:
-    rows: (name, images [N,H,W,C] uint8, C 1 or 3) from top to bottom, of the
-      same shape in each.
-    columns: names for the first of the N.
+    rows: (name, images [N,H,W,C] uint8, C 1 or 3) from top to bottom, all of
+      the same shape.
+    columns: names of the first columns.
 
   Returns:
     A grid of len(rows) x N images, each pixel a square.
 
   Raises:
-    ValueError: no rows, or another shape or type.
+    ValueError: if there are no rows, or shapes or types are wrong.
   """
   shapes = {x.shape if x.dtype == np.uint8 else () for _, x in rows}
   shape = shapes.pop() if len(shapes) == 1 else ()
   if len(shape) != 4 or 0 in shape or shape[3] not in (1, 3):
     raise ValueError(
-      "these images are no grid: give uint8 [N,H,W,C] with 1 or 3 channels, of "
-      "the same shape in each row"
+      "these images do not form a grid: give uint8 [N,H,W,C] with 1 or 3 "
+      "channels and the same shape in each row"
     )
-  count, height, width, _ = shape
-  edge = ((0, 0), (1, 1), (1, 1), (0, 0))  # a white pixel around each image
-  lines = [
-    np.concatenate(np.pad(images, edge, constant_values=255), axis=1)
-    for _, images in rows
-  ]
-  names = [style.plain(name.replace("_", " ")) for name, _ in rows]
-  # Inches: an image is 0.7 high, a letter of size 9 is 0.085 wide.
-  across = 0.7 * count * (width + 2) / (height + 2)
+  count, height, width, channels = shape
+  edge = ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0))  # white, around each image
+  sheet = np.pad([x for _, x in rows], edge, constant_values=255)
+  height, width = height + 2, width + 2
+  size = (len(rows) * height, count * width, channels)
+  sheet = sheet.swapaxes(1, 2).reshape(size)
+  names = [plain(name.replace("_", " ")) for name, _ in rows]
+  # In inches: an image is 0.7 high, a character of size 9 is 0.085 wide.
+  across = 0.7 * count * width / height
   size = (across + 0.085 * max(map(len, names)) + 0.2, 0.7 * len(rows) + 0.35)
   figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
   axes = figure.subplots()
-  sheet = np.concatenate(lines)
   axes.imshow(sheet, interpolation="nearest", cmap="gray", vmin=0, vmax=255)
-  middle = (height + 2) * (np.arange(len(rows)) + 0.5) - 0.5
-  axes.set_yticks(middle, names, fontsize=9)
-  middle = (width + 2) * (np.arange(len(columns)) + 0.5) - 0.5
-  axes.set_xticks(middle, columns, fontsize=9)
+  middles = height * (np.arange(len(rows)) + 0.5) - 0.5
+  axes.set_yticks(middles, names, fontsize=9)
+  middles = width * (np.arange(len(columns)) + 0.5) - 0.5
+  axes.set_xticks(middles, columns, fontsize=9)
   axes.xaxis.tick_top()
   axes.tick_params(length=0)
   axes.spines[:].set_visible(False)
-  axes.set_anchor("E")  # what is left of the width goes to the names
+  axes.set_anchor("E")  # the remaining width is for the names
   return figure
 
 
-def _points(rows: pd.DataFrame, column: str) -> dict[float, Estimate]:
-  """Accuracy by a coordinate, ascending."""
-  return {
-    float(place): grouping.estimate(part)
-    for place, part in rows.groupby(column)
+def styles(
+  groups: Sequence[Group], shown: Mapping[str, pd.DataFrame]
+) -> dict[str, dict[str, Any]]:
+  """Chooses styles by method, independent of the order of runs.
+
+  Args:
+    groups: all groups of the report, so that styles agree between figures.
+    shown: the series of one figure, by label.
+
+  Returns:
+    Options of `Axes.plot` by label of a group or series. The method determines
+    color and marker; further series of a method have other line styles.
+  """
+  methods = {group.label: group.about["label"] for group in groups}
+  methods |= {x: rows["label"].iloc[0] for x, rows in shown.items()}
+  names, used, result = sorted(set(methods.values())), {}, {}
+  for label, method in methods.items():
+    place, number = names.index(method), used.get(method, 0)
+    used[method] = number + 1
+    result[label] = {
+      "label": plain(label),
+      "color": COLORS[place % len(COLORS)],
+      "marker": MARKERS[(place + number // len(LINES)) % len(MARKERS)],
+      "linestyle": LINES[number % len(LINES)],
+    }
+  return result
+
+
+def plain(text: str) -> str:
+  """Escapes a user's text for matplotlib, on one line."""
+  text = line(text)
+  # A dollar would start a formula; a leading underscore hides a legend entry.
+  return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
+def folded(text: str, width: int) -> str:
+  """`plain` text in lines of at most `width` characters."""
+  return "\n".join(map(plain, textwrap.wrap(text, width))) or " "
+
+
+def tens(low: float, high: float) -> tuple[float, float]:
+  """Expands a range to multiples of ten, at least ten apart."""
+  low = 10 * math.floor(low / 10)
+  return low, max(low + 10, 10 * math.ceil(high / 10))
+
+
+def panels(
+  count: int, columns: int, width: float, height: float, **options: Any
+) -> tuple[matplotlib.figure.Figure, np.ndarray]:
+  """Makes a figure with a grid of panels.
+
+  Args:
+    count: number of panels.
+    columns: maximum number of columns.
+    width: width of a panel in inches.
+    height: height of a panel in inches.
+    **options: options of `Figure.subplots`.
+
+  Returns:
+    The figure and its axes [count].
+  """
+  columns = min(count, columns)
+  rows = -(-count // columns)
+  size = (max(4.2, width * columns), height * rows)
+  # No pyplot: it keeps global state.
+  figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+  grid = figure.subplots(rows, columns, squeeze=False, **options).ravel()
+  for axes in grid[count:]:
+    axes.remove()
+  return figure, grid[:count]
+
+
+def curve(
+  axes: matplotlib.axes.Axes,
+  style: Mapping[str, Any],
+  points: Mapping[float, Estimate],
+  factor: float = 100,
+) -> None:
+  """Draws a line, and a band for the 95 % intervals if there are any.
+
+  Args:
+    axes: axes to draw in.
+    style: style of the line, from `styles`.
+    points: estimates by x coordinate, in ascending order.
+    factor: scale factor to the displayed unit.
+  """
+  places = list(points)
+  values = [factor * point.value for point in points.values()]
+  every = max(1, len(points) // 8)
+  line = {"linewidth": 1.5, "clip_on": False, "zorder": 3}
+  marker = {"markerfacecolor": "white", "markersize": 5, "markevery": every}
+  axes.plot(places, values, **style, **line, **marker)
+  ends = [(p.low, p.high) for p in points.values() if p.low is not None]
+  if len(ends) == len(points):
+    low, high = factor * np.array(ends).T
+    color = style["color"]
+    axes.fill_between(places, low, high, color=color, alpha=0.15, lw=0)
+
+
+def tidy(axes: matplotlib.axes.Axes, title: str = "") -> None:
+  """Applies a light frame, a faint grid and a small title."""
+  axes.spines[["top", "right"]].set_visible(False)
+  axes.spines[["left", "bottom"]].set_color(GRAY)
+  axes.tick_params(color=GRAY, labelsize=9)
+  axes.grid(alpha=0.25, linewidth=0.6)
+  axes.set_title(title, fontsize=10)
+
+
+def legend_below(figure: matplotlib.figure.Figure) -> None:
+  """Adds one legend outside the panels, where it cannot cover data."""
+  lines = {
+    line.get_label(): line for axes in figure.axes for line in axes.get_lines()
   }
+  longest = max(map(len, lines))
+  # In inches: a character of size 9 takes 0.085, the line next to it 0.6.
+  fitting = int(figure.get_figwidth() / (0.085 * longest + 0.6))
+  columns = max(1, min(len(lines), fitting))
+  figure.legend(
+    lines.values(),
+    lines.keys(),
+    loc="outside lower center",
+    ncols=columns,
+    frameon=False,
+    fontsize=9,
+    handlelength=2.6,
+  )
+  # Make room for the legend, so that it does not shrink the panels.
+  rows = -(-len(lines) // columns)
+  figure.set_figheight(figure.get_figheight() + 0.2 * rows)
+
+
+def save(
+  figure: matplotlib.figure.Figure, path: str | os.PathLike
+) -> pathlib.Path:
+  """Writes the figure as PNG, creates its folder, and returns the path."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(path, dpi=DPI, format="png")
+  return path
+
+
+def _points(
+  own: pd.DataFrame, column: str, rows: pd.DataFrame
+) -> dict[float, Estimate]:
+  """Accuracy by coordinate, ascending; at 0 the clean accuracy."""
+  if not (own[column] == 0).any():
+    clean = grouping.clean(rows)
+    clean = clean[clean["run"].isin(own["run"])]
+    own = pd.concat([clean.assign(**{column: 0}), own])
+  parts = own.groupby(column)
+  return {float(place): grouping.estimate(part) for place, part in parts}
 
 
 def _percent_axis(
   grid: Sequence[matplotlib.axes.Axes], top: bool = False
 ) -> None:
-  """All panels alike in whole tens, so that differences are not exaggerated."""
+  """Sets the same limits for all panels, multiples of ten."""
   values = [y for a in grid for line in a.get_lines() for y in line.get_ydata()]
-  low, high = style.tens(min(values), max(values))
+  low, high = tens(min(values), max(values))
   grid[0].set_ylim(0 if top else low, high)
   for axes in grid:
     if axes.get_subplotspec().is_first_col():
@@ -246,12 +394,12 @@ def _percent_axis(
 def _epsilon_axis(
   axes: matplotlib.axes.Axes, epsilons: Sequence[float], norm: str
 ) -> None:
-  """Equal steps for equal factors, and one more such step from 0."""
+  """Sets a logarithmic axis, with one more step from 0."""
   positive = [e for e in epsilons if e > 0]
   if positive:
     # Base 2 and linscale 1/2 make [0, smallest] as long as a doubling.
     axes.set_xscale("symlog", base=2, linthresh=min(positive), linscale=0.5)
-  # Names need a 14th of the axis each; closer ones keep their tick mark only.
+  # A label needs 1/14 of the axis; closer ticks are not labeled.
   gap = (1 + math.log2(max(positive) / min(positive))) / 14 if positive else 0
   names, last = ["clean"], 0.0
   for epsilon in positive:
@@ -262,19 +410,20 @@ def _epsilon_axis(
   axes.set_xlim(0, max(epsilons) or 1)
   axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
   name = {"l2": r"$\ell_2$ radius", "linf": r"$\ell_\infty$ radius"}
-  radius = name.get(norm, style.plain(norm))
+  radius = name.get(norm, plain(norm))
   axes.set_xlabel(rf"{radius} $\epsilon$, pixels in [0, 1]", fontsize=9)
 
 
 def _fourier_map(rows: pd.DataFrame) -> np.ndarray:
-  """Error in percent by frequency [H,W], the lowest in the middle.
+  """Error in percent by frequency [H,W], low frequencies in the center.
 
   Raises:
-    ValueError: frequencies that are not those of one half of the plane.
+    ValueError: if the frequencies are not those of one half of the plane.
   """
   errors = 100 - 100 * rows.groupby(["y", "x"])["accuracy"].mean()
   places = np.array(list(errors.index), dtype=int)
-  # Both halves are 2 n frequencies, those that are their own twins twice.
+  # Both halves have 2 n frequencies; those that are their own twins count
+  # twice.
   count, width = 2 * len(places), int(np.ptp(places[:, 1])) + 1
   heights = [count // width - 1, count // width]
   heights = [h for h in heights if h > 0 and count - h * width in (1, 2, 4)]
@@ -291,14 +440,14 @@ def _fourier_map(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _training_curve(group: Group, key: str) -> dict[float, Estimate]:
-  """A quantity by epoch, over the epochs that all seeds have logged."""
+  """A quantity by epoch, for the epochs that all seeds logged."""
   logs = [pd.DataFrame(run.metrics) for run in group.runs if run.metrics]
   logs = [log.dropna(subset=key) for log in logs if key in log]
   if not logs:
     return {}
   columns = [log.groupby("epoch")[key].last() for log in logs]
   table = pd.concat(columns, axis=1, join="inner").reset_index()
-  # Means of neighbors, so that at most CURVE_POINTS points remain.
+  # Average neighbors, so that at most CURVE_POINTS points remain.
   size = -(-len(table) // CURVE_POINTS) or 1
   means = table.groupby(table.index // size).mean().to_numpy().tolist()
   return {epoch: grouping.over_seeds(values) for epoch, *values in means}

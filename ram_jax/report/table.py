@@ -1,4 +1,4 @@
-"""A table of text that prints in a terminal, as Markdown and as HTML."""
+"""A table of text for terminals, Markdown and HTML."""
 
 import dataclasses
 import io
@@ -17,13 +17,12 @@ class Table:
   """Cells of text, printable with rich and as Markdown.
 
   Attributes:
-    header: names of the columns; "PGD-10 L2: eps 1" belongs to a group of
+    header: names of the columns; "PGD-10 L2: eps 1" belongs to the group of
       columns "PGD-10 L2".
-    rows: cells, as many per row as the header has; a number, and details of it
-      in parentheses or brackets.
+    rows: rows of cells; details of a number are in parentheses or brackets.
     footnotes: lines below the table.
-    title: a line above it.
-    best: (row, column) of the cells that are emphasized.
+    title: a line above the table.
+    best: (row, column) of the emphasized cells.
   """
 
   header: tuple[str, ...]
@@ -33,7 +32,7 @@ class Table:
   best: frozenset[tuple[int, int]] = frozenset()
 
   def transposed(self) -> "Table":
-    """The same cells with columns as rows, and none emphasized."""
+    """The table with rows and columns swapped, and no emphasized cells."""
     header, *rows = zip(self.header, *self.rows, strict=True)
     return Table(header, tuple(rows), self.footnotes, self.title)
 
@@ -60,8 +59,8 @@ class Table:
     """The table and its footnotes as plain text.
 
     Args:
-      width: columns of the terminal; a table that is too wide is transposed,
-        with as many of its rows side by side as fit.
+      width: number of columns of the terminal; a table that is too wide is
+        transposed, with as many of its rows side by side as fit.
 
     Returns:
       Lines of text.
@@ -73,7 +72,7 @@ class Table:
   def __rich_console__(
     self, console: rich.console.Console, options: rich.console.ConsoleOptions
   ) -> rich.console.RenderResult:
-    widest = options.update(width=10_000)  # else rich reports the limit itself
+    widest = options.update(width=10_000)  # otherwise rich reports the limit
     for tables in self._layouts():
       widths = [
         rich.measure.Measurement.get(console, widest, table).maximum
@@ -101,25 +100,25 @@ class Table:
 
 
 def line(text: str) -> str:
-  """A user's text on one line, which moves no cursor and can be written."""
+  """A user's text on one line, without control characters."""
   shown = (letter if letter.isprintable() else " " for letter in text)
   return " ".join("".join(shown).split())
 
 
 def literal(text: str) -> str:
-  """A user's text in Markdown: no further line or cell, no HTML."""
+  """A user's text, escaped for a cell of a Markdown table."""
   return re.sub(r"([\\|<])", r"\\\1", line(text))
 
 
 def _rich_table(table: Table, broken: bool = False) -> rich.table.Table:
-  """`broken` gives parentheses, and words of the header, lines of their own."""
+  """Makes a rich table; `broken` breaks lines at parentheses and in headers."""
   drawn = rich.table.Table(box=rich.box.SIMPLE, pad_edge=False)
   for name in map(line, table.header):
     if broken:
-      # Else every space but those inside parentheses.
+      # Otherwise at all spaces except those inside parentheses.
       space = r"(?<=:) " if ": " in name else r" (?![^(]*\))"
       name = re.sub(space, "\n", name)
-    # Text, not str: a label may hold brackets, which rich would interpret.
+    # Text, not str: rich would interpret brackets in a label.
     drawn.add_column(rich.text.Text(name), overflow="fold")
   for i, row in enumerate(table.rows):
     cells = map(line, row)

@@ -1,10 +1,10 @@
-"""Tables of results: accuracies with intervals, and how they were obtained."""
+"""Tables of results: accuracies with intervals, and their provenance."""
 
 import dataclasses
 import functools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,50 +12,53 @@ import pandas as pd
 from ram_jax.contracts import Note
 from ram_jax.corruptions import BENCHMARK, CATEGORIES, EXTRA, SEVERITIES
 from ram_jax.report import groups as grouping
-from ram_jax.report.groups import Group, Series
+from ram_jax.report.groups import Group
 from ram_jax.report.statistics import Estimate
 from ram_jax.report.table import Table
 from ram_jax.runs import results
 from ram_jax.runs.results import Run
 
 NOT_EVALUATED = "-"
-# The summary leaves out an epsilon at which no run is more accurate.
+# The summary omits epsilons at which no run is above this accuracy.
 MAIN_ACCURACY = 0.01
 EPSILON_TOLERANCE = 1e-6
-# Calibration: name for people, largest value.
-CALIBRATION = {"rms": ("RMS", 1.0), "ece": ("ECE", 1.0)}
-CALIBRATION |= {"nll": ("NLL", math.inf), "brier": ("Brier", 2.0)}
+CALIBRATION = {"rms": "RMS", "ece": "ECE", "nll": "NLL", "brier": "Brier"}
 MEANS = {"benchmark": BENCHMARK, "extra": EXTRA, "all": BENCHMARK + EXTRA}
-# Facts that become columns where runs differ in them.
+# Facts that become columns if the runs differ in them.
 SHOWN_FACTS = ("network", "data", "training", "evaluated on", "test set")
 INTERVALS = (
-  "Accuracy in %, with 95 % intervals: Student's over seeds where there are "
-  "several, else Wilson's over test images, which do not cover the choice of "
-  "seed; of a mean over corruptions of one run none, as the same images recur."
+  "Accuracy in %, with 95 % intervals: Student's over seeds if there are "
+  "several, otherwise Wilson's over test images, which do not cover variation "
+  "between seeds; means over corruptions of a single run have no interval, "
+  "because they use the same images repeatedly."
 )
 ERRORS = "mCE: mean corruption error over the benchmark's 15, not normalized"
 RELATIVE = (
-  "relative mCE: for each of the 15 the sum of errors over severities, in % of "
-  "that of the baseline, and the mean of these"
+  "relative mCE: mean over the 15 corruptions of the sum of errors over "
+  "severities, in % of the baseline's sum"
 )
-# A table before it is one: name, cells, whether smaller is better.
+# Columns of a table: name, cells, whether smaller is better (None: no numbers).
 Columns = list[tuple[str, Sequence[str], bool | None]]
+# Cell: (rows, rows of the baseline or None) -> text. Line: name, second cell,
+# Cell, whether smaller is better.
+Cell = Callable[[pd.DataFrame, pd.DataFrame | None], str]
+Line = tuple[str, str, Cell, bool | None]
 
 
 def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
   """One row per configuration: every accuracy, in percent.
 
   Args:
-    runs: the runs, in the order of the rows; those that differ only in their
-      seeds are one row.
-    every_epsilon: also those at which no run is above `MAIN_ACCURACY`.
+    runs: the runs, in the order of the rows; runs that differ only in their
+      seeds share a row.
+    every_epsilon: include epsilons at which no run is above `MAIN_ACCURACY`.
 
   Returns:
-    The table. Its title is what is equal for all runs; what is not is a column.
-    The footnotes say how each number was obtained.
+    The table. Its title contains what is equal for all runs; what differs is a
+    column. The footnotes say how each number was obtained.
 
   Raises:
-    ValueError: no run, or a run given twice.
+    ValueError: if there is no run, or a run is given twice.
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
@@ -66,12 +69,8 @@ def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
     if len({*cells} - {NOT_EVALUATED}) > 1:
       columns.append((name, cells, None))
   column = functools.partial(_column, groups)
-  if len(clean := grouping.clean(rows)):
-    columns.append(("clean", column(clean), False))
-  sources = _by_variant(rows[rows["corruption"].isin(BENCHMARK)])
-  for source, part in sources.items():
-    name = "15 corruptions" + (f": {source}" if len(sources) > 1 else "")
-    columns.append((name, column(part, names=BENCHMARK), False))
+  for name, part, names in _test_sets(rows):
+    columns.append((name, column(part, names=names), False))
   hidden = []
   for attack, part in _by_variant(grouping.attacks(rows)).items():
     positive = part[part["epsilon"] > 0].groupby("epsilon")
@@ -82,16 +81,16 @@ def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
       else:
         columns.append((f"{attack}: {name}", column(at), False))
   found = [
-    ("warning: " if note.level == "warning" else "") + note.text
+    "warning: " * (note.level == "warning") + note.text
     for note in notes(groups, rows)
   ]
   if hidden:
-    found.append(f"not shown, as no run is above 1 %: {'; '.join(hidden)}")
+    found.append(f"not shown, because no run is above 1 %: {'; '.join(hidden)}")
   return _table(columns, found, lead(groups))
 
 
 def every_epsilon(runs: Sequence[Run]) -> Table | None:
-  """The summary without notes, with the epsilons that it leaves out, if any."""
+  """The summary with all epsilons, without notes; None if it is the same."""
   table = summary(runs, every_epsilon=True)
   if table.header == summary(runs).header:
     return None
@@ -99,14 +98,14 @@ def every_epsilon(runs: Sequence[Run]) -> Table | None:
 
 
 def title(groups: Sequence[Group]) -> str:
-  """What the runs are of, in a few words."""
+  """Title with networks and data sets."""
   known = [facts(group) for group in groups]
   subjects = {f"{row['network']} on {row['data']}" for row in known}
   return f"Robustness of {' and '.join(sorted(subjects))}"
 
 
 def lead(groups: Sequence[Group]) -> str:
-  """What was run, in a sentence: everything that is equal for all runs."""
+  """Summary of what was run: everything that is equal for all runs."""
   known = pd.DataFrame([facts(g) for g in groups], dtype=object)
   shared = known.drop(columns="test set", errors="ignore").bfill().iloc[0]
   shared = shared[known.nunique() == 1]
@@ -115,7 +114,7 @@ def lead(groups: Sequence[Group]) -> str:
 
 
 def facts(group: Group) -> dict[str, str]:
-  """What a group is of, by name, as far as it is known."""
+  """Known facts about a group, by name."""
   run = group.runs[0]
   about, device = run.about, run.head.get("device", {})
   test = run.head.get("data", {}).get("test", {})
@@ -126,7 +125,7 @@ def facts(group: Group) -> dict[str, str]:
   found = {
     "network": about["model"],
     "data": about["data_label"],
-    "training": f"{epochs} epochs" if epochs else steps and f"{steps} steps",
+    "training": _count(epochs, "epoch") or _count(steps, "step"),
     "seeds": f"seed{'s' * (len(group.runs) > 1)} {seeds}",
     "evaluated on": images and f"{images:,} test images",
     "test set": test.get("fingerprint", "")[:19],
@@ -135,15 +134,19 @@ def facts(group: Group) -> dict[str, str]:
   return {name: str(value) for name, value in found.items() if value}
 
 
+def _count(number: int | None, unit: str) -> str:
+  return f"{number} {unit}{'s' * (number != 1)}" if number else ""
+
+
 def notes(groups: Sequence[Group], rows: pd.DataFrame) -> tuple[Note, ...]:
-  """How the numbers were obtained; notes of some runs name these.
+  """How the numbers were obtained; notes of some of the runs name these runs.
 
   Args:
-    groups: what is shown.
-    rows: of `groups.frame`.
+    groups: the groups that are shown.
+    rows: rows from `groups.frame`.
 
   Returns:
-    Without repetition, warnings first, then what the intervals are.
+    Notes without repetition, warnings first.
   """
   owners: dict[Note, dict[str, None]] = {}
   for group in groups:
@@ -164,73 +167,78 @@ def corruptions(
 
   Args:
     runs: the runs, in the order of the columns.
-    baseline: one of them; cells get the difference to its configuration.
+    baseline: one of the runs; cells contain the difference from its
+      configuration.
 
   Returns:
-    Tables by title: of each corruption, of means over several, and of each
-    severity; none where no run was evaluated on corruptions. Where a mean lacks
-    corruptions or severities, the cell says how many it has.
+    Tables by title: each corruption, means over several, and each severity;
+    empty if no run was evaluated on corruptions. If a mean lacks corruptions or
+    severities, the cell says how many it includes.
 
   Raises:
-    ValueError: no run, or a run given twice.
+    ValueError: if there is no run, or a run is given twice.
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
   rows = rows[rows["evaluator"] == "corruption"]
   if rows.empty:
     return {}
-  shown = grouping.series(groups, rows)
-  bases = {s.variant: s for s in shown if baseline in s.group.runs}
+  base = [i for i, group in enumerate(groups) if baseline in group.runs]
+  bases = _by_variant(rows[rows["group"].isin(base)])
   kinds = {name: kind for kind, names in CATEGORIES.items() for name in names}
   found = rows.groupby("corruption", sort=False)["severity"].unique()
   each = [name for name in kinds if name in found]
   each += [name for name in found.index if name not in kinds]
-  single = [(n, kinds.get(n, "other"), {"names": (n,)}) for n in each]
+
+  def line(name: str, second: str, **options: Any) -> Line:
+    cell = functools.partial(_cell, **options)
+    return name, second, cell, options.get("column") == "error"
+
+  single = [line(n, kinds.get(n, "other"), names=(n,)) for n in each]
   means = [
-    (kind, str(len(names)), {"names": names})
+    line(kind, str(len(names)), names=names)
     for kind, names in (MEANS | CATEGORIES).items()
   ]
-  means.append(("mCE", "15", {"names": BENCHMARK, "column": "error"}))
+  means.append(line("mCE", "15", names=BENCHMARK, column="error"))
+  notes = [ERRORS]
+  if bases:
+    means.append(("relative mCE", "15", _relative, None))
+    notes.append(RELATIVE)
   levels = [
-    (name, str(level), {"names": (name,), "levels": (level,)})
+    line(name, str(level), names=(name,), levels=(level,))
     for name in each
     for level in sorted(found[name])
   ]
-  table = functools.partial(_corruption_table, shown, bases)
+  table = functools.partial(_corruption_table, rows, bases)
   return {
     "Each corruption": table("corruption", "category", single),
-    "Categories of corruptions and mCE": _with_relative_errors(
-      table("mean over", "corruptions", means), shown, bases
+    "Categories of corruptions and mCE": table(
+      "mean over", "corruptions", means, notes
     ),
     "Each corruption and severity": table("corruption", "severity", levels),
   }
 
 
 def calibration(runs: Sequence[Run]) -> Table | None:
-  """How far confidences are from accuracies, clean and corrupted.
+  """Calibration of the confidences, on clean and corrupted images.
 
   Args:
     runs: the runs, in the order of the rows.
 
   Returns:
-    One row per configuration; None where no run has these numbers.
+    One row per configuration; None if no run has these numbers.
 
   Raises:
-    ValueError: no run, or a run given twice.
+    ValueError: if there is no run, or a run is given twice.
   """
   groups = grouping.groups(runs)
   rows = grouping.frame(groups)
-  sources = _by_variant(rows[rows["corruption"].isin(BENCHMARK)])
-  parts = [("clean", grouping.clean(rows), ())]
-  for source, part in sources.items():
-    name = source if len(sources) > 1 else "15 corruptions"
-    parts.append((name, part, BENCHMARK))
   columns: Columns = [("method", [group.label for group in groups], None)]
-  for source, part, names in parts:
-    for key, (name, most) in CALIBRATION.items():
+  for test_set, part, names in _test_sets(rows):
+    for key, name in CALIBRATION.items():
       if part[key].notna().any():
-        cells = _column(groups, part, names, key, most, 1, 3)
-        columns.append((f"{source}: {name}", cells, True))
+        cells = _column(groups, part, names=names, column=key)
+        columns.append((f"{test_set}: {name}", cells, True))
   lines = (
     "RMS: root mean square calibration error in adaptive bins of 100; ECE: "
     "expected calibration error; both in [0, 1]. NLL: negative log likelihood, "
@@ -243,20 +251,20 @@ def calibration(runs: Sequence[Run]) -> Table | None:
 def floors(
   run: Run, required: Sequence[tuple[str, float | None, str, float]]
 ) -> Table:
-  """Compares accuracies of a run with required ones, in percent.
+  """Compares accuracies of a run with required accuracies, in percent.
 
   Args:
     run: an evaluated run.
-    required: (measure, epsilon, bound, value) each, for example
+    required: (metric, epsilon, bound, value) each, for example
       ("clean", None, "at least", 0.92) or ("adversarial", 8.0, "at most",
       0.02); value in [0, 1].
 
   Returns:
-    Rows of measure, required value, evaluated value and "met" or "NOT MET".
-    What was not evaluated is not met; of several attacks there is a row each.
+    One row per requirement and attack: metric, required value, accuracy, and
+    "met" or "NOT MET". A metric that was not evaluated is not met.
 
   Raises:
-    ValueError: a requirement that is not of this form.
+    ValueError: if a requirement does not have this form.
   """
   results.check_floors(required)
   rows = grouping.frame([Group("", (run,))])
@@ -268,29 +276,26 @@ def floors(
       "corruption": rows[rows["corruption"].isin(BENCHMARK)],
       "adversarial": grouping.attacks(rows[near]),
     }[measure]
-    means = part.groupby("variant", sort=False)["accuracy"].mean()
-    found = dict(means) or {"": None}
-    for variant, accuracy in found.items():
+    found = dict(part.groupby("variant", sort=False)["accuracy"].mean())
+    for variant, accuracy in (found or {"": math.nan}).items():
       name = {"corruption": "corruption mean"}.get(measure, measure)
       name += f", eps {epsilon:.4g}" if epsilon is not None else ""
       name += f" ({variant})" if len(found) > 1 else ""
-      met, text = False, "not measured"
-      if accuracy is not None:
-        text = f"{100 * accuracy:.2f}"
-        met = accuracy >= value if bound == "at least" else accuracy <= value
+      text = f"{100 * accuracy:.2f}" if found else "not evaluated"
+      met = accuracy >= value if bound == "at least" else accuracy <= value
       wanted = f"{bound} {100 * value:.2f}"
       table.append((name, wanted, text, "met" if met else "NOT MET"))
-  return Table(("accuracy (%)", "required", "measured", ""), tuple(table))
+  return Table(("metric (%)", "required", "accuracy", ""), tuple(table))
 
 
 def profile(found: Mapping[str, Any]) -> Table:
-  """Shows where the time of a training goes.
+  """Shows how the time of a training is spent.
 
   Args:
     found: content of profile.json.
 
   Returns:
-    A row for each part, the largest first but for the last two.
+    One row per part, the largest first, then "other" and "host".
   """
   parts, seconds, steps = found["parts"], found["seconds"], found["steps"]
   named = sorted(parts.keys() - {"other", "host"}, key=parts.get, reverse=True)
@@ -304,7 +309,7 @@ def profile(found: Mapping[str, Any]) -> Table:
     f"{steps} steps in {found['dispatches']} dispatches on "
     f"{device['count']} x {device['kind']}",
     f"attributed to a part: {found['attributed']:.1%} of the devices' time",
-    "host: the devices wait",
+    "host: the devices wait for the host",
     f"without tracing a step takes "
     f"{1000 * found['untraced_seconds'] / steps:.2f} ms",
   )
@@ -312,19 +317,19 @@ def profile(found: Mapping[str, Any]) -> Table:
 
 
 def fields(runs: Sequence[Run], differing: bool = False) -> Table | None:
-  """Where numbers come from: versions, devices, data, times, configuration.
+  """Provenance: versions, devices, data, times, configuration.
 
   Args:
     runs: the runs.
-    differing: only fields of the configuration, but for the seed, in which the
-      columns differ.
+    differing: only show fields of the configuration, except the seed, in which
+      the columns differ.
 
   Returns:
     One row per field of results.json, one column per configuration, with the
-    values of its runs; None without rows.
+    values of its runs; None if there are no rows.
 
   Raises:
-    ValueError: no run, or a run given twice.
+    ValueError: if there is no run, or a run is given twice.
   """
   groups = grouping.groups(runs)
   known = [[grouping.flat(run.head) for run in g.runs] for g in groups]
@@ -332,16 +337,17 @@ def fields(runs: Sequence[Run], differing: bool = False) -> Table | None:
   rows = []
   for name in names:
     values = [[tree.get(name, NOT_EVALUATED) for tree in g] for g in known]
-    texts = [
-      [v if v and type(v) is str else json.dumps(v) for v in g] for g in values
-    ]
-    cells = [" / ".join(dict.fromkeys(same)) for same in texts]
+    cells = [" / ".join(dict.fromkeys(map(_in_words, g))) for g in values]
     place, _, field = name.partition(".")
     shown = place == "config" and field not in grouping.ALONE
     if not differing or (shown and len(set(cells)) > 1):
       rows.append((field if differing else name, *cells))
   header = ("field", *(group.label for group in groups))
   return Table(header, tuple(rows)) if rows else None
+
+
+def _in_words(value: Any) -> str:
+  return value if value and type(value) is str else json.dumps(value)
 
 
 def _table(
@@ -360,7 +366,7 @@ def _table(
 
 
 def _best(cells: Sequence[str], smaller: bool = False) -> list[int]:
-  """Places of the best of several numbers; incomplete means do not count."""
+  """Indices of the best numbers; incomplete means are ignored."""
   numbers = {
     i: float(cell.split()[0])
     for i, cell in enumerate(cells)
@@ -373,40 +379,40 @@ def _best(cells: Sequence[str], smaller: bool = False) -> list[int]:
 
 
 def _corruption_table(
-  shown: Sequence[Series],
-  bases: Mapping[str, Series],
+  rows: pd.DataFrame,
+  bases: Mapping[str, pd.DataFrame],
   first: str,
   second: str,
-  sets: Iterable[tuple[str, str, Mapping[str, Any]]],
+  lines: Iterable[Line],
+  footnotes: Sequence[str] = (),
 ) -> Table:
-  """A row for each (name, place, options of `_cell`)."""
-  rows, best = [], set()
-  for name, place, options in sets:
-    cells = []
-    for s in shown:
-      base = bases.get(s.variant)
-      other = base.rows if base and base is not s else None
-      cells.append(_cell(s.group, s.rows, base=other, **options))
-    smaller = options.get("column") == "error"
-    best |= {(len(rows), j + 2) for j in _best(cells, smaller)}
-    rows.append((name.replace("_", " "), place, *cells))
-  lines = [INTERVALS]
+  """Makes a row for each line and a column for each series."""
+  shown = grouping.series(rows)
+  pairs = [(x, bases.get(x["variant"].iloc[0])) for x in shown.values()]
+  table, best = [], set()
+  for name, place, cell, smaller in lines:
+    cells = [cell(*pair) for pair in pairs]
+    if smaller is not None:
+      best |= {(len(table), j + 2) for j in _best(cells, smaller)}
+    table.append((name.replace("_", " "), place, *cells))
+  notes = [INTERVALS]
   if bases:
-    label = next(iter(bases.values())).group.label
-    lines.append(f"with a sign: difference to {label} in points")
-  header = (first, second, *(s.label for s in shown))
-  return Table(header, tuple(rows), tuple(lines), best=frozenset(best))
+    label = next(iter(bases.values()))["config"].iloc[0]
+    notes.append(f"with a sign: difference from {label} in percentage points")
+  header, notes = (first, second, *shown), (*notes, *footnotes)
+  return Table(header, tuple(table), notes, best=frozenset(best))
 
 
-def _with_relative_errors(
-  table: Table, shown: Sequence[Series], bases: Mapping[str, Series]
-) -> Table:
-  rows, lines = table.rows, [*table.footnotes, ERRORS]
-  if bases:
-    cells = [_relative(s, bases.get(s.variant)) for s in shown]
-    rows += (("relative mCE", "15", *cells),)
-    lines.append(RELATIVE)
-  return dataclasses.replace(table, rows=rows, footnotes=tuple(lines))
+def _test_sets(
+  rows: pd.DataFrame,
+) -> list[tuple[str, pd.DataFrame, Sequence[str]]]:
+  """Test sets without attack: name, rows, corruptions to average over."""
+  found = [("clean", grouping.clean(rows), ())]
+  sources = _by_variant(rows[rows["corruption"].isin(BENCHMARK)])
+  for source, part in sources.items():
+    name = "15 corruptions" + f": {source}" * (len(sources) > 1)
+    found.append((name, part, BENCHMARK))
+  return [x for x in found if len(x[1])]
 
 
 def _by_variant(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -414,91 +420,78 @@ def _by_variant(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _column(
-  groups: Sequence[Group], rows: pd.DataFrame, *options: Any, **named: Any
+  groups: Sequence[Group], rows: pd.DataFrame, **options: Any
 ) -> list[str]:
   """A cell for each group, with options of `_cell`."""
-  return [
-    _cell(group, rows[rows["group"] == i], *options, **named)
-    for i, group in enumerate(groups)
-  ]
+  parts = (rows[rows["group"] == i] for i in range(len(groups)))
+  return [_cell(part, **options) for part in parts]
 
 
 def _cell(
-  group: Group,
   rows: pd.DataFrame,
-  names: Sequence[str] = (),
-  column: str = "accuracy",
-  most: float = 1.0,
-  factor: float = 100,
-  digits: int = 1,
-  levels: Sequence[int] = SEVERITIES,
   base: pd.DataFrame | None = None,
+  names: Sequence[str] = (),
+  levels: Sequence[int] = SEVERITIES,
+  column: str = "accuracy",
 ) -> str:
   """A number of a group, such as "65.6 (63.5-67.7)".
 
   Args:
-    group: the runs.
-    rows: its rows.
-    names: corruptions to average over; none: one row per run.
-    column: of the number.
-    most: its largest possible value.
-    factor: to the unit shown.
-    digits: behind the point.
+    rows: rows of the group.
+    base: rows of the baseline; the difference is shown if both are means over
+      the same corruptions and severities.
+    names: corruptions to average over; empty: one row per run.
     levels: severities to average over.
-    base: the baseline's rows; the difference to it is shown where both are
-      means over the same corruptions and severities.
+    column: column of the number.
   """
-  rows = _selected(rows, names, levels)
-  found = grouping.estimate(rows, column, most)
+  others = rows if base is None else base
+  is_base = set(others["config"]) == set(rows["config"])
+  if names:
+    rows, others = (
+      x[x["corruption"].isin(names) & x["severity"].isin(levels)]
+      for x in (rows, others)
+    )
+  found = grouping.estimate(rows, column)
+  if not found:
+    return NOT_EVALUATED
   more = []
-  if found and base is not None:
-    base = _selected(base, names, levels)
-    if _places(base) == _places(rows):
-      difference = found.value - grouping.estimate(base, column, most).value
-      more = [f"{factor * difference:+z.1f}"]  # z makes +0.0 of -0.0
-  sets = rows.groupby("run")["corruption"].agg(["nunique", "size"])
-  lacking = _lacking(sets["nunique"].min(), sets["size"].min(), names, levels)
-  return _text(found, group, factor, digits, more) + (lacking if found else "")
+  if not is_base and _places(others) == _places(rows):
+    difference = found.value - grouping.estimate(others, column).value
+    more = [f"{100 * difference:+z.1f}"]  # z turns -0.0 into +0.0
+  sets = rows.groupby("run")["corruption"].agg(["nunique", "size"]).min()
+  factor, digits = (1, 3) if column in CALIBRATION else (100, 1)
+  text = _text(found, rows, factor, digits, more)
+  return text + _lacking(*sets, names, levels)
 
 
 def _places(rows: pd.DataFrame) -> set[tuple[str, int]]:
   return set(zip(rows["corruption"], rows["severity"], strict=True))
 
 
-def _selected(
-  rows: pd.DataFrame, names: Sequence[str], levels: Sequence[int] = SEVERITIES
-) -> pd.DataFrame:
-  if not names:
-    return rows
-  return rows[rows["corruption"].isin(names) & rows["severity"].isin(levels)]
-
-
 def _text(
-  estimate: Estimate | None,
-  group: Group,
+  found: Estimate,
+  rows: pd.DataFrame,
   factor: float = 100,
   digits: int = 1,
   more: Iterable[str] = (),
 ) -> str:
   """A number with its interval and other details in parentheses."""
-  if estimate is None:
-    return NOT_EVALUATED
   details = []
-  if estimate.low is not None:
-    low, high = factor * estimate.low, factor * estimate.high
+  if found.low is not None:
+    low, high = factor * found.low, factor * found.high
     details.append(f"{low:.{digits}f}-{high:.{digits}f}")
-  if estimate.seeds < len(group.runs):
-    details.append(f"{estimate.seeds} of {len(group.runs)} seeds")
+  if found.seeds < (seeds := rows["seeds"].iloc[0]):
+    details.append(f"{found.seeds} of {seeds} seeds")
   details += more
-  # 52.85 of 1057 / 2000, which times 100 is a little less.
-  value = f"{round(factor * estimate.value, 9):.{digits}f}"
+  # 1057 / 2000 is shown as 52.85, although 100 times it is slightly less.
+  value = f"{round(factor * found.value, 9):.{digits}f}"
   return value + (f" ({'; '.join(details)})" if details else "")
 
 
 def _lacking(
   kinds: int, sets: int, names: Sequence[str], levels: Sequence[int]
 ) -> str:
-  """Such as " [14 of 15]" where a mean lacks corruptions or severities."""
+  """Text like " [14 of 15]" if a mean lacks corruptions or severities."""
   if not names or sets == len(names) * len(levels):
     return ""
   if sets == kinds * len(levels):
@@ -506,33 +499,34 @@ def _lacking(
   return f" [{sets} of {len(names) * len(levels)} test sets]"
 
 
-def _relative(shown: Series, base: Series | None) -> str:
+def _relative(rows: pd.DataFrame, base: pd.DataFrame | None) -> str:
   """Mean corruption error relative to a baseline's, in percent.
 
-  For each corruption the sum of errors over severities, divided by the
-  baseline's, and the mean of these ratios (Hendrycks and Dietterich 2019,
-  section 4, there with AlexNet as the baseline). Only what both have counts.
+  The mean over corruptions of the sum of errors over severities, divided by the
+  baseline's sum (Hendrycks and Dietterich 2019, section 4, with AlexNet as
+  their baseline). Uses only what both were evaluated on.
   """
   if base is None:
     return NOT_EVALUATED
   errors, others = (
-    _selected(s.rows, BENCHMARK).pivot(
+    x[x["corruption"].isin(BENCHMARK) & x["severity"].isin(SEVERITIES)].pivot(
       index=["corruption", "severity"], columns="run", values="error"
     )
-    for s in (shown, base)
+    for x in (rows, base)
   )
   both = errors.assign(base=others.mean(axis=1, skipna=False)).dropna()
   sums = both.groupby("corruption").sum()
   sums = sums[sums["base"] > 0]
   ratios = sums.drop(columns="base").div(sums["base"], axis=0).mean().dropna()
   found = grouping.over_seeds(list(ratios))
+  if not found:
+    return NOT_EVALUATED
   sets = int(both.index.get_level_values(0).isin(sums.index).sum())
-  lacking = _lacking(len(sums), sets, BENCHMARK, SEVERITIES)
-  return _text(found, shown.group) + (lacking if found else "")
+  return _text(found, rows) + _lacking(len(sums), sets, BENCHMARK, SEVERITIES)
 
 
 def _methods(groups: Sequence[Group], rows: pd.DataFrame) -> list[Note]:
-  """How the numbers were obtained, and warnings where they do not compare."""
+  """How the numbers were obtained; warns if they are not comparable."""
   found = []
   if len({facts(group).get("test set") for group in groups} - {None}) > 1:
     found.append("the runs were evaluated on different test images")

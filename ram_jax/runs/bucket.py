@@ -1,8 +1,8 @@
-"""Runs in object stores (gs://…): a local folder that is copied there.
+"""Runs in object stores (gs://…): a local folder that is copied to the store.
 
-Such stores can neither append nor rename. So a run works in a folder of its
-own on this machine, and what changes there is copied, every few seconds and at
-the end. A machine that is lost costs what came after the last copy.
+Such stores support neither appending nor renaming. A run therefore uses a local
+folder, whose changes are copied every few seconds and at the end. If a machine
+is lost, the changes since the last copy are lost.
 """
 
 import contextlib
@@ -27,44 +27,46 @@ from ram_jax import parallel
 from ram_jax.runs import metrics
 
 SECONDS = 10  # between copies
-TRIES = 3  # of the last one
-LOCK = "in_use"  # an object that changes as long as a program works there
-# Stores without folders: asked for one, some make a bucket.
+TRIES = 3  # attempts to make the last copy
+LOCK = "in_use"  # object that changes as long as a program uses the folder
+# Stores without folders; some would create a bucket instead.
 FLAT = {"gs", "gcs", "s3", "s3a", "abfs", "abfss", "az", "adl", "oci", "oss"}
-# What is not finished, and what is this machine's alone.
+# Unfinished and machine-specific files.
 IGNORED = ("lock", "*.part", "*.orbax-checkpoint-tmp*")
 
 
 @contextlib.contextmanager
 def opened(workdir: str) -> Iterator[pathlib.Path]:
-  """The folder in which a run works.
+  """Opens the folder of a run.
 
   Args:
-    workdir: a folder, which is given as it is, or the URL of one in an object
-      store: anything that fsspec knows.
+    workdir: a local folder, or the URL of a folder in an object store that
+      fsspec supports.
 
   Yields:
-    The folder. That of a URL holds what is there, and is copied back by the
-    first process; other processes have copies of their own.
+    The local folder. For a URL, it starts as a copy of the store, and the first
+    process copies changes back; the other processes have their own copies.
 
   Raises:
-    ValueError: if the store cannot be reached, or another program works there.
-    OSError: if the last copy fails; the folder is kept then.
+    ValueError: if the store cannot be reached, or another program uses it.
+    OSError: if the last copy fails; the local folder is then kept.
   """
   if "://" not in workdir:
     yield pathlib.Path(workdir)
     return
   store = _Store(workdir)
-  parallel.any_process(False)  # all are there before one of them waits
+  parallel.any_process(False)  # wait until all processes have started
   parallel.first_process(store.claim)
   with contextlib.ExitStack() as stack:
     if parallel.is_first_process():
       stack.callback(store.release)
       stack.enter_context(_every(store.mark, workdir))
-    folder = _place(workdir)
-    metrics.announce(f"{workdir}: worked on in {folder}, copied as it goes")
+    folder = _local_folder(workdir)
+    metrics.announce(
+      f"{workdir}: using the local folder {folder}, which is copied regularly"
+    )
     store.pull(folder)
-    # Nobody's copy may hold already what the first process does next.
+    # All copies must be complete before the first process changes the store.
     parallel.any_process(False)
     if parallel.is_first_process():
       stack.push(lambda kind, *_: store.push_last(folder, failing=bool(kind)))
@@ -81,10 +83,10 @@ def opened(workdir: str) -> Iterator[pathlib.Path]:
       raise
 
 
-def _place(workdir: str) -> pathlib.Path:
-  """An empty folder for a run, the same again after a kill."""
-  whose = f"{workdir} {os.getuid()} {jax.process_index()}"
-  digest = hashlib.sha256(whose.encode()).hexdigest()[:16]
+def _local_folder(workdir: str) -> pathlib.Path:
+  """An empty folder for a run, with the same path after a kill."""
+  owner = f"{workdir} {os.getuid()} {jax.process_index()}"
+  digest = hashlib.sha256(owner.encode()).hexdigest()[:16]
   folder = pathlib.Path(tempfile.gettempdir()) / f"ram_jax-{digest}"
   shutil.rmtree(folder, ignore_errors=True)
   folder.mkdir(mode=0o700)
@@ -93,7 +95,7 @@ def _place(workdir: str) -> pathlib.Path:
 
 @contextlib.contextmanager
 def _every(function: Callable[[], None], url: str) -> Iterator[None]:
-  """Calls a function every `SECONDS`; one that fails is called again."""
+  """Calls a function every `SECONDS`, even after it has failed."""
   ended = threading.Event()
 
   def repeat() -> None:
@@ -102,9 +104,9 @@ def _every(function: Callable[[], None], url: str) -> Iterator[None]:
       try:
         function()
         failed = False
-      except Exception as error:  # whatever the store raises
+      except Exception as error:  # any error of the store
         if not failed:
-          metrics.announce(f"{url} cannot be written now: {error}")
+          metrics.announce(f"{url} cannot be written at the moment: {error}")
         failed = True
 
   thread = threading.Thread(target=repeat, name="bucket", daemon=True)
@@ -136,47 +138,47 @@ class _Store:
     self._token, self._beat, self._lost = uuid.uuid4().hex, 0, ""
 
   def claim(self) -> None:
-    """Rejects a folder in which another program works; begins to work there.
+    """Marks the folder as in use; rejects it if another program uses it.
 
-    A program that was killed leaves its sign, which then changes no more.
+    The marker of a killed program remains, but no longer changes.
     """
-    with self._told("read or written"):
-      if before := self._sign():
+    with self._errors("read or written"):
+      if before := self._marker():
         who = before.partition(",")[0]
         metrics.announce(
-          f"{self.url} was in use by {who}: looking for {2 * SECONDS} s "
+          f"{self.url} was in use by {who}: checking for {2 * SECONDS} s "
           "whether it still is"
         )
         time.sleep(2 * SECONDS)
-        if self._sign() not in ("", before):
+        if self._marker() not in ("", before):
           raise ValueError(
             f"--workdir={self.url} is in use by {who}: wait for it or stop it, "
             "or choose another --workdir"
           )
-      self._sign_it()
+      self._write_marker()
 
   def mark(self) -> None:
-    """Says that this program still works there."""
-    sign = self._sign()
-    if sign and self._token not in sign:
-      # As it may where this one was cut off for long.
-      self._lost = f"{sign.partition(',')[0]} has taken it over"
+    """Updates the marker to show that this program still uses the folder."""
+    marker = self._marker()
+    if marker and self._token not in marker:
+      # This can happen if this program was disconnected for a long time.
+      self._lost = f"{marker.partition(',')[0]} has taken it over"
     if not self._lost:
-      self._sign_it()
+      self._write_marker()
 
   def release(self) -> None:
-    """Ends the work there."""
+    """Removes the marker."""
     if not self._lost:
-      with contextlib.suppress(Exception):  # the sign goes stale by itself
+      with contextlib.suppress(Exception):  # a stale marker is harmless
         self._files.rm_file(f"{self._root}/{LOCK}")
 
   def pull(self, folder: pathlib.Path) -> None:
-    """Copies what is there into an empty folder."""
-    with self._told("read"):
+    """Copies the store into an empty folder."""
+    with self._errors("read"):
       self._files.invalidate_cache()
       for path in self._files.find(self._root):
         name = posixpath.relpath(path, self._root)
-        # Some stores have objects for the folders themselves.
+        # Some stores also have objects for folders.
         if path.endswith("/") or name == LOCK or ".." in name.split("/"):
           continue
         target = folder / name
@@ -185,8 +187,8 @@ class _Store:
         self._copied[name] = _stamp(target)
 
   def push_last(self, folder: pathlib.Path, failing: bool) -> None:
-    """Copies and removes a folder; one that cannot be copied is renamed."""
-    # Who sends SIGTERM kills in the end.
+    """Copies and removes the folder, or renames it if it cannot be copied."""
+    # Ignore SIGTERM: SIGKILL follows if this takes too long.
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
       for left in reversed(range(TRIES)):
@@ -197,7 +199,7 @@ class _Store:
         except KeyboardInterrupt:
           problem = "interrupted"
           break
-        except Exception as error:  # whatever the store raises
+        except Exception as error:  # any error of the store
           problem = str(error)
           time.sleep(SECONDS / 2 if left else 0)
     finally:
@@ -205,33 +207,34 @@ class _Store:
     kept = folder.rename(f"{folder}-{time.time():.0f}")
     text = (
       f"{self.url} cannot be written ({problem}); everything is in {kept}: "
-      "copy it there, and the same command resumes"
+      "copy it to the store, then run the same command to resume"
     )
     if not failing:
       raise OSError(text)
-    metrics.announce(text)  # and what ends the run is raised
+    metrics.announce(text)  # the original error is raised
 
   def push(self, folder: pathlib.Path) -> None:
-    """Copies what has changed, in an order that can be resumed from any time.
+    """Copies changes in an order that allows resuming from any point.
 
     Args:
-      folder: the run's.
+      folder: the run's folder.
 
-    Checkpoints are listed first and copied late, so that none lacks its lines
-    of metrics.jsonl; what is gone goes last, so that one checkpoint is whole at
-    any time. The oldest may be gone before it is copied: then there is a newer.
+    Files are listed before copying, and checkpoints are copied last, so that
+    the lines of metrics.jsonl are never missing. Files are deleted at the end,
+    so that at least one checkpoint is complete at any time. If the oldest
+    checkpoint disappears before it is copied, there is a newer one.
     """
     with self._pushing:
       while (names := self._put_all(folder)) is None:
         pass
       for name in self._copied.keys() - names:
-        # It may be gone already, if the answer to an earlier try was lost.
+        # It may already be gone if the response to an earlier try was lost.
         with contextlib.suppress(FileNotFoundError):
           self._files.rm_file(f"{self._root}/{name}")
         del self._copied[name]
 
   def _put_all(self, folder: pathlib.Path) -> set[str] | None:
-    """Copies what has changed; all names, or None where a file disappears."""
+    """Copies changes; returns all names, or None if a file disappeared."""
     path = folder
     try:
       found = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
@@ -249,7 +252,7 @@ class _Store:
           self._put(path, name)
           self._copied[name] = stamp
     except FileNotFoundError:
-      if path != folder and path.exists():  # it is the store's answer
+      if path != folder and path.exists():  # the error is from the store
         raise
       return None
     return names
@@ -260,39 +263,39 @@ class _Store:
     target = f"{self._root}/{name}"
     if not self._flat:
       self._files.makedirs(posixpath.dirname(target), exist_ok=True)
-    if "checkpoints/" in name:  # large, and changes no more
+    if "checkpoints/" in name:  # large, and never changes
       self._files.put_file(str(path), target)
-    else:  # read at once, as it may grow meanwhile
+    else:  # read in one piece, because it may grow meanwhile
       self._files.pipe_file(target, path.read_bytes())
 
-  def _sign(self) -> str:
+  def _marker(self) -> str:
     self._files.invalidate_cache()
     try:
-      sign = self._files.cat_file(f"{self._root}/{LOCK}")
+      marker = self._files.cat_file(f"{self._root}/{LOCK}")
     except FileNotFoundError:
       return ""
-    return sign.decode(errors="replace")
+    return marker.decode(errors="replace")
 
-  def _sign_it(self) -> None:
+  def _write_marker(self) -> None:
     self._beat += 1
     if not self._flat:
       self._files.makedirs(self._root, exist_ok=True)
-    sign = f"{self._who}, {self._token}, {self._beat}"
-    self._files.pipe_file(f"{self._root}/{LOCK}", sign.encode())
+    marker = f"{self._who}, {self._token}, {self._beat}"
+    self._files.pipe_file(f"{self._root}/{LOCK}", marker.encode())
 
   @contextlib.contextmanager
-  def _told(self, what: str) -> Iterator[None]:
+  def _errors(self, what: str) -> Iterator[None]:
     try:
       yield
     except ValueError:
       raise
-    except Exception as error:  # whatever the store raises
+    except Exception as error:  # any error of the store
       raise ValueError(
         f"--workdir={self.url} cannot be {what}: {error}"
       ) from error
 
 
 def _stamp(path: pathlib.Path) -> tuple[int, int]:
-  """Size and time of a file, which change when it does."""
+  """Size and modification time of a file, which show that it changed."""
   found = path.stat()
   return found.st_size, found.st_mtime_ns

@@ -1,4 +1,4 @@
-"""Checkpoints with orbax: atomic, asynchronous, exact, damage recognised."""
+"""Checkpoints with orbax: atomic, asynchronous, exact, and verified."""
 
 import contextlib
 import functools
@@ -20,15 +20,15 @@ from flax import linen as nn
 from ram_jax import memory, parallel
 from ram_jax.runs import metrics
 
-# What orbax calls what it has not finished, and we what is damaged.
+# Names of orbax's unfinished checkpoints, and of our damaged ones.
 UNFINISHED, DAMAGED = "*.orbax-checkpoint-tmp*", ".damaged"
 
 
 class Checkpoints:
   """The checkpoints of one run, by step.
 
-  Each holds the state, its SHA-256, and what the open line of metrics.jsonl
-  is made of.
+  Each contains the state, its SHA-256, and the values for the next line of
+  metrics.jsonl.
   """
 
   def __init__(self, folder: str | os.PathLike, keep: int = 2) -> None:
@@ -36,9 +36,9 @@ class Checkpoints:
 
     Args:
       folder: where the checkpoints are stored.
-      keep: how many of the newest stay.
+      keep: number of newest checkpoints to keep.
     """
-    _drop_echoes()
+    _silence_event_loop_errors()
     self._folder = pathlib.Path(folder).absolute()
     self._manager = ocp.CheckpointManager(
       self._folder,
@@ -50,12 +50,12 @@ class Checkpoints:
     """Starts saving; returns before the files are complete.
 
     Args:
-      step: updates made; saving a step again changes nothing.
+      step: number of updates; saving a step again has no effect.
       state: a pytree of arrays, equal in every process.
-      open_line: JSON that comes back with it.
+      open_line: JSON value to store with the state.
 
     Raises:
-      OSError: if this one, or the one before, cannot be written.
+      OSError: if this checkpoint or the previous one cannot be written.
     """
     # numpy: orbax rejects single-host jax arrays when there are more hosts.
     host = jax.tree.map(np.asarray, state)
@@ -77,20 +77,20 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def restore(self, template: Any) -> tuple[Any, Any]:
-    """Reads the newest checkpoint that is whole.
+    """Reads the newest intact checkpoint.
 
-    Damaged ones before it are said, and put aside.
+    Newer, damaged ones are reported and renamed.
 
     Args:
       template: a state of the same structure and shapes.
 
     Returns:
       The saved state as numpy arrays, in the template's structure, and the
-      `open_line` saved with it.
+      `open_line` that was saved with it.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
-      ValueError: if all are damaged, or it is of another model.
+      ValueError: if all are damaged, or of another model.
     """
     saved, open_line, path = self.newest()
     return _fitted(template, _by_name(saved), path), open_line
@@ -98,7 +98,7 @@ class Checkpoints:
   def restore_variables(
     self, module: nn.Module, image_shape: tuple[int, int, int]
   ) -> Any:
-    """Reads the newest checkpoint that is whole, without its optimizer.
+    """Reads the newest intact checkpoint, without the optimizer state.
 
     Args:
       module: the model that was trained.
@@ -109,7 +109,7 @@ class Checkpoints:
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
-      ValueError: if all are damaged, or it is of another model, or beyond the
+      ValueError: if all are damaged, of another model, or too large for the
         memory.
     """
     key, images = jax.random.key(0), jnp.zeros((1, *image_shape))
@@ -129,10 +129,10 @@ class Checkpoints:
       self._manager.close()
 
   def newest(self) -> tuple[Any, Any, pathlib.Path]:
-    """Reads the newest checkpoint that is whole, whatever its state looks like.
+    """Reads the newest intact checkpoint with any structure.
 
     Returns:
-      The state in dicts and lists, the `open_line` saved with it, its folder.
+      The state in dicts and lists, its `open_line`, and its folder.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
@@ -141,9 +141,9 @@ class Checkpoints:
     damaged = {}
     for step in sorted(self._manager.all_steps(), reverse=True):
       found, reason = self._read(step)
-      # The same answer everywhere, should only one process be unable to read.
+      # All processes agree, even if only one of them cannot read it.
       if not parallel.any_process(bool(reason)):
-        self._put_aside(damaged, step)
+        self._rename_damaged(damaged, step)
         return *found, self._folder / str(step)
       damaged[step] = reason
     if not damaged:
@@ -152,40 +152,40 @@ class Checkpoints:
       )
     reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
     raise ValueError(
-      f"every checkpoint in {self._folder} is damaged ({reasons}): put a whole "
-      "one there, or choose another --workdir to start anew"
+      f"every checkpoint in {self._folder} is damaged ({reasons}): restore an "
+      "intact one, or choose another --workdir to start again"
     )
 
   def _read(self, step: int) -> tuple[Any, str]:
-    """(state, open line), or why they are not what was saved."""
+    """(state, open line), and the reason if they are damaged."""
     args = ocp.args.Composite(
       state=ocp.args.StandardRestore(), beside=ocp.args.JsonRestore()
     )
     try:
       found = self._manager.restore(step, args=args)
       if fingerprint(found.state) != found.beside["sha256"]:
-        return None, "its contents are not those that were saved"
+        return None, "its contents do not match its checksum"
       return (found.state, found.beside["open_line"]), ""
-    except Exception as error:  # orbax raises whatever its layers raise
+    except Exception as error:  # orbax raises many types of errors
       return None, _first_line(error)
 
-  def _put_aside(self, damaged: dict[int, str], step: int) -> None:
-    """Makes room for the steps to be saved again."""
+  def _rename_damaged(self, damaged: dict[int, str], step: int) -> None:
+    """Renames damaged checkpoints, so that their steps can be saved again."""
     for bad, reason in damaged.items():
       path = self._folder / str(bad)
-      aside = path.with_name(path.name + DAMAGED)
+      renamed = path.with_name(path.name + DAMAGED)
       metrics.announce(
-        f"the checkpoint {path} is damaged ({reason}; kept as {aside.name}): "
-        f"step {step} is used"
+        f"the checkpoint {path} is damaged ({reason}; kept as {renamed.name}): "
+        f"using step {step}"
       )
       if parallel.is_first_process():
-        shutil.rmtree(aside, ignore_errors=True)
-        path.rename(aside)
+        shutil.rmtree(renamed, ignore_errors=True)
+        path.rename(renamed)
     if not damaged:
       return
-    parallel.any_process(False)  # nobody looks before it is done
+    parallel.any_process(False)  # wait for the first process
     for bad in damaged:
-      # Still there in a copy of this process's own (`bucket.py`).
+      # It still exists if this process has its own copy (`bucket.py`).
       shutil.rmtree(self._folder / str(bad), ignore_errors=True)
     self._manager.reload()
 
@@ -193,7 +193,7 @@ class Checkpoints:
   def _writing(self) -> Iterator[None]:
     try:
       yield
-    except Exception as error:  # orbax raises whatever its layers raise
+    except Exception as error:  # orbax raises many types of errors
       raise OSError(
         f"a checkpoint cannot be written in {self._folder} "
         f"({_first_line(error)}): free some space or repair the folder, and "
@@ -205,8 +205,8 @@ def fingerprint(tree: Any) -> str:
   """SHA-256 over names, types, shapes and bytes of a pytree's arrays.
 
   Args:
-    tree: arrays in dicts, dataclasses, tuples or lists; the kind does not
-      matter, as orbax turns the one into the other.
+    tree: arrays in dicts, dataclasses, tuples or lists; the type of container
+      does not matter, because orbax may change it.
 
   Returns:
     64 hexadecimal digits.
@@ -234,12 +234,12 @@ def _fitted(
 ) -> Any:
   """The saved arrays in the template's structure; other shapes are rejected."""
 
-  def fit(keys: Any, wanted: Any) -> np.ndarray:
-    name, shape = _name(keys), np.shape(wanted)
+  def fit(keys: Any, expected: Any) -> np.ndarray:
+    name, shape = _name(keys), np.shape(expected)
     if name not in saved or saved[name].shape != shape:
-      there = saved[name].shape if name in saved else "none"
+      found = saved[name].shape if name in saved else "none"
       raise ValueError(
-        f"the checkpoint {path} holds {name} of shape {there}, this "
+        f"the checkpoint {path} has {name} of shape {found}, but this "
         f"configuration needs {shape}: choose another --workdir"
       )
     return saved[name]
@@ -247,11 +247,11 @@ def _fitted(
   return jax.tree_util.tree_map_with_path(fit, template)
 
 
-def _drop_echoes() -> None:
-  """Silences the other readers and writers after one of tensorstore failed.
+def _silence_event_loop_errors() -> None:
+  """Silences tensorstore's other threads after one of them failed.
 
-  They find the event loop closed and print tracebacks, from their own threads
-  and before or after the error itself: so the hook stays.
+  They find the event loop closed and print tracebacks, before or after the
+  error itself, so the hook is never removed.
   """
   before = sys.unraisablehook
 

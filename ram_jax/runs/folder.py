@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, and what of the run it holds."""
+"""The folder of a run: which run it belongs to, and its files."""
 
 import contextlib
 import fcntl
@@ -17,14 +17,15 @@ from ram_jax.runs import metrics
 from ram_jax.runs import results as runs
 from ram_jax.runs.checkpoint import Checkpoints
 
-# What may differ between a training run and a later evaluation of it.
+# Fields that may differ between a training run and a later evaluation of it.
 EVALUATION_FIELDS = ("name", "evaluate", "evaluators", "floors")
 
 LOCK = "lock"
-PARTS = "parts.jsonl"  # of an evaluation that is not complete
+PARTS = "parts.jsonl"  # finished parts of an incomplete evaluation
 
-# Where data and weights are and what they are called; what they are is said by
-# data.json, config.weights.fingerprint and the numbers of the normalization.
+# Locations and names of data and weights. These may change, because data and
+# weights are identified by data.json, config.weights.fingerprint and the values
+# of the normalization.
 PLACES = (
   "dataset.folder",
   "dataset.tfds_dir",
@@ -37,7 +38,7 @@ PLACES = (
   "normalization.preset",
 )
 
-# Used of config.json before anything else looks at it.
+# Fields of config.json that are used before it is validated.
 _READ = {
   "train": {"steps_per_dispatch", "unroll", "dtype"},
   "weights": {"entry", "fingerprint", "notes"},
@@ -46,56 +47,57 @@ _READ = {
 
 
 def check(config: ConfigDict, folder: pathlib.Path) -> None:
-  """Rejects a folder that cannot be written or holds another training run.
+  """Rejects a folder that is read-only, in use or of another training run.
 
   Args:
     config: resolved.
     folder: the run's folder; it may be missing.
 
   Raises:
-    ValueError: naming the fields that differ, or who works in it.
+    ValueError: with the fields that differ, or the process that uses it.
   """
-  check_place(folder, "--workdir")
+  check_writable(folder, "--workdir")
   if parallel.any_process((folder / LOCK).exists()):
     with lock(folder):
-      pass  # rejected now, and not after the data are read
+      pass  # fail now, not after reading the data
   check_owner(config, folder)
 
 
-def check_place(folder: pathlib.Path, flag: str) -> None:
+def check_writable(folder: pathlib.Path, flag: str) -> None:
   """Rejects a folder that cannot be written.
 
   Args:
-    folder: it may be missing.
-    flag: that names it.
+    folder: the folder; it may be missing.
+    flag: flag that names the folder, for the message.
 
   Raises:
-    ValueError: saying why it cannot.
+    ValueError: with the reason.
   """
-  place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-  if not place.is_dir():
-    raise ValueError(f"{flag}={folder}: {place} is a file, name a folder")
-  if not os.access(place, os.W_OK | os.X_OK):
+  found = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+  if not found.is_dir():
+    raise ValueError(f"{flag}={folder}: {found} is a file, give a folder")
+  if not os.access(found, os.W_OK | os.X_OK):
     raise ValueError(
-      f"{flag}={folder}: you may not write in {place}, name another folder"
+      f"{flag}={folder}: no permission to write to {found}, choose another "
+      "folder"
     )
 
 
 def check_owner(config: ConfigDict, folder: pathlib.Path) -> None:
-  """Rejects a folder that holds another training run.
+  """Rejects a folder of another training run.
 
   Args:
     config: resolved.
     folder: the run's folder; it may be missing.
 
   Raises:
-    ValueError: naming the fields that differ.
+    ValueError: with the fields that differ.
   """
   if not (folder / "config.json").exists():
     if (folder / "checkpoints").exists():
       raise ValueError(
-        f"--workdir={folder} holds checkpoints without the config.json that "
-        "says what they are: restore it, or choose another --workdir"
+        f"--workdir={folder} contains checkpoints but not the config.json they "
+        "belong to: restore it, or choose another --workdir"
       )
     return
   ignored = (*EVALUATION_FIELDS, *PLACES)
@@ -103,23 +105,23 @@ def check_owner(config: ConfigDict, folder: pathlib.Path) -> None:
     shown = "; ".join(differ[:3])
     more = f"; and {len(differ) - 3} more" if len(differ) > 3 else ""
     raise ValueError(
-      f"--workdir={folder} holds another run: {shown}{more}. Choose "
-      "another --workdir, or give the same configuration to resume"
+      f"--workdir={folder} contains another run: {shown}{more}. Choose "
+      "another --workdir, or use the same configuration to resume"
     )
 
 
 @contextlib.contextmanager
 def lock(folder: pathlib.Path) -> Iterator[None]:
-  """Keeps other programs out of a folder; it ends with the process.
+  """Locks a folder against other programs until the process ends.
 
-  The lock is the kernel's (flock), not the file's being there: neither a kill
-  nor a reboot leaves one behind (docs/reliability.md).
+  The lock is held by the kernel (flock) and does not depend on whether the file
+  exists, so that a kill or a reboot releases it (docs/reliability.md).
 
   Args:
-    folder: the run's folder; made if missing.
+    folder: the run's folder; created if missing.
 
   Raises:
-    ValueError: if another program works in the folder.
+    ValueError: if another program uses the folder.
   """
   with contextlib.ExitStack() as stack:
     parallel.first_process(lambda: stack.enter_context(_flock(folder)))
@@ -140,8 +142,8 @@ def _flock(folder: pathlib.Path) -> Iterator[None]:
       ) from None
     except OSError as error:
       metrics.announce(
-        f"{folder} cannot be locked ({error.strerror}): let no other program "
-        "work in it"
+        f"{folder} cannot be locked ({error.strerror}): make sure that no "
+        "other program uses it"
       )
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -152,35 +154,35 @@ def _flock(folder: pathlib.Path) -> Iterator[None]:
 def differences(
   saved: dict[str, Any], now: dict[str, Any], ignored: Sequence[str] = ()
 ) -> list[str]:
-  """How a configuration differs from one that was saved.
+  """How a configuration differs from a saved one.
 
   Args:
     saved: as read from JSON.
-    now: what it is compared with.
-    ignored: fields, or groups of the top level, that may differ.
+    now: the configuration to compare with it.
+    ignored: fields or top-level groups that may differ.
 
   Returns:
     One phrase for each field that differs, in alphabetical order.
   """
-  # Through JSON, as tuples come back from it as lists.
-  theirs, ours = flat(saved), flat(json.loads(json.dumps(now)))
+  # Through JSON, which turns tuples into lists.
+  old, new = flat(saved), flat(json.loads(json.dumps(now)))
   return [
-    f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} now"
-    for name in sorted(theirs.keys() | ours.keys())
+    f"{name} is {old.get(name)!r} there and {new.get(name)!r} now"
+    for name in sorted(old.keys() | new.keys())
     if not {name, name.split(".")[0]} & set(ignored)
-    and theirs.get(name) != ours.get(name)
+    and old.get(name) != new.get(name)
   ]
 
 
 def finished(config: ConfigDict, folder: pathlib.Path) -> runs.Run | None:
-  """The results of a run that has nothing left to do.
+  """The results of a finished run.
 
   Args:
     config: resolved.
     folder: the run's folder; it may be missing.
 
   Returns:
-    The run, if its results are of the last step and evaluated as `config` asks.
+    The run, if its results are of the last step and of the same `config`.
   """
   if (folder / PARTS).exists():
     return None
@@ -237,14 +239,14 @@ def _restorable(path: pathlib.Path) -> Iterator[None]:
 
 
 def read_data(folder: pathlib.Path) -> dict[str, Any]:
-  """Reads data.json: with which data a run began.
+  """Reads data.json, which identifies the data of a run.
 
   Args:
     folder: the run's folder; it may be missing.
 
   Returns:
-    `train` and `test` (size and fingerprint), as far as they are known, and
-    `notes` on the training data; empty where there is no such file.
+    `train` and `test` (size and fingerprint), if known, and `notes` on the
+    training data; empty if there is no such file.
 
   Raises:
     ValueError: if it is damaged.
@@ -256,22 +258,22 @@ def read_data(folder: pathlib.Path) -> dict[str, Any]:
     found = json.loads(path.read_text(encoding="utf-8"))
     notes = found["notes"]
     if not (isinstance(notes, list) and all(type(x) is str for x in notes)):
-      raise ValueError("notes are no list of texts")
+      raise ValueError("notes are not a list of strings")
     for split in found.keys() - {"notes"}:
       if split not in pipeline.SPLITS or not isinstance(found[split], dict):
-        raise ValueError(f"{split!r} is no split")
+        raise ValueError(f"{split!r} is not a split")
   return found
 
 
 def check_data(data: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
-  """Rejects other data than the run began with.
+  """Rejects data that differs from the data that the run started with.
 
   Args:
     data: size and fingerprint, by split.
     folder: the run's folder; it may be missing.
 
   Returns:
-    As `read_data`.
+    See `read_data`.
 
   Raises:
     ValueError: if the fingerprints differ.
@@ -281,9 +283,8 @@ def check_data(data: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     if split in saved and split in data and saved[split] != data[split]:
       name = {"train": "trained", "test": "evaluated"}[split]
       raise ValueError(
-        f"--workdir={folder} was {name} on other data ({saved[split]}) than "
-        f"these ({data[split]}): give the same data, or choose another "
-        "--workdir"
+        f"--workdir={folder} was {name} on different data ({saved[split]}, now "
+        f"{data[split]}): use the same data, or choose another --workdir"
       )
   return saved
 
@@ -291,15 +292,15 @@ def check_data(data: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
 def claim(
   config: ConfigDict, data: dict[str, Any], folder: pathlib.Path
 ) -> None:
-  """Writes config.json and data.json: now the folder belongs to this run.
+  """Writes config.json and data.json, which assign the folder to this run.
 
   Args:
     config: resolved.
-    data: what data.json says: `notes`, and size and fingerprint by split.
+    data: content of data.json: `notes`, and size and fingerprint by split.
     folder: the run's folder, locked.
 
   Raises:
-    ValueError: if it has become another run's.
+    ValueError: if it now belongs to another run.
     OSError: if it cannot be written.
   """
   check_owner(config, folder)
@@ -313,11 +314,11 @@ def claim(
 
 
 def write_json(tree: Any, path: pathlib.Path) -> None:
-  """Writes JSON so that a reader finds the old or the new file, never half.
+  """Writes a JSON file atomically.
 
   Args:
     tree: dicts, lists, numbers and strings.
-    path: the file; its folder is made if missing.
+    path: the file; its folder is created if missing.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   metrics.replace(path, json.dumps(tree, indent=2, allow_nan=False) + "\n")

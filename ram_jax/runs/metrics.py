@@ -1,4 +1,4 @@
-"""Where a run's numbers go: metrics.jsonl, TensorBoard, the progress line."""
+"""Writes training metrics: metrics.jsonl, TensorBoard, the progress line."""
 
 import datetime
 import json
@@ -16,44 +16,44 @@ from ram_jax import parallel
 
 
 def announce(text: str) -> None:
-  """Tells the person at the terminal what happens; one process speaks."""
+  """Prints a message on stderr, only in the first process."""
   if parallel.is_first_process():
     print(text, file=sys.stderr, flush=True)
 
 
 def replace(path: pathlib.Path, content: str | bytes) -> None:
-  """Writes a file so that a reader finds the old or the new one, never half.
+  """Writes a file atomically: readers see the old or the new content.
 
   Args:
     path: the file.
     content: its new content.
   """
   part = path.with_suffix(".part")
-  if isinstance(content, str):  # which may have halves of characters
+  if isinstance(content, str):  # it may contain lone surrogates
     content = content.encode(errors="backslashreplace")
   with open(part, "wb") as file:
     file.write(content)
     file.flush()
-    os.fsync(file.fileno())  # a power failure, too, leaves the old or the new
+    os.fsync(file.fileno())  # so that it is also atomic on a power failure
   part.replace(path)
 
 
 class MetricWriter:
-  """Writes one line per log interval; a resumed run leaves no gap or double."""
+  """Writes a line per log interval; resuming causes no gaps or duplicates."""
 
   def __init__(self, folder: pathlib.Path, step: int) -> None:
-    """Opens the files and drops what comes after the step resumed from.
+    """Opens the files and drops lines after the step to resume from.
 
     Args:
       folder: the run's folder.
-      step: updates made so far.
+      step: number of updates so far.
     """
     self._path = folder / "metrics.jsonl"
     kept = [row for row in read(self._path) if row["step"] <= step]
     replace(self._path, "".join(json.dumps(row) + "\n" for row in kept))
     self._file = self._path.open("a", encoding="utf-8")
-    # Not its SummaryWriter, whose thread dies of a full disk, and then
-    # whoever calls it waits for ever.
+    # Not SummaryWriter: its thread dies if the disk is full, and then its
+    # callers wait forever.
     (folder / "tensorboard").mkdir(exist_ok=True)
     prefix = str(folder / "tensorboard" / "events")
     self._board = EventsWriter(prefix, f".{os.getpid()}")
@@ -64,12 +64,12 @@ class MetricWriter:
     """Appends one line.
 
     Args:
-      row: `step`, scalars by name, and under `timing` what differs from
-        machine to machine.
+      row: `step`, scalars by name, and `timing` with the machine-dependent
+        ones.
     """
     self._file.write(json.dumps(row, allow_nan=False) + "\n")
     self._file.flush()
-    # A checkpoint that survives a power failure finds its lines.
+    # The lines of a checkpoint must also survive a power failure.
     os.fsync(self._file.fileno())
     when = {"step": row["step"], "wall_time": time.time()}
     for name, value in (row | row["timing"]).items():
@@ -85,7 +85,7 @@ class MetricWriter:
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Reads metrics.jsonl; the half-written last line of a killed run is dropped.
+  """Reads metrics.jsonl; drops an incomplete last line of a killed run.
 
   Args:
     path: the file; it may be absent.
@@ -94,7 +94,7 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
     Its rows.
 
   Raises:
-    ValueError: if another line than the last is damaged.
+    ValueError: if a line other than the last is damaged.
   """
   lines = path.read_bytes().splitlines() if path.exists() else []
   rows = []
@@ -118,15 +118,15 @@ def checked(row: Any, *names: str) -> dict[str, Any]:
   """Checks a row of metrics.jsonl.
 
   Args:
-    row: as it was read.
-    names: what it must have.
+    row: the parsed row.
+    names: required entries.
 
   Returns:
     The row.
 
   Raises:
-    ValueError: anything else than numbers by name, those of `timing` by name,
-      too, and `step` a whole one.
+    ValueError: unless all entries, and those of `timing`, are numbers, and
+      `step` is a whole number.
   """
   if not isinstance(row, dict) or not set(names) <= row.keys():
     raise ValueError(f"it lacks one of {', '.join(names)}")
@@ -141,16 +141,16 @@ def checked(row: Any, *names: str) -> dict[str, Any]:
 
 
 class Progress:
-  """One live line on a terminal, a line now and then elsewhere."""
+  """One updated line on a terminal, occasional lines otherwise."""
 
-  SECONDS = 15  # between lines where there is no terminal
+  SECONDS = 15  # between lines without a terminal
 
   def __init__(self, total_steps: int, stream: TextIO | None = None) -> None:
     """Starts the clock.
 
     Args:
       total_steps: steps of the whole run.
-      stream: where the line goes; default: stderr.
+      stream: where to write the line; default: stderr.
     """
     self._total, self._stream = total_steps, stream or sys.stderr
     self._first: tuple[int, float] | None = None
@@ -173,7 +173,7 @@ class Progress:
     self._stream.flush()
 
   def _seconds_left(self, step: int, now: float) -> float | None:
-    # From the first line on, as compilation lies before it.
+    # Starts at the first line, to exclude compilation.
     first_step, first = self._first = self._first or (step, now)
     if step == first_step:
       return None
@@ -189,7 +189,7 @@ def progress_line(row: dict[str, Any], total: int, seconds_left: float) -> str:
     seconds_left: estimate, if there is one yet.
 
   Returns:
-    One line without its end.
+    One line without a line break.
   """
   parts = [
     f"step {row['step']}/{total}",

@@ -1,4 +1,4 @@
-"""With which versions and devices a run is made: starts.jsonl."""
+"""Records the versions and devices of a run in starts.jsonl."""
 
 import importlib.metadata
 import itertools
@@ -21,7 +21,7 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
   """Versions of installed packages.
 
   Args:
-    packages: by name.
+    packages: names of the packages.
 
   Returns:
     The versions by name.
@@ -29,11 +29,12 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
   return {name: importlib.metadata.version(name) for name in packages}
 
 
-def here() -> dict[str, Any]:
-  """What computes now.
+def environment() -> dict[str, Any]:
+  """The versions and devices of this process.
 
   Returns:
-    `versions`, Python's too, and `device`: platform, kind, count on all hosts.
+    `versions`, including Python's, and `device`: platform, kind, and count over
+    all hosts.
   """
   device = jax.devices()[0]
   return {
@@ -47,27 +48,28 @@ def here() -> dict[str, Any]:
 
 
 def record(folder: pathlib.Path, step: int) -> None:
-  """Appends a start of a training.
+  """Appends a line for a start of training.
 
   Args:
-    folder: the run's, locked.
-    step: updates made before.
+    folder: the run's folder, locked.
+    step: number of updates so far.
   """
   if parallel.is_first_process():
-    row = {"step": step, "time": time.time()} | here()
-    # On a line of its own, whatever a killed run left before.
+    row = {"step": step, "time": time.time()} | environment()
+    # Start a new line in case a killed run left a partial one.
     with open(folder / FILE, "a", encoding="utf-8") as file:
       file.write("\n" + json.dumps(row))
 
 
 def trained_with(folder: pathlib.Path) -> list[dict[str, Any]]:
-  """With what a run was trained.
+  """The environments in which a run was trained.
 
   Args:
-    folder: the run's.
+    folder: the run's folder.
 
   Returns:
-    As `here`, each once, in order; empty where nothing was recorded.
+    As from `environment`, without repetitions, in order; empty if none was
+    recorded.
   """
   rows, found, path = [], [], folder / FILE
   for line in path.read_bytes().splitlines() if path.exists() else []:
@@ -76,9 +78,9 @@ def trained_with(folder: pathlib.Path) -> list[dict[str, Any]]:
       what = {part: dict(row[part]) for part in ("versions", "device")}
       rows.append((int(row["step"]), what))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-      continue  # half a line of a killed run
+      continue  # partial line of a killed run
   for i, (step, what) in enumerate(rows):
-    # Of a start from which nothing was saved nothing is left.
+    # Starts that saved nothing do not count.
     lasted = all(later > step for later, _ in rows[i + 1 :])
     if lasted and what not in found:
       found.append(what)
@@ -86,7 +88,7 @@ def trained_with(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def changes(found: Sequence[dict[str, Any]]) -> list[str]:
-  """What changed while a run was trained.
+  """What changed while a run was training.
 
   Args:
     found: from `trained_with`.

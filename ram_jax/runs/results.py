@@ -1,9 +1,9 @@
 """The results of a run: the schema, its writer and its only reader.
 
 results.json has the head (run, config, versions, device, data, timing), the
-notes and the rows; results.csv the rows again; correct.npz which images were
-classified correctly; pictures.npz images for figures. A damaged or foreign file
-is rejected here, before a wrong number reaches a table.
+notes and the rows; results.csv has the same rows; correct.npz has which images
+were classified correctly; pictures.npz has images for figures. Damaged and
+unsupported files are rejected, so that no wrong number appears in a table.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ from ram_jax.contracts import Note, Picture, Row
 from ram_jax.runs import metrics
 
 SCHEMA = 2
-# What numpy raises on files that are cut off, changed, or of another kind.
+# Errors that numpy raises for files that are truncated, damaged or not arrays.
 DAMAGE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile)
-# Columns of `frame` that are not settings or values of rows.
+# Columns of `frame` besides settings and values of rows.
 ABOUT = ("name", "method", "label", "model", "data_label", "seed")
 COUNTS = ("total", "correct", "accuracy")
 _NUMBER = (int, float)
-# Kind of each part of the head that readers use, where it is present.
+# Type of each part of the head that readers use, if present.
 _HEAD = {
   "run.name": str,
   "run.label": str,
@@ -53,7 +53,7 @@ _HEAD = {
   "data.test.fingerprint": str,
 }
 _NEEDED = ("name", "label", "method", "model", "data_label", "seed")
-# Settings without which a row of an evaluator cannot be shown.
+# Settings that a row of an evaluator must have to be shown.
 _SETTINGS = {
   "adversarial": {"attack": str, "norm": str, "epsilon": _NUMBER},
   "corruption": {"corruption": str, "severity": int, "images": str},
@@ -66,11 +66,11 @@ class Run:
   """One evaluated run.
 
   Attributes:
-    folder: where the run is stored.
+    folder: the run's folder.
     head: results.json without rows and notes.
-    rows: what was evaluated, without `correct` (`read_correct` has it).
-    notes: what a reader must know.
-    metrics: rows of metrics.jsonl in the order of their steps, possibly none.
+    rows: the results, without `correct` (see `read_correct`).
+    notes: notes on the results.
+    metrics: rows of metrics.jsonl, sorted by step, possibly none.
   """
 
   folder: pathlib.Path
@@ -89,15 +89,15 @@ def load(folder: str | os.PathLike) -> Run:
   """Reads and checks the folder of an evaluated run.
 
   Args:
-    folder: the run's working directory.
+    folder: the run's folder.
 
   Returns:
-    The run. A step that was logged twice, as after a resume, counts once, as it
-    was logged last. A run without metrics.jsonl (imported weights) has none.
+    The run. If a step was logged twice, the last line is used. A run without
+    metrics.jsonl (imported weights) has no metrics.
 
   Raises:
     FileNotFoundError: no such folder, or no results.json in it.
-    ValueError: a file that is damaged, incomplete or of another schema.
+    ValueError: a file is damaged, incomplete or of another schema.
   """
   folder = pathlib.Path(folder)
   if not folder.is_dir():
@@ -122,16 +122,16 @@ def collect(
   found: Sequence[Row | Note | Picture],
   log: Sequence[dict[str, Any]] = (),
 ) -> Run:
-  """A run from what its evaluators found, as `load` would read it.
+  """Makes a run from the results of its evaluators, as `load` would read it.
 
   Args:
-    folder: the run's.
+    folder: the run's folder.
     head: run, config, versions, device, data, timing.
     found: rows, notes and pictures, in order.
     log: rows of metrics.jsonl.
 
   Returns:
-    The run, whose rows have `correct`.
+    The run, with `correct` in its rows.
   """
   rows = tuple(part for part in found if isinstance(part, Row))
   notes = tuple(part for part in found if isinstance(part, Note))
@@ -143,10 +143,10 @@ def write(
   head: Mapping[str, Any],
   found: Sequence[Row | Note | Picture],
 ) -> None:
-  """Writes a run's results; results.json last, so that it stands for all.
+  """Writes a run's results, results.json last: if it exists, all files do.
 
   Args:
-    folder: the run's; made if missing.
+    folder: the run's folder; created if missing.
     head: run, config, versions, device, data, timing.
     found: rows, notes and pictures, in order.
 
@@ -157,8 +157,8 @@ def write(
   keys = [row.key for row in run.rows]
   if twice := {key for key in keys if keys.count(key) > 1}:
     raise ValueError(
-      f"two evaluators have the same results {sorted(twice)[0]!r}: let them "
-      "differ in their settings"
+      f"two evaluators have the same row {sorted(twice)[0]!r}: change the "
+      "settings of one of them"
     )
   pictures = {p.name: p.images for p in found if isinstance(p, Picture)}
   correct = {r.key: r.correct for r in run.rows if r.correct is not None}
@@ -204,7 +204,7 @@ def frame(runs: Sequence[Run]) -> pd.DataFrame:
   for name in dict.fromkeys(columns):
     cells = [line.get(name) for line in lines]
     kinds = {type(cell) for cell in cells if cell is not None}
-    # Text as Python's, since a label may have halves of characters.
+    # Text as Python strings, because a label may contain lone surrogates.
     kind = (
       "Int64" if kinds <= {int} else "float64" if float in kinds else object
     )
@@ -219,11 +219,11 @@ def read_correct(run: Run) -> dict[str, np.ndarray]:
     run: the run.
 
   Returns:
-    Bool [total] by the row's key, in the order of the test set; empty where the
+    Bool [total] by the row's key, in the order of the test set; empty if the
     run has no correct.npz.
 
   Raises:
-    ValueError: if the file is damaged, or is not of these results.
+    ValueError: if the file is damaged, or does not match the results.
   """
   path = run.folder / "correct.npz"
   arrays = _read_arrays(path)
@@ -236,21 +236,21 @@ def read_correct(run: Run) -> dict[str, np.ndarray]:
       or array.sum() != row.correct_count
     ):
       raise ValueError(
-        f"{str(path)!r} and results.json are of different evaluations ({key}): "
-        f"{_again(run.folder)}"
+        f"{str(path)!r} and results.json are from different evaluations "
+        f"({key}): {_again(run.folder)}"
       )
   return arrays
 
 
 def read_pictures(folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
-  """Reads the images that an evaluation kept for figures.
+  """Reads the images that an evaluation stored for figures.
 
   Args:
-    folder: the run's.
+    folder: the run's folder.
 
   Returns:
     uint8 arrays by group and name: `corruption` [5,H,W,C] by corruption,
-    `views` [n,H,W,C] by view; empty where there are none.
+    `views` [n,H,W,C] by view; empty if there are none.
 
   Raises:
     ValueError: if the file is damaged.
@@ -263,25 +263,25 @@ def read_pictures(folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 def check_floors(required: Sequence[Any]) -> None:
-  """Rejects requirements on accuracies that are not of their form.
+  """Rejects malformed requirements on accuracies.
 
   Args:
-    required: (measure, epsilon, bound, value) each, as `config.floors`.
+    required: rows (metric, epsilon, bound, value), see `config.floors`.
 
   Raises:
-    ValueError: naming the first such row.
+    ValueError: with the first malformed row.
   """
   for row in required:
     if not _is_requirement(row):
       raise ValueError(
-        f"requirement {row!r} is not (measure, epsilon, bound, value): measure "
+        f"requirement {row!r} is not (metric, epsilon, bound, value): metric "
         "clean, adversarial or corruption; epsilon a number for adversarial, "
         "else None; bound 'at least' or 'at most'; value from 0 to 1"
       )
 
 
 def _text(run: Run) -> str:
-  """results.json: one line per row, as there are hundreds."""
+  """results.json with one line per row, because there are hundreds."""
   lines = [
     json.dumps(
       {
@@ -325,7 +325,7 @@ def _read_results(path: pathlib.Path) -> dict[str, Any]:
     results = json.loads(path.read_bytes(), parse_constant=_no_number)
   except (ValueError, RecursionError) as error:
     raise ValueError(
-      f"{str(path)!r} is not whole JSON ({error}): {again}"
+      f"{str(path)!r} is not valid JSON ({error}): {again}"
     ) from error
   schema = results.get("schema") if isinstance(results, dict) else None
   if schema != SCHEMA:
@@ -335,19 +335,19 @@ def _read_results(path: pathlib.Path) -> dict[str, Any]:
   try:
     problem = next(_problems(results), None)
   except (AttributeError, TypeError, KeyError) as error:
-    problem = f"a part is of the wrong kind ({error!r})"
+    problem = f"a part has the wrong type ({error!r})"
   if problem:
     raise ValueError(f"{str(path)!r}: {problem}: {again}")
   return results
 
 
 def _no_number(name: str) -> None:
-  """Rejects NaN, Infinity and -Infinity, which Python's reader would take."""
-  raise ValueError(f"{name} is no number of JSON")
+  """Rejects NaN, Infinity and -Infinity, which Python's reader accepts."""
+  raise ValueError(f"{name} is not a JSON number")
 
 
 def _problems(results: dict[str, Any]) -> Iterator[str]:
-  """What a results.json has of the wrong kind, or lacks."""
+  """Missing parts of a results.json, and parts with the wrong type."""
   for name in _NEEDED:
     if name not in results.get("run", {}):
       yield f"run has no {name!r}"
@@ -357,15 +357,15 @@ def _problems(results: dict[str, Any]) -> Iterator[str]:
     for group in groups:
       holder = holder.get(group, {})
     if key in holder and not isinstance(holder[key], kind):
-      yield f"{name} is of the wrong kind: {holder[key]!r:.60}"
+      yield f"{name} has the wrong type: {holder[key]!r:.60}"
   for note in results["notes"]:
     if not _is_note(note):
-      yield f"notes have what is not a note: {note!r:.60}"
+      yield f"notes contain something else: {note!r:.60}"
   seen = set()
   for row in results["rows"]:
     yield from _row_problems(row)
     if (key := _row(row).key) in seen:
-      yield f"{key} is there twice"
+      yield f"{key} occurs twice"
     seen.add(key)
 
 
@@ -424,8 +424,8 @@ def _read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
       row = metrics.checked(row, "step", "epoch")
       by_step[row["step"]] = row
     except (ValueError, RecursionError) as error:
-      # Without its newline the last line is one that a running or killed job
-      # had no time to finish: all before it is good.
+      # A last line without a newline was not finished by a running or killed
+      # job; all lines before it are valid.
       if number < len(lines):
         raise ValueError(
           f"{str(path)!r} is damaged in line {number} ({error!r}): remove that "
@@ -436,13 +436,13 @@ def _read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
 
 def _is_requirement(row: Any) -> bool:
   try:
-    measure, epsilon, bound, value = row
-    attacked = measure == "adversarial"
+    metric, epsilon, bound, value = row
+    attacked = metric == "adversarial"
     return (
-      measure in ("clean", "adversarial", "corruption")
+      metric in ("clean", "adversarial", "corruption")
       and (epsilon >= 0 if attacked else epsilon is None)
       and bound in ("at least", "at most")
       and 0 <= value <= 1
     )
-  except (TypeError, ValueError):  # another length, or no numbers
+  except (TypeError, ValueError):  # wrong length or types
     return False

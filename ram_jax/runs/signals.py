@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the program saves, says how to resume, and leaves."""
+"""SIGTERM and Ctrl-C: the program saves, says how to resume, and exits."""
 
 import contextlib
 import os
@@ -14,27 +14,27 @@ from ram_jax import parallel
 
 WORDS = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "interrupted"}
 RESUMES = "the same command resumes from there"
-# Seconds after no, one and two signals at which the process ends even if it has
+# Seconds after zero, one and two signals until the process ends even if it has
 # not saved.
 PATIENCE = (None, 300, 5)
 
 
 class Stopped(BaseException):
-  """The program leaves because a signal asked it to; what it made is kept.
+  """The program exits because of a signal; its work is saved.
 
-  No Exception, like KeyboardInterrupt: nothing on the way may take it for a
-  fault of what it was doing.
+  Like KeyboardInterrupt, it is not an Exception, so that no other code handles
+  it as an error.
 
   Attributes:
-    code: the exit code, 128 and the signal's number, as shells have it.
+    code: the exit code, 128 plus the number of the signal, as in shells.
   """
 
   def __init__(self, number: int, what: str) -> None:
-    """Says so in one line.
+    """Creates the message.
 
     Args:
-      number: of the signal.
-      what: is kept.
+      number: number of the signal.
+      what: says what is saved.
     """
     words = WORDS[signal.Signals(number)]
     super().__init__(f"{words}: {what}, {RESUMES}")
@@ -42,19 +42,19 @@ class Stopped(BaseException):
 
 
 class Stop:
-  """Whether to leave: asked by a signal, answered alike in all processes."""
+  """Whether a signal requested to stop; all processes agree on the answer."""
 
   def __init__(self) -> None:
-    """Nothing was asked yet."""
-    self.number = 0  # of the signal
-    self._answer = 0  # of all processes, at the boundary before
+    """Starts without a request."""
+    self.number = 0  # number of the signal
+    self._answer = 0  # maximum over processes, at the previous boundary
     self._at_once = ""
 
-  def asked(self) -> bool:
-    """Whether to leave at this boundary, which all processes have reached.
+  def requested(self) -> bool:
+    """Whether to stop at this boundary, which all processes have reached.
 
-    Of several processes, one that got a signal tells the others on the devices.
-    They read the answer at the next boundary, so that nothing waits for it.
+    A process that got a signal notifies the others through the devices. They
+    read the result at the next boundary, so that nothing waits for it.
     """
     if jax.process_count() > 1:
       before, self._answer = self._answer, parallel.largest(self.number)
@@ -63,36 +63,37 @@ class Stop:
     return self.number > 0
 
   def at_once(self, what: str) -> None:
-    """From now on the program may leave at any moment.
+    """Allows the program to stop at any moment from now on.
 
-    Of several processes only at boundaries, or others would wait for ever.
+    Several processes only stop at boundaries; otherwise, some would wait
+    forever.
 
     Args:
-      what: is kept then.
+      what: says what is saved.
 
     Raises:
-      Stopped: if that was asked already.
+      Stopped: if a stop was already requested.
     """
     self._at_once = what
     self.boundary()
 
   def boundary(self) -> None:
-    """Leaves a part of the evaluation, if that is asked.
+    """Stops between parts of the evaluation, if requested.
 
     Raises:
-      Stopped: if it is.
+      Stopped: if a stop was requested.
     """
-    if self._at_once and self.asked():
+    if self._at_once and self.requested():
       raise Stopped(self.number, self._at_once)
 
   def signalled(self, number: int) -> None:
-    """Takes a signal.
+    """Handles a signal.
 
     Args:
-      number: of the signal.
+      number: number of the signal.
 
     Raises:
-      Stopped: where it is obeyed at once.
+      Stopped: if the program may stop at any moment.
     """
     self.number = number
     if self._at_once and jax.process_count() == 1:
@@ -101,13 +102,14 @@ class Stop:
 
 @contextlib.contextmanager
 def listen() -> Iterator[Stop]:
-  """Takes SIGTERM and Ctrl-C; of each, a second one has its usual effect.
+  """Handles SIGTERM and Ctrl-C; a second one of each has its usual effect.
 
-  What is ignored, as Ctrl-C in a shell's background jobs, stays ignored. A
-  program that does not leave by itself is ended after `PATIENCE`.
+  Ignored signals, such as Ctrl-C in a shell's background jobs, stay ignored. A
+  program that does not exit by itself is ended after `PATIENCE`.
 
   Yields:
-    What knows whether one has come. Outside the main thread none ever does.
+    The object that knows whether a signal was received. Outside the main
+    thread, none ever is.
   """
   stop, before = Stop(), {}
 
@@ -128,12 +130,12 @@ def listen() -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def _watchdog() -> Iterator[None]:
-  """Ends the process where its main thread does not answer a signal.
+  """Ends the process if its main thread does not respond to a signal.
 
-  Python calls handlers between two instructions of the main thread, so never
-  while that waits in C++, as for an array that will not come. But whenever a
-  signal arrives, its number is written to the wakeup file at once, and another
-  thread reads it there.
+  Python calls handlers between two bytecodes of the main thread, and therefore
+  never while it waits in C++, for example for an array. But whenever a signal
+  arrives, its number is immediately written to the wakeup file descriptor,
+  which another thread reads.
   """
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
@@ -144,21 +146,21 @@ def _watchdog() -> Iterator[None]:
     yield
   finally:
     signal.set_wakeup_fd(before)
-    os.close(writer)  # the thread reads the end of the file, and returns
+    os.close(writer)  # the thread reads the end of the file and returns
     thread.join()
     os.close(reader)
 
 
 def _watch(reader: int) -> None:
-  came = []
-  while select.select([reader], [], [], PATIENCE[len(came)])[0]:
+  received = []
+  while select.select([reader], [], [], PATIENCE[len(received)])[0]:
     if not (number := os.read(reader, 1)):
       return
     if number[0] in WORDS:
-      came = [*came, number[0]][:2]
+      received = [*received, number[0]][:2]
   line = (
-    f"{WORDS[signal.Signals(came[0])]}: no step ended within "
-    f"{PATIENCE[len(came)]} s, what was saved last is kept, {RESUMES}\n"
+    f"{WORDS[signal.Signals(received[0])]}: no step ended within "
+    f"{PATIENCE[len(received)]} s, the last saved state is kept, {RESUMES}\n"
   )
-  os.write(2, line.encode())  # whatever lock the main thread holds
-  os._exit(128 + came[0])
+  os.write(2, line.encode())  # works even if the main thread holds a lock
+  os._exit(128 + received[0])

@@ -1,4 +1,4 @@
-"""What a training run writes on its way: means of metrics, without NaNs."""
+"""Logs training: means of metrics, checked for NaNs."""
 
 import pathlib
 import time
@@ -12,15 +12,15 @@ from ram_jax.runs.metrics import MetricWriter, Progress
 
 ADVICE = (
   "The last checkpoint before it is kept; a lower "
-  "config.optimizer.learning_rate (in a new --workdir) is the usual cure"
+  "config.optimizer.learning_rate (in a new --workdir) usually helps"
 )
 
 
 class NotFiniteError(FloatingPointError):
-  """A NaN or an infinity in a step, whose number is `step`."""
+  """A NaN or an infinity occurred in step number `step`."""
 
   def __init__(self, message: str, step: int) -> None:
-    """Takes the message and the step, counted from 1."""
+    """Stores the message and the step, counted from 1."""
     super().__init__(message)
     self.step = step
 
@@ -36,13 +36,13 @@ class Log:
     now: int,
     open_line: dict[str, Any] | None = None,
   ) -> None:
-    """Opens the files; rows after `now` are dropped from them.
+    """Opens the files and drops rows after step `now`.
 
     Args:
       training: a `training.loop.Training`.
-      batch_size: images in a step.
-      folder: the run's.
-      now: updates made so far.
+      batch_size: images per step.
+      folder: the run's folder.
+      now: number of updates so far.
       open_line: from `open_line` at that step.
     """
     self._training, self._batch_size = training, batch_size
@@ -57,10 +57,11 @@ class Log:
     self._block = jax.default_backend() == "cpu"
 
   def add(self, metrics: dict[str, jax.Array]) -> None:
-    """Takes the metrics [K] of a dispatch."""
-    # XLA aborts the process when dispatches with collectives pile up on
-    # simulated devices; on a CPU waiting costs nothing. Elsewhere one waits
-    # behind the one that runs: more would hold their rows on the devices.
+    """Adds the metrics [K] of a dispatch."""
+    # XLA aborts the process if dispatches with collectives pile up on simulated
+    # devices, so wait for each dispatch on CPUs, where this costs nothing.
+    # Elsewhere, wait for the previous one, because every queued dispatch keeps
+    # its rows on the devices.
     jax.block_until_ready(metrics if self._block else self._pending[-1:])
     self._pending.append(metrics)
 
@@ -84,11 +85,11 @@ class Log:
     self._pending, self._since, self._clock = [], now, clock
 
   def open_line(self) -> dict[str, Any] | None:
-    """What the next line will be made of; a checkpoint keeps it.
+    """The values for the next line, to be stored in a checkpoint.
 
     Returns:
-      Values of each step since the last line, as JSON keeps them exactly, None
-      where there are none.
+      Values of each step since the last line, which JSON stores exactly; None
+      if there are none.
     """
     if not self._pending:
       return None
@@ -118,10 +119,10 @@ def check_finite(rows: dict[str, np.ndarray], since: int) -> None:
 
   Args:
     rows: [steps] by name.
-    since: updates made before the first of them.
+    since: number of updates before the first of them.
 
   Raises:
-    NotFiniteError: naming the first such step and its parts.
+    NotFiniteError: with the first such step and the metrics.
   """
   bad = {name: ~np.isfinite(values) for name, values in rows.items()}
   steps = np.flatnonzero(np.any(list(bad.values()), axis=0))

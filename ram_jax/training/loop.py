@@ -25,18 +25,18 @@ from ram_jax.training.state import TrainState, begin, create
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """A config's training, ready to run.
+  """The training that a config describes, ready to run.
 
   Attributes:
     create: () -> the state before the first step.
     dispatch: (state, data, key, indices) -> (state, metrics), pmapped.
-    diagnose: `post_mortem.diagnose`, pmapped; the same arguments, of one step.
+    diagnose: `post_mortem.diagnose`, pmapped; the same arguments for one step.
     schedule: learning rate by step.
-    steps_per_epoch: the last partial batch is dropped.
+    steps_per_epoch: full batches per epoch; the last partial batch is dropped.
     total_steps: steps of the whole run.
     per_dispatch: steps in one dispatch; it divides `total_steps`, so that one
       compiled program serves the whole run.
-    streamed: the data come from the host, each dispatch's rows alone.
+    streamed: whether each dispatch gets only its own rows from the host.
   """
 
   create: Callable[[], TrainState]
@@ -55,13 +55,13 @@ def build(
   images_shape: tuple[int, ...],
   start: Callable[[Any], tuple[Any, Any]] | None = None,
 ) -> Training:
-  """Builds a config's training; rejects what cannot run.
+  """Builds the training of a config; rejects invalid fields.
 
   Args:
     config: resolved.
     source: the data set.
     images_shape: [N,H,W,C] of the training images.
-    start: module -> parameters and running statistics to start from; None:
+    start: module -> parameters and running statistics to start from; None for
       random ones.
 
   Returns:
@@ -76,8 +76,8 @@ def build(
   total_steps = steps_per_epoch * train.epochs
   if total_steps >= 2**31:
     raise ValueError(
-      f"config.train.epochs is {train.epochs}: that makes {total_steps} steps, "
-      "which 32 bits do not count"
+      f"config.train.epochs is {train.epochs}: that is {total_steps} steps, "
+      "but the maximum is 2^31 - 1"
     )
   of_sgd = config.optimizer
   schedule = optim.learning_rate(
@@ -122,16 +122,16 @@ def build(
 def check_memory(
   training: Training, data: dict[str, np.ndarray], states: int, what: str
 ) -> None:
-  """Rejects a training that the memory cannot hold.
+  """Rejects training that does not fit into memory.
 
   Args:
     training: from `build`.
     data: `images` and `labels`, on the host.
-    states: how many there are at the same time.
-    what: is done, for the message.
+    states: number of states that exist at the same time.
+    what: name of the task, for the message.
 
   Raises:
-    ValueError: with the memory that is needed and the one that there is.
+    ValueError: with the required and the available memory.
   """
   size = 0 if training.streamed else sum(x.nbytes for x in data.values())
   memory.check(training.create, states, size, what)
@@ -145,21 +145,21 @@ def fit(
   checkpoints: Checkpoints,
   stop: stopping.Stop | None = None,
 ) -> TrainState:
-  """Trains from the newest whole checkpoint, or from the start, to the end.
+  """Trains from the newest intact checkpoint, or from the start, to the end.
 
   Args:
     config: resolved.
     training: from `build`.
     data: `images` uint8 [N,H,W,C] and `labels` int32 [N].
     folder: the run's folder.
-    checkpoints: the run's.
-    stop: asked after every dispatch whether to leave.
+    checkpoints: the run's checkpoints.
+    stop: checked after every dispatch.
 
   Returns:
     The last state, on the devices.
 
   Raises:
-    stopping.Stopped: if it was asked to leave.
+    stopping.Stopped: after a signal.
   """
   stop = stop or stopping.Stop()
   state, total = training.create(), training.total_steps
@@ -174,7 +174,7 @@ def fit(
   if now < total:
     provenance.record(folder, now)
   batch_size = config.train.batch_size
-  # Weights come from stream 0, steps from stream 1.
+  # Initial weights use stream 0 of the seed, steps use stream 1.
   key = jax.random.fold_in(jax.random.key(config.seed), 1)
   state, key = parallel.replicate((state, key))
   fed = feed.dispatches(training, data, config.seed, batch_size, now)
@@ -192,7 +192,7 @@ def fit(
         with watch.explaining():
           log.write(now)
         watch.keep(state)
-      leave = stop.asked()
+      leave = stop.requested()
       if save or leave:
         with watch.explaining():
           open_line = log.open_line()

@@ -1,4 +1,4 @@
-"""SGD with Nesterov momentum and the learning rates of the reference."""
+"""SGD with Nesterov momentum and the reference's learning rate schedules."""
 
 import math
 from collections.abc import Callable
@@ -13,12 +13,12 @@ SCHEDULES = ("cosine_epoch", "cosine_step", "constant")
 def learning_rate(
   name: str, peak: float, steps_per_epoch: int, epochs: int
 ) -> Callable[[jax.Array], jax.Array]:
-  """Learning rate as a function of the number of steps already taken.
+  """Learning rate as a function of the number of completed steps.
 
   Args:
-    name: `cosine_epoch` (the default of the paper's author: constant within an
-      epoch, `CosineAnnealingLR` stepped per epoch, towards 0), `cosine_step`
-      (AugMix's own code steps it every batch) or `constant`.
+    name: `cosine_epoch` (as in the author's code: constant within an epoch,
+      `CosineAnnealingLR` stepped per epoch, to 0), `cosine_step` (as in
+      AugMix's code, stepped per batch) or `constant`.
     peak: learning rate of the first step, > 0.
     steps_per_epoch: steps in an epoch.
     epochs: epochs in the run.
@@ -51,14 +51,14 @@ def sgd(
   nesterov: bool,
   weight_decay: float,
 ) -> optax.GradientTransformation:
-  """`torch.optim.SGD`'s recurrence; weight decay on every parameter.
+  """The update rule of `torch.optim.SGD`; weight decay on every parameter.
 
   Args:
     schedule: learning rate by step.
     momentum: in [0, 1).
-    nesterov: Nesterov's form of momentum.
-    weight_decay: coefficient of the L2 penalty's gradient, >= 0. It reaches
-      BatchNorm's scales and biases too, as in the author's code.
+    nesterov: whether to use Nesterov momentum.
+    weight_decay: coefficient of the L2 penalty's gradient, >= 0. It also
+      applies to BatchNorm's scales and biases, as in the author's code.
 
   Returns:
     The transformation.

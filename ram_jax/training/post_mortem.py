@@ -1,8 +1,8 @@
-"""What made a step's numbers infinite or NaN: found by taking it once more.
+"""Finds the cause of a NaN or an infinity by repeating the step.
 
-A step itself only returns a few norms. Where one is not finite, training
-resumes from the state that was kept at the last line of metrics.jsonl, one step
-at a time, and every part of the bad step is examined.
+A step itself only returns a few norms. If one is not finite, the steps since
+the last line of metrics.jsonl are repeated one at a time from a copy of the
+state, and every part of the bad step is examined.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from ram_jax.training import step
 from ram_jax.training.log import ADVICE, NotFiniteError
 from ram_jax.training.state import TrainState
 
-SHOWN = 8  # names and numbers in a message; the file has all
+SHOWN = 8  # names and numbers in a message; the file has all of them
 
 
 def diagnose(
@@ -38,10 +38,10 @@ def diagnose(
   method: Any,
   **static: Any,
 ) -> dict[str, Any]:
-  """Which parts of a step are finite; runs inside the device axis.
+  """Recomputes the parts of a step; runs inside the device axis.
 
   Args:
-    state: before the step.
+    state: state before the step.
     data: see `step.differentiate`.
     key: see `step.differentiate`.
     indices: see `step.differentiate`.
@@ -51,9 +51,9 @@ def diagnose(
 
   Returns:
     Arrays, equal on all devices: `gradient`, `views` (images and logits by
-    name), and `alone` [B,...], the loss and the logits of each example by
-    itself. Batch normalisation spreads one image's NaN over its batch; running
-    statistics, which the latter take, do not.
+    name), and `alone` [B,...], the loss and the logits of each example on its
+    own. The latter use running statistics, because batch statistics spread one
+    image's NaN over its batch.
   """
   found, names = step.differentiate(
     state, data, key, indices, module=module, method=method, **static
@@ -71,14 +71,14 @@ def diagnose(
 
 @dataclasses.dataclass
 class Watch:
-  """Keeps the last good state of a training, to find out what ends it.
+  """Keeps the last good state, to explain a NaN or an infinity.
 
   Attributes:
     config: resolved.
     training: a `training.loop.Training`.
     data: `images` and `labels`, on the host.
-    key: the run's, on the devices.
-    folder: of the files that are written then.
+    key: the run's key, on the devices.
+    folder: folder of the post-mortem.
   """
 
   config: ConfigDict
@@ -93,11 +93,11 @@ class Watch:
 
   @contextlib.contextmanager
   def explaining(self) -> Iterator[None]:
-    """Turns the word of a bad step into what is known of it.
+    """Replaces the error for a bad step by one with its cause.
 
     Raises:
-      FloatingPointError: with the parts, the images and the place of the
-        files; or why there are none, as where memory or disk are too small.
+      FloatingPointError: with the parts, the images and the folder of the
+        files; or the reason why there are none, such as a full disk or memory.
     """
     try:
       yield
@@ -116,7 +116,7 @@ class Watch:
   def _replay(
     self, last: int
   ) -> tuple[dict[str, Any], dict[str, Any], TrainState]:
-    """Goes to the first bad step, or to `last`, and looks at it."""
+    """Repeats steps up to the first bad one, or `last`, and examines it."""
     training, state = self.training, self._state
     seed, batch_size = self.config.seed, self.config.train.batch_size
     start, now = state, int(state.step)
@@ -125,7 +125,7 @@ class Watch:
     for rows, shards in fed:
       if now % training.per_dispatch == 0:
         start = state  # a run can resume from here
-      # What is dispatched is donated.
+      # A dispatch donates its input.
       after, metrics = training.dispatch(_copy(state), rows, self.key, shards)
       metrics = {name: float(x[0]) for name, x in metrics.items()}
       if now + 1 >= last or not np.isfinite(list(metrics.values())).all():
@@ -148,8 +148,8 @@ class Watch:
       "gradients": not_finite(parts["gradient"]),
       "parameters": not_finite(after.params),
       "statistics": not_finite(after.batch_stats),
-      "replay": f"copy checkpoints/{int(start.step)} beside this file into the "
-      "run's checkpoints, remove later ones there, and give the run's command",
+      "replay": f"copy checkpoints/{int(start.step)} from this folder to the "
+      "run's checkpoints, remove later ones there, and run the same command",
     }
     batch = {"step": np.int64(now + 1), "indices": indices}
     batch |= {n: np.asarray(x)[indices] for n, x in self.data.items()}
@@ -167,7 +167,7 @@ class Watch:
 
 
 def describe(found: dict[str, Any]) -> str:
-  """A step's bad parts in one line.
+  """Describes the non-finite parts of a step in one line.
 
   Args:
     found: content of report.json.
@@ -185,7 +185,7 @@ def describe(found: dict[str, Any]) -> str:
 
 
 def not_finite(tree: Any) -> list[str]:
-  """Names of a pytree's arrays that hold a NaN or an infinity."""
+  """Names of a pytree's arrays that contain a NaN or an infinity."""
   return [
     jax.tree_util.keystr(path, simple=True, separator=".")
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

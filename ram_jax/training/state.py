@@ -1,4 +1,4 @@
-"""What training carries from one step to the next."""
+"""The training state, which is passed from step to step."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from flax import linen as nn
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything that a checkpoint holds; no key, no device axis.
+  """The state in a checkpoint; without keys and device axis.
 
   Attributes:
-    step: number of updates made, int32.
+    step: number of updates so far, int32.
     params: trained parameters.
     batch_stats: BatchNorm's running means and (unbiased) variances.
     opt_state: the optimizer's state (momentum, step count).
@@ -32,7 +32,7 @@ def create(
   key: jax.Array,
   image_shape: tuple[int, int, int],
 ) -> TrainState:
-  """Initialises parameters, statistics and optimizer.
+  """Initializes parameters, statistics and optimizer.
 
   Args:
     module: a model of `ram_jax.models`.

@@ -17,14 +17,14 @@ from ram_jax.training.state import TrainState
 
 @flax.struct.dataclass
 class Pass:
-  """What one forward and backward pass over a batch gives on one device.
+  """The results of one forward and backward pass over a batch on one device.
 
   Attributes:
     images: [b,H,W,C] of each view, in the views' order.
     logits: [b,K] of each view.
-    targets: what the method's loss compares them with.
+    targets: targets of the method's loss.
     metrics: the loss and the method's metrics, [b] by name.
-    gradient: of the mean loss.
+    gradient: gradient of the mean loss.
     batch_stats: the new running statistics.
   """
 
@@ -49,22 +49,22 @@ def differentiate(
   attack_batch_norm: str,
   unroll: bool,
 ) -> tuple[Pass, tuple[str, ...]]:
-  """Makes a batch's views, and the gradient of the loss; all but the update.
+  """Computes a batch's views and the gradient of the loss, without the update.
 
   Every random number is a function of (key, state.step, position in the global
   batch, purpose).
 
   Args:
-    state: the state, the same on every device.
+    state: the state, equal on every device.
     data: `images` uint8 [N,H,W,C] and `labels` int32 [N], the whole set.
-    key: the run's key, the same on every device.
+    key: the run's key, equal on every device.
     indices: int32 [b], this device's part of the batch.
     method: a `Method` of `ram_jax.methods`.
     module: the model.
-    crop_flip: an `Augment` applied before everything (flip and crop).
-    separate_views: each view with BatchNorm statistics of its own (the
-      author's three forwards), or all views together (AugMix's own code).
-    attack_batch_norm: `running` or `batch` statistics while attacking.
+    crop_flip: an `Augment` that is applied first (flip and crop).
+    separate_views: compute BatchNorm statistics for each view (the author's
+      three forward passes) or over all views together (AugMix's code).
+    attack_batch_norm: `running` or `batch` statistics during the attack.
     unroll: for CPUs, see `forward_views`.
 
   Returns:
@@ -128,11 +128,11 @@ def train_step(
     **static: see `differentiate`.
 
   Returns:
-    The new state and scalar metrics, equal on every device. The norms among
-    them are finite only where every number of the new state is.
+    The new state and scalar metrics, equal on every device. The norms in the
+    metrics are finite only if every number in the new state is.
   """
   found, _ = differentiate(state, data, key, indices, **static)
-  # The statistics differ between devices where BatchNorm is not synchronised.
+  # The statistics differ between devices if BatchNorm is not synchronized.
   gradient, batch_stats, metrics = parallel.mean(
     (found.gradient, found.batch_stats, jax.tree.map(jnp.mean, found.metrics))
   )
@@ -168,8 +168,8 @@ def train_steps(
     data: see `differentiate`.
     key: see `differentiate`.
     indices: int32 [K, b], this device's part of K batches.
-    unroll: repeat the step's program K times instead of looping over it (a
-      loop with convolutions is slow on CPUs), and see `forward_views`.
+    unroll: repeat the step's program K times instead of looping over it
+      (convolutions in a loop are slow on CPUs); see also `forward_views`.
     **static: see `train_step`.
 
   Returns:
@@ -177,7 +177,7 @@ def train_steps(
   """
 
   def body(state: TrainState, row: jax.Array) -> tuple[TrainState, Any]:
-    # float32 means float32, where an accelerator would take shorter passes;
+    # Accelerators would otherwise use lower precision for float32 products;
     # products of bfloat16 numbers are exact anyway.
     with jax.default_matmul_precision("highest"):
       return train_step(state, data, key, row, unroll=unroll, **static)

@@ -191,6 +191,26 @@ def test_loss_is_not_below_that_of_the_start(norm):
   assert (after > before).all()
 
 
+@pytest.mark.parametrize("objective", ["dlr", "margin"])
+def test_objectives_do_not_saturate(objective):
+  # Where the cross-entropy's gradient underflows, its attack cannot start.
+  model = perceptron(48, scale=1000.0)
+  keys, images, _ = batch(64)
+  labels = jnp.argmax(model(images), axis=-1)
+  attack = pgd.Attack(0.5, 0.1, start="none")
+  wrong = [
+    int(
+      jnp.sum(
+        ~losses.correct(model(RUN(a, keys, images, labels, model)), labels)
+      )
+    )
+    for a in (attack, attack.replace(objective=objective))
+  ]
+  assert wrong[1] > wrong[0] + 5
+  assert attack.label == "PGD-7"
+  assert attack.replace(objective=objective).label == f"PGD-7 ({objective})"
+
+
 def test_zero_gradient_or_no_steps_leave_the_start():
   arguments = *batch(), Perceptron(jnp.zeros((48, 3)))
   attack = pgd.Attack(0.5, 0.1)
@@ -203,7 +223,7 @@ def test_restarts_are_never_worse_and_sometimes_better(x64):
   keys, images, targets = batch()
   model = perceptron(48, hidden=8, scale=3.0)
   one, two = (
-    pgd._judge(model(RUN(attack, keys, images, targets, model)), targets)
+    attack._judge(model(RUN(attack, keys, images, targets, model)), targets)
     for attack in (RESTARTED.replace(restarts=1), RESTARTED)
   )
   assert (two[0] >= one[0]).all()
@@ -331,10 +351,11 @@ def test_x64_leaves_nothing_in_single_precision(x64):
     ({"epsilon": float("nan")}, "epsilon nan is not a size"),
     ({"step_size": float("inf")}, "step_size inf is not a size"),
     ({"norm": "l1"}, r"'l1' does not exist: choose one of \['l2', 'linf'\]"),
+    ({"objective": "kl"}, r"choose one of \['cross_entropy', 'dlr', 'marg"),
     ({"start": "x"}, r"choose one of \['none', 'sphere', 'uniform'\]"),
-    ({"steps": -1}, "steps -1 .* 0 or more"),
+    ({"steps": -1}, "steps -1 .* at least 0"),
     ({"steps": 2.0}, "steps 2.0 .* whole number"),
-    ({"restarts": 0}, "restarts 0 .* 1 or more"),
+    ({"restarts": 0}, "restarts 0 .* at least 1"),
   ],
 )
 def test_impossible_fields_are_explained(fields, message):

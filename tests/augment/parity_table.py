@@ -1,6 +1,6 @@
 """Every operation beside Pillow's: the reference of the tests, and a table.
 
-`python tests/augment/parity_table.py` prints, as markdown, the share of grey
+`python tests/augment/parity_table.py` prints, as markdown, the fraction of gray
 levels that differ on the real images in ../shared/data.
 """
 
@@ -74,7 +74,7 @@ def drawing(size):
 
 
 def differences(images, name, params, flavour):
-  """Ours minus Pillow's, grey levels int [B,H,W,C]; `params` [B,1]."""
+  """Ours minus Pillow's, gray levels int [B,H,W,C]; `params` [B,1]."""
   floats = jnp.asarray(images) / 255.0, jnp.asarray(params)
   ours = np.asarray(jnp.round(255 * batched(name, flavour)(*floats)))
   pairs = zip(images, np.asarray(params), strict=True)

@@ -86,7 +86,7 @@ def test_glass_copies_as_a_swap_of_views_does():
   height, width = 11, 14
   levels = RNG.integers(0, 256, (height, width, 3), np.uint8)
   bits = RNG.integers(0, 4, (height, width), np.uint8)
-  ours = blur.copy_neighbours(jnp.asarray(bits), jnp.asarray(levels))
+  ours = blur.copy_neighbors(jnp.asarray(bits), jnp.asarray(levels))
   pixels = levels.copy()
   for y in range(height - 1, 1, -1):
     for x in range(width - 1, 1, -1):
@@ -97,7 +97,7 @@ def test_glass_copies_as_a_swap_of_views_does():
   assert (pixels[2:, 2:] != levels[2:, 2:]).any()
 
 
-def test_glass_moves_each_way_alike_and_as_often_as_told():
+def test_glass_moves_each_way_equally_often():
   """Where pixels come from, read off two ramps (of columns, of rows)."""
   ramp = np.stack([*np.mgrid[:64, :64], np.zeros((64, 64))], axis=-1)
   levels = np.repeat(np.uint8(4 * ramp)[None], 8, axis=0)

@@ -101,7 +101,7 @@ def test_contrast_is_exact_at_the_largest_size():
 def test_sampling_is_scipys(border, mode):
   image = RNG.random((11, 17, 2), np.float32)
   row, column = RNG.uniform(-40, 60, (2, 11, 17)).astype(np.float32)
-  ours = geometry.bilinear(image, *geometry.neighbours(row, column, border))
+  ours = geometry.bilinear(image, *geometry.neighbors(row, column, border))
   for channel in range(2):
     theirs = scipy.ndimage.map_coordinates(
       image[..., channel], [row, column], order=1, mode=mode

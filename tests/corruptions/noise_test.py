@@ -1,4 +1,4 @@
-"""Noises have the chances of NumPy's, and draw by them."""
+"""Noises have the probabilities of NumPy's, and draw by them."""
 
 import jax
 import numpy as np
@@ -30,14 +30,14 @@ def speckle(values, deviation):
 
 # The weakest and the strongest of each.
 NOISES = [
-  (noise.gaussian_chances, gaussian, 0.04),
-  (noise.gaussian_chances, gaussian, 0.10),
-  (noise.shot_chances, shot, 500),
-  (noise.shot_chances, shot, 50),
-  (noise.impulse_chances, impulse, 0.01),
-  (noise.impulse_chances, impulse, 0.07),
-  (noise.speckle_chances, speckle, 0.06),
-  (noise.speckle_chances, speckle, 0.20),
+  (noise.gaussian_probabilities, gaussian, 0.04),
+  (noise.gaussian_probabilities, gaussian, 0.10),
+  (noise.shot_probabilities, shot, 500),
+  (noise.shot_probabilities, shot, 50),
+  (noise.impulse_probabilities, impulse, 0.01),
+  (noise.impulse_probabilities, impulse, 0.07),
+  (noise.speckle_probabilities, speckle, 0.06),
+  (noise.speckle_probabilities, speckle, 0.20),
 ]
 
 
@@ -46,35 +46,37 @@ def shares(levels):
   return np.stack([np.bincount(row, minlength=256) for row in levels]) / DRAWS
 
 
-def check(found, chances):
+def check(found, probabilities):
   """Within five standard errors, and three counts where those are few."""
-  allowed = 5 * np.sqrt(chances / DRAWS) + 3 / DRAWS
-  assert (np.abs(found - chances) <= allowed).all()
+  allowed = 5 * np.sqrt(probabilities / DRAWS) + 3 / DRAWS
+  assert (np.abs(found - probabilities) <= allowed).all()
 
 
-@pytest.mark.parametrize(("chances", "numpy_noise", "parameter"), NOISES)
-def test_chances_are_numpys_and_so_are_draws(chances, numpy_noise, parameter):
-  wanted = chances(parameter)
+@pytest.mark.parametrize(("probabilities", "numpy_noise", "parameter"), NOISES)
+def test_probabilities_and_draws_equal_numpys(
+  probabilities, numpy_noise, parameter
+):
+  wanted = probabilities(parameter)
   assert wanted.min() >= 0
   np.testing.assert_allclose(wanted.sum(axis=1), 1, atol=1e-12)
   levels = np.repeat(np.array(LEVELS)[:, None], DRAWS, axis=1)
   theirs = np.clip(numpy_noise(levels / 255, parameter), 0, 1) * 255
   check(shares(theirs.astype(int)), wanted[list(LEVELS)])
-  table = noise.alias_table(chances, parameter)
+  table = noise.alias_table(probabilities, parameter)
   image = (levels / 255).astype(np.float32)[..., None]
   ours = np.asarray(jax.jit(noise.replace)(jax.random.key(1), image, table))
   check(shares(np.round(255 * ours[..., 0]).astype(int)), wanted[list(LEVELS)])
 
 
-@pytest.mark.parametrize(("chances", "_", "parameter"), NOISES)
-def test_alias_table_holds_every_chance(chances, _, parameter):
-  table = noise.alias_table(chances, parameter).astype(np.int64)
+@pytest.mark.parametrize(("probabilities", "_", "parameter"), NOISES)
+def test_alias_table_has_all_probabilities(probabilities, _, parameter):
+  table = noise.alias_table(probabilities, parameter).astype(np.int64)
   threshold, other = (table >> 8) / 2**24 / 256, table & 255
   held = threshold.copy()
   rows = np.broadcast_to(np.arange(256)[:, None], other.shape)
   np.add.at(held, (rows, other), 1 / 256 - threshold)
   # 256 columns, each of which rounds to 2^-32, or is cut by twice that.
-  np.testing.assert_allclose(held, chances(parameter), atol=256 * 2**-31)
+  np.testing.assert_allclose(held, probabilities(parameter), atol=256 * 2**-31)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tests.corruptions import reference, reruns_test  # noqa: E402
 
 def main():
   print(
-    "Share of grey levels that equal the original's, are within one, and "
+    "Fraction of gray levels that equal the original's, are within one, and "
     "within two, over 32 images at five severities; and the largest "
     "difference.\n\n"
     "| corruption | equal | within 1 | within 2 | largest |\n"

@@ -140,7 +140,7 @@ def test_a_damaged_file_is_named(tmp_path, raw):
   source = cifar_c.CorruptedSource(folder=str(tmp_path / "c"))
   for read in (lambda: source.check(*TEST), lambda: source.load("fog", 1)):
     with pytest.raises(
-      ValueError, match="fog.npy .* damaged or no plain arr.*zen"
+      ValueError, match="fog.npy .* damaged or not a plain arr.*zen"
     ):
       read()
 
@@ -196,7 +196,7 @@ def made(tmp_path):
   return tmp_path, images, labels
 
 
-def test_a_folder_made_here_says_what_it_is(made):
+def test_a_folder_is_generated_says_what_it_is(made):
   folder, images, labels = made
   source = cifar_c.CorruptedSource(folder=str(folder))
   source.check(images, labels)
@@ -217,15 +217,15 @@ def test_a_folder_made_here_says_what_it_is(made):
 @pytest.mark.parametrize(
   ("change", "words"),
   [
-    (lambda i, k: (i, k[::-1]), "in its order: 2 of 3 differ, the first at in"),
+    (lambda i, k: (i, k[::-1]), "test set: 2 of 3 differ, the first at index"),
     (
       lambda i, k: (255 - i, k),
-      r"other images \(Mine, sha256:.*--mode=corrupt",
+      r"different images \(Mine, sha256:.*--mode=corrupt",
     ),
-    (lambda i, k: (i[:, :3], k), r"3 images of \[4, 6, 3\], the test set 3 of"),
+    (lambda i, k: (i[:, :3], k), r"3 images of \[4, 6, 3\], but the test set"),
     (
       lambda i, k: (np.concatenate([i, i]), np.concatenate([k, k])),
-      r"the test set 6 of .* first 3 images \(config.evaluate.images\)",
+      r"the test set has 6 of .* first 3 images \(config.evaluate.images\)",
     ),
   ],
   ids=["order", "pixels", "shape", "size"],
@@ -242,20 +242,29 @@ def test_wrong_order_is_seen_at_any_severity(tmp_path):
   labels[-2:] = labels[-2:][::-1]
   contents = write(tmp_path / "c", ["fog"], labels)
   source = cifar_c.CorruptedSource(folder=str(tmp_path / "c"))
-  with pytest.raises(ValueError, match=r"first at index 1 \(9 there, 0 in the"):
+  with pytest.raises(ValueError, match=r"first at index 1 \(9, but 0 in the"):
     source.check(contents["fog"][:SIZE], LABELS.astype(np.int32))
 
 
 @pytest.mark.parametrize(
   ("harm", "words"),
   [
-    (lambda f: (f / "fog.npy").unlink(), "fog.npy is gone: make it again with"),
+    (
+      lambda f: (f / "fog.npy").unlink(),
+      "fog.npy is missing: generate it",
+    ),
     (
       lambda f: (f / "fog.npy").write_bytes((f / "snow.npy").read_bytes()[:-1]),
-      r"fog.npy is not the file that manifest.json.*SHA-256.*--mode=corrupt",
+      r"fog.npy does not have the SHA-256 in its manifest.json.*--mode=corrupt",
     ),
-    (lambda f: (f / "manifest.json").write_text("{"), "is damaged or no manif"),
-    (lambda f: (f / "manifest.json").write_text("[1]"), "damaged or no manife"),
+    (
+      lambda f: (f / "manifest.json").write_text("{"),
+      "is damaged or not a ma",
+    ),
+    (
+      lambda f: (f / "manifest.json").write_text("[1]"),
+      "damaged or not a man",
+    ),
     (
       lambda f: (f / "manifest.json").write_text('{"schema": 2}'),
       "its schema is 2, not 1",
@@ -264,12 +273,12 @@ def test_wrong_order_is_seen_at_any_severity(tmp_path):
       lambda f: (f / "manifest.json").write_text(
         (f / "manifest.json").read_text().replace("fingerprint", "print")
       ),
-      "KeyError.*fingerprint.*delete the folder, and make it again",
+      "KeyError.*fingerprint.*delete the folder, and generate it again",
     ),
   ],
   ids=["gone", "damaged", "half", "list", "schema", "field"],
 )
-def test_harm_to_a_folder_made_here_is_named(made, harm, words):
+def test_harm_to_a_folder_is_generated_is_named(made, harm, words):
   folder, images, labels = made
   harm(folder)
   source = cifar_c.CorruptedSource(folder=str(folder))

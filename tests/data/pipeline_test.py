@@ -73,7 +73,7 @@ def test_steps_per_epoch_of_the_paper():
 @pytest.mark.parametrize("batch_size", [0, 6])
 def test_no_whole_batch(batch_size):
   with pytest.raises(
-    ValueError, match=f"5 examples make no batch of {batch_size}"
+    ValueError, match=f"5 examples are too few for a batch of {batch_size}"
   ):
     pipeline.batch_indices(0, 0, 1, 5, batch_size)
 
@@ -104,7 +104,7 @@ def test_fingerprint_sees_every_part():
     (IMAGES[..., :1], LABELS, r"\[5, 4, 4, 1\], expected uint8"),
     (IMAGES, LABELS[:4], r"int32 \[4\], expected int32 \[5\]"),
     (IMAGES, LABELS.astype(np.int64), "labels are int64"),
-    (IMAGES[:0], LABELS[:0], "no image"),
+    (IMAGES[:0], LABELS[:0], "are empty"),
     (IMAGES, LABELS + 1, r"label 3 at index 2 is outside 0..2 .*; 1 label"),
     (IMAGES, LABELS - 1, r"label -1 at index 0 is outside 0..2"),
   ],

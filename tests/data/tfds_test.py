@@ -19,7 +19,7 @@ from PIL import Image
 import main as program
 from ram_jax.data import cifar, cifar_c, pipeline, tfds
 from ram_jax.evaluation import calibration, clean
-from ram_jax.report import figures
+from ram_jax.report import page
 from ram_jax.runs import results as runs
 from ram_jax.training import loop as train
 from tests import found
@@ -344,17 +344,16 @@ def evaluate(monkeypatch, tmp_path):
   The network calls an image right if its first byte is even.
   """
 
-  def measure(model, images, labels, batch_size):
-    del model, batch_size
-    right = images[:, 0, 0, 0] % 2 == 0
-    return {"correct": right, "total": len(labels), "calibration": NUMBERS}
+  def evaluated(model, images, labels, batch_size):
+    del model, labels, batch_size
+    return {"correct": images[:, 0, 0, 0] % 2 == 0, "values": NUMBERS}
 
   nothing = types.SimpleNamespace(step=0, params={}, batch_stats={})
   monkeypatch.setattr(train, "build", lambda *args: None)
   monkeypatch.setattr(train, "check_memory", lambda *args: None)
   monkeypatch.setattr(train, "fit", lambda *args: nothing)
-  monkeypatch.setattr(clean, "measure", measure)
-  monkeypatch.setattr(figures, "draw", lambda folder: None)
+  monkeypatch.setattr(clean, "evaluate", evaluated)
+  monkeypatch.setattr(page, "draw", lambda folder: None)
   root = pathlib.Path(program.__file__).parent
   config = tmp_path / "mine.py"
   config.write_text("""
@@ -421,8 +420,8 @@ def test_other_numbers_of_images_are_noted(evaluate, tmp_path):
   assert shown.about["data_label"] == label
   data = f"{label}: 40 training and 40 test images, not 50,000 and 10,000"
   corrupted = (
-    "CIFAR-10-C (from tensorflow-datasets): the first 40 of 301 images, those"
-    " of the test set"
+    "CIFAR-10-C (from tensorflow-datasets): only the first 40 of 301 images,"
+    " which are those of the test set"
   )
   assert {data, corrupted} <= set(found.notes(shown))
   assert f"note: {data}\n" in err
@@ -437,14 +436,14 @@ def corrupted_with(size=40, labels=CLASSES, form="array_record"):
   [
     (
       corrupted_with(32),
-      "data, fog 1, holds 32 images of [32, 32, 3], the test"
-      " set 40 of [32, 32, 3]: give the folder made from this test set, or"
-      " measure its first 32 images (config.evaluate.images)",
+      "data, fog 1, holds 32 images of [32, 32, 3], but the test"
+      " set has 40 of [32, 32, 3]: give the folder generated from this test"
+      " set, or evaluate its first 32 images (config.evaluate.images)",
     ),
     (
       corrupted_with(labels=CLASSES[[1, 0, *range(2, 301)]]),
-      "data, fog 1: the labels are not the test set's in its"
-      " order: 2 of 40 differ, the first at index 0 (8 there, 3 in the test",
+      "data, fog 1: the labels differ from those of the test"
+      " set: 2 of 40 differ, the first at index 0 (8, but 3 in the test",
     ),
     # Of parquet the package's own writer skips what is beyond the first 100.
     (
@@ -458,8 +457,8 @@ def corrupted_with(size=40, labels=CLASSES, form="array_record"):
     ),
     (
       lambda data: prepare(data, "cifar10", IMAGES[:40], CLASSES, ids=False),
-      "split 'train' cannot be read (ValueError(\"no field 'id' says the"
-      ' published order")): remove this folder',
+      "split 'train' cannot be read (ValueError(\"there is no field 'id' with"
+      ' the published order")): remove this folder',
     ),
   ],
   ids=["fewer", "labels", "parquet", "severity", "no id"],

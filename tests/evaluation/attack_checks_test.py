@@ -132,7 +132,7 @@ def test_random_network_is_seen(monkeypatch):
   batch = {"labels": np.zeros(SIZE)}
   row, note = attack_checks.probe_model(ATTACK, None, batch, 8)
   assert row.values == {"zero_gradients": 0, "changed_logits": 10}
-  assert "10 of 40 images have other logits" in note.text
+  assert "10 of 40 images change" in note.text
 
 
 def bits(count, size=SIZE):

@@ -9,7 +9,9 @@ import pytest
 from ram_jax import keys as keys_lib
 from ram_jax import parallel, plugins
 from ram_jax.attacks.pgd import Attack
+from ram_jax.contracts import Row
 from ram_jax.evaluation import adversarial, clean
+from ram_jax.evaluation import rows as evaluation_rows
 from tests import found
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -83,7 +85,11 @@ def test_adversarial_counts_are_those_of_the_attack_by_hand(model, data):
     assert row.total == SIZE
   counts = [row.correct_count for row in rows]
   assert counts[0] == SIZE - 5 > counts[1] > counts[2]
-  assert found.notes(run) == ["adversarial accuracy: PGD-3, not AutoAttack"]
+  (note,) = evaluation_rows.notes(rows)
+  text = "adversarial accuracy: PGD-3, not AutoAttack"
+  assert (note.text, note.level) == (text, "info")
+  done = Row("autoattack", {"attack": "AutoAttack"}, 1, 1)
+  assert evaluation_rows.notes([*rows, done]) == []
 
 
 def test_batch_size_changes_no_robust_image(model, data):
@@ -105,6 +111,7 @@ def test_bad_epsilons(epsilons):
 def test_every_evaluator_is_tested_here():
   assert set(plugins.available("evaluator")) == {
     "adversarial",
+    "autoattack",
     "clean",
     "corruption",
     "fourier",

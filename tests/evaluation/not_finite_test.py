@@ -110,11 +110,12 @@ def test_clean_images_without_a_prediction():
 def test_notes_say_how_many(fallen):
   images = IMAGES.copy()
   images[:3] = 200
-  logits, calibration = rows.warnings([clean_row(cliff, images), *fallen.rows])
+  _, logits, calibration = rows.notes([clean_row(cliff, images), *fallen.rows])
   assert logits.text == (
     "the network's logits are not finite (NaN or infinite), which counts as "
-    "wrong: 3 of 8 images in clean, 8 of 8 images in adversarial"
+    "misclassified: 3 of 8 images in clean, 8 of 8 images in adversarial"
   )
-  text = "calibration that is not finite is left out: clean"
+  text = "non-finite calibration values are left out: clean"
   assert calibration.text == text and calibration.level == "warning"
-  assert rows.warnings([clean_row(kink, IMAGES), fallen.rows[0]]) == []
+  (note,) = rows.notes([clean_row(kink, IMAGES), fallen.rows[0]])
+  assert note.text.endswith("not AutoAttack")

@@ -85,7 +85,7 @@ def test_only_exports_are_overwritten(tmp_path):
   ):
     made()
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="exists and is no export of ram_jax"):
+    with pytest.raises(ValueError, match="exists and is not an export of"):
       weights.write(path, MODULE, *variables(), {})
     assert path.read_bytes() == before
 
@@ -277,11 +277,11 @@ def test_whole_networks_are_refused(tmp_path):
   [
     ("a.safetensors", lambda b: b[:-5], "truncated, damaged"),
     ("a.safetensors", lambda b: b[:20], "truncated, damaged"),
-    ("a.safetensors", lambda b: b"", r"no safetensors file.*\(0 bytes"),
+    ("a.safetensors", lambda b: b"", r"not a safetensors file.*\(0 bytes"),
     ("a.safetensors", lambda b: b"<html>" * 99, "get the file again"),
     ("a.pt", lambda b: b[:-5], "truncated, damaged"),
     ("a.pt", lambda b: b[:200], "truncated, damaged"),
-    ("a.pt", lambda b: b"", r"no file of torch.save.*\(0 bytes"),
+    ("a.pt", lambda b: b"", r"not a file of torch.save.*\(0 bytes"),
     ("a.pt", lambda b: b"<html>" * 99, "get the file again"),
     ("a.onnx", lambda b: b, "ends in .safetensors, .pt, .pth, .tar, .ckpt"),
   ],
@@ -316,7 +316,7 @@ def test_files_without_weights_are_explained(tmp_path, content):
 def test_places_without_a_file_are_explained(tmp_path):
   with pytest.raises(ValueError, match="is a folder"):
     weights.read(tmp_path)
-  with pytest.raises(FileNotFoundError, match="no file of weights"):
+  with pytest.raises(FileNotFoundError, match="no weights file"):
     weights.read(tmp_path / "none.safetensors")
 
 

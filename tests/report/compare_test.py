@@ -66,7 +66,7 @@ def test_only_like_is_compared_with_like(make_run):
     ),
     "L2 eps 1 (PGD-20)": ("30.00", "35.00", "-5.00", "-17.7 to +7.9", "a"),
   }
-  assert "the run was attacked by PGD-10" in note(table, "a: ")
+  assert "the run was attacked with PGD-10" in note(table, "a: ")
   assert note(table, "test images") == (
     "test images: 100 in the run, 100 in the reference"
   )
@@ -115,9 +115,11 @@ def test_a_mean_is_compared_where_all_its_parts_are_evaluated(make_full_run):
   low, high = statistics.newcombe(0.77, 1000, 0.6, 10_000)
   low, high = 100 * low - 0.05, 100 * high + 0.05
   assert row[4] == f"{low:+.1f} to {high:+.1f}"
-  assert "rounded to 0.1 points" in note(table, "the reference is rounded")
+  assert "rounded to 0.1 percentage points" in note(
+    table, "the reference is rounded"
+  )
   less = make_full_run("B", names=BENCHMARK[:-1])
-  with pytest.raises(ValueError, match="no measure in common: the run has"):
+  with pytest.raises(ValueError, match="no metric in common: the run has"):
     compare.table(less, given)
 
 
@@ -158,8 +160,8 @@ def test_footnotes_tell_what_else_differs(make_run):
   for line in (
     "run: A (a-0), wrn_10_1, CIFAR-10",
     "reference: other, RN-50, CIFAR-100; a file",
-    "test images: 100 in the run, 10000 in the reference (assumed: its "
-    "source gives accuracies alone)",
+    "test images: 100 in the run, 10000 in the reference (assumed, because its "
+    "source only gives accuracies)",
     "the networks differ: wrn_10_1 in the run, RN-50 in the reference",
     "the data differ: CIFAR-10 in the run, CIFAR-100 in the reference",
     "(run) first 100 images only",
@@ -168,7 +170,7 @@ def test_footnotes_tell_what_else_differs(make_run):
   ):
     assert line in lines
   # A third of 10,000 images is no whole number of them.
-  assert any("no fractions of 10000 images" in line for line in lines)
+  assert any("not multiples of 1/10000" in line for line in lines)
   same = compare.table(run, references.read(str(run.folder))).footnotes
   assert not any("differ:" in line or "assumed" in line for line in same)
 
@@ -208,7 +210,7 @@ def test_a_run_equals_itself(make_run, corruption):
   table = compare.table(run, references.read(str(run.folder)))
   assert len(table.rows) == 5
   assert all(row[3] == "+0.00" and row[5] == "" for row in table.rows)
-  with pytest.raises(ValueError, match="no measure in common: .* has clean"):
+  with pytest.raises(ValueError, match="no metric in common: .* has clean"):
     other = make_run("B", rows=((0.0, 95),))
     compare.table(other, reference(attacked(1.0, 0.5)))
 
@@ -265,7 +267,7 @@ def test_no_number_is_minus_zero(make_run, tmp_path):
   assert "+0.0 to +2.4" in out and "-0.0" not in out
 
 
-PERMISSION = "change its permissions, or name another place or a copy"
+PERMISSION = "change its permissions, or use another path or a copy"
 
 
 @pytest.mark.parametrize(
@@ -336,5 +338,5 @@ def test_label_of_several_lines_is_one_row_of_a_comparison(hostile):
   code, out, err = run(*command, "--reference=madry_l2_eps1")
   assert code == 0, err
   text = pathlib.Path(out.split()[-2]).read_text()
-  assert text.startswith(f"# {ONE_ROW[2:-2]} beside madry_l2_eps1\n\n")
+  assert text.startswith(f"# {ONE_ROW[2:-2]} compared with madry_l2_eps1\n\n")
   assert "(run) one two" in text and "\x1b" not in out

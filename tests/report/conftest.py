@@ -10,7 +10,7 @@ import pytest
 from ram_jax.contracts import Note, Row
 from ram_jax.corruptions import CORRUPTIONS, SEVERITIES
 from ram_jax.evaluation import fourier
-from ram_jax.report import page, plots, style
+from ram_jax.report import page, plots
 from ram_jax.runs import results as runs
 
 NAMES = tuple(CORRUPTIONS)
@@ -150,7 +150,7 @@ def report(tmp_path_factory):
   figures = shown[1].folder / "figures"
   images = np.zeros((5, 4, 4, 3), np.uint8)
   sheet = plots.draw_images([(name, images) for name in NAMES], "12345")
-  style.save(sheet, figures / "corruptions.png")
+  plots.save(sheet, figures / "corruptions.png")
   paths = page.write_report(shown, root / "out", shown[1].folder)
   return {path.name: path for path in paths}
 

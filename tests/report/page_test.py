@@ -156,7 +156,9 @@ def test_report_of_nothing_or_with_a_foreign_baseline(make_run, tmp_path):
   run = make_run("A")
   other = dataclasses.replace(run, folder=tmp_path / "other")
   assert isinstance(other, runs.Run)
-  with pytest.raises(ValueError, match="none of the runs: give one of .*a-0"):
+  with pytest.raises(
+    ValueError, match="not one of the runs: give one of .*a-0"
+  ):
     page.write_report([run], tmp_path, other.folder)
 
 

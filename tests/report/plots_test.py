@@ -10,7 +10,8 @@ from scipy import stats
 from ram_jax.contracts import Row
 from ram_jax.corruptions import CORRUPTIONS
 from ram_jax.evaluation import fourier
-from ram_jax.report import plots, style
+from ram_jax.report import groups as grouping
+from ram_jax.report import plots
 from ram_jax.runs import results as runs
 
 LONG = "A method with quite a long label, number"
@@ -286,7 +287,7 @@ def test_images_are_drawn_in_order(channels):
   ],
 )
 def test_what_is_no_grid_of_images_is_rejected(rows):
-  with pytest.raises(ValueError, match="are no grid"):
+  with pytest.raises(ValueError, match="do not form a grid"):
     plots.draw_images(rows)
 
 
@@ -301,7 +302,7 @@ def test_files_are_png_of_sane_size(make_full_run, tmp_path):
     plots.draw_images([("clean", images), ("noise", images)]),
   ]
   for i, figure in enumerate(figures):
-    path = style.save(figure, tmp_path / "new" / f"{i}.png")
+    path = plots.save(figure, tmp_path / "new" / f"{i}.png")
     with PIL.Image.open(path) as image:
       assert image.format == "PNG"
       assert min(image.size) > 200 and max(image.size) < 2500
@@ -333,3 +334,38 @@ def test_names_of_images_are_not_cut_off():
   figure.draw_without_rendering()
   for label in figure.axes[0].get_yticklabels():
     assert label.get_window_extent().x0 >= 0, label.get_text()
+
+
+def styles(*runs):
+  groups = grouping.groups(runs)
+  rows = grouping.frame(groups).query("epsilon == 0")
+  return list(plots.styles(groups, grouping.series(rows)).values())
+
+
+def test_color_and_marker_follow_the_method_not_the_order(make_run):
+  runs = [make_run(x) for x in ("Standard", "AugMix", "RobustAugMix", "Adv")]
+  forward = {s["label"]: s for s in styles(*runs)}
+  backward = {s["label"]: s for s in styles(*runs[::-1])}
+  assert forward == backward and len(forward) == 4
+  assert len({s["color"] for s in forward.values()}) == 4
+  assert len({s["marker"] for s in forward.values()}) == 4
+
+
+def test_seeds_share_the_color_and_differ_in_line(make_run):
+  first, other, second = styles(make_run("A"), make_run("B"), make_run("A", 1))
+  assert first["color"] == second["color"] != other["color"]
+  assert first["linestyle"] == other["linestyle"] != second["linestyle"]
+  assert second["label"] == "A (seed 1)"
+
+
+def test_series_of_a_method_never_look_alike(make_run):
+  shown = styles(*(make_run("A", seed) for seed in range(9)))
+  assert len({(s["linestyle"], s["marker"]) for s in shown}) == 9
+
+
+def test_labels_are_shown_letter_by_letter(make_run):
+  runs = [make_run("_a costs $5 and $x_"), make_run("B")]
+  figure = plots.draw_training_curves(runs)
+  figure.draw_without_rendering()  # a broken formula would stop it
+  texts = [text.get_text() for text in figure.legends[0].get_texts()]
+  assert texts == [r" _a costs \$5 and \$x_", "B"]

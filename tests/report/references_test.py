@@ -183,7 +183,7 @@ def test_robustbench_models(tmp_path, fields, labels, data):
   assert found.rows.accuracy[0] == pytest.approx(0.9508, abs=1e-12)
   assert (found.model, found.data) == ("WideResNet-40-2", data)
   assert found.rounding == 5e-5 and "additional data" in found.notes[0]
-  with pytest.raises(ValueError, match="leave out ':A'"):
+  with pytest.raises(ValueError, match="omit ':A'"):
     references.read(f"{path}:A")
 
 
@@ -247,9 +247,7 @@ def test_data_set_is_that_of_file_or_folder_or_unknown(
   assert (
     "an unknown number in the reference, so there are no i" in text
   ) != images
-  assert ("the data of the reference are unknown: a folder" in text) == (
-    data is None
-  )
+  assert ("the data set of the reference is unknown" in text) == (data is None)
   if dataset == "cifar10" and folder != "x":
     other = "ImageNet" if data == "CIFAR-10" else "CIFAR-100"
     assert (
@@ -321,12 +319,12 @@ def test_norm_is_that_of_the_folder(compare, folder, epsilon, measure):
     ("L2", {"clean_acc": 0.9}, "clean_acc is 0.9: RobustBench's accuracies ar"),
     ("L2", {"clean_acc": "950.8"}, "clean_acc is '950.8': RobustBench's accur"),
     ("L2", {"clean_acc": "nan"}, "are in percent, such as 95.08"),
-    ("L2", {"clean_acc": True}, "True is no number"),
+    ("L2", {"clean_acc": True}, "True is not a number"),
     ("L2", {"autoattack_acc": "-1"}, "autoattack_acc is '-1': RobustBench's"),
     ("L2", {"corruptions_acc": "0.88"}, "corruptions_acc is '0.88': Robust"),
     ("L2", {"additional_data": "no"}, "additional_data is no: give true or f"),
-    ("L2", {"architecture": 18}, "18 is no text"),
-    ("L2", {"dataset": 10}, "lacks a part, or has one of a wrong kind"),
+    ("L2", {"architecture": 18}, "18 is not text"),
+    ("L2", {"dataset": 10}, "lacks a field or has one of the wrong type"),
   ],
 )
 def test_what_a_robustbench_file_cannot_say(compare, folder, fields, words):
@@ -357,7 +355,7 @@ def test_what_exists_as_a_path_is_a_path(compare, monkeypatch, tmp_path):
   # A colon in the name of a file, and one before a row.
   found, _ = compare("d:e/f:g.json", {"clean_accuracy": 0.25})
   assert found["rows"][0]["reference"]["accuracy"] == 0.25
-  compare("d/results.json", "{}", ":A", "has one model: leave out ':A'")
+  compare("d/results.json", "{}", ":A", "only has one model: omit ':A'")
   name = PUBLISHED[0]
   (tmp_path / name).mkdir()
   command = ("--mode=compare", f"--workdir={tmp_path / 'a-0'}")
@@ -388,23 +386,26 @@ def test_a_run_is_a_reference(make_run, corruption):
     ("corruption,severity,accuracy\n", "header or numbers are missing"),
     (b"corruption\xff\xfe", "not text in UTF-8"),
     ("corruption,accuracy\nfog,0.5", "has the columns corruption, accuracy;"),
-    ("epsilon;accuracy\n1;0.5", "has the columns epsilon;accuracy; what can"),
+    (
+      "epsilon;accuracy\n1;0.5",
+      "has the columns epsilon;accuracy; supported formats",
+    ),
     (CORRUPTIONS + "snow,1,55.3", "snow, severity 1 is 55.3, .*by 100"),
     (CORRUPTIONS + "snow,1,-0.1", r"-0.1, not in \[0, 1\]$"),
     (CORRUPTIONS + "snow,1,nan", r"nan, not in \[0, 1\]$"),
-    (CORRUPTIONS + "snow,1,high", "'high' is no number"),
+    (CORRUPTIONS + "snow,1,high", "'high' is not a number"),
     (CORRUPTIONS + "rain,1,0.5", "unknown corruption 'rain': .* fog,"),
     (CORRUPTIONS + "snow,6,0.5", "severity 6 of snow is not 1 to 5"),
-    (CORRUPTIONS + "snow,1", "row 4 has 2 cells where the first has 3"),
+    (CORRUPTIONS + "snow,1", "row 4 has 2 cells, but the first has 3"),
     (CORRUPTIONS + "fog,2,0.4", "fog, severity 2 is given twice"),
     ("epsilon,accuracy\n1,.5\n1.0,.5", "L2 eps 1 .PGD-10. is given twice"),
-    ("epsilon,accuracy\n-1,0.5", "epsilon -1.0 is no number of at least 0"),
-    (json.dumps(METRICS)[:-20], "not whole JSON"),
+    ("epsilon,accuracy\n-1,0.5", "epsilon -1.0 is not a number of at least 0"),
+    (json.dumps(METRICS)[:-20], "not complete JSON"),
     (json.dumps(METRICS | {"clean_accuracy": 91.2}), "of clean is 91.2, .*100"),
     (json.dumps(METRICS | {"clean_accuracy": "a"}), r"'a', not in \[0, 1\]"),
-    ('{"clean_acc": "95"}', r"lacks a part.*'additional_data'"),
-    ('{"accuracy": 1}', "it has accuracy; what can be read is a run"),
-    ("[1]", "of a wrong kind|it has"),
+    ('{"clean_acc": "95"}', r"lacks a field.*'additional_data'"),
+    ('{"accuracy": 1}', "it has accuracy; supported formats are a run"),
+    ("[1]", "of the wrong type|it has"),
   ],
 )
 def test_bad_files_are_refused_in_a_sentence(tmp_path, content, words):
@@ -445,11 +446,11 @@ OWN = {
   [
     (",,,\n,,\n", "all its cells are empty"),
     ("a" * 200_000, "field larger than field limit"),
-    ("epsilon,accuracy\n" + "a" * 100_000 + ",1", "aaa is no number"),
-    ("a" * 100_000 + "\n1", "what can be read is a run's"),
+    ("epsilon,accuracy\n" + "a" * 100_000 + ",1", "aaa is not a number"),
+    ("a" * 100_000 + "\n1", "supported formats are a run's"),
     ("epsilon,epsilon,accuracy\n1,2,0.5", "has a column twice: epsilon, ep"),
-    (DEEP, "lacks a part, or has one of a wrong kind (RecursionError"),
-    ('{"clean_acc":' + DEEP, "wrong kind (RecursionError"),
+    (DEEP, "lacks a field or has one of the wrong type (RecursionError"),
+    ('{"clean_acc":' + DEEP, "wrong type (RecursionError"),
     ("[" + "1" * 5000 + "]", "cannot use"),
     ({"clean_accuracy": True}, "accuracy of clean is True, not in [0, 1]"),
     (
@@ -457,16 +458,16 @@ OWN = {
         "clean_accuracy": 0.9,
         "pgd_adversarial_accuracy_by_epsilon": {"1": False},
       },
-      "False is no number",
+      "False is not a number",
     ),
     ({"clean_accuracy": 0.9, "cifar10c_mean_accuracy": []}, "is [], not in"),
-    (OWN | {"images": "10000"}, "'10000' is no number of test images"),
-    (OWN | {"images": 0}, "0 is no number of test images"),
-    (OWN | {"images": True}, "True is no number of test images"),
-    (OWN | {"notes": 5}, "wrong kind"),
-    (OWN | {"notes": ["a", 5]}, "5 is no text"),
-    (OWN | {"model": ["m"]}, "['m'] is no text"),
-    (OWN | {"data": {}}, "{} is no text"),
+    (OWN | {"images": "10000"}, "'10000' is not a number of test images"),
+    (OWN | {"images": 0}, "0 is not a number of test images"),
+    (OWN | {"images": True}, "True is not a number of test images"),
+    (OWN | {"notes": 5}, "wrong type"),
+    (OWN | {"notes": ["a", 5]}, "5 is not text"),
+    (OWN | {"model": ["m"]}, "['m'] is not text"),
+    (OWN | {"data": {}}, "{} is not text"),
     (OWN | {"rounding": "0.1"}, "rounding '0.1' is not in [0, 1]"),
     (OWN | {"clean": True}, "accuracy of clean is True"),
     (
@@ -480,7 +481,7 @@ OWN = {
           {"attack": "A", "norm": "l2", "by_epsilon": [[True, 0.5]]}
         ]
       },
-      "epsilon True is no number of at least 0",
+      "epsilon True is not a number of at least 0",
     ),
   ],
 )

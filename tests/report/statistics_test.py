@@ -65,7 +65,7 @@ def test_student_equals_scipy_and_stays_in_range():
   assert (found.low, found.high) == pytest.approx(tuple(want), abs=1e-12)
   wide = statistics.student([0.0, 1.0], most=1.0)
   assert (wide.value, wide.low, wide.high) == (0.5, 0.0, 1.0)
-  with pytest.raises(ValueError, match="1 seeds have no spread"):
+  with pytest.raises(ValueError, match="no interval for 1 seeds"):
     statistics.student([0.5])
 
 
@@ -110,7 +110,6 @@ def test_one_row_is_mcnemars_exact_test(discordant):
   found = statistics.paired(*pairs(900, *discordant, 33), {"a": 1})
   expected = stats.binomtest(discordant[0], sum(discordant)).pvalue
   assert found.p == pytest.approx(expected, abs=1e-12)
-  assert found.images == 933 + sum(discordant)
 
 
 def test_p_by_hand():

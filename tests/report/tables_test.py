@@ -8,7 +8,6 @@ from ram_jax.contracts import Note, Row
 from ram_jax.corruptions import CORRUPTIONS
 from ram_jax.report import groups as grouping
 from ram_jax.report import tables
-from ram_jax.report.groups import Series
 
 
 def adversarial(correct, name="PGD-10", norm="l2", n=100):
@@ -134,14 +133,14 @@ def test_epsilons_without_accuracy_are_hidden_but_named(make_run):
   table = tables.summary(shown)
   assert table.header[2:] == ("PGD-10 L2: eps 0.5",)
   assert table.footnotes[-1] == (
-    "not shown, as no run is above 1 %: PGD-10 L2, eps 1; PGD-10 L2, eps 2"
+    "not shown, because no run is above 1 %: PGD-10 L2, eps 1; PGD-10 L2, eps 2"
   )
   assert len(tables.every_epsilon(shown).header) == 5
   assert tables.every_epsilon([make_run("C")]) is None
 
 
 def test_summary_of_nothing_is_rejected():
-  with pytest.raises(ValueError, match="name at least one"):
+  with pytest.raises(ValueError, match="give at least one"):
     tables.summary([])
 
 
@@ -190,9 +189,7 @@ def relative(make_run, run, *base):
     [shown("A", run), *(shown("B", x, i) for i, x in enumerate(base))]
   )
   rows = grouping.frame(groups)
-  first, second = (
-    Series("", g, "x", rows[rows["group"] == i]) for i, g in enumerate(groups)
-  )
+  first, second = (rows[rows["group"] == i] for i in range(2))
   return tables._relative(first, second).split(" ")[0]
 
 
@@ -287,7 +284,7 @@ def test_floors_compare_with_required(make_run, corruption):
     ("adversarial, eps 0.03137", "at least 76.00", "75.00", "NOT MET"),
     ("adversarial, eps 8", "at most 3.00", "3.00", "met"),
     ("adversarial, eps 8", "at most 2.00", "3.00", "NOT MET"),
-    ("adversarial, eps 4", "at most 100.00", "not measured", "NOT MET"),
+    ("adversarial, eps 4", "at most 100.00", "not evaluated", "NOT MET"),
     ("corruption mean", "at most 60.00", "62.50", "NOT MET"),
   )
   rows = tables.floors(run, [("adversarial", 1.0, "at most", 0.04)]).rows
@@ -305,7 +302,7 @@ def test_floors_compare_with_required(make_run, corruption):
   ],
 )
 def test_requirement_of_another_form_is_rejected(make_run, row):
-  with pytest.raises(ValueError, match="is not .measure, epsilon, bound"):
+  with pytest.raises(ValueError, match="is not .metric, epsilon, bound"):
     tables.floors(make_run("A"), [row])
 
 

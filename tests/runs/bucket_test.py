@@ -55,7 +55,7 @@ def fetched(url, folder):
 
 def kept(url):
   """The folder of what could not be copied."""
-  folder = bucket._place(url)
+  folder = bucket._local_folder(url)
   shutil.rmtree(folder)
   (found,) = folder.parent.glob(f"{folder.name}-*")
   return found
@@ -88,7 +88,9 @@ def test_stopped_run_goes_on_from_the_store(
   assert code == 0 and "resuming from step 8 of 8" in err
   assert f"Results: {memory}/results.json" in out
   assert_as_whole(fetched(memory, tmp_path / "copy"), whole)
-  left = pathlib.Path(err.partition("worked on in ")[2].partition(",")[0])
+  left = pathlib.Path(
+    err.partition("using the local folder ")[2].partition(",")[0]
+  )
   assert left.is_absolute() and not left.exists()
   code, out, err = run(*argv)
   assert code == 0 and "is finished" in err
@@ -132,7 +134,7 @@ def test_store_that_fails(monkeypatch, command, memory):  # noqa: F811
   assert code == 2 and last.startswith(start)
   folder = pathlib.Path(last.removeprefix(start).partition(":")[0])
   assert (folder / "results.json").exists()
-  assert err.count("cannot be written now: no rights") == 1
+  assert err.count("cannot be written at the moment: no rights") == 1
   shutil.rmtree(folder)
 
 
@@ -304,5 +306,5 @@ def test_compared_in_a_store(whole, memory):  # noqa: F811
 @pytest.mark.parametrize("flag", ["runs", "workdir"])
 def test_reports_are_made_here(flag):
   given = {"runs": "runs/a", "workdir": "report"} | {flag: "gs://bucket/run"}
-  words = f"--{flag}=gs://bucket/run is a URL, as only a run's --workdir may be"
+  words = f"--{flag}=gs://bucket/run is a URL, which is only supported as"
   refuses(words, "--mode=report", *(f"--{k}={v}" for k, v in given.items()))

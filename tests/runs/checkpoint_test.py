@@ -81,7 +81,7 @@ def test_nothing_saved_yet(tmp_path):
 
 def test_another_shape_is_named(saved):
   with pytest.raises(
-    ValueError, match=r"params/kernel of shape \(3, 5\), this .*4"
+    ValueError, match=r"params/kernel of shape \(3, 5\), but this .*4"
   ):
     restore(saved, state(0, width=4))
 
@@ -101,7 +101,9 @@ def damage(path, how):
 
 
 @pytest.mark.parametrize("how", ["delete", "empty", "truncate", "flip"])
-def test_damage_is_told_and_the_one_before_serves(saved, tmp_path, how, capsys):
+def test_damage_is_reported_and_the_previous_one_used(
+  saved, tmp_path, how, capsys
+):
   parts = [p.relative_to(saved) for p in (saved / "6").rglob("*")]
   refused = set()
   for number, part in enumerate(sorted(parts)):
@@ -118,7 +120,7 @@ def test_damage_is_told_and_the_one_before_serves(saved, tmp_path, how, capsys):
     assert_equal(found, state(4))
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"the checkpoint {copy / '6'} is damaged (")
-    assert line.endswith("; kept as 6.damaged): step 4 is used")
+    assert line.endswith("; kept as 6.damaged): using step 4")
     assert {p.name for p in copy.iterdir()} == {"4", "6.damaged"}
   assert refused >= {"state", "beside"}
 
@@ -146,7 +148,7 @@ def test_all_damaged_is_an_error_and_nothing_is_moved(copy):
   for step in "46":
     damage(copy / step / "beside", "delete")
   with pytest.raises(
-    ValueError, match=r"every checkpoint.*\(6: .*; 4: .*\): put"
+    ValueError, match=r"every checkpoint.*\(6: .*; 4: .*\): restore"
   ):
     restore(copy)
   assert {p.name for p in copy.iterdir()} == {"4", "6"}
@@ -176,7 +178,7 @@ def test_what_a_killed_run_left_is_removed(copy):
   assert {p.name for p in copy.iterdir()} == {"6", "8"}
 
 
-def test_full_disk_is_told_and_the_others_stay(copy):
+def test_full_disk_is_reported_and_the_others_stay(copy):
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   checkpoints = Checkpoints(copy)
   try:
@@ -201,9 +203,9 @@ def test_complaints_of_other_readers_are_dropped(monkeypatch):
       self.exc_value = error
 
   monkeypatch.setattr(sys, "unraisablehook", lambda args: heard.append(args))
-  checkpoint._drop_echoes()
+  checkpoint._silence_event_loop_errors()
   hook = sys.unraisablehook
-  checkpoint._drop_echoes()
+  checkpoint._silence_event_loop_errors()
   assert sys.unraisablehook is hook
   hook(Args(RuntimeError("Event loop is closed")))
   hook(Args(RuntimeError("a real one")))

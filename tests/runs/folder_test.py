@@ -25,7 +25,7 @@ def config(**overrides):
   return found
 
 
-def test_differences_ignore_tuples_and_what_is_told_to():
+def test_differences_ignore_tuples_and_given_fields():
   given = experiment.resolve(config())
   saved = json.loads(json.dumps(given.to_dict()))
   assert run_folder.differences(saved, given.to_dict()) == []
@@ -65,7 +65,7 @@ def test_data_may_move_but_not_change(tmp_path):
   run_folder.check_data({"test": SPLIT}, tmp_path)  # to evaluate it
   other = SPLIT | {"fingerprint": "sha256:1"}
   for split, words in (("train", "trained"), ("test", "evaluated")):
-    with pytest.raises(ValueError, match=f"was {words} on other data"):
+    with pytest.raises(ValueError, match=f"was {words} on different data"):
       run_folder.check_data(DATA | {split: other}, tmp_path)
   assert run_folder.read_data(tmp_path) == DATA
   (tmp_path / "data.json").write_text("{")
@@ -90,21 +90,21 @@ def test_folder_that_is_none(tmp_path, monkeypatch):
   file = tmp_path / "file"
   file.write_text("")
   for folder in (file, file / "below", file / "far" / "below"):
-    with pytest.raises(ValueError, match="file is a file, name a folder"):
+    with pytest.raises(ValueError, match="file is a file, give a folder"):
       run_folder.check(given, folder)
   monkeypatch.setattr(os, "access", lambda path, mode: False)
-  with pytest.raises(ValueError, match="you may not write in"):
+  with pytest.raises(ValueError, match="no permission to write to"):
     run_folder.check(given, tmp_path / "new")
 
 
 def test_checkpoints_of_an_unknown_config(tmp_path):
   (tmp_path / "checkpoints").mkdir()
-  with pytest.raises(ValueError, match=r"without the config\.json"):
+  with pytest.raises(ValueError, match=r"but not the config\.json"):
     run_folder.check(experiment.resolve(config()), tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", '{"train": {"epo', "[]", "{}", "\xff"])
-def test_damaged_config_is_told(tmp_path, text):
+def test_damaged_config_is_reported(tmp_path, text):
   (tmp_path / "config.json").write_text(text, encoding="latin-1")
   for read in (
     lambda: run_folder.read(tmp_path),
@@ -179,7 +179,7 @@ def test_finished_run_is_known(trained, tmp_path):
 
 
 @pytest.mark.parametrize("case", ["partly", "step", "damaged", "foreign"])
-def test_unfinished_or_unknown_results_are_measured_again(trained, case):
+def test_unfinished_or_unknown_results_are_reevaluated(trained, case):
   trained.save(4)
   if case == "partly":  # measured by --mode=evaluate while it was training
     trained.head["run"]["step"] = 2

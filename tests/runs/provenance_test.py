@@ -13,7 +13,7 @@ from ram_jax.runs import provenance
 
 def test_each_is_named_once_in_order(monkeypatch, tmp_path):
   assert provenance.trained_with(tmp_path) == []
-  now = provenance.here()
+  now = provenance.environment()
   later = {
     "versions": now["versions"] | {"jax": "9.9"},
     "device": now["device"] | {"count": 99},
@@ -21,7 +21,7 @@ def test_each_is_named_once_in_order(monkeypatch, tmp_path):
   lost = now | {"device": {"platform": "none"}}  # nothing of it was saved
   steps = ((0, lost), (0, now), (4, now), (8, lost), (8, lost), (5, later))
   for step, what in (*steps, (9, now)):
-    monkeypatch.setattr(provenance, "here", lambda what=what: what)
+    monkeypatch.setattr(provenance, "environment", lambda what=what: what)
     provenance.record(tmp_path, step)
   with open(tmp_path / provenance.FILE, "a") as file:
     for odd in ('{"step": 1e999', "[" * 9999, '{"step": 3, "versions": 4}'):
@@ -37,23 +37,23 @@ def test_each_is_named_once_in_order(monkeypatch, tmp_path):
 
 
 def test_changes_are_noted():
-  found = [provenance.here(), provenance.here()]
+  found = [provenance.environment(), provenance.environment()]
   found[1]["versions"]["jax"] = "9.9"
   config = digits.get_config("smoke")
   notes = list(evaluate.notes(config, {"trained_with": found}))
   changed = f"jax {jax.__version__}, then 9.9"
-  text = f"while it was trained, this changed: {changed}"
+  text = f"changed during training: {changed}"
   assert Note(text, "warning") in notes
-  assert "this changed" not in str(list(evaluate.notes(config, {})))
+  assert "changed during" not in str(list(evaluate.notes(config, {})))
 
 
-@pytest.mark.parametrize("found", [[], [provenance.here()]])
+@pytest.mark.parametrize("found", [[], [provenance.environment()]])
 def test_nothing_changed(found):
   assert provenance.changes(found) == []
 
 
 def test_versions_are_those_installed():
-  here = provenance.here()
+  here = provenance.environment()
   assert here["versions"]["jax"] == jax.__version__
   assert here["device"]["platform"] == jax.default_backend()
   assert json.loads(json.dumps(here)) == here

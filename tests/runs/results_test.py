@@ -24,23 +24,23 @@ def test_loads_what_was_written(make_run):
   "damage, error, words",
   [
     (lambda f: (f / "results.json").unlink(), FileNotFoundError, "no results"),
-    (lambda f: (f / "results.json").write_text(""), ValueError, "whole JSON"),
+    (lambda f: (f / "results.json").write_text(""), ValueError, "valid JSON"),
     (
       lambda f: (f / "results.json").write_bytes(
         (f / "results.json").read_bytes()[:-20]
       ),
       ValueError,
-      "whole JSON",
+      "valid JSON",
     ),
     (
       lambda f: (f / "results.json").write_bytes(b"\xff\xfe"),
       ValueError,
-      "whole JSON",
+      "valid JSON",
     ),
     (
       lambda f: (f / "results.json").write_text('{"schema": NaN}'),
       ValueError,
-      "NaN is no number of JSON",
+      "NaN is not a JSON number",
     ),
     (
       lambda f: (f / "results.json").write_text("[]"),
@@ -68,8 +68,8 @@ def test_damaged_results_are_refused(make_run, damage, error, words):
   "path, value, words",
   [
     (("run",), {"name": "a"}, "run has no 'label'"),
-    (("run",), 3, "wrong kind"),
-    (("run", "seed"), "0", "run.seed is of the wrong kind: '0'"),
+    (("run",), 3, "wrong type"),
+    (("run", "seed"), "0", "run.seed has the wrong type: '0'"),
     (("rows", 0, "correct"), 201, "clean needs whole numbers"),
     (("rows", 0, "correct"), 0.9, "clean needs whole numbers"),
     (("rows", 0, "correct"), True, "clean needs whole numbers"),
@@ -83,10 +83,10 @@ def test_damaged_results_are_refused(make_run, damage, error, words):
     (("rows", 0, "evaluator"), None, "a row's evaluator is None"),
     (("rows", 0, "evaluator"), "corruption", "row without corruption"),
     (("rows", 0, "evaluator"), "fourier", "row without y"),
-    (("rows", 2, "settings", "epsilon"), 0.0, "norm=l2.* is there twice"),
-    (("rows",), None, "wrong kind"),
-    (("notes",), [{"text": 1, "level": "info"}], "what is not a note"),
-    (("notes",), [{"text": "a"}], "what is not a note"),
+    (("rows", 2, "settings", "epsilon"), 0.0, "norm=l2.* occurs twice"),
+    (("rows",), None, "wrong type"),
+    (("notes",), [{"text": 1, "level": "info"}], "contain something else"),
+    (("notes",), [{"text": "a"}], "contain something else"),
   ],
 )
 def test_incomplete_results_are_rejected(make_run, path, value, words):

@@ -25,9 +25,9 @@ def heard():
 def test_first_signal_asks_and_second_has_its_usual_effect():
   before = [signal.getsignal(number) for number in stopping.WORDS]
   with pytest.raises(KeyboardInterrupt), stopping.listen() as stop:
-    assert not stop.asked()
+    assert not stop.requested()
     os.kill(os.getpid(), signal.SIGINT)
-    assert stop.asked() and stop.number == signal.SIGINT
+    assert stop.requested() and stop.number == signal.SIGINT
     os.kill(os.getpid(), signal.SIGINT)
     pytest.fail("the second was ignored")
   assert [signal.getsignal(number) for number in stopping.WORDS] == before
@@ -56,7 +56,7 @@ def test_ignored_signal_stays_ignored():
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   with stopping.listen() as stop:
     os.kill(os.getpid(), signal.SIGINT)
-    assert not stop.asked()
+    assert not stop.requested()
 
 
 def test_other_threads_hear_nothing():
@@ -64,7 +64,7 @@ def test_other_threads_hear_nothing():
 
   def listen():
     with stopping.listen() as stop:
-      heard.append(stop.asked())
+      heard.append(stop.requested())
 
   thread = threading.Thread(target=listen)
   thread.start()
@@ -72,7 +72,7 @@ def test_other_threads_hear_nothing():
   assert heard == [False]
 
 
-def test_unanswered_signal_ends_the_process(monkeypatch, capfd):
+def test_unhandled_signal_ends_the_process(monkeypatch, capfd):
   ended = queue.Queue()
   monkeypatch.setattr(stopping, "PATIENCE", (None, 0.05, 300))
   monkeypatch.setattr(os, "_exit", ended.put)
@@ -80,7 +80,7 @@ def test_unanswered_signal_ends_the_process(monkeypatch, capfd):
     os.kill(os.getpid(), signal.SIGTERM)
     assert ended.get(timeout=60) == 143
   assert capfd.readouterr().err == (
-    "stopped by SIGTERM: no step ended within 0.05 s, what was saved last is "
+    "stopped by SIGTERM: no step ended within 0.05 s, the last saved state is "
     "kept, the same command resumes from there\n"
   )
 

@@ -147,9 +147,7 @@ def signalled(training, stop, after, number):
   return dataclasses.replace(training, dispatch=dispatch)
 
 
-def test_signal_saves_at_any_step_and_nothing_shows(
-  robust, data, whole, tmp_path
-):
+def test_signal_at_any_step_changes_no_result(robust, data, whole, tmp_path):
   """After 2 and 5 of 8: between the lines, which are at 3, 4, 6 and 8."""
   config, training = robust
   for after, number, code in (
@@ -169,7 +167,7 @@ def test_signal_saves_at_any_step_and_nothing_shows(
   assert all(np.array(seconds) > 0)
 
 
-def test_damaged_checkpoint_costs_its_steps_only(robust, data, whole, tmp_path):
+def test_damaged_checkpoint_loses_only_its_steps(robust, data, whole, tmp_path):
   """Back to a step between two lines: those behind it are cut off."""
   config, training = robust
   for after in (5, 2):

@@ -157,7 +157,7 @@ def test_the_step_can_be_repeated_from_the_state_before_it(
   [kept] = (tmp_path / "post_mortem" / "checkpoints").glob("[0-9]*")
   # The dispatch that the step is in begins there.
   assert int(kept.name) == (step_of_culprit - 1) // 2 * 2
-  assert f"copy checkpoints/{kept.name} beside" in report["replay"]
+  assert f"copy checkpoints/{kept.name} from" in report["replay"]
   again = tmp_path / "again"
   shutil.copytree(kept, again / "checkpoints" / kept.name)
   assert fails(config, training, data, again)[1] == report

@@ -276,7 +276,7 @@ def test_positions_count_through_the_global_batch(devices):
   np.testing.assert_array_equal(np.ravel(positions), np.arange(8))
 
 
-def test_devices_draw_the_same_bits(data):
+def test_devices_draw_bit_identically(data):
   """Flips, crops and starts of the attack; AugMix in benchmarks/devices.py."""
 
   def draw(state, images, key, indices):

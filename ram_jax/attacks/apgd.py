@@ -1,0 +1,359 @@
+"""AutoPGD: PGD that chooses its step size (Croce & Hein, arXiv 2003.01690).
+
+With its defaults as in AutoAttack (auto-attack `autopgd_base.py`), but for two
+details: starts are drawn from JAX's keys, and perturbations stay a rounding
+inside the ball.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ram_jax import losses
+from ram_jax.attacks import objectives, pgd, targets
+from ram_jax.attacks.norms import NORMS, l2_norm_in_order, radius_inside
+from ram_jax.contracts import Model
+
+# Objective -> name of the attack.
+LABELS = {
+  "cross_entropy": "APGD-CE",
+  "dlr": "APGD-DLR",
+  "margin": "APGD-margin",
+  "targeted_dlr": "APGD-T",
+}
+RANKS = 9  # number of target classes, attacked one after another
+_INERTIA = 0.75  # weight of the gradient step; the rest is momentum
+_INCREASES = 0.75  # fraction of steps that must increase the objective
+# Added to L2 norms, as in the original code; gradients can be this small.
+_SMALL = 1e-12
+
+
+def _l2_direction(gradient: jax.Array) -> jax.Array:
+  return gradient / (l2_norm_in_order(gradient) + _SMALL)
+
+
+def _l2_project(delta: jax.Array, epsilon: jax.Array | float) -> jax.Array:
+  limit = epsilon * (1 - 8 * float(jnp.finfo(delta.dtype).eps))
+  return _l2_direction(delta) * jnp.minimum(l2_norm_in_order(delta), limit)
+
+
+# These give bit-identical results for any batch size.
+_NORMS = {
+  **NORMS,
+  "l2": dataclasses.replace(
+    NORMS["l2"], project=_l2_project, direction=_l2_direction
+  ),
+}
+
+
+@flax.struct.dataclass
+class Point:
+  """Images [B, H, W, C], and the objective's gradient and value [B] there."""
+
+  images: jax.Array
+  gradient: jax.Array
+  value: jax.Array
+
+
+@flax.struct.dataclass
+class State:
+  """State of a run; every leaf has a leading axis B.
+
+  Attributes:
+    clean: the clean images.
+    labels: their classes.
+    targets: the target classes.
+    iteration: number of steps so far.
+    now: the current point.
+    previous: the images before the last step.
+    best: the point with the largest objective so far.
+    adversarial: the last misclassified images, if any were found.
+    found: whether any were found.
+    step_size: length of the next step in pixel units.
+    last_value: the objective after the last step.
+    increases: steps since the last checkpoint that increased it.
+    checked_value: the best value at the last checkpoint.
+    halved: whether the last checkpoint halved the step size.
+  """
+
+  clean: jax.Array
+  labels: jax.Array
+  targets: jax.Array
+  iteration: jax.Array
+  now: Point
+  previous: jax.Array
+  best: Point
+  adversarial: jax.Array
+  found: jax.Array
+  step_size: jax.Array
+  last_value: jax.Array
+  increases: jax.Array
+  checked_value: jax.Array
+  halved: jax.Array
+
+
+@flax.struct.dataclass
+class Attack:
+  """APGD: PGD with momentum, which halves its step size when it stalls.
+
+  A pytree whose only leaf is epsilon, so that changing epsilon needs no
+  recompilation.
+
+  Attributes:
+    epsilon: radius of the ball in pixel units (images are in [0, 1]).
+    objective: 'cross_entropy', 'dlr', 'margin' or 'targeted_dlr'.
+    steps: iterations per run.
+    norm: 'l2' or 'linf'.
+    unroll: loop in Python over a compiled step, for CPUs, where convolutions
+      inside XLA loops are slow.
+  """
+
+  epsilon: jax.Array | float
+  objective: str = flax.struct.field(pytree_node=False, default="cross_entropy")
+  steps: int = flax.struct.field(pytree_node=False, default=100)
+  norm: str = flax.struct.field(pytree_node=False, default="l2")
+  unroll: bool = flax.struct.field(pytree_node=False, default=False)
+
+  def __post_init__(self) -> None:
+    pgd.check_choice("objective", self.objective, LABELS)
+    pgd.check_choice("norm", self.norm, _NORMS)
+    pgd.check_count("steps", self.steps, 1)
+    pgd.check_size("epsilon", self.epsilon)
+
+  @property
+  def label(self) -> str:
+    """The attack's name in tables."""
+    return LABELS[self.objective]
+
+  @property
+  def targeted(self) -> bool:
+    """Whether the attack is targeted."""
+    return self.objective == "targeted_dlr"
+
+  @jax.named_scope("attack")
+  def __call__(
+    self, keys: jax.Array, images: jax.Array, labels: jax.Array, model: Model
+  ) -> jax.Array:
+    """Finds images in the ball that the model classifies wrongly.
+
+    Args:
+      keys: random keys [B], one for each example.
+      images: pixels [B, H, W, C] in [0, 1].
+      labels: integer classes [B].
+      model: images -> logits [B, K]; a pytree.
+
+    Returns:
+      Misclassified images [B, H, W, C] in [0, 1], at most epsilon from the
+      inputs. An input is returned unchanged if it is misclassified itself, or
+      if none is found. A targeted attack uses the classes with the 2nd to
+      10th largest logits as targets.
+    """
+    images = jax.lax.stop_gradient(images)
+    logits = jax.lax.stop_gradient(model(images))
+    classes = targets.by_logit(logits, labels)[:, :RANKS]
+
+    def run(rank: jax.Array | int, best: tuple) -> tuple:
+      found, adversarial = best
+      key = jax.vmap(lambda key: jax.random.fold_in(key, rank))(keys)
+      aim = jnp.take(classes, rank, axis=1)
+      state = _START(self, key, images, labels, aim, model)
+      state = self._repeat(
+        self.steps, lambda _, state: _STEP(self, state, model), state
+      )
+      adversarial = pgd.select(found, adversarial, self.images(state))
+      return found | self.found(state), adversarial
+
+    count = classes.shape[1] if self.targeted else 1
+    start = ~losses.correct(logits, labels), images
+    return jax.lax.stop_gradient(self._repeat(count, run, start)[1])
+
+  def start(
+    self,
+    keys: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    targets: jax.Array,
+    model: Model,
+  ) -> State:
+    """Returns the state at random points on the surface of the ball.
+
+    Args:
+      keys: keys [B].
+      images: pixels [B, H, W, C] in [0, 1].
+      labels: integer classes [B].
+      targets: integer classes [B]; ignored unless the attack is targeted.
+      model: images -> logits [B, K].
+    """
+    draw = _NORMS[self.norm].starts["sphere"]
+    points = jax.vmap(lambda key: draw(key, images.shape[1:], images.dtype))
+    return self.start_at(
+      self._clip(images, self.epsilon * points(keys)),
+      images,
+      labels,
+      targets,
+      model,
+    )
+
+  def start_at(
+    self,
+    points: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    targets: jax.Array,
+    model: Model,
+  ) -> State:
+    """Returns the state at given points.
+
+    Args:
+      points: pixels [B, H, W, C] in [0, 1], inside the ball.
+      images: see `start`.
+      labels: see `start`.
+      targets: see `start`.
+      model: see `start`.
+    """
+    now, wrong = self._evaluate(points, labels, targets, model)
+    zeros = jnp.zeros(len(images), int)
+    return State(
+      clean=images,
+      labels=labels,
+      targets=targets,
+      iteration=zeros,
+      now=now,
+      previous=points,
+      best=now,
+      adversarial=points,
+      found=wrong,
+      step_size=jnp.broadcast_to(2 * self.epsilon, zeros.shape).astype(
+        images.dtype
+      ),
+      # The original code compares the value after the first step with 0, not
+      # with the value at the start.
+      last_value=jnp.zeros_like(now.value),
+      increases=zeros,
+      checked_value=now.value,
+      halved=jnp.ones_like(wrong),
+    )
+
+  def step(self, state: State, model: Model) -> State:
+    """Returns the state after one more step of every example."""
+    images = self._moved(state)
+    now, wrong = self._evaluate(images, state.labels, state.targets, model)
+    best = pgd.select(now.value > state.best.value, now, state.best)
+    state = state.replace(
+      iteration=state.iteration + 1,
+      now=now,
+      previous=state.now.images,
+      best=best,
+      adversarial=pgd.select(wrong, images, state.adversarial),
+      found=state.found | wrong,
+      last_value=now.value,
+      increases=state.increases + (now.value > state.last_value),
+    )
+    return self._checked(state)
+
+  def images(self, state: State) -> jax.Array:
+    """Returns the adversarial images [B, H, W, C], or the clean ones."""
+    return pgd.select(state.found, state.adversarial, state.clean)
+
+  def found(self, state: State) -> jax.Array:
+    """Returns whether an adversarial example was found, bool [B]."""
+    return state.found
+
+  def exhausted(self, state: State) -> jax.Array:
+    """Returns whether an example has used up its steps, bool [B]."""
+    return state.iteration >= self.steps
+
+  def _moved(self, state: State) -> jax.Array:
+    """Steepest ascent and projection, then momentum and projection."""
+    shape = (-1, *[1] * (state.clean.ndim - 1))
+    size = state.step_size.reshape(shape)
+    inertia = jnp.where(state.iteration == 0, 1, _INERTIA).reshape(shape)
+    inertia = inertia.astype(state.clean.dtype)
+    here = state.now.images
+    ascent = _NORMS[self.norm].direction(state.now.gradient)
+    ahead = self._clip(state.clean, here - state.clean + size * ascent)
+    moved = (
+      here + inertia * (ahead - here) + (1 - inertia) * (here - state.previous)
+    )
+    return self._clip(state.clean, moved - state.clean)
+
+  def _checked(self, state: State) -> State:
+    """At a checkpoint, if it stalls: halves the step, returns to the best."""
+    window = jnp.asarray(_windows(self.steps))[state.iteration - 1]
+    checkpoint = window > 0
+    stalls = state.increases <= _INCREASES * window
+    stalls |= ~state.halved & (state.checked_value >= state.best.value)
+    halve = checkpoint & stalls
+    return state.replace(
+      now=pgd.select(halve, state.best, state.now),
+      step_size=jnp.where(halve, state.step_size / 2, state.step_size),
+      increases=jnp.where(checkpoint, 0, state.increases),
+      checked_value=pgd.select(
+        checkpoint, state.best.value, state.checked_value
+      ),
+      halved=jnp.where(checkpoint, halve, state.halved),
+    )
+
+  def _evaluate(
+    self,
+    images: jax.Array,
+    labels: jax.Array,
+    targets: jax.Array,
+    model: Model,
+  ) -> tuple[Point, jax.Array]:
+    """The point, and whether the images are misclassified, bool [B]."""
+
+    def total(x: jax.Array) -> tuple[jax.Array, tuple]:
+      logits = model(x)
+      if self.targeted:
+        value = objectives.targeted_dlr(logits, labels, targets)
+      else:
+        value = objectives.OBJECTIVES[self.objective](logits, labels)
+      return jnp.sum(value), (value, logits)
+
+    gradient, (value, logits) = jax.grad(total, has_aux=True)(images)
+    # NaN gradients would make the images NaN; with 0 they do not move.
+    point = Point(images, jnp.nan_to_num(gradient), value)
+    return point, ~losses.correct(logits, labels)
+
+  def _clip(self, images: jax.Array, delta: jax.Array) -> jax.Array:
+    """Images plus delta, in the ball and then in [0, 1]."""
+    limit = radius_inside(self.epsilon, images.dtype)
+    delta = _NORMS[self.norm].project(delta, limit)
+    return jnp.clip(images + delta, 0, 1).astype(images.dtype)
+
+  def _repeat(self, count: int, body: Callable, value: Any) -> Any:
+    """Applies body(i, value) for i from 0 to count - 1."""
+    if not self.unroll:
+      return jax.lax.fori_loop(0, count, body, value)
+    for i in range(count):
+      value = body(i, value)
+    return value
+
+
+# Compiled once, for all Python loops.
+_START, _STEP = jax.jit(Attack.start), jax.jit(Attack.step)
+
+
+def _windows(steps: int) -> np.ndarray:
+  """Length of the window that ends with each step, or 0, int [steps].
+
+  Args:
+    steps: iterations of a run. For 100, the windows have 22, 19, 16, 13, 10,
+      7, 6 and 6 steps.
+  """
+  longest, shorter, shortest = (
+    max(percent * steps // 100, 1) for percent in (22, 3, 6)
+  )
+  windows = np.zeros(steps, int)
+  length, end = longest, longest
+  while end <= steps:
+    windows[end - 1] = length
+    length = max(length - shorter, shortest)
+    end += length
+  return windows

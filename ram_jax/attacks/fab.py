@@ -1,0 +1,263 @@
+"""Targeted fast adaptive boundary attack (Croce and Hein, arXiv 1907.02044)."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from ram_jax import losses
+from ram_jax.attacks import iterative
+from ram_jax.contracts import Model
+
+# Norms of the last axis.
+_LENGTHS = {
+  "l2": lambda x: jnp.sqrt(jnp.sum(jnp.square(x), -1)),
+  "linf": lambda x: jnp.max(jnp.abs(x), -1),
+}
+# How fast each pixel moves along the path of nearest points (see `project`),
+# as a function of the magnitude of its entry in the normal vector.
+_SPEEDS = {"l2": lambda size: size, "linf": jnp.sign}
+_SHORTEST = 1e-8  # lower bound for lengths when projections are weighted
+
+
+@flax.struct.dataclass
+class State:
+  """State of the attack; every leaf has a leading axis B.
+
+  Attributes:
+    given: the clean images [B,H,W,C].
+    labels: their classes [B].
+    targets: the target classes [B].
+    current: the iterates [B,H,W,C].
+    best: nearest misclassified iterates so far; the clean images if there are
+      none.
+    norm: distance [B] of `best` from the clean images; infinite if there are
+      none.
+    iteration: number of steps so far, integers [B].
+  """
+
+  given: jax.Array
+  labels: jax.Array
+  targets: jax.Array
+  current: jax.Array
+  best: jax.Array
+  norm: jax.Array
+  iteration: jax.Array
+
+
+@flax.struct.dataclass
+class Attack:
+  """FAB-T: searches for the nearest point of a target class.
+
+  As in AutoAttack (fra31/auto-attack `fab_base.py`), without random starts:
+  it starts from the clean image. Each step projects the iterate and the clean
+  image onto the linearized decision boundary inside [0, 1], and moves to a
+  weighted mean of both projections, slightly beyond the boundary. From a
+  misclassified point it then steps back towards the clean image. Epsilon only
+  determines which examples count as successes. The attack is deterministic.
+
+  Attributes:
+    epsilon: radius of the ball in pixel units (images are in [0, 1]).
+    steps: gradient steps per target.
+    norm: 'l2' or 'linf'.
+    alpha_max: maximum weight of the clean image's projection.
+    eta: step length as a multiple of the distance to the linearized boundary.
+    beta: fraction of a misclassified perturbation that is kept.
+    unroll: unroll the loops, for CPUs, where convolutions inside XLA loops
+      are slow.
+  """
+
+  epsilon: jax.Array | float
+  steps: int = flax.struct.field(pytree_node=False, default=100)
+  norm: str = flax.struct.field(pytree_node=False, default="l2")
+  alpha_max: float = flax.struct.field(pytree_node=False, default=0.1)
+  eta: float = flax.struct.field(pytree_node=False, default=1.05)
+  beta: float = flax.struct.field(pytree_node=False, default=0.9)
+  unroll: bool = flax.struct.field(pytree_node=False, default=False)
+
+  @property
+  def label(self) -> str:
+    """The attack's name in tables."""
+    return "FAB-T"
+
+  def __post_init__(self) -> None:
+    iterative.check_fields(self.norm, self.epsilon, self.steps)
+
+  @jax.named_scope("attack")
+  def __call__(
+    self,
+    keys: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    model: Model,
+  ) -> jax.Array:
+    """Attacks a batch, with the 2nd to 10th most likely class as targets.
+
+    Args:
+      keys: keys [B]; not used.
+      images: pixels [B,H,W,C] in [0,1].
+      labels: integer classes [B].
+      model: images -> logits [B, K]; a pytree if it has variables.
+
+    Returns:
+      Misclassified images [B,H,W,C] in [0,1], at most epsilon from the
+      inputs; the input if none is found.
+    """
+    return iterative.run_targets(self, keys, images, labels, model, self.unroll)
+
+  def start(
+    self,
+    keys: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    targets: jax.Array,
+    model: Model,
+  ) -> State:
+    """The clean images, as in `contracts.IterativeAttack`."""
+    del keys, model
+    return State(
+      given=images,
+      labels=labels,
+      targets=targets,
+      current=images,
+      best=images,
+      norm=jnp.full(labels.shape, jnp.inf, images.dtype),
+      iteration=jnp.zeros(labels.shape, jnp.int32),
+    )
+
+  def step(self, state: State, model: Model) -> State:
+    """One step of every example, as in `contracts.IterativeAttack`."""
+    given, current = (
+      x.reshape(len(x), -1) for x in (state.given, state.current)
+    )
+    value, gradient = _linearize(model, state)
+    moved = self._move(given, current, value, gradient)
+    norm = _LENGTHS[self.norm](moved - given)
+    moved = moved.reshape(state.given.shape)
+    wrong = ~losses.correct(model(moved), state.labels)
+    better = wrong & (norm < state.norm)
+    back = state.given + self.beta * (moved - state.given)
+    return state.replace(
+      current=_select(wrong, back, moved),
+      best=_select(better, moved, state.best),
+      norm=jnp.where(better, norm, state.norm),
+      iteration=state.iteration + 1,
+    )
+
+  def images(self, state: State) -> jax.Array:
+    """Adversarial images in the ball, or the clean ones, [B,H,W,C]."""
+    return _select(self.found(state), state.best, state.given)
+
+  def found(self, state: State) -> jax.Array:
+    """Whether a misclassified point was found in the ball, bool [B]."""
+    return state.norm <= self.epsilon
+
+  def exhausted(self, state: State) -> jax.Array:
+    """Whether all steps are done, bool [B]."""
+    return state.iteration >= self.steps
+
+  def _move(
+    self,
+    given: jax.Array,
+    current: jax.Array,
+    value: jax.Array,
+    gradient: jax.Array,
+  ) -> jax.Array:
+    """The next iterate [B, D], before any step back."""
+    points = jnp.stack((current, given))
+    # Values of the linearization at `current`. This form is exact there; a
+    # difference of two inner products would cancel near the boundary.
+    values = value + jnp.sum(gradient * (points - current), -1)
+    deltas = project(points, gradient, values, self.norm)
+    length, length_given = jnp.maximum(_LENGTHS[self.norm](deltas), _SHORTEST)
+    alpha = jnp.minimum(length / (length + length_given), self.alpha_max)
+    ahead, ahead_given = points + self.eta * deltas
+    mean = (1 - alpha)[:, None] * ahead + alpha[:, None] * ahead_given
+    return jnp.clip(mean, 0, 1)
+
+
+def project(
+  points: jax.Array, normals: jax.Array, values: jax.Array, norm: str
+) -> jax.Array:
+  """Shortest path to a hyperplane inside the box [0, 1].
+
+  The delta of smallest norm with <normal, delta> = -value and 0 <= point +
+  delta <= 1. Every pixel moves towards the hyperplane at its own speed (the
+  magnitude of its entry of the normal in L2, 1 in L-infinity) until it reaches
+  its bound.
+  The distance covered is therefore a concave, piecewise linear function of
+  time. Newton's method from the left finds the time exactly: no iterate passes
+  the solution, and each iterate before it fixes more pixels at their bounds.
+  This takes a few iterations, whereas sorting all D bounds is slow.
+
+  Args:
+    points: pixels [..., D] in [0, 1].
+    normals: normal vectors of the hyperplanes, broadcast to [..., D].
+    values: the linear function's values [...] at the points, 0 on the
+      hyperplane. NaN counts as 0.
+    norm: 'l2' or 'linf'.
+
+  Returns:
+    Deltas [..., D]. If the hyperplane does not intersect the box, they lead to
+    the corner of the box nearest to it. Pixels whose entry of the normal is 0
+    do not move.
+  """
+  info = jnp.finfo(points.dtype)
+  normals, values = _scale(normals, values)
+  toward = -jnp.sign(normals) * jnp.where(values < 0, -1, 1)[..., None]
+  room = jnp.where(toward > 0, 1 - points, points) * jnp.abs(toward)
+  slope, distance = jnp.abs(normals), jnp.abs(values)
+  speed = _SPEEDS[norm](slope)
+
+  def newton(time: jax.Array) -> jax.Array:
+    fixed = time[..., None] * speed >= room
+    left = distance - jnp.sum(jnp.where(fixed, slope * room, 0), -1)
+    rate = jnp.sum(jnp.where(fixed, 0, slope * speed), -1)
+    new = jnp.where(rate > 0, left / jnp.where(rate > 0, rate, 1), info.max)
+    # Infinity times a speed of 0 would be NaN.
+    return jnp.clip(new, time, float(info.max))
+
+  start = jnp.zeros_like(distance)
+  _, time = jax.lax.while_loop(
+    lambda times: jnp.any(times[1] > times[0]),
+    lambda times: (times[1], newton(times[1])),
+    (start, newton(start)),
+  )
+  return toward * jnp.minimum(time[..., None] * speed, room)
+
+
+def _scale(
+  normals: jax.Array, values: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """The same hyperplanes, with normals scaled to a largest entry of 1.
+
+  Squares of a saturated model's gradients underflow. A gradient whose entries
+  are all subnormal counts as zero.
+  """
+  tiny = float(jnp.finfo(normals.dtype).tiny)
+  largest = jnp.max(jnp.abs(normals), -1)
+  usable = largest >= tiny
+  values = jnp.where(usable & ~jnp.isnan(values), values, 0)
+  largest = jnp.where(usable, largest, 1)
+  normals = jnp.where(usable[..., None], normals / largest[..., None], 0)
+  return normals, values / largest
+
+
+def _linearize(model: Model, state: State) -> tuple[jax.Array, jax.Array]:
+  """Target's logit minus the label's [B], and its finite gradient [B, D]."""
+
+  def difference(images: jax.Array) -> jax.Array:
+    logits = model(images)
+    target, label = (
+      jnp.take_along_axis(logits, classes[:, None], -1)[:, 0]
+      for classes in (state.targets, state.labels)
+    )
+    return (target - label).astype(images.dtype)
+
+  value, pull = jax.vjp(difference, state.current)
+  (gradient,) = pull(jnp.ones_like(value))
+  return value, jnp.nan_to_num(gradient).reshape(len(value), -1)
+
+
+def _select(which: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
+  """Images [B,H,W,C] of `yes` where `which` [B] is true, else of `no`."""
+  return jnp.where(which[:, None, None, None], yes, no)

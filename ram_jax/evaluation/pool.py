@@ -1,0 +1,190 @@
+"""Runs an iterative attack on any number of images, with a fixed batch size.
+
+Most images are misclassified after a few steps. Therefore the loop over steps
+is in Python, with a few steps per dispatch, and finished images are replaced by
+new ones. On CPUs a dispatch is a single step, because gradients of convolutions
+are slow inside XLA loops.
+"""
+
+import collections
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ram_jax import keys as keys_lib
+from ram_jax import parallel
+from ram_jax.contracts import IterativeAttack, Model
+
+STEPS = 10  # per dispatch on accelerators
+
+
+@dataclasses.dataclass
+class Found:
+  """The results of an attack.
+
+  Attributes:
+    success: bool [N].
+    images: floats [N,H,W,C]; the input if there was no success.
+    image_steps: number of steps, summed over the images.
+  """
+
+  success: np.ndarray
+  images: np.ndarray
+  image_steps: int = 0
+
+
+def run(
+  attack: IterativeAttack,
+  model: Model,
+  batch: dict[str, np.ndarray],
+  key: jax.Array,
+  size: int,
+) -> Found:
+  """Attacks images until each is misclassified or has used up its steps.
+
+  Args:
+    attack: the attack.
+    model: on the devices.
+    batch: `images` floats [N,H,W,C]; `labels` int32 [N]; `targets` int32 [N,T],
+      target classes, attacked one after another (T is 1 for untargeted
+      attacks); `positions` int32 [N] in the test set.
+    key: source of all randomness, together with an image's position and the
+      number of the target.
+    size: images per batch, over all devices; does not change results.
+
+  Returns:
+    The results.
+  """
+  pool = _Pool(attack, model, batch, key, size)
+  while pool.step():
+    pass
+  return pool.found
+
+
+class _Pool:
+  """A batch of slots, each free or occupied by an image under attack."""
+
+  def __init__(
+    self,
+    attack: IterativeAttack,
+    model: Model,
+    batch: dict[str, np.ndarray],
+    key: jax.Array,
+    size: int,
+  ) -> None:
+    count, self._targets = batch["targets"].shape
+    self.found = Found(np.zeros(count, bool), np.array(batch["images"]))
+    self._batch, self._state = batch, None
+    self._shared = (*parallel.replicate((attack, key)), model)
+    # (image, number of the target): all images for the first target, ...
+    self._queue = collections.deque((i, 0) for i in range(count))
+    self._image, self._number = np.full(size, -1), np.zeros(size, np.int32)
+
+  def step(self) -> bool:
+    """Fills free slots or runs a dispatch; returns whether work is left."""
+    free = self._image < 0
+    if self._queue and free.sum() >= min(len(self._queue), len(free) // 4):
+      flags = self._fill(np.flatnonzero(free))
+    else:
+      advance = _one if jax.default_backend() == "cpu" else _several
+      self._state, flags = advance(self._shared, self._state, {})
+      self.found.image_steps += int(flags["steps"][~free].sum())
+    self._release(flags)
+    return bool(self._queue) or bool((self._image >= 0).any())
+
+  def _fill(self, free: np.ndarray) -> dict[str, np.ndarray]:
+    """Puts waiting images into free slots."""
+    fresh = np.zeros(len(self._image), bool)
+    for place in free[: len(self._queue)]:
+      self._image[place], self._number[place] = self._queue.popleft()
+      fresh[place] = True
+    rows = np.maximum(self._image, 0)
+    batch = {name: array[rows] for name, array in self._batch.items()}
+    batch["targets"] = batch["targets"][np.arange(len(rows)), self._number]
+    state, flags = _start(self._shared, {}, batch | {"number": self._number})
+    if self._state is not None:
+      both = {"old": self._state, "new": state}
+      state, flags = _merge(self._shared, both, {"fresh": fresh})
+    self._state = state
+    return flags
+
+  def _release(self, flags: dict[str, np.ndarray]) -> None:
+    """Records successes, and frees the slots of finished images."""
+    busy = self._image >= 0
+    hit = busy & flags["found"]
+    if hit.any():
+      self._state, images = _images(self._shared, self._state, {})
+      self.found.success[self._image[hit]] = True
+      self.found.images[self._image[hit]] = images[hit]
+    for place in np.flatnonzero(busy & flags["exhausted"] & ~hit):
+      if (number := self._number[place] + 1) < self._targets:
+        self._queue.append((self._image[place], number))
+    self._image[hit | (busy & flags["exhausted"])] = -1
+
+
+Shared = tuple[IterativeAttack, jax.Array, Model]
+
+
+def _flags(shared: Shared, state: Any, steps: Any = 0) -> dict[str, jax.Array]:
+  found, exhausted = shared[0].found(state), shared[0].exhausted(state)
+  steps = jnp.broadcast_to(steps, found.shape)
+  return {"found": found, "exhausted": exhausted, "steps": steps}
+
+
+@parallel.stateful
+def _start(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
+  attack, key, model = shared
+  keys = keys_lib.per_example(key, batch["positions"])
+  keys = jax.vmap(jax.random.fold_in)(keys, batch["number"])
+  names = ("images", "labels", "targets")
+  state = attack.start(keys, *(batch[name] for name in names), model)
+  return state, _flags(shared, state)
+
+
+@parallel.stateful
+def _merge(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
+  """The new state for new images, else the old one."""
+  state = _choose(batch["fresh"], state["new"], state["old"])
+  return state, _flags(shared, state)
+
+
+def _choose(which: jax.Array, yes: Any, no: Any) -> Any:
+  """Rows of `yes` where `which` [B] is true, else of `no`."""
+
+  def choose(yes: jax.Array, no: jax.Array) -> jax.Array:
+    return jnp.where(which.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
+
+  return jax.tree.map(choose, yes, no)
+
+
+@parallel.stateful
+def _one(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
+  del batch
+  state = shared[0].step(state, shared[2])
+  return state, _flags(shared, state, 1)
+
+
+@parallel.stateful
+def _several(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
+  """Runs several steps; images that have finished do not change."""
+  del batch
+  attack, _, model = shared
+
+  def body(_: Any, carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+    state, steps = carry
+    ended = attack.found(state) | attack.exhausted(state)
+    new = attack.step(state, model)
+    return _choose(ended, state, new), steps + ~ended
+
+  steps = jnp.zeros(attack.found(state).shape, jnp.int32)
+  state, steps = jax.lax.fori_loop(0, STEPS, body, (state, steps))
+  return state, _flags(shared, state, steps)
+
+
+@parallel.stateful
+def _images(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
+  del batch
+  return state, shared[0].images(state)

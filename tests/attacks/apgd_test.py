@@ -1,0 +1,249 @@
+"""APGD against numbers of the original, auto-attack's `attack_single_run`.
+
+golden/apgd.npz: a perceptron, six images, starts, and for each norm and
+objective what the original computes in float64: all step sizes, every 20th
+iterate, best value, adversarial images; `stable` marks examples of which no
+iterate moves by 1e-12 when the start moves by 1e-15 (in L2, the DLR losses are
+chaotic where two of their logits are equal).
+"""
+
+import pathlib
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from ram_jax import losses
+from ram_jax.attacks import apgd
+from tests.attacks.pgd_test import Perceptron, batch, distance, perceptron
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "apgd.npz"
+EVERY = [(norm, name) for norm in ("l2", "linf") for name in apgd.LABELS]
+# The original has no such objective.
+ORIGINAL = [case for case in EVERY if case[1] != "margin"]
+RUN = jax.jit(lambda attack, *args: attack(*args))
+START, START_AT, STEP = map(
+  jax.jit, (apgd.Attack.start, apgd.Attack.start_at, apgd.Attack.step)
+)
+
+
+def correct_batch(model, count=32):
+  """Keys, images, and the model's own predictions as labels."""
+  keys, images, _ = batch(count)
+  return keys, images, jnp.argmax(model(images), axis=-1)
+
+
+def second(model, images):
+  return jnp.argsort(model(images), axis=-1)[:, -2]
+
+
+@pytest.mark.parametrize(("norm", "name"), ORIGINAL)
+def test_equals_the_original_step_by_step(x64, norm, name):
+  golden = np.load(GOLDEN)
+  part = {
+    key.removeprefix(f"{norm}_{name}_"): golden[key]
+    for key in golden
+    if key.startswith(f"{norm}_{name}_")
+  }
+  model = Perceptron(*(jnp.asarray(golden[key]) for key in ("first", "second")))
+  attack = apgd.Attack(float(golden[f"{norm}_epsilon"]), name, 100, norm)
+  arguments = [golden[k] for k in ("images", "labels", "targets")]
+  state = START_AT(attack, golden[f"{norm}_start"], *arguments, model)
+  stable = part["stable"]
+  assert stable.sum() >= 4
+  for i, size in enumerate(part["step_sizes"]):
+    np.testing.assert_array_equal(state.step_size[stable], size[stable])
+    if i % 20 == 19:
+      expected = part["iterates"][i // 20]
+      np.testing.assert_allclose(
+        state.now.images[stable], expected[stable], rtol=0, atol=1e-9
+      )
+    assert not attack.exhausted(state).any()
+    state = STEP(attack, state, model)
+  assert attack.exhausted(state).all()
+  np.testing.assert_array_equal(attack.found(state), part["found"])
+  for ours, theirs in (
+    (state.best.value, part["best_value"]),
+    (state.adversarial, part["adversarial"]),
+  ):
+    np.testing.assert_allclose(ours[stable], theirs[stable], 1e-9, 1e-9)
+  kept = np.where(
+    part["found"][:, None, None, None], state.adversarial, golden["images"]
+  )
+  np.testing.assert_array_equal(attack.images(state), kept)
+
+
+def test_windows_of_100_steps():
+  ends = np.flatnonzero(apgd._windows(100)) + 1
+  assert ends.tolist() == [22, 41, 57, 70, 80, 87, 93, 99]
+  for steps in (1, 2, 7, 50, 1000):
+    lengths = apgd._windows(steps)
+    ends = np.flatnonzero(lengths) + 1
+    assert np.diff([0, *ends]).tolist() == lengths[lengths > 0].tolist()
+
+
+@pytest.mark.parametrize(("norm", "name"), EVERY)
+@hypothesis.settings(
+  max_examples=10, deadline=None, database=None, derandomize=True
+)
+@hypothesis.given(
+  epsilon=st.floats(0, 2),
+  pixels=st.sampled_from([0.0, 0.3, 1.0, None]),
+  scale=st.sampled_from([0.0, 1.0, 1e3, np.inf]),
+)
+def test_in_the_ball_in_range_and_never_below_the_best(
+  norm, name, epsilon, pixels, scale
+):
+  model = perceptron(48, hidden=8, classes=5, scale=scale if scale else 1.0)
+  model = model.replace(first=model.first * bool(scale))
+  keys, images, labels = correct_batch(model, 8)
+  images = images if pixels is None else jnp.full_like(images, pixels)
+  attack = apgd.Attack(epsilon, name, 4, norm)
+  state = START(attack, keys, images, labels, (labels + 1) % 5, model)
+  best = state.best.value
+  for _ in range(4):
+    state = STEP(attack, state, model)
+    for x in (state.now.images, attack.images(state)):
+      far = distance(norm, x, images)
+      assert (far <= epsilon * (1 + 1e-6)).all()
+      assert x.min() >= 0 and x.max() <= 1
+    assert not (state.best.value < best).any()
+    best = state.best.value
+  right = losses.correct(model(attack.images(state)), labels)
+  np.testing.assert_array_equal(right, ~attack.found(state))
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_a_targeted_attack_tries_all_targets(norm):
+  # Logits of small weights hardly move, the second largest one or not.
+  model = perceptron(48, classes=12)
+  model = model.replace(first=model.first * jnp.linspace(0.01, 2, 12) ** 2)
+  keys, images, labels = correct_batch(model, 64)
+  labels = labels.at[0].set((labels[0] + 1) % 12)
+  epsilon = {"l2": 1.0, "linf": 0.15}[norm]
+  attack = apgd.Attack(epsilon, "targeted_dlr", 10, norm)
+  adversarial = RUN(attack, keys, images, labels, model)
+  found = ~losses.correct(model(adversarial), labels)
+  np.testing.assert_array_equal(adversarial[0], images[0])
+  changed = (adversarial != images).any((1, 2, 3))
+  np.testing.assert_array_equal(changed[1:], found[1:])
+  assert (distance(norm, adversarial, images) <= epsilon * (1 + 1e-6)).all()
+  state = START(attack, keys, images, labels, second(model, images), model)
+  for _ in range(10):
+    state = STEP(attack, state, model)
+  first = attack.found(state)
+  assert 0 < first.sum() < found.sum() < 64
+  unrolled = attack.replace(unroll=True)(keys, images, labels, model)
+  np.testing.assert_allclose(unrolled, adversarial, atol=1e-4)
+
+
+def test_saturated_logits_fool_cross_entropy_alone():
+  arguments = {}
+  for scale in (1.0, 1000.0):
+    model = perceptron(48, hidden=16, classes=5, scale=scale)
+    keys, images, labels = correct_batch(model, 64)
+    arguments[scale] = keys, images, labels, model
+  robust = {
+    (name, scale): int(
+      losses.correct(
+        model(RUN(apgd.Attack(0.4, name, 20), *row, model)), row[-1]
+      ).sum()
+    )
+    for name in ("cross_entropy", "dlr", "targeted_dlr")
+    for scale, (*row, model) in arguments.items()
+  }
+  for name in ("dlr", "targeted_dlr"):
+    assert abs(robust[name, 1000.0] - robust[name, 1.0]) <= 1
+  small = robust["cross_entropy", 1.0]
+  assert small < 32
+  assert robust["cross_entropy", 1000.0] > small + 16
+
+
+def test_gradients_that_are_not_numbers():
+  model = Perceptron(jnp.full((48, 5), jnp.nan))
+  keys, images, _ = batch(8)
+  labels = jnp.zeros(8, int)
+  attack = apgd.Attack(0.5, steps=3)
+  state = START(attack, keys, images, labels, labels, model)
+  state = STEP(attack, STEP(attack, state, model), model)
+  assert np.isfinite(attack.images(state)).all()
+  assert attack.found(state).all()
+
+
+@pytest.fixture
+def optimized(quick_compilation):
+  """As users compile, as only optimizations change bits."""
+  jax.config.update("jax_disable_most_optimizations", False)
+  yield
+  jax.config.update("jax_disable_most_optimizations", True)
+
+
+SLOW = pytest.param("linf", marks=pytest.mark.slow)  # no branch of its own
+
+
+@pytest.mark.parametrize("norm", ["l2", SLOW])
+def test_the_batch_an_example_is_in_changes_no_bit(optimized, norm):
+  model = perceptron(192, hidden=8, classes=5)
+  keys = jax.random.split(jax.random.key(0), 24)
+  images = jnp.asarray(
+    np.random.default_rng(0).uniform(size=(24, 8, 8, 3)), jnp.float32
+  )
+  labels = jnp.argmax(model(images), axis=-1)
+  attack = apgd.Attack(0.1, "targeted_dlr", 30, norm)
+
+  def run(rows, steps, state=None):
+    if state is None:
+      state = START(
+        attack,
+        keys[rows],
+        images[rows],
+        labels[rows],
+        (labels[rows] + 1) % 5,
+        model,
+      )
+    for _ in range(steps):
+      state = STEP(attack, state, model)
+    return state
+
+  whole = run(np.arange(24), 30)
+  # Eight that start late join eight that are under way.
+  early = run(np.arange(8), 10)
+  late = run(np.arange(8, 16), 0)
+  both = jax.tree.map(lambda *x: jnp.concatenate(x), early, late)
+  both = run(None, 20, both)
+  for ours, theirs in zip(
+    jax.tree.leaves(both), jax.tree.leaves(whole), strict=True
+  ):
+    np.testing.assert_array_equal(ours[:8], theirs[:8])
+  both = run(None, 10, both)
+  for ours, theirs in zip(
+    jax.tree.leaves(both), jax.tree.leaves(whole), strict=True
+  ):
+    np.testing.assert_array_equal(ours[8:], theirs[8:16])
+
+
+def test_x64_leaves_nothing_in_single_precision(x64):
+  keys, images, labels = batch()
+  for norm, name in EVERY:
+    text = jax.make_jaxpr(lambda a, m: a(keys, images, labels, m))(
+      apgd.Attack(0.5, name, 3, norm), perceptron(48, hidden=8, classes=5)
+    )
+    assert "f32[" not in str(text)
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"epsilon": -0.5}, "epsilon -0.5 is not a size"),
+    ({"objective": "kl"}, "objective 'kl' does not exist: choose one of"),
+    ({"norm": "l1"}, "norm 'l1' does not exist"),
+    ({"steps": 0}, "steps 0 .* at least 1"),
+  ],
+)
+def test_impossible_fields_are_explained(fields, message):
+  with pytest.raises(ValueError, match=message):
+    apgd.Attack(**{"epsilon": 1.0, **fields})

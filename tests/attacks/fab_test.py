@@ -1,0 +1,284 @@
+import functools
+import pathlib
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from scipy import optimize
+
+from ram_jax import losses
+from ram_jax.attacks import fab, iterative
+from tests.attacks import resnet2b
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "fab.npz"
+ORDER = {"l2": 2, "linf": np.inf}
+PROJECT = jax.jit(fab.project, static_argnames="norm")
+STEP = jax.jit(lambda attack, state, model: attack.step(state, model))
+RUN = jax.jit(lambda attack, *args: attack(*args))
+
+
+def perceptron(first, second, images):
+  return jnp.tanh(images.reshape(len(images), -1) @ first) @ second
+
+
+def problem(count=16, classes=4, shape=(4, 4, 3)):
+  """Keys, images, labels of which some are wrong, and a network."""
+  rng = np.random.default_rng(0)
+  size = np.prod(shape)
+  model = jax.tree_util.Partial(
+    perceptron,
+    jnp.asarray(4 * rng.normal(size=(size, 12)) / np.sqrt(size)),
+    jnp.asarray(rng.normal(size=(12, classes))),
+  )
+  images = jnp.asarray(rng.uniform(size=(count, *shape)))
+  labels = jnp.argmax(model(images), -1).at[:2].add(1) % classes
+  return jax.random.split(jax.random.key(0), count), images, labels, model
+
+
+def distance(norm, a, b):
+  flat = (np.asarray(a, np.float64) - np.asarray(b, np.float64)).reshape(
+    len(a), -1
+  )
+  return np.linalg.norm(flat, ORDER[norm], axis=1)
+
+
+def planes(rng, fraction, size=40, count=8):
+  """Points, normals and values, at a fraction of what the box allows."""
+  points = rng.uniform(size=(count, size))
+  points[:, ::5], points[:, 1::7] = 0, 1
+  normals = rng.normal(size=(count, size)) * np.exp(
+    2 * rng.normal(size=(count, size))
+  )
+  normals[:, ::4] = 0
+  signs = rng.choice([-1, 1], count)
+  room = np.where(signs[:, None] * normals > 0, points, 1 - points)
+  return points, normals, signs * fraction * np.sum(np.abs(normals) * room, 1)
+
+
+def nearest_l2(point, normal, value):
+  """By the conditions of Karush, Kuhn and Tucker, with a root finder."""
+
+  def delta(multiplier):
+    return np.clip(-multiplier * normal, -point, 1 - point)
+
+  limit = 2 / np.min(np.abs(normal[normal != 0]))
+  multiplier = optimize.brentq(
+    lambda m: normal @ delta(m) + value, -limit, limit, xtol=1e-15, maxiter=999
+  )
+  return delta(multiplier)
+
+
+def least_linf(point, normal, value):
+  """By linear programming: the least t with -t <= delta <= t."""
+  size = len(point)
+  eye, one = np.eye(size), np.ones((size, 1))
+  found = optimize.linprog(
+    np.r_[np.zeros(size), 1],
+    np.block([[eye, -one], [-eye, -one]]),
+    np.zeros(2 * size),
+    np.r_[normal, 0][None],
+    [-value],
+    [*zip(-point, 1 - point, strict=True), (0, 1)],
+  )
+  return found.fun
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.3, 0.9, 0.999])
+def test_projection_is_that_of_an_exact_solver(x64, fraction):
+  points, normals, values = planes(np.random.default_rng(3), fraction)
+  l2 = np.asarray(PROJECT(points, normals, values, norm="l2"))
+  linf = np.asarray(PROJECT(points, normals, values, norm="linf"))
+  for i, plane in enumerate(zip(points, normals, values, strict=True)):
+    np.testing.assert_allclose(l2[i], nearest_l2(*plane), atol=1e-8)
+    expected = least_linf(*plane)
+    np.testing.assert_allclose(abs(linf[i]).max(), expected, atol=1e-8)
+  for delta in (l2, linf):
+    scale = np.sum(np.abs(normals), 1)
+    left = np.sum(normals * delta, 1) + values
+    np.testing.assert_allclose(left / scale, 0, atol=1e-15)
+    moved = points + delta
+    assert moved.min() >= -1e-15 and moved.max() <= 1 + 1e-15
+    assert (delta[normals == 0] == 0).all()
+
+
+@pytest.mark.parametrize("norm", ORDER)
+def test_projection_on_what_the_box_does_not_reach_is_a_corner(x64, norm):
+  points, normals, values = planes(np.random.default_rng(4), 1.5)
+  delta = PROJECT(points, normals, values, norm=norm)
+  corner = np.where(values[:, None] * normals > 0, 0, 1)
+  expected = np.where(normals == 0, 0, corner - points)
+  np.testing.assert_allclose(delta, expected, atol=1e-15)
+
+
+@pytest.mark.parametrize("norm", ORDER)
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_projection_at_any_scale(norm, scale):
+  points, normals, values = map(
+    jnp.asarray, planes(np.random.default_rng(5), 0.5)
+  )
+  expected = PROJECT(points, normals, values, norm=norm)
+  ours = PROJECT(points, normals * scale, values * scale, norm=norm)
+  np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ORDER)
+@pytest.mark.parametrize(
+  ("normal", "value"), [(0.0, 1.0), (1e-42, 1.0), (1.0, np.nan), (0.0, np.nan)]
+)
+def test_projection_stays_where_there_is_no_hyperplane(norm, normal, value):
+  points = jnp.full((1, 8), 0.3)
+  delta = PROJECT(points, jnp.full((1, 8), normal), jnp.full(1, value), norm)
+  assert (np.asarray(delta) == 0).all()
+
+
+@pytest.mark.parametrize("norm", ORDER)
+def test_equals_the_original_step_by_step(x64, norm):
+  # The original in float64: every step's point, and the nearest found.
+  with np.load(GOLDEN) as arrays:
+    golden = dict(arrays)
+  images = golden["images"]
+  model = jax.tree_util.Partial(perceptron, golden["first"], golden["second"])
+  attack = fab.Attack(10.0, norm=norm)
+  labels, targets = (jnp.asarray(golden[n]) for n in ("labels", "targets"))
+  state = attack.start(None, jnp.asarray(images), labels, targets, model)
+  points = []
+  for _ in range(attack.steps):
+    state = STEP(attack, state, model)
+    points.append(state.current)
+  ours = np.stack([points[step - 1] for step in golden["steps"]])
+  np.testing.assert_allclose(ours, golden[f"{norm}_iterates"], atol=1e-9)
+  best = attack.images(state)
+  np.testing.assert_allclose(best, golden[f"{norm}_best"], atol=1e-9)
+  np.testing.assert_allclose(state.norm, distance(norm, best, images))
+  assert attack.exhausted(state).all() and attack.found(state).all()
+
+
+@pytest.mark.parametrize("norm", ORDER)
+@hypothesis.settings(
+  max_examples=10, deadline=None, database=None, derandomize=True
+)
+@hypothesis.given(epsilon=st.floats(0, 3))
+@hypothesis.example(epsilon=3.0)
+def test_success_is_misclassified_in_the_ball(norm, epsilon):
+  keys, images, labels, model = problem()
+  adversarial = RUN(fab.Attack(epsilon, 4, norm), keys, images, labels, model)
+  moved = distance(norm, adversarial, images)
+  assert (moved <= epsilon * (1 + 1e-6)).all()
+  assert adversarial.min() >= 0 and adversarial.max() <= 1
+  assert adversarial.dtype == images.dtype
+  assert not losses.correct(model(adversarial), labels)[moved > 0].any()
+  assert (moved[:2] == 0).all()  # clean images that are misclassified
+  assert (moved[2:] > 0).all() or epsilon < {"l2": 2.5, "linf": 0.6}[norm]
+
+
+@pytest.mark.parametrize("norm", ORDER)
+def test_tries_every_target_and_keeps_the_first_success(norm):
+  keys, images, labels, model = problem(classes=12)
+  attack = fab.Attack({"l2": 0.15, "linf": 0.0275}[norm], 5, norm)
+  expected, found = images, ~losses.correct(model(images), labels)
+  ranked = iterative.targets(model(images))
+  assert ranked.shape == (16, 9)
+  ranks = np.argsort(-np.asarray(model(images)), -1)[:, 1:10]
+  np.testing.assert_array_equal(ranked, ranks)
+  counts = []
+  for target in ranked.T:
+    state = attack.start(keys, images, labels, target, model)
+    for _ in range(attack.steps):
+      state = STEP(attack, state, model)
+    take = attack.found(state) & ~found
+    expected = jnp.where(
+      take[:, None, None, None], attack.images(state), expected
+    )
+    found |= take
+    counts.append(int(found.sum()))
+  assert 2 < counts[0] < counts[-1] < 16
+  ours = RUN(attack, keys, images, labels, model)
+  np.testing.assert_allclose(ours, expected, atol=1e-5)
+  ours = attack.replace(unroll=True)(keys, images, labels, model)
+  np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_more_steps_never_lengthen_the_perturbation():
+  keys, images, labels, model = problem()
+  attack = fab.Attack(1.0)
+  targets = iterative.targets(model(images))[:, 0]
+  state = attack.start(keys, images, labels, targets, model)
+  for step in range(20):
+    assert (state.iteration == step).all()
+    new = STEP(attack, state, model)
+    assert (new.norm <= state.norm).all()
+    assert (new.norm >= distance("l2", new.best, images) - 1e-6)[2:].all()
+    state = new
+
+
+@pytest.mark.parametrize("norm", ORDER)
+@pytest.mark.parametrize("logits", ["constant", "nan", "steep"])
+def test_no_gradient_that_is_no_number_reaches_an_image(norm, logits):
+  keys, images, _, _ = problem()
+  labels = jnp.zeros(16, jnp.int32)
+
+  def model(x):
+    total = jnp.sum(x, (1, 2, 3))[:, None] * jnp.asarray([0.0, 1.0, 2.0])
+    if logits == "constant":
+      return 0 * total + jnp.asarray([2.0, 1.0, 0.0])
+    if logits == "nan":  # the gradient; the logits are finite
+      return jnp.sqrt(0 * total) + jnp.asarray([2.0, 1.0, 0.0])
+    return jnp.asarray([1.0, 0.0, 0.0]) + 1e30 * (total - 1e3)
+
+  attack = fab.Attack(0.5, 3, norm)
+  targets = jnp.ones(16, jnp.int32)
+  state = attack.start(keys, images, labels, targets, model)
+  for _ in range(3):
+    state = STEP(attack, state, jax.tree_util.Partial(model))
+  assert np.isfinite(state.current).all()
+  assert np.isfinite(attack.images(state)).all()
+
+
+@pytest.mark.parametrize("norm", ORDER)
+def test_an_example_depends_on_itself_alone(norm):
+  keys, images, labels, model = problem(24)
+  jax.config.update("jax_disable_most_optimizations", False)
+  attack = fab.Attack(1.0, 4, norm)
+  targets = iterative.targets(model(images))[:, 0]
+  every = (keys, images, labels, targets)
+
+  def norms(part):
+    state = attack.start(*(x[part] for x in every), model)
+    for _ in range(4):
+      state = STEP(attack, state, model)
+    return state.norm, state.best
+
+  whole = norms(slice(None))
+  for part in (slice(0, 8), slice(8, 24)):
+    for ours, expected in zip(norms(part), whole, strict=True):
+      np.testing.assert_array_equal(ours, expected[part])
+  jax.config.update("jax_disable_most_optimizations", True)
+
+
+def test_x64_leaves_nothing_in_single_precision(x64):
+  keys, images, labels, model = problem()
+  for norm in ORDER:
+    call = functools.partial(fab.Attack(0.5, norm=norm), keys, images, labels)
+    assert "f32[" not in str(jax.make_jaxpr(call)(model))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("case", "norm", "epsilon"),
+  [("resnet2b_l2_0.25", "l2", 0.25), ("resnet2b_linf_2_255", "linf", 2 / 255)],
+)
+def test_finds_what_the_original_finds(shared_data, case, norm, epsilon):
+  model, images, labels, results = resnet2b.load(shared_data, case)
+  attack = fab.Attack(epsilon, norm=norm)
+  found = np.zeros(len(labels), bool)
+  # Among these images, the later targets add none.
+  for target in iterative.targets(model(images)).T[:3]:
+    state = attack.start(None, images, labels, target, model)
+    for _ in range(attack.steps):
+      state = STEP(attack, state, model)
+    found |= np.asarray(attack.found(state))
+  assert np.sum(found == results["alone_fab_t"]) <= 2  # robust there

@@ -1,0 +1,249 @@
+"""AutoAttack: the pool's results are the attacks' own, whatever the batches."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ram_jax
+from ram_jax import parallel
+from ram_jax.evaluation import autoattack, pool
+from tests import found
+from tests.attacks import resnet2b
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+SIZE, CLASSES, EPSILON = 24, 5, 0.1
+
+
+@flax.struct.dataclass
+class Network:
+  """Two layers, which compile fast."""
+
+  first: jax.Array
+  second: jax.Array
+
+  def __call__(self, images):
+    pixels = images.reshape(len(images), -1) - 0.5
+    return jnp.tanh(pixels @ self.first) @ self.second
+
+
+@pytest.fixture(scope="module")
+def network():
+  rng = np.random.default_rng(1)
+  first = jnp.asarray(rng.normal(size=(108, 16)) / 4, jnp.float32)
+  second = jnp.asarray(rng.normal(size=(16, CLASSES)), jnp.float32)
+  return Network(first, second)
+
+
+@pytest.fixture(scope="module")
+def data(network):
+  rng = np.random.default_rng(2)
+  images = rng.integers(0, 256, (SIZE, 6, 6, 3), np.uint8)
+  pixels = images.astype(np.float32) / 255
+  labels = np.array(jnp.argmax(network(jnp.asarray(pixels)), -1), np.int32)
+  labels[:3] = (labels[:3] + 1) % CLASSES  # three wrong ones
+  return images, pixels, labels
+
+
+def attacked(name, network, data, size):
+  """The pool's outcome of one attack on the correct images."""
+  _, pixels, labels = data
+  attack = autoattack.ATTACKS[name].make(norm="l2", epsilon=EPSILON, steps=5)
+  order = np.argsort(-np.asarray(network(jnp.asarray(pixels))), -1)[:, 1:]
+  targeted = autoattack.ATTACKS[name].targets
+  batch = {
+    "images": pixels[3:],
+    "labels": labels[3:],
+    "targets": order[3:].astype(np.int32)[:, : targeted or 1],
+    "positions": np.arange(3, SIZE, dtype=np.int32),
+  }
+  model = parallel.replicate(network)
+  return attack, pool.run(attack, model, batch, jax.random.key(0), size)
+
+
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t", "square"])
+def test_pool_gives_the_same_in_any_batch(network, data, name):
+  attack, one = attacked(name, network, data, 8)
+  _, other = attacked(name, network, data, 16)
+  np.testing.assert_array_equal(one.success, other.success)
+  np.testing.assert_array_equal(one.images, other.images)
+  assert one.image_steps == other.image_steps
+  _, pixels, labels = data
+  moved = np.any(one.images != pixels[3:], axis=(1, 2, 3))
+  np.testing.assert_array_equal(moved, one.success)
+  logits = network(jnp.asarray(one.images))
+  right = np.argmax(logits, -1) == labels[3:]
+  np.testing.assert_array_equal(right, ~one.success)
+  delta = (one.images - pixels[3:]).reshape(SIZE - 3, -1)
+  assert np.linalg.norm(delta, axis=1).max() <= EPSILON * (1 + 1e-6)
+  # Some fall and some do not, and those that do not have had all their steps.
+  targets = min(autoattack.ATTACKS[name].targets or 1, CLASSES - 1)
+  left = int(np.sum(~one.success))
+  if name != "square":  # with as few queries it finds hardly any
+    assert 0 < left < SIZE - 3
+  assert one.image_steps >= left * targets * attack.steps
+
+
+def test_pool_is_the_attack_itself(network, data):
+  attack, one = attacked("fab-t", network, data, 8)  # without randomness
+  _, pixels, labels = data
+  args = jnp.asarray(pixels[3:]), jnp.asarray(labels[3:]), network
+  direct = np.asarray(attack(jax.random.split(jax.random.key(0), 21), *args))
+  # The attack goes on to nearer images; the pool is content with the first.
+  changed = np.any(direct != pixels[3:], axis=(1, 2, 3))
+  np.testing.assert_array_equal(one.success, changed)
+
+
+VERSION = "apgd-ce+apgd-t"
+
+
+def evaluated(network, data, cache=lambda _, f: f(), size=8):
+  images, _, labels = data
+  built = autoattack.Evaluator(VERSION, "l2", (EPSILON,), 0, size)
+  model = parallel.replicate(network)
+  parts = list(built.results(model, images, labels, jax.random.key(1), cache))
+  return parts
+
+
+def correct(parts):
+  return [p.correct.tolist() for p in parts if hasattr(p, "correct")]
+
+
+def test_rows_of_the_stages_and_their_worst_case(network, data, monkeypatch):
+  images, _, labels = data
+  built = autoattack.Evaluator(VERSION, "l2", (EPSILON,), 0, 8)
+  run, _ = found.collect(built, parallel.replicate(network), images, labels)
+  first, second = found.rows(
+    run, "autoattack_stage", norm="l2", epsilon=EPSILON
+  )
+  assert first.settings["attack"] == "apgd-ce" and first.settings["stage"] == 1
+  assert not first.correct[:3].any()  # wrong without any attack
+  assert not (second.correct & ~first.correct).any()
+  whole = found.row(run, "autoattack", norm="l2", epsilon=EPSILON)
+  assert whole.settings["attack"] == f"AutoAttack-{VERSION}"
+  np.testing.assert_array_equal(whole.correct, second.correct)
+  assert first.values["forwards"] == first.values["backwards"] > 0
+  assert run.notes == ()
+  # It is what the function for any model finds, whose images are adversarial.
+  result = ram_jax.autoattack(
+    network,
+    data[1],
+    labels,
+    epsilon=EPSILON,
+    version=VERSION,
+    batch_size=8,
+  )
+  np.testing.assert_array_equal(result.robust, whole.correct)
+  np.testing.assert_array_equal(result.stages["apgd-ce"], first.correct)
+  right = np.argmax(network(jnp.asarray(result.images)), -1) == labels
+  np.testing.assert_array_equal(right, result.robust)
+  assert result.clean.sum() == SIZE - 3 and result.warnings == ()
+
+
+def test_interrupted_evaluation_resumes(network, data, monkeypatch):
+  monkeypatch.setattr(autoattack, "UNIT", 1)
+  whole, stored, calls = evaluated(network, data), {}, []
+
+  def cache(name, compute):
+    if name not in stored:
+      calls.append(name)
+      if len(calls) in (2, 4):
+        raise KeyboardInterrupt
+      stored[name] = compute()
+    return stored[name]
+
+  for _ in range(2):
+    with pytest.raises(KeyboardInterrupt):
+      evaluated(network, data, cache)
+  resumed = evaluated(network, data, cache)
+  assert correct(resumed) == correct(whole)
+  assert len(stored) == len(calls) - 2 > 3
+
+
+def test_no_epsilon_is_no_result(network, data):
+  images, _, labels = data
+  built = autoattack.Evaluator("standard", "l2", (), 0, 8)
+  run, _ = found.collect(built, network, images, labels)
+  assert run.rows == run.notes == ()
+
+
+@pytest.mark.parametrize(
+  ("fields", "words"),
+  [
+    ({"version": "best"}, "version is 'best': give standard, fast, or some of"),
+    ({"norm": "l1"}, "norm is 'l1': give l2 or linf"),
+    ({"epsilons": (0.0,)}, "finite numbers above 0"),
+    ({"images": -1}, "images is -1"),
+  ],
+)
+def test_bad_fields(fields, words):
+  good = {"version": "standard", "norm": "l2", "epsilons": (1.0,), "images": 0}
+  with pytest.raises(ValueError, match=words):
+    autoattack.Evaluator(**good | fields, batch_size=8)
+
+
+def call(network, data, **options):
+  _, pixels, labels = data
+  options = {
+    "version": "apgd-ce",
+    "batch_size": 8,
+    "epsilon": EPSILON,
+  } | options
+  images = options.pop("images", pixels)
+  return ram_jax.autoattack(
+    network, images, options.pop("labels", labels), **options
+  )
+
+
+def test_input_of_another_form(network, data):
+  images, pixels, labels = data
+  for words, options in (
+    ("images are uint8", {"images": images}),
+    (r"not in \[0,1\]", {"images": 2 * pixels}),
+    ("one integer per image", {"labels": labels[1:]}),
+    ("one integer per image", {"labels": np.eye(SIZE)}),
+    ("batch_size is 0", {"batch_size": 0}),
+  ):
+    with pytest.raises(ValueError, match=words):
+      call(network, data, **options)
+
+
+def test_signs_that_the_result_is_too_high(network, data):
+  def probabilities(images):
+    return jax.nn.softmax(network(images))
+
+  def saturated(images):
+    return jnp.round(network(images))
+
+  (text,) = call(probabilities, data).warnings
+  assert "without softmax" in text
+  (text,) = call(saturated, data).warnings
+  assert f"of {SIZE} of {SIZE} clean images is zero" in text
+
+
+def test_few_classes(data):
+  def two(images):
+    mean = jnp.mean(images, axis=(1, 2, 3)) - 0.5
+    return jnp.stack([-mean, mean], axis=-1)
+
+  labels = (data[1].mean((1, 2, 3)) > 0.5).astype(int)
+  with pytest.raises(ValueError, match="apgd-t needs 4 classes or more.* 2"):
+    call(two, data, labels=labels, version="standard")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("case", "norm", "epsilon"),
+  [("resnet2b_l2_0.25", "l2", 0.25), ("resnet2b_linf_2_255", "linf", 2 / 255)],
+)
+def test_standard_is_the_original(shared_data, case, norm, epsilon):
+  model, images, labels, results = resnet2b.load(shared_data, case)
+  images, labels = np.asarray(images), np.asarray(labels)
+  result = ram_jax.autoattack(
+    model, images, labels, norm=norm, epsilon=epsilon, batch_size=64
+  )
+  limits = {"apgd-ce": 1, "apgd-t": 1, "fab-t": 1, "square": 1}
+  for name, limit in limits.items():
+    original = results[name.replace("-", "_")]
+    assert np.sum(result.stages[name] != original) <= limit, name
