@@ -6,8 +6,6 @@ inside the ball.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
 
 import flax.struct
 import jax
@@ -15,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ram_jax import losses
-from ram_jax.attacks import objectives, pgd, targets
+from ram_jax.attacks import iterative, objectives
 from ram_jax.attacks.norms import NORMS, l2_norm_in_order, radius_inside
 from ram_jax.contracts import Model
 
@@ -26,7 +24,6 @@ LABELS = {
   "margin": "APGD-margin",
   "targeted_dlr": "APGD-T",
 }
-RANKS = 9  # number of target classes, attacked one after another
 _INERTIA = 0.75  # weight of the gradient step; the rest is momentum
 _INCREASES = 0.75  # fraction of steps that must increase the objective
 # Added to L2 norms, as in the original code; gradients can be this small.
@@ -98,7 +95,7 @@ class State:
 
 
 @flax.struct.dataclass
-class Attack:
+class Attack(iterative.Iterative):
   """APGD: PGD with momentum, which halves its step size when it stalls.
 
   A pytree whose only leaf is epsilon, so that changing epsilon needs no
@@ -120,10 +117,10 @@ class Attack:
   unroll: bool = flax.struct.field(pytree_node=False, default=False)
 
   def __post_init__(self) -> None:
-    pgd.check_choice("objective", self.objective, LABELS)
-    pgd.check_choice("norm", self.norm, _NORMS)
-    pgd.check_count("steps", self.steps, 1)
-    pgd.check_size("epsilon", self.epsilon)
+    iterative.check_choice("objective", self.objective, LABELS)
+    iterative.check_choice("norm", self.norm, _NORMS)
+    iterative.check_count("steps", self.steps, 1)
+    iterative.check_size("epsilon", self.epsilon)
 
   @property
   def label(self) -> str:
@@ -134,43 +131,6 @@ class Attack:
   def targeted(self) -> bool:
     """Whether the attack is targeted."""
     return self.objective == "targeted_dlr"
-
-  @jax.named_scope("attack")
-  def __call__(
-    self, keys: jax.Array, images: jax.Array, labels: jax.Array, model: Model
-  ) -> jax.Array:
-    """Finds images in the ball that the model classifies wrongly.
-
-    Args:
-      keys: random keys [B], one for each example.
-      images: pixels [B, H, W, C] in [0, 1].
-      labels: integer classes [B].
-      model: images -> logits [B, K]; a pytree.
-
-    Returns:
-      Misclassified images [B, H, W, C] in [0, 1], at most epsilon from the
-      inputs. An input is returned unchanged if it is misclassified itself, or
-      if none is found. A targeted attack uses the classes with the 2nd to
-      10th largest logits as targets.
-    """
-    images = jax.lax.stop_gradient(images)
-    logits = jax.lax.stop_gradient(model(images))
-    classes = targets.by_logit(logits, labels)[:, :RANKS]
-
-    def run(rank: jax.Array | int, best: tuple) -> tuple:
-      found, adversarial = best
-      key = jax.vmap(lambda key: jax.random.fold_in(key, rank))(keys)
-      aim = jnp.take(classes, rank, axis=1)
-      state = _START(self, key, images, labels, aim, model)
-      state = self._repeat(
-        self.steps, lambda _, state: _STEP(self, state, model), state
-      )
-      adversarial = pgd.select(found, adversarial, self.images(state))
-      return found | self.found(state), adversarial
-
-    count = classes.shape[1] if self.targeted else 1
-    start = ~losses.correct(logits, labels), images
-    return jax.lax.stop_gradient(self._repeat(count, run, start)[1])
 
   def start(
     self,
@@ -243,13 +203,13 @@ class Attack:
     """Returns the state after one more step of every example."""
     images = self._moved(state)
     now, wrong = self._evaluate(images, state.labels, state.targets, model)
-    best = pgd.select(now.value > state.best.value, now, state.best)
+    best = iterative.select(now.value > state.best.value, now, state.best)
     state = state.replace(
       iteration=state.iteration + 1,
       now=now,
       previous=state.now.images,
       best=best,
-      adversarial=pgd.select(wrong, images, state.adversarial),
+      adversarial=iterative.select(wrong, images, state.adversarial),
       found=state.found | wrong,
       last_value=now.value,
       increases=state.increases + (now.value > state.last_value),
@@ -258,7 +218,7 @@ class Attack:
 
   def images(self, state: State) -> jax.Array:
     """Returns the adversarial images [B, H, W, C], or the clean ones."""
-    return pgd.select(state.found, state.adversarial, state.clean)
+    return iterative.select(state.found, state.adversarial, state.clean)
 
   def found(self, state: State) -> jax.Array:
     """Returns whether an adversarial example was found, bool [B]."""
@@ -290,10 +250,10 @@ class Attack:
     stalls |= ~state.halved & (state.checked_value >= state.best.value)
     halve = checkpoint & stalls
     return state.replace(
-      now=pgd.select(halve, state.best, state.now),
+      now=iterative.select(halve, state.best, state.now),
       step_size=jnp.where(halve, state.step_size / 2, state.step_size),
       increases=jnp.where(checkpoint, 0, state.increases),
-      checked_value=pgd.select(
+      checked_value=iterative.select(
         checkpoint, state.best.value, state.checked_value
       ),
       halved=jnp.where(checkpoint, halve, state.halved),
@@ -326,18 +286,6 @@ class Attack:
     limit = radius_inside(self.epsilon, images.dtype)
     delta = _NORMS[self.norm].project(delta, limit)
     return jnp.clip(images + delta, 0, 1).astype(images.dtype)
-
-  def _repeat(self, count: int, body: Callable, value: Any) -> Any:
-    """Applies body(i, value) for i from 0 to count - 1."""
-    if not self.unroll:
-      return jax.lax.fori_loop(0, count, body, value)
-    for i in range(count):
-      value = body(i, value)
-    return value
-
-
-# Compiled once, for all Python loops.
-_START, _STEP = jax.jit(Attack.start), jax.jit(Attack.step)
 
 
 def _windows(steps: int) -> np.ndarray:

@@ -1,11 +1,14 @@
 """Targeted fast adaptive boundary attack (Croce and Hein, arXiv 1907.02044)."""
 
+from typing import ClassVar
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from ram_jax import losses
 from ram_jax.attacks import iterative
+from ram_jax.attacks.norms import NORMS
 from ram_jax.contracts import Model
 
 # Norms of the last axis.
@@ -45,7 +48,7 @@ class State:
 
 
 @flax.struct.dataclass
-class Attack:
+class Attack(iterative.Iterative):
   """FAB-T: searches for the nearest point of a target class.
 
   As in AutoAttack (fra31/auto-attack `fab_base.py`), without random starts:
@@ -74,35 +77,17 @@ class Attack:
   beta: float = flax.struct.field(pytree_node=False, default=0.9)
   unroll: bool = flax.struct.field(pytree_node=False, default=False)
 
+  targeted: ClassVar[bool] = True
+
   @property
   def label(self) -> str:
     """The attack's name in tables."""
     return "FAB-T"
 
   def __post_init__(self) -> None:
-    iterative.check_fields(self.norm, self.epsilon, self.steps)
-
-  @jax.named_scope("attack")
-  def __call__(
-    self,
-    keys: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-    model: Model,
-  ) -> jax.Array:
-    """Attacks a batch, with the 2nd to 10th most likely class as targets.
-
-    Args:
-      keys: keys [B]; not used.
-      images: pixels [B,H,W,C] in [0,1].
-      labels: integer classes [B].
-      model: images -> logits [B, K]; a pytree if it has variables.
-
-    Returns:
-      Misclassified images [B,H,W,C] in [0,1], at most epsilon from the
-      inputs; the input if none is found.
-    """
-    return iterative.run_targets(self, keys, images, labels, model, self.unroll)
+    iterative.check_choice("norm", self.norm, NORMS)
+    iterative.check_count("steps", self.steps, 1)
+    iterative.check_size("epsilon", self.epsilon)
 
   def start(
     self,
@@ -137,15 +122,15 @@ class Attack:
     better = wrong & (norm < state.norm)
     back = state.given + self.beta * (moved - state.given)
     return state.replace(
-      current=_select(wrong, back, moved),
-      best=_select(better, moved, state.best),
+      current=iterative.select(wrong, back, moved),
+      best=iterative.select(better, moved, state.best),
       norm=jnp.where(better, norm, state.norm),
       iteration=state.iteration + 1,
     )
 
   def images(self, state: State) -> jax.Array:
     """Adversarial images in the ball, or the clean ones, [B,H,W,C]."""
-    return _select(self.found(state), state.best, state.given)
+    return iterative.select(self.found(state), state.best, state.given)
 
   def found(self, state: State) -> jax.Array:
     """Whether a misclassified point was found in the ball, bool [B]."""
@@ -256,8 +241,3 @@ def _linearize(model: Model, state: State) -> tuple[jax.Array, jax.Array]:
   value, pull = jax.vjp(difference, state.current)
   (gradient,) = pull(jnp.ones_like(value))
   return value, jnp.nan_to_num(gradient).reshape(len(value), -1)
-
-
-def _select(which: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
-  """Images [B,H,W,C] of `yes` where `which` [B] is true, else of `no`."""
-  return jnp.where(which[:, None, None, None], yes, no)

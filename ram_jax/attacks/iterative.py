@@ -1,135 +1,81 @@
-"""Shared by iterative attacks: checks of fields, and complete runs."""
+"""Shared by attacks: checks of fields, loops, and complete runs."""
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from ram_jax import losses
-from ram_jax.attacks.norms import NORMS
-from ram_jax.contracts import IterativeAttack, Model
+from ram_jax.attacks import targets
+from ram_jax.contracts import Model
 
-# AutoAttack's targeted attacks use the 2nd to 10th most likely classes.
-LAST_RANK = 10
+RANKS = 9  # number of target classes that AutoAttack tries, one after another
 
 
-def check_fields(norm: str, epsilon: Any, steps: Any) -> None:
-  """Rejects invalid fields.
+class Iterative:
+  """Runs all steps of a `contracts.IterativeAttack` at once.
 
-  Args:
-    norm: name of a norm.
-    epsilon: radius; not checked if it is traced.
-    steps: iterations.
-
-  Raises:
-    ValueError: naming the field.
+  Attributes:
+    targeted: whether the attack aims at a class.
   """
-  if norm not in NORMS:
-    raise ValueError(
-      f"norm {norm!r} does not exist: choose one of {sorted(NORMS)}"
-    )
-  if not isinstance(steps, int) or steps < 1:
-    raise ValueError(
-      f"steps {steps!r} is not possible: give a whole number, at least 1"
-    )
-  # JAX rebuilds pytrees with tracers and placeholders as leaves.
-  if isinstance(epsilon, float | int) and not 0 <= epsilon < math.inf:
-    raise ValueError(
-      f"epsilon {epsilon} is not a size: give a finite number of at least 0, "
-      "in pixel units"
-    )
 
+  targeted: ClassVar[bool] = False
 
-def run(
-  attack: IterativeAttack,
-  keys: jax.Array,
-  images: jax.Array,
-  labels: jax.Array,
-  model: Model,
-  unroll: bool,
-) -> jax.Array:
-  """Runs all steps of an untargeted attack.
+  @jax.named_scope("attack")
+  def __call__(
+    self, keys: jax.Array, images: jax.Array, labels: jax.Array, model: Model
+  ) -> jax.Array:
+    """Searches for misclassified images in the ball.
 
-  Args:
-    attack: the attack.
-    keys: keys [B].
-    images: floats [B,H,W,C] in [0,1].
-    labels: integer classes [B].
-    model: the model under attack.
-    unroll: unroll the loop, for CPUs.
+    Args:
+      keys: keys [B], one per example.
+      images: floats [B,H,W,C] in [0,1].
+      labels: integer classes [B].
+      model: images -> logits [B,K]; a pytree if it has variables.
 
-  Returns:
-    Floats [B,H,W,C]; a misclassified image is unchanged.
-  """
-  wrong = ~losses.correct(model(images), labels)
-  found, _ = _run(attack, keys, images, labels, labels, model, unroll)
-  return jnp.where(_column(wrong), images, found)
+    Returns:
+      Misclassified images [B,H,W,C] in [0,1], at most epsilon from the inputs
+      (to 1e-6). An input is returned unchanged if it is misclassified itself,
+      or if none is found. A targeted attack tries the classes with the 2nd to
+      10th largest logits, and returns the first success. No gradient flows
+      through the result.
+    """
+    images = jax.lax.stop_gradient(images)
+    logits = jax.lax.stop_gradient(model(images))
+    classes = targets.by_logit(logits, labels)[:, :RANKS]
 
+    def step(_: Any, state: Any) -> Any:
+      return self.step(state, model)
 
-def run_targets(
-  attack: IterativeAttack,
-  keys: jax.Array,
-  images: jax.Array,
-  labels: jax.Array,
-  model: Model,
-  unroll: bool,
-) -> jax.Array:
-  """Runs a targeted attack once for every target, the most likely first.
+    def attack(rank: jax.Array | int, best: tuple) -> tuple:
+      found, adversarial = best
+      key = jax.vmap(lambda key: jax.random.fold_in(key, rank))(keys)
+      aim = jnp.take(classes, rank, axis=1)
+      state = self.start(key, images, labels, aim, model)
+      state = repeat(0, self.steps, step, state, self.unroll)
+      adversarial = select(found, adversarial, self.images(state))
+      return found | self.found(state), adversarial
 
-  Args:
-    attack: the attack.
-    keys: keys [B].
-    images: floats [B,H,W,C] in [0,1].
-    labels: integer classes [B].
-    model: the model under attack.
-    unroll: unroll the loops, for CPUs.
-
-  Returns:
-    Floats [B,H,W,C]: the result for the first successful target; a
-    misclassified image is unchanged.
-  """
-  logits = model(images)
-  ranked = targets(logits)
-
-  def try_target(i: jax.Array | int, best: tuple) -> tuple:
-    adversarial, found = best
-    target = ranked[:, i]
-    new, hit = _run(attack, keys, images, labels, target, model, unroll)
-    take = hit & ~found
-    return jnp.where(_column(take), new, adversarial), found | take
-
-  best = (images, ~losses.correct(logits, labels))
-  return repeat(0, ranked.shape[1], try_target, best, unroll)[0]
-
-
-def targets(logits: jax.Array) -> jax.Array:
-  """The target classes of a targeted attack.
-
-  Args:
-    logits: scores [B, K] of the clean images.
-
-  Returns:
-    Classes [B, R], the 2nd to 10th most likely ones, in this order; fewer if
-    there are fewer classes.
-  """
-  last = min(LAST_RANK, logits.shape[-1])
-  return jax.lax.top_k(logits, last)[1][:, 1:]
+    count = classes.shape[1] if self.targeted else 1
+    start = ~losses.correct(logits, labels), images
+    found = repeat(0, count, attack, start, self.unroll)
+    return jax.lax.stop_gradient(found[1])
 
 
 def repeat(
   first: int, last: int, body: Callable, value: Any, unroll: bool
 ) -> Any:
-  """Applies a function repeatedly.
+  """Applies body(i, value) for i from first to last - 1.
 
   Args:
     first: first value of i.
     last: value of i at which to stop.
     body: (i, value) -> value.
-    value: the first one, a pytree.
-    unroll: unroll the loop, for CPUs, where convolutions inside XLA loops are
-      slow.
+    value: initial value, a pytree.
+    unroll: whether to unroll the loop, for CPUs, where convolutions inside XLA
+      loops are slow.
 
   Returns:
     The last value.
@@ -142,23 +88,48 @@ def repeat(
   return value
 
 
-def _run(
-  attack: IterativeAttack,
-  keys: jax.Array,
-  images: jax.Array,
-  labels: jax.Array,
-  target: jax.Array,
-  model: Model,
-  unroll: bool,
-) -> tuple[jax.Array, jax.Array]:
-  """Images and whether they are adversarial, after all steps."""
-  state = attack.start(keys, images, labels, target, model)
-  state = repeat(
-    0, attack.steps, lambda _, s: attack.step(s, model), state, unroll
-  )
-  return attack.images(state), attack.found(state)
+def select(condition: jax.Array, new: Any, old: Any) -> Any:
+  """Chooses between two values of each example.
+
+  Args:
+    condition: bool [B].
+    new: arrays [B, ...], any pytree.
+    old: the same.
+
+  Returns:
+    Values of `new` where the condition is true, else of `old`.
+  """
+
+  def choose(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+  return jax.tree.map(choose, new, old)
 
 
-def _column(flags: jax.Array) -> jax.Array:
-  """Flags [B] that broadcast against images."""
-  return flags[:, None, None, None]
+def check_choice(name: str, value: str, choices: Any) -> None:
+  """Raises ValueError if a field has a value that does not exist."""
+  if value not in choices:
+    raise ValueError(
+      f"{name} {value!r} does not exist: choose one of {sorted(choices)}"
+    )
+
+
+def check_count(name: str, value: int, least: int) -> None:
+  """Raises ValueError if a field is not a whole number of at least `least`."""
+  if not isinstance(value, int) or value < least:
+    raise ValueError(
+      f"{name} {value!r} is not possible: give a whole number, at least {least}"
+    )
+
+
+def check_size(name: str, value: Any) -> None:
+  """Raises ValueError if a field is not a length in pixel units.
+
+  JAX rebuilds pytrees with tracers and placeholders as leaves, so only plain
+  numbers are checked.
+  """
+  if isinstance(value, float | int) and not 0 <= value < math.inf:
+    raise ValueError(
+      f"{name} {value} is not a size: give a finite number of at least 0, "
+      "in pixel units"
+    )

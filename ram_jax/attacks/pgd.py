@@ -1,6 +1,5 @@
 """Projected gradient descent on the pixels (Madry et al., arXiv 1706.06083)."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from ram_jax import losses
+from ram_jax.attacks.iterative import (
+  check_choice,
+  check_count,
+  check_size,
+  repeat,
+  select,
+)
 from ram_jax.attacks.norms import NORMS
 from ram_jax.attacks.objectives import OBJECTIVES
 
@@ -94,7 +100,7 @@ class Attack:
 
     first = self._run(keys, images, targets, model, 0)
     best = (first, *self._judge(model(first), targets))
-    best = self._repeat(1, self.restarts, restart, best)
+    best = repeat(1, self.restarts, restart, best, self.unroll)
     return jax.lax.stop_gradient(best[0])
 
   def _run(
@@ -114,7 +120,8 @@ class Attack:
       ascent = NORMS[self.norm].direction(jax.grad(loss)(x))
       return self._clip(images, x - images + self.step_size * ascent)
 
-    return self._repeat(0, self.steps, step, self._start(keys, images, restart))
+    start = self._start(keys, images, restart)
+    return repeat(0, self.steps, step, start, self.unroll)
 
   def _start(
     self, keys: jax.Array, images: jax.Array, restart: jax.Array | int
@@ -146,15 +153,6 @@ class Attack:
     """Whether each example is misclassified, and its objective."""
     wrong = ~losses.correct(logits, targets)
     return wrong, OBJECTIVES[self.objective](logits, targets)
-
-  def _repeat(self, first: int, last: int, body: Callable, value: Any) -> Any:
-    """Applies body(i, value) for i from first to last - 1."""
-    if not self.unroll:
-      return jax.lax.fori_loop(first, last, body, value)
-    body = jax.jit(body)  # Traced once, not once a step.
-    for i in range(first, last):
-      value = body(i, value)
-    return value
 
 
 def finite_gradients(
@@ -201,53 +199,6 @@ def _better(old: tuple, new: tuple) -> tuple:
   return select(take, new, old)
 
 
-def select(condition: jax.Array, new: Any, old: Any) -> Any:
-  """Chooses between two values of each example.
-
-  Args:
-    condition: bool [B].
-    new: arrays [B, ...], any pytree.
-    old: the same.
-
-  Returns:
-    Values of `new` where the condition is true, else of `old`.
-  """
-
-  def choose(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-
-  return jax.tree.map(choose, new, old)
-
-
 def _stop_gradient(leaf: Any) -> Any:
   """Stops gradients of arrays; leaves plain functions unchanged."""
   return jax.lax.stop_gradient(leaf) if hasattr(leaf, "dtype") else leaf
-
-
-def check_choice(name: str, value: str, choices: Any) -> None:
-  """Raises ValueError if a field has a value that does not exist."""
-  if value not in choices:
-    raise ValueError(
-      f"{name} {value!r} does not exist: choose one of {sorted(choices)}"
-    )
-
-
-def check_count(name: str, value: int, least: int) -> None:
-  """Raises ValueError if a field is not a whole number of at least `least`."""
-  if not isinstance(value, int) or value < least:
-    raise ValueError(
-      f"{name} {value!r} is not possible: give a whole number, at least {least}"
-    )
-
-
-def check_size(name: str, value: Any) -> None:
-  """Raises ValueError if a field is not a length in pixel units.
-
-  JAX rebuilds pytrees with tracers and placeholders as leaves, so only plain
-  numbers are checked.
-  """
-  if isinstance(value, float | int) and not 0 <= value < math.inf:
-    raise ValueError(
-      f"{name} {value} is not a size: give a finite number of at least 0, "
-      "in pixel units"
-    )

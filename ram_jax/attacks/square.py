@@ -12,7 +12,7 @@ import numpy as np
 
 from ram_jax import losses
 from ram_jax.attacks import iterative
-from ram_jax.attacks.norms import radius_inside
+from ram_jax.attacks.norms import NORMS, radius_inside
 from ram_jax.contracts import Model
 
 # After each of these iterations, the area of the windows is halved.
@@ -44,7 +44,7 @@ class State:
 
 
 @flax.struct.dataclass
-class Attack:
+class Attack(iterative.Iterative):
   """Square: random search with square-shaped changes, one query a step.
 
   As in AutoAttack (fra31/auto-attack `square.py`, margin loss, schedule not
@@ -72,34 +72,14 @@ class Attack:
     return "Square"
 
   def __post_init__(self) -> None:
-    iterative.check_fields(self.norm, self.epsilon, self.steps)
+    iterative.check_choice("norm", self.norm, NORMS)
+    iterative.check_count("steps", self.steps, 1)
+    iterative.check_size("epsilon", self.epsilon)
     if not 0 < self.p_init <= 1:
       raise ValueError(
         f"p_init {self.p_init!r} is not possible: give a fraction of the "
         "pixels in (0, 1]"
       )
-
-  @jax.named_scope("attack")
-  def __call__(
-    self,
-    keys: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-    model: Model,
-  ) -> jax.Array:
-    """Attacks a batch.
-
-    Args:
-      keys: keys [B].
-      images: pixels [B,H,W,C] in [0,1].
-      labels: integer classes [B].
-      model: images -> logits [B, K]; a pytree if it has variables.
-
-    Returns:
-      Misclassified images [B,H,W,C] in [0,1], at most epsilon from the
-      inputs (to 1e-6); the input if none is found.
-    """
-    return iterative.run(self, keys, images, labels, model, self.unroll)
 
   def start(
     self,
@@ -132,14 +112,14 @@ class Attack:
     margin = _margin(model(candidate), state.labels).astype(state.margin.dtype)
     better = margin < state.margin
     return state.replace(
-      best=_select(better, candidate, state.best),
+      best=iterative.select(better, candidate, state.best),
       margin=jnp.where(better, margin, state.margin),
       iteration=iteration + 1,
     )
 
   def images(self, state: State) -> jax.Array:
     """Adversarial images, or the clean ones, [B,H,W,C]."""
-    return _select(self.found(state), state.best, state.given)
+    return iterative.select(self.found(state), state.best, state.given)
 
   def found(self, state: State) -> jax.Array:
     """Whether an example is misclassified, bool [B]."""
@@ -390,8 +370,3 @@ def _margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def _fold(keys: jax.Array, numbers: jax.Array) -> jax.Array:
   """Keys [B] of the queries with these numbers [B]."""
   return jax.vmap(jax.random.fold_in)(keys, numbers)
-
-
-def _select(which: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
-  """Images [B,H,W,C] of `yes` where `which` [B] is true, else of `no`."""
-  return jnp.where(which[:, None, None, None], yes, no)

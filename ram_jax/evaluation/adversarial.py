@@ -36,6 +36,11 @@ class Evaluator(contracts.Evaluator):
   batch_size: int
 
   def __post_init__(self) -> None:
+    if not isinstance(self.attack, Attack):
+      raise ValueError(
+        f"attack is {self.attack.label}, and this evaluator needs pgd: use the "
+        "evaluator autoattack for others (docs/autoattack.md)"
+      )
     good = [
       isinstance(e, float | int) and 0 <= e < np.inf for e in self.epsilons
     ]

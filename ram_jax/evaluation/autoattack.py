@@ -19,12 +19,12 @@ import numpy as np
 
 from ram_jax import contracts, losses, parallel
 from ram_jax.attacks import apgd, fab, square, targets
+from ram_jax.attacks.iterative import RANKS
 from ram_jax.attacks.norms import NORMS
 from ram_jax.attacks.pgd import finite_gradients
 from ram_jax.contracts import Cache, IterativeAttack, Model, Note, Row
 from ram_jax.evaluation import pool, rows
 
-TARGETS = 9  # number of target classes, attacked one after another
 UNIT = 4  # number of batches whose results are cached together
 # Square, which uses no gradients, should find at most this fraction of the
 # images; softmax outputs sum to one within this (auto-attack checks.py).
@@ -56,9 +56,9 @@ ATTACKS: Mapping[str, Stage] = {
   "apgd-ce": Stage(functools.partial(apgd.Attack, objective="cross_entropy")),
   "apgd-dlr": Stage(functools.partial(apgd.Attack, objective="dlr")),
   "apgd-margin": Stage(functools.partial(apgd.Attack, objective="margin")),
-  "apgd-t": Stage(_dlr, TARGETS),
+  "apgd-t": Stage(_dlr, RANKS),
   "apgd-malt": Stage(_dlr, 3, malt=True),
-  "fab-t": Stage(fab.Attack, TARGETS, passes=(2, 1)),
+  "fab-t": Stage(fab.Attack, RANKS, passes=(2, 1)),
   "square": Stage(square.Attack, passes=(1, 0)),
 }
 VERSIONS: Mapping[str, tuple[str, ...]] = {

@@ -16,6 +16,7 @@ import numpy as np
 
 from ram_jax import keys as keys_lib
 from ram_jax import parallel
+from ram_jax.attacks.iterative import select
 from ram_jax.contracts import IterativeAttack, Model
 
 STEPS = 10  # per dispatch on accelerators
@@ -147,17 +148,8 @@ def _start(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
 @parallel.stateful
 def _merge(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
   """The new state for new images, else the old one."""
-  state = _choose(batch["fresh"], state["new"], state["old"])
+  state = select(batch["fresh"], state["new"], state["old"])
   return state, _flags(shared, state)
-
-
-def _choose(which: jax.Array, yes: Any, no: Any) -> Any:
-  """Rows of `yes` where `which` [B] is true, else of `no`."""
-
-  def choose(yes: jax.Array, no: jax.Array) -> jax.Array:
-    return jnp.where(which.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
-
-  return jax.tree.map(choose, yes, no)
 
 
 @parallel.stateful
@@ -177,7 +169,7 @@ def _several(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
     state, steps = carry
     ended = attack.found(state) | attack.exhausted(state)
     new = attack.step(state, model)
-    return _choose(ended, state, new), steps + ~ended
+    return select(ended, state, new), steps + ~ended
 
   steps = jnp.zeros(attack.found(state).shape, jnp.int32)
   state, steps = jax.lax.fori_loop(0, STEPS, body, (state, steps))

@@ -27,8 +27,11 @@ from ram_jax.runs.results import Run
 # The paper's Figure 1: one corruption of each category.
 EXAMPLES = ("gaussian_noise", "glass_blur", "fog", "jpeg_compression")
 # Key in metrics.jsonl, title, scale factor; all on training images.
-CURVES = (("loss", "training loss", 1.0), ("accuracy", "accuracy (%)", 100.0))
-CURVES += (("adversarial_accuracy", "adversarial accuracy (%)", 100.0),)
+CURVES = (
+  ("loss", "training loss", 1.0),
+  ("accuracy", "training accuracy (%)", 100.0),
+  ("adversarial_accuracy", "training adversarial accuracy (%)", 100.0),
+)
 # With more points, the noise of single batches would hide the trend.
 CURVE_POINTS = 100
 DPI = 150
@@ -209,9 +212,9 @@ def draw_images(
   size = (len(rows) * height, count * width, channels)
   sheet = sheet.swapaxes(1, 2).reshape(size)
   names = [plain(name.replace("_", " ")) for name, _ in rows]
-  # In inches: an image is 0.7 high, a character of size 9 is 0.085 wide.
+  # In inches: an image is 0.7 high, a character of size 9 at most 0.09 wide.
   across = 0.7 * count * width / height
-  size = (across + 0.085 * max(map(len, names)) + 0.2, 0.7 * len(rows) + 0.35)
+  size = (across + 0.09 * max(map(len, names)) + 0.3, 0.7 * len(rows) + 0.35)
   figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
   axes = figure.subplots()
   axes.imshow(sheet, interpolation="nearest", cmap="gray", vmin=0, vmax=255)

@@ -172,7 +172,7 @@ def read(reference: str) -> Reference:
     names = "; ".join(f"{name}: {text}" for name, text in published().items())
     raise ValueError(
       f"no file or folder {reference!r}: give a path (see "
-      f"docs/results_format.md), or the name of published numbers: {names}"
+      f"docs/comparing.md), or the name of published numbers: {names}"
     )
   # Absolute, because sources of several comparisons are compared.
   folder = (path if path.is_dir() else path.parent).resolve()

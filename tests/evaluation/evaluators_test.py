@@ -8,6 +8,7 @@ import pytest
 
 from ram_jax import keys as keys_lib
 from ram_jax import parallel, plugins
+from ram_jax.attacks import apgd
 from ram_jax.attacks.pgd import Attack
 from ram_jax.contracts import Row
 from ram_jax.evaluation import adversarial, clean
@@ -106,6 +107,11 @@ def test_batch_size_changes_no_robust_image(model, data):
 def test_bad_epsilons(epsilons):
   with pytest.raises(ValueError, match="epsilons"):
     evaluator(8, epsilons)
+
+
+def test_another_attack_than_pgd():
+  with pytest.raises(ValueError, match="attack is APGD-CE, .* needs pgd"):
+    adversarial.Evaluator(apgd.Attack(1.0), (1.0,), 0.4, 0, 8)
 
 
 def test_every_evaluator_is_tested_here():

@@ -328,9 +328,14 @@ def test_no_words_overlap_with_long_labels(make_full_run, count):
     )
 
 
-def test_names_of_images_are_not_cut_off():
-  images = np.zeros((5, 32, 32, 3), np.uint8)
-  figure = plots.draw_images([(name, images) for name in CORRUPTIONS], "12345")
+VIEWS = ("clean", "AugMix", "adversarial, ε = 1", "perturbation × 10")
+
+
+@pytest.mark.parametrize("names", [tuple(CORRUPTIONS), VIEWS])
+def test_names_of_images_are_not_cut_off(names):
+  images = np.zeros((8, 32, 32, 3), np.uint8)
+  columns = "12345" if len(names) > len(VIEWS) else ()
+  figure = plots.draw_images([(name, images) for name in names], columns)
   figure.draw_without_rendering()
   for label in figure.axes[0].get_yticklabels():
     assert label.get_window_extent().x0 >= 0, label.get_text()
