@@ -12,39 +12,12 @@ from scipy import optimize
 from ram_jax import losses
 from ram_jax.attacks import fab
 from ram_jax.attacks.targets import by_logit
-from tests.attacks import resnet2b
+from tests.attacks import resnet2b, toy
+from tests.attacks.toy import ORDER, RUN, STEP, distance, problem
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "fab.npz"
-ORDER = {"l2": 2, "linf": np.inf}
 PROJECT = jax.jit(fab.project, static_argnames="norm")
-STEP = jax.jit(lambda attack, state, model: attack.step(state, model))
-RUN = jax.jit(lambda attack, *args: attack(*args))
-
-
-def perceptron(first, second, images):
-  return jnp.tanh(images.reshape(len(images), -1) @ first) @ second
-
-
-def problem(count=16, classes=4, shape=(4, 4, 3)):
-  """Keys, images, labels of which some are wrong, and a network."""
-  rng = np.random.default_rng(0)
-  size = np.prod(shape)
-  model = jax.tree_util.Partial(
-    perceptron,
-    jnp.asarray(4 * rng.normal(size=(size, 12)) / np.sqrt(size)),
-    jnp.asarray(rng.normal(size=(12, classes))),
-  )
-  images = jnp.asarray(rng.uniform(size=(count, *shape)))
-  labels = jnp.argmax(model(images), -1).at[:2].add(1) % classes
-  return jax.random.split(jax.random.key(0), count), images, labels, model
-
-
-def distance(norm, a, b):
-  flat = (np.asarray(a, np.float64) - np.asarray(b, np.float64)).reshape(
-    len(a), -1
-  )
-  return np.linalg.norm(flat, ORDER[norm], axis=1)
 
 
 def planes(rng, fraction, size=40, count=8):
@@ -142,7 +115,9 @@ def test_equals_the_original_step_by_step(x64, norm):
   with np.load(GOLDEN) as arrays:
     golden = dict(arrays)
   images = golden["images"]
-  model = jax.tree_util.Partial(perceptron, golden["first"], golden["second"])
+  model = jax.tree_util.Partial(
+    toy.perceptron, golden["first"], golden["second"]
+  )
   attack = fab.Attack(10.0, norm=norm)
   labels, targets = (jnp.asarray(golden[n]) for n in ("labels", "targets"))
   state = attack.start(None, jnp.asarray(images), labels, targets, model)

@@ -10,43 +10,18 @@ from hypothesis import strategies as st
 
 from ram_jax import losses
 from ram_jax.attacks import square
-from tests.attacks import resnet2b
+from tests.attacks import resnet2b, toy
+from tests.attacks.toy import ORDER, RUN, STEP, distance
+
+problem = functools.partial(toy.problem, shape=(10, 10, 3))
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "square.npz"
-ORDER = {"l2": 2, "linf": np.inf}
 START = jax.jit(
   lambda attack, keys, images, labels, model: attack.start(
     keys, images, labels, labels, model
   )
 )
-STEP = jax.jit(lambda attack, state, model: attack.step(state, model))
-RUN = jax.jit(lambda attack, *args: attack(*args))
-
-
-def perceptron(first, second, images):
-  return jnp.tanh(images.reshape(len(images), -1) @ first) @ second
-
-
-def problem(count=16, classes=4, shape=(10, 10, 3)):
-  """Keys, images, labels of which some are wrong, and a network."""
-  rng = np.random.default_rng(0)
-  size = np.prod(shape)
-  model = jax.tree_util.Partial(
-    perceptron,
-    jnp.asarray(4 * rng.normal(size=(size, 12)) / np.sqrt(size)),
-    jnp.asarray(rng.normal(size=(12, classes))),
-  )
-  images = jnp.asarray(rng.uniform(size=(count, *shape)))
-  labels = jnp.argmax(model(images), -1).at[:2].add(1) % classes
-  return jax.random.split(jax.random.key(0), count), images, labels, model
-
-
-def distance(norm, a, b):
-  flat = (np.asarray(a, np.float64) - np.asarray(b, np.float64)).reshape(
-    len(a), -1
-  )
-  return np.linalg.norm(flat, ORDER[norm], axis=1)
 
 
 def advance(attack, state, model, count):
@@ -68,7 +43,9 @@ def test_equals_the_original_query_by_query(x64, norm):
   # The original in float64: its draws, and the images that it reaches.
   with np.load(GOLDEN) as arrays:
     golden = dict(arrays)
-  model = jax.tree_util.Partial(perceptron, golden["first"], golden["second"])
+  model = jax.tree_util.Partial(
+    toy.perceptron, golden["first"], golden["second"]
+  )
   images, labels = (jnp.asarray(golden[n]) for n in ("images", "labels"))
   epsilon = float(golden[f"{norm}_epsilon"])
   start = best = jnp.asarray(golden[f"{norm}_start"])

@@ -1,6 +1,5 @@
 """AutoAttack: the pool's results are the attacks' own, whatever the batches."""
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,21 +10,10 @@ from ram_jax import parallel
 from ram_jax.evaluation import autoattack, pool
 from tests import found
 from tests.attacks import resnet2b
+from tests.evaluation.evaluators_test import Network
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SIZE, CLASSES, EPSILON = 24, 5, 0.1
-
-
-@flax.struct.dataclass
-class Network:
-  """Two layers, which compile fast."""
-
-  first: jax.Array
-  second: jax.Array
-
-  def __call__(self, images):
-    pixels = images.reshape(len(images), -1) - 0.5
-    return jnp.tanh(pixels @ self.first) @ self.second
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +72,17 @@ def test_pool_gives_the_same_in_any_batch(network, data, name):
   if name != "square":  # with as few queries it finds hardly any
     assert 0 < left < SIZE - 3
   assert one.image_steps >= left * targets * attack.steps
+
+
+def test_several_steps_per_dispatch_find_the_same(network, data, monkeypatch):
+  """As on accelerators."""
+  _, one = attacked("apgd-ce", network, data, 8)
+  monkeypatch.setattr(pool, "STEPS", 3)
+  monkeypatch.setattr(pool, "_one", pool._several)
+  _, other = attacked("apgd-ce", network, data, 8)
+  np.testing.assert_array_equal(one.success, other.success)
+  np.testing.assert_allclose(one.images, other.images, atol=1e-5)
+  assert one.image_steps == other.image_steps
 
 
 def test_pool_is_the_attack_itself(network, data):
