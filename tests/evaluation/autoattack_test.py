@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
+from flax import nnx
 
 import ram_jax
 from ram_jax import parallel
@@ -220,6 +222,29 @@ def test_signs_that_the_result_is_too_high(network, data):
   assert "without softmax" in text
   (text,) = call(saturated, data).warnings
   assert f"of {SIZE} of {SIZE} clean images is zero" in text
+
+
+def linen(images):
+  model = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(CLASSES)])
+  variables = model.init(jax.random.key(0), images)
+  return jax.tree_util.Partial(lambda v, x: model.apply(v, x), variables)
+
+
+def nnx_model(images):
+  model = nnx.Linear(images[0].size, CLASSES, rngs=nnx.Rngs(0))
+  graph, state = nnx.split(model)
+  return jax.tree_util.Partial(
+    lambda s, x: nnx.merge(graph, s)(x.reshape(len(x), -1)), state
+  )
+
+
+@pytest.mark.parametrize("build", [linen, nnx_model])
+def test_models_of_flax(data, build):
+  """As in docs/autoattack.md."""
+  model = build(jnp.asarray(data[1]))
+  labels = np.asarray(jnp.argmax(model(jnp.asarray(data[1])), -1))
+  result = call(model, data, labels=labels, epsilon=3.0)
+  assert result.clean.all() and not result.robust.any()
 
 
 def test_few_classes(data):
