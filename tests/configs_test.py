@@ -37,7 +37,7 @@ def test_every_argument_builds_and_is_locked(name):
   for argument in arguments():
     config = load(name, argument)
     assert config.is_locked and config.train.is_locked
-    experiment.resolve(config)  # refuses values out of range
+    resolved = experiment.resolve(config)  # refuses values out of range
     assert set(config.keys()) == set(plain.keys())
     spec = config.model.to_dict() | {"num_classes": 10}
     model = plugins.build("model", spec, mean=(0.5,) * 3, std=(0.2,) * 3)
@@ -50,7 +50,7 @@ def test_every_argument_builds_and_is_locked(name):
       assert config.evaluators.corruption.classes == (100 if hundred else 10)
     plugins.build("method", config.method)
     plugins.build("augment", config.augment)
-    for spec in config.evaluators.values():
+    for spec in resolved.evaluators.to_dict().values():
       plugins.build("evaluator", spec, batch_size=4)
     if config.dataset.name != "arrays":  # which has no file yet
       plugins.build("dataset", config.dataset)
