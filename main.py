@@ -103,6 +103,14 @@ def compute(flags: argparse.Namespace) -> None:
   config = command_line.load(flags.config, flags.overrides)
   config.weights.initial = flags.init_from or config.weights.initial
   config.weights.measured = flags.weights or config.weights.measured
+  if flags.save_adversarial:
+    if "autoattack" not in config.evaluators:
+      raise ValueError(
+        "--save_adversarial needs config.evaluators.autoattack, which this "
+        "config does not have"
+      )
+    with config.unlocked():  # runs of earlier versions do not have the field
+      config.evaluators.autoattack.save_to = flags.save_adversarial
   name = f"{config.name}-{config.seed}"
   if config.weights.measured:
     name = f"weights-{pathlib.Path(config.weights.measured).stem}"

@@ -155,13 +155,15 @@ def get_config() -> ConfigDict:
   evaluators.autoattack = ConfigDict(
     {
       "name": "autoattack",  # Plug-in: ram_jax/evaluation/<name>.py
-      # standard | fast, or attacks joined by +, such as apgd-ce+square
+      # standard | fast | plus, or attacks joined by +, such as apgd-ce+square
       "version": "standard",
       "norm": "l2",  # l2 | linf
       # Radii, in pixel units of [0,1], such as 0.5,. Empty: not evaluated.
       "epsilons": (),
       # Use only the first N test images; 0: all. None: 1000 on CPUs, else all.
       "images": config_dict.placeholder(int),
+      # Folder for the adversarial images (--save_adversarial). Empty: not saved
+      "save_to": "",
     }
   )
   # Accuracy on corrupted test images

@@ -156,7 +156,8 @@ class IterativeAttack(Attack, Protocol):
       keys: keys [B].
       images: floats [B,H,W,C] in [0,1], classified correctly.
       labels: integer classes [B].
-      targets: classes [B] that a targeted attack aims at; others ignore them.
+      targets: integers [B]: the classes that a targeted attack aims at, or the
+        number of an untargeted attack's restart, 0 for the first run.
       model: the model under attack.
     """
     ...

@@ -40,6 +40,10 @@ FLAGS = {
   ),
   "init_from": ("FILE", "weights to start from: .safetensors, PyTorch's .pt"),
   "weights": ("FILE", "weights to evaluate instead of a run"),
+  "save_adversarial": (
+    "FOLDER",
+    "where to write the adversarial images of AutoAttack as .npy files",
+  ),
   "out": ("PATH", "folder of the corrupted set, or .safetensors to export to"),
   "reference": (
     "NAME|PATH",
@@ -48,11 +52,24 @@ FLAGS = {
   "runs": ("FOLDER,FOLDER", "the runs of a report"),
   "baseline": ("FOLDER", "the one of --runs that others are compared with"),
 }
-PATHS = ("workdir", "init_from", "weights", "out", "reference")
+PATHS = (
+  "workdir",
+  "init_from",
+  "weights",
+  "save_adversarial",
+  "out",
+  "reference",
+)
 # The flags of each mode, besides --debug.
 MODES = {
-  "train": ("config", "workdir", "init_from"),
-  "evaluate": ("config", "workdir", "init_from", "weights"),
+  "train": ("config", "workdir", "init_from", "save_adversarial"),
+  "evaluate": (
+    "config",
+    "workdir",
+    "init_from",
+    "weights",
+    "save_adversarial",
+  ),
   "profile": ("config", "workdir", "init_from"),
   "corrupt": ("config", "out"),
   "export": ("workdir", "out"),

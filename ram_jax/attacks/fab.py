@@ -1,6 +1,4 @@
-"""Targeted fast adaptive boundary attack (Croce and Hein, arXiv 1907.02044)."""
-
-from typing import ClassVar
+"""Fast adaptive boundary attack, FAB (Croce and Hein, arXiv 1907.02044)."""
 
 import flax.struct
 import jax
@@ -9,6 +7,7 @@ import jax.numpy as jnp
 from ram_jax import losses
 from ram_jax.attacks import iterative
 from ram_jax.attacks.norms import NORMS
+from ram_jax.attacks.targets import by_distance
 from ram_jax.contracts import Model
 
 # Norms of the last axis.
@@ -29,7 +28,7 @@ class State:
   Attributes:
     given: the clean images [B,H,W,C].
     labels: their classes [B].
-    targets: the target classes [B].
+    targets: the target classes [B]; if untargeted, the number of the restart.
     current: the iterates [B,H,W,C].
     best: nearest misclassified iterates so far; the clean images if there are
       none.
@@ -49,19 +48,22 @@ class State:
 
 @flax.struct.dataclass
 class Attack(iterative.Iterative):
-  """FAB-T: searches for the nearest point of a target class.
+  """FAB: searches for the nearest misclassified point.
 
-  As in AutoAttack (fra31/auto-attack `fab_base.py`), without random starts:
-  it starts from the clean image. Each step projects the iterate and the clean
-  image onto the linearized decision boundary inside [0, 1], and moves to a
-  weighted mean of both projections, slightly beyond the boundary. From a
-  misclassified point it then steps back towards the clean image. Epsilon only
-  determines which examples count as successes. The attack is deterministic.
+  As in AutoAttack (fra31/auto-attack `fab_base.py`). It starts from the clean
+  image. Each step projects the iterate and the clean image onto the linearized
+  decision boundary inside [0, 1], and moves to a weighted mean of both
+  projections, slightly beyond the boundary. From a misclassified point it then
+  steps back towards the clean image. The boundary is that of the target class
+  (FAB-T) or, if untargeted, of the class whose boundary is nearest. Untargeted
+  restarts begin at random points at a distance of epsilon / 2; otherwise,
+  epsilon only determines which examples count as successes.
 
   Attributes:
     epsilon: radius of the ball in pixel units (images are in [0, 1]).
     steps: gradient steps per target.
     norm: 'l2' or 'linf'.
+    targeted: whether to attack the target class.
     alpha_max: maximum weight of the clean image's projection.
     eta: step length as a multiple of the distance to the linearized boundary.
     beta: fraction of a misclassified perturbation that is kept.
@@ -72,17 +74,16 @@ class Attack(iterative.Iterative):
   epsilon: jax.Array | float
   steps: int = flax.struct.field(pytree_node=False, default=100)
   norm: str = flax.struct.field(pytree_node=False, default="l2")
+  targeted: bool = flax.struct.field(pytree_node=False, default=True)
   alpha_max: float = flax.struct.field(pytree_node=False, default=0.1)
   eta: float = flax.struct.field(pytree_node=False, default=1.05)
   beta: float = flax.struct.field(pytree_node=False, default=0.9)
   unroll: bool = flax.struct.field(pytree_node=False, default=False)
 
-  targeted: ClassVar[bool] = True
-
   @property
   def label(self) -> str:
     """The attack's name in tables."""
-    return "FAB-T"
+    return "FAB-T" if self.targeted else "FAB"
 
   def __post_init__(self) -> None:
     iterative.check_choice("norm", self.norm, NORMS)
@@ -97,13 +98,19 @@ class Attack(iterative.Iterative):
     targets: jax.Array,
     model: Model,
   ) -> State:
-    """The clean images, as in `contracts.IterativeAttack`."""
-    del keys, model
+    """Clean images or random points, as in `contracts.IterativeAttack`."""
+    del model
+    current = images
+    if not self.targeted:
+      draw = NORMS[self.norm].starts["sphere"]
+      points = jax.vmap(lambda key: draw(key, images.shape[1:], images.dtype))
+      moved = jnp.clip(images + self.epsilon / 2 * points(keys), 0, 1)
+      current = iterative.select(targets > 0, moved, images)
     return State(
       given=images,
       labels=labels,
       targets=targets,
-      current=images,
+      current=current,
       best=images,
       norm=jnp.full(labels.shape, jnp.inf, images.dtype),
       iteration=jnp.zeros(labels.shape, jnp.int32),
@@ -114,7 +121,10 @@ class Attack(iterative.Iterative):
     given, current = (
       x.reshape(len(x), -1) for x in (state.given, state.current)
     )
-    value, gradient = _linearize(model, state)
+    aim = state.targets
+    if not self.targeted:
+      aim = by_distance(model, state.current, state.labels, self.norm)[:, 0]
+    value, gradient = _linearize(model, state.current, state.labels, aim)
     moved = self._move(given, current, value, gradient)
     norm = _LENGTHS[self.norm](moved - given)
     moved = moved.reshape(state.given.shape)
@@ -227,17 +237,19 @@ def _scale(
   return normals, values / largest
 
 
-def _linearize(model: Model, state: State) -> tuple[jax.Array, jax.Array]:
-  """Target's logit minus the label's [B], and its finite gradient [B, D]."""
+def _linearize(
+  model: Model, images: jax.Array, labels: jax.Array, aim: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """The logit of class `aim` minus the label's [B], and its gradient [B, D]."""
 
   def difference(images: jax.Array) -> jax.Array:
     logits = model(images)
-    target, label = (
+    other, own = (
       jnp.take_along_axis(logits, classes[:, None], -1)[:, 0]
-      for classes in (state.targets, state.labels)
+      for classes in (aim, labels)
     )
-    return (target - label).astype(images.dtype)
+    return (other - own).astype(images.dtype)
 
-  value, pull = jax.vjp(difference, state.current)
-  (gradient,) = pull(jnp.ones_like(value))
+  value, pull_back = jax.vjp(difference, images)
+  (gradient,) = pull_back(jnp.ones_like(value))
   return value, jnp.nan_to_num(gradient).reshape(len(value), -1)

@@ -44,7 +44,9 @@ class Iterative:
     """
     images = jax.lax.stop_gradient(images)
     logits = jax.lax.stop_gradient(model(images))
-    classes = targets.by_logit(logits, labels)[:, :RANKS]
+    classes = jnp.zeros((len(labels), 1), int)
+    if self.targeted:
+      classes = targets.by_logit(logits, labels)[:, :RANKS]
 
     def step(_: Any, state: Any) -> Any:
       return self.step(state, model)
@@ -58,9 +60,8 @@ class Iterative:
       adversarial = select(found, adversarial, self.images(state))
       return found | self.found(state), adversarial
 
-    count = classes.shape[1] if self.targeted else 1
     start = ~losses.correct(logits, labels), images
-    found = repeat(0, count, attack, start, self.unroll)
+    found = repeat(0, classes.shape[1], attack, start, self.unroll)
     return jax.lax.stop_gradient(found[1])
 
 

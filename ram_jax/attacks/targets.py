@@ -6,6 +6,12 @@ import jax.numpy as jnp
 from ram_jax.attacks.norms import l2_norm
 from ram_jax.contracts import Model
 
+# Norm of a gradient [B,H,W,C] that belongs to a norm of perturbations.
+_DUAL_NORMS = {
+  "l2": lambda x: l2_norm(x).ravel(),
+  "linf": lambda x: jnp.sum(jnp.abs(x), axis=(1, 2, 3)),
+}
+
 
 def by_logit(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """Ranks all classes except the label by logit, as AutoAttack does.
@@ -21,18 +27,20 @@ def by_logit(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def by_distance(
-  model: Model, images: jax.Array, labels: jax.Array
+  model: Model, images: jax.Array, labels: jax.Array, norm: str = "l2"
 ) -> jax.Array:
-  """Ranks all classes except the label by their distance in a linear model.
+  """Ranks all classes except the label by distance to their decision boundary.
 
-  The distance is the margin to the class over the L2 norm of the margin's
-  gradient (MALT: Melamed et al., NeurIPS 2024). The Jacobian needs the memory
-  of K simultaneous backward passes.
+  The distance, in a linear approximation, is the absolute margin to the class
+  over the dual norm of the margin's gradient (FAB; with the L2 norm also MALT:
+  Melamed et al., NeurIPS 2024). The Jacobian needs the memory of K simultaneous
+  backward passes.
 
   Args:
     model: images -> logits [B, K], each example independently.
     images: pixels [B, H, W, C] in [0, 1].
     labels: integer classes [B].
+    norm: norm of the distance, "l2" or "linf".
 
   Returns:
     Classes [B, K-1], the nearest first.
@@ -43,12 +51,12 @@ def by_distance(
 
   def length(other: jax.Array) -> jax.Array:
     (gradient,) = pull_back(own - other)
-    return l2_norm(gradient).ravel()
+    return _DUAL_NORMS[norm](gradient)
 
   lengths = jax.vmap(length)(jnp.eye(count, dtype=logits.dtype)).T
   margins = jnp.take_along_axis(logits, labels[:, None], axis=-1) - logits
   tiny = float(jnp.finfo(logits.dtype).tiny)
-  return _ranked(margins / jnp.maximum(lengths, tiny), labels)
+  return _ranked(jnp.abs(margins) / jnp.maximum(lengths, tiny), labels)
 
 
 def _ranked(costs: jax.Array, labels: jax.Array) -> jax.Array:

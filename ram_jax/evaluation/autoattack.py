@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,10 @@ from ram_jax.attacks.iterative import RANKS
 from ram_jax.attacks.norms import NORMS
 from ram_jax.attacks.pgd import finite_gradients
 from ram_jax.contracts import Cache, IterativeAttack, Model, Note, Row
-from ram_jax.evaluation import pool, rows
+from ram_jax.data import pipeline
+from ram_jax.evaluation import adversarial_files, pool, rows
+from ram_jax.runs import provenance
+from ram_jax.runs.checkpoint import fingerprint
 
 UNIT = 4  # number of batches whose results are cached together
 # Square, which uses no gradients, should find at most this fraction of the
@@ -42,28 +46,38 @@ class Stage:
     targets: number of target classes; 0: untargeted.
     malt: whether the targets are the classes with the smallest margin relative
       to the margin's gradient, instead of the largest logits.
-    passes: forward and backward passes per step.
+    restarts: number of runs of an untargeted attack, each on the images that
+      are left.
+    passes: forward and backward passes per step, for a number of classes.
   """
 
   make: Callable[..., IterativeAttack]
   targets: int = 0
   malt: bool = False
-  passes: tuple[int, int] = (1, 1)
+  restarts: int = 1
+  passes: Callable[[int], tuple[int, int]] = lambda classes: (1, 1)
 
 
+_ce = functools.partial(apgd.Attack, objective="cross_entropy")
+_untargeted_dlr = functools.partial(apgd.Attack, objective="dlr")
 _dlr = functools.partial(apgd.Attack, objective="targeted_dlr")
+_fab = functools.partial(fab.Attack, targeted=False)
 ATTACKS: Mapping[str, Stage] = {
-  "apgd-ce": Stage(functools.partial(apgd.Attack, objective="cross_entropy")),
-  "apgd-dlr": Stage(functools.partial(apgd.Attack, objective="dlr")),
+  "apgd-ce": Stage(_ce),
+  "apgd-dlr": Stage(_untargeted_dlr),
   "apgd-margin": Stage(functools.partial(apgd.Attack, objective="margin")),
   "apgd-t": Stage(_dlr, RANKS),
   "apgd-malt": Stage(_dlr, 3, malt=True),
-  "fab-t": Stage(fab.Attack, RANKS, passes=(2, 1)),
-  "square": Stage(square.Attack, passes=(1, 0)),
+  "fab-t": Stage(fab.Attack, RANKS, passes=lambda classes: (2, 1)),
+  "square": Stage(square.Attack, passes=lambda classes: (1, 0)),
+  "apgd-ce-5": Stage(_ce, restarts=5),
+  "apgd-dlr-5": Stage(_untargeted_dlr, restarts=5),
+  "fab-5": Stage(_fab, restarts=5, passes=lambda classes: (3, 1 + classes)),
 }
 VERSIONS: Mapping[str, tuple[str, ...]] = {
   "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
   "fast": ("apgd-ce", "apgd-malt", "apgd-margin"),
+  "plus": ("apgd-ce-5", "apgd-dlr-5", "fab-5", "square", "apgd-t", "fab-t"),
 }
 
 
@@ -103,6 +117,7 @@ class Evaluator(contracts.Evaluator):
     epsilons: radii of the ball, in pixel units of [0,1]; empty: not evaluated.
     images: first N test images; 0 or None: all.
     batch_size: examples per batch, over all devices; does not change results.
+    save_to: folder for the adversarial images; empty: they are not saved.
   """
 
   version: str
@@ -110,6 +125,7 @@ class Evaluator(contracts.Evaluator):
   epsilons: tuple[float, ...]
   images: int | None
   batch_size: int
+  save_to: str = ""
 
   def __post_init__(self) -> None:
     attacks_of(self.version)
@@ -124,6 +140,18 @@ class Evaluator(contracts.Evaluator):
       raise ValueError(
         f"images is {self.images}: give a number of images, or 0 for all"
       )
+    if self.save_to and not self.epsilons:
+      raise ValueError(
+        "epsilons are empty, so there are no adversarial images to save: give "
+        "some (--config.evaluators.autoattack.epsilons=0.5,)"
+      )
+
+  def check(self, images: np.ndarray, labels: np.ndarray) -> None:
+    """Rejects a folder for adversarial images that contains anything else."""
+    if self.save_to:
+      made_with = self._made_with(images, labels, None)
+      folder = pathlib.Path(self.save_to)
+      adversarial_files.check(folder, made_with, ignored=("weights",))
 
   def results(
     self,
@@ -147,14 +175,18 @@ class Evaluator(contracts.Evaluator):
     """
     if not self.epsilons:
       return
+    if self.save_to:
+      made_with = self._made_with(images, labels, model)
+      adversarial_files.check(pathlib.Path(self.save_to), made_with)
     if self.images and self.images < len(images):
       yield Note(f"AutoAttack: on the first {self.images} test images")
       images, labels = images[: self.images], labels[: self.images]
     # As `image.color.dequantise`, on the host.
     pixels = images.astype(np.float32) / np.float32(255)
+    saved, keep = {}, bool(self.save_to)
     for epsilon in map(float, self.epsilons):
       suite = Suite(
-        self.version, self.norm, epsilon, self.batch_size, cache=cache
+        self.version, self.norm, epsilon, self.batch_size, keep, cache
       )
       outcomes = list(suite.run(model, pixels, labels, key))
       for number, outcome in enumerate(outcomes[1:], start=1):
@@ -165,6 +197,29 @@ class Evaluator(contracts.Evaluator):
       yield rows.row("autoattack", settings, found)
       for text in suite.warnings(model, pixels, labels, outcomes):
         yield Note(f"AutoAttack may fail: {text}", "warning")
+      saved["clean"] = outcomes[0]
+      saved[f"{self.version}_{self.norm}_{epsilon:g}"] = outcomes[-1]
+    if self.save_to:
+      arrays = {name: outcome.images for name, outcome in saved.items()}
+      counts = {n: int(outcome.correct.sum()) for n, outcome in saved.items()}
+      adversarial_files.write(
+        pathlib.Path(self.save_to),
+        made_with,
+        {"labels": labels} | arrays,
+        counts,
+      )
+
+  def _made_with(
+    self, images: np.ndarray, labels: np.ndarray, model: Model | None
+  ) -> dict[str, Any]:
+    """Everything that the saved images depend on."""
+    settings = {"version": self.version, "norm": self.norm}
+    settings |= {"epsilons": list(self.epsilons), "images": self.images}
+    return settings | {
+      "versions": provenance.versions(),
+      "data": pipeline.describe(images, labels),
+      "weights": fingerprint(model) if model else None,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,7 +360,7 @@ class Suite:
       hit = hit[wrong & inside]
     success = np.zeros(len(logits), bool)
     success[hit] = True
-    passes = np.array(stage.passes) * found.image_steps
+    passes = np.array(stage.passes(logits.shape[-1])) * found.image_steps
     kept = found.images[hit if self.keep else hit[:0]]
     return {"success": success, "images": kept, "passes": passes}
 
@@ -316,9 +371,10 @@ class Suite:
     batch: dict[str, np.ndarray],
     logits: np.ndarray,
   ) -> np.ndarray:
-    """Target classes [N,T] in order; zeros [N,1] for untargeted attacks."""
+    """Target classes [N,T] in order, or the numbers of the restarts."""
     if not stage.targets:
-      return np.zeros((len(logits), 1), np.int32)
+      restarts = np.arange(stage.restarts, dtype=np.int32)
+      return np.broadcast_to(restarts, (len(logits), stage.restarts))
     if stage.malt:
       order = _malt(model, batch, self.batch_size)
     else:

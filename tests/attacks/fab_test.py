@@ -109,26 +109,31 @@ def test_projection_stays_where_there_is_no_hyperplane(norm, normal, value):
   assert (np.asarray(delta) == 0).all()
 
 
+@pytest.mark.parametrize("targeted", [True, False])
 @pytest.mark.parametrize("norm", ORDER)
-def test_equals_the_original_step_by_step(x64, norm):
-  # The original in float64: every step's point, and the nearest found.
+def test_equals_the_original_step_by_step(x64, norm, targeted):
+  # The original in float64, from the clean images: every step's point, and the
+  # nearest found.
   with np.load(GOLDEN) as arrays:
     golden = dict(arrays)
   images = golden["images"]
   model = jax.tree_util.Partial(
     toy.perceptron, golden["first"], golden["second"]
   )
-  attack = fab.Attack(10.0, norm=norm)
+  attack = fab.Attack(10.0, norm=norm, targeted=targeted)
   labels, targets = (jnp.asarray(golden[n]) for n in ("labels", "targets"))
-  state = attack.start(None, jnp.asarray(images), labels, targets, model)
+  keys = jax.random.split(jax.random.key(0), len(images))
+  targets = targets if targeted else jnp.zeros_like(targets)
+  state = attack.start(keys, jnp.asarray(images), labels, targets, model)
   points = []
   for _ in range(attack.steps):
     state = STEP(attack, state, model)
     points.append(state.current)
   ours = np.stack([points[step - 1] for step in golden["steps"]])
-  np.testing.assert_allclose(ours, golden[f"{norm}_iterates"], atol=1e-9)
+  prefix = norm if targeted else f"{norm}_untargeted"
+  np.testing.assert_allclose(ours, golden[f"{prefix}_iterates"], atol=1e-9)
   best = attack.images(state)
-  np.testing.assert_allclose(best, golden[f"{norm}_best"], atol=1e-9)
+  np.testing.assert_allclose(best, golden[f"{prefix}_best"], atol=1e-9)
   np.testing.assert_allclose(state.norm, distance(norm, best, images))
   assert attack.exhausted(state).all() and attack.found(state).all()
 
@@ -149,6 +154,16 @@ def test_success_is_misclassified_in_the_ball(norm, epsilon):
   assert not losses.correct(model(adversarial), labels)[moved > 0].any()
   assert (moved[:2] == 0).all()  # clean images that are misclassified
   assert (moved[2:] > 0).all() or epsilon < {"l2": 2.5, "linf": 0.6}[norm]
+
+
+@pytest.mark.parametrize("norm", ORDER)
+def test_untargeted_restarts_begin_at_half_the_radius(norm):
+  keys, images, labels, model = problem()
+  attack = fab.Attack(0.1, norm=norm, targeted=False)
+  runs = jnp.arange(len(labels)) % 2
+  state = attack.start(keys, 0.5 + images / 4, labels, runs, model)
+  lengths = distance(norm, state.current, 0.5 + images / 4)
+  np.testing.assert_allclose(lengths, 0.05 * runs, atol=1e-7)
 
 
 @pytest.mark.parametrize("norm", ORDER)

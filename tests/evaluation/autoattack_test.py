@@ -1,5 +1,11 @@
 """AutoAttack: the pool's results are the attacks' own, whatever the batches."""
 
+import dataclasses
+import functools
+import hashlib
+import json
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,18 +47,23 @@ def attacked(name, network, data, size):
   _, pixels, labels = data
   attack = autoattack.ATTACKS[name].make(norm="l2", epsilon=EPSILON, steps=5)
   order = np.argsort(-np.asarray(network(jnp.asarray(pixels))), -1)[:, 1:]
-  targeted = autoattack.ATTACKS[name].targets
+  stage = autoattack.ATTACKS[name]
+  targets = order[3:, : stage.targets]
+  if not stage.targets:
+    targets = np.tile(np.arange(stage.restarts), (SIZE - 3, 1))
   batch = {
     "images": pixels[3:],
     "labels": labels[3:],
-    "targets": order[3:].astype(np.int32)[:, : targeted or 1],
+    "targets": targets.astype(np.int32),
     "positions": np.arange(3, SIZE, dtype=np.int32),
   }
   model = parallel.replicate(network)
   return attack, pool.run(attack, model, batch, jax.random.key(0), size)
 
 
-@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t", "square"])
+@pytest.mark.parametrize(
+  "name", ["apgd-ce", "apgd-t", "fab-t", "fab-5", "square"]
+)
 def test_pool_gives_the_same_in_any_batch(network, data, name):
   attack, one = attacked(name, network, data, 8)
   _, other = attacked(name, network, data, 16)
@@ -69,11 +80,12 @@ def test_pool_gives_the_same_in_any_batch(network, data, name):
   delta = (one.images - pixels[3:]).reshape(SIZE - 3, -1)
   assert np.linalg.norm(delta, axis=1).max() <= EPSILON * (1 + 1e-6)
   # Some fall and some do not, and those that do not have had all their steps.
-  targets = min(autoattack.ATTACKS[name].targets or 1, CLASSES - 1)
+  stage = autoattack.ATTACKS[name]
+  runs = min(stage.targets, CLASSES - 1) or stage.restarts
   left = int(np.sum(~one.success))
   if name != "square":  # with as few queries it finds hardly any
     assert 0 < left < SIZE - 3
-  assert one.image_steps >= left * targets * attack.steps
+  assert one.image_steps >= left * runs * attack.steps
 
 
 def test_several_steps_per_dispatch_find_the_same(network, data, monkeypatch):
@@ -97,7 +109,7 @@ def test_pool_is_the_attack_itself(network, data):
   np.testing.assert_array_equal(one.success, changed)
 
 
-VERSION = "apgd-ce+apgd-t"
+VERSION, VERSIONS = "apgd-ce+apgd-t", autoattack.VERSIONS
 
 
 def evaluated(network, data, cache=lambda _, f: f(), size=8):
@@ -163,6 +175,82 @@ def test_interrupted_evaluation_resumes(network, data, monkeypatch):
   assert len(stored) == len(calls) - 2 > 3
 
 
+def test_plus_runs_its_attacks_in_order(network, data, monkeypatch):
+  few = {
+    name: dataclasses.replace(
+      stage, make=functools.partial(stage.make, steps=2)
+    )
+    for name, stage in autoattack.ATTACKS.items()
+  }
+  monkeypatch.setattr(autoattack, "ATTACKS", few)
+  built = autoattack.Evaluator("plus", "l2", (0.01,), 0, 8)
+  images, _, labels = data
+  run, _ = found.collect(built, parallel.replicate(network), images, labels)
+  stages = found.rows(run, "autoattack_stage", norm="l2", epsilon=0.01)
+  assert [row.settings["attack"] for row in stages] == list(VERSIONS["plus"])
+  passes = {
+    row.settings["attack"]: (row.values["forwards"], row.values["backwards"])
+    for row in stages
+  }
+  steps = 2 * (SIZE - 3)  # of one run; hardly any image is found so near
+  assert all(row.correct_count >= SIZE - 4 for row in stages)
+  for name, forwards, backwards in (
+    ("apgd-ce-5", 5, 5),
+    ("apgd-dlr-5", 5, 5),
+    ("fab-5", 5 * 3, 5 * (1 + CLASSES)),
+    ("square", 1, 0),
+    ("apgd-t", 4, 4),
+    ("fab-t", 4 * 2, 4),
+  ):
+    most = steps * forwards, steps * backwards
+    assert 0.8 * most[0] < passes[name][0] <= most[0], name
+    assert 0.8 * most[1] <= passes[name][1] <= most[1], name
+
+
+def test_saved_images_are_those_of_the_rows(network, data, tmp_path):
+  images, _, labels = data
+  model = parallel.replicate(network)
+
+  def evaluate(folder, epsilon=EPSILON, network=model):
+    built = autoattack.Evaluator(
+      "apgd-ce", "l2", (epsilon,), 20, 8, save_to=str(folder)
+    )
+    built.check(images, labels)
+    return found.collect(built, network, images, labels)[0]
+
+  run = evaluate(tmp_path / "new")
+  row = found.row(run, "autoattack", norm="l2", epsilon=EPSILON)
+  manifest = json.loads((tmp_path / "new" / "manifest.json").read_text())
+  name = f"apgd-ce_l2_{EPSILON}.npy"
+  assert manifest["files"].keys() == {"labels.npy", "clean.npy", name}
+  for file, entry in manifest["files"].items():
+    path = tmp_path / "new" / file
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert entry["sha256"] == digest and entry["shape"][0] == 20
+  moved = np.load(tmp_path / "new" / name)
+  saved_labels = np.load(tmp_path / "new" / "labels.npy")
+  assert moved.dtype == np.float32 and moved.shape == (20, 6, 6, 3)
+  right = np.argmax(network(jnp.asarray(moved)), -1) == saved_labels
+  np.testing.assert_array_equal(right, row.correct)
+  assert manifest["files"][name]["correct_count"] == row.correct_count
+  assert moved.min() >= 0 and moved.max() <= 1
+  delta = moved.astype(np.float64) - images[:20] / 255
+  lengths = np.linalg.norm(delta.reshape(20, -1), axis=1)
+  assert lengths.max() <= EPSILON * (1 + 1e-6) and lengths.max() > 0
+  evaluate(tmp_path / "new")  # the same images again
+  with pytest.raises(ValueError, match=r"other images: epsilons"):
+    evaluate(tmp_path / "new", epsilon=0.2)
+  other = parallel.replicate(Network(network.first, 2 * network.second))
+  with pytest.raises(ValueError, match=r"other images: weights"):
+    evaluate(tmp_path / "new", network=other)
+  (tmp_path / "other").mkdir()
+  (tmp_path / "other" / "mine.npy").touch()
+  with pytest.raises(ValueError, match=r"is not empty and has no manifest"):
+    evaluate(tmp_path / "other")
+  with pytest.raises(ValueError, match="no adversarial images to save"):
+    autoattack.Evaluator("fast", "l2", (), 0, 8, save_to=str(tmp_path))
+
+
 def test_no_epsilon_is_no_result(network, data):
   images, _, labels = data
   built = autoattack.Evaluator("standard", "l2", (), 0, 8)
@@ -173,7 +261,10 @@ def test_no_epsilon_is_no_result(network, data):
 @pytest.mark.parametrize(
   ("fields", "words"),
   [
-    ({"version": "best"}, "version is 'best': give standard, fast, or some of"),
+    (
+      {"version": "best"},
+      "version is 'best': give standard, fast, plus, or some of",
+    ),
     ({"norm": "l1"}, "norm is 'l1': give l2 or linf"),
     ({"epsilons": (0.0,)}, "finite numbers above 0"),
     ({"images": -1}, "images is -1"),
@@ -238,8 +329,17 @@ def nnx_model(images):
   )
 
 
-@pytest.mark.parametrize("build", [linen, nnx_model])
-def test_models_of_flax(data, build):
+def equinox(images):
+  model = eqx.nn.MLP(images[0].size, CLASSES, 8, 1, key=jax.random.key(0))
+  arrays, static = eqx.partition(model, eqx.is_array)
+  return jax.tree_util.Partial(
+    lambda a, x: jax.vmap(eqx.combine(a, static))(x.reshape(len(x), -1)),
+    arrays,
+  )
+
+
+@pytest.mark.parametrize("build", [linen, nnx_model, equinox])
+def test_models_of_other_libraries(data, build):
   """As in docs/autoattack.md."""
   model = build(jnp.asarray(data[1]))
   labels = np.asarray(jnp.argmax(model(jnp.asarray(data[1])), -1))
