@@ -30,14 +30,31 @@ COMMAND = (
   "--config=configs/standard.py:smoke,dataset=digits",
   "--config.train.epochs=10",  # 40 steps, a checkpoint every 4
   "--config.train.log_every=3",
+  "--config.evaluate.batch_size=8",
   "--config.evaluators.adversarial.epsilons=0.25,0.5,1.0,2.0",
+  "--config.evaluators.autoattack.epsilons=0.25,0.5",
   "--config.evaluators.corruption.generate=True",
   "--config.evaluators.corruption.names=brightness,contrast,gaussian_noise",
   "--config.evaluators.fourier.images=16",  # 514 frequencies
 )
 # What is waited for, in the life of one run; then a random time.
-PLAN = ("anything", "step", "save", "step", "save", "evaluation", "evaluation")
-KINDS = ("start", "before the first line", "step", "save", "evaluation")
+PLAN = (
+  "anything",
+  "step",
+  "save",
+  "autoattack",
+  "autoattack",
+  "autoattack",
+  "evaluation",
+)
+KINDS = (
+  "start",
+  "before the first line",
+  "step",
+  "save",
+  "autoattack",
+  "evaluation",
+)
 
 
 def main() -> None:
@@ -106,15 +123,20 @@ def killed(
   def now() -> str:
     if list(folder.glob("checkpoints/*tmp*")):
       return "save"
-    if "measuring: " in read(folder.with_suffix(".err")):
-      return "evaluation"
+    announced = read(folder.with_suffix(".err")).rpartition("evaluating: ")
+    if announced[1]:
+      attacked = announced[2].startswith("autoattack")
+      return "autoattack" if attacked else "evaluation"
     if len(read(folder / "metrics.jsonl").splitlines()) > lines:
       return "step"
     fresh = stamp(folder / "config.json") != config
     return "before the first line" if fresh else "start"
 
-  after = {"anything": seconds / 2, "save": 0.03}.get(what, seconds / 8)
-  wait_for(lambda: what in ("anything", now()), process)
+  after = {"anything": 0.5, "autoattack": 0.3, "step": 0.1, "evaluation": 0.1}
+  after = seconds * after.get(what, 0) or 0.03
+  # "evaluation" is any part of it, AutoAttack included.
+  names = {"evaluation": ("autoattack", "evaluation")}.get(what, (what,))
+  wait_for(lambda: what == "anything" or now() in names, process)
   end = used(process) + rng.uniform(0, after)
   wait_for(lambda: used(process) >= end, process)
   ended = process.poll() is not None

@@ -14,6 +14,7 @@ from flax import linen as nn
 from flax import nnx
 
 import ram_jax
+from ram_jax import keys as keys_lib
 from ram_jax import parallel
 from ram_jax.evaluation import autoattack, pool
 from tests import found
@@ -99,14 +100,18 @@ def test_several_steps_per_dispatch_find_the_same(network, data, monkeypatch):
   assert one.image_steps == other.image_steps
 
 
-def test_pool_is_the_attack_itself(network, data):
-  attack, one = attacked("fab-t", network, data, 8)  # without randomness
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t", "square"])
+def test_pool_on_four_devices_is_the_attack_on_one(network, data, name):
+  attack, pooled = attacked(name, network, data, 8)
   _, pixels, labels = data
+  keys = keys_lib.per_example(
+    jax.random.key(0), jnp.arange(3, SIZE, dtype=jnp.int32)
+  )
   args = jnp.asarray(pixels[3:]), jnp.asarray(labels[3:]), network
-  direct = np.asarray(attack(jax.random.split(jax.random.key(0), 21), *args))
-  # The attack goes on to nearer images; the pool is content with the first.
+  direct = np.asarray(jax.jit(lambda *args: attack(*args))(keys, *args))
+  # The images may differ: the attack goes on after a success, the pool stops.
   changed = np.any(direct != pixels[3:], axis=(1, 2, 3))
-  np.testing.assert_array_equal(one.success, changed)
+  np.testing.assert_array_equal(pooled.success, changed)
 
 
 VERSION, VERSIONS = "apgd-ce+apgd-t", autoattack.VERSIONS
@@ -313,6 +318,22 @@ def test_signs_that_the_result_is_too_high(network, data):
   assert "without softmax" in text
   (text,) = call(saturated, data).warnings
   assert f"of {SIZE} of {SIZE} clean images is zero" in text
+
+
+def test_saturated_logits_are_noticed_and_attacked(network, data):
+  """Logits times 1,000: the gradient of the cross-entropy underflows."""
+  version, steep = (
+    "apgd-ce+apgd-t",
+    Network(network.first, 1e3 * network.second),
+  )
+  plain = call(network, data, version=version)
+  result = call(steep, data, version=version)
+  found = plain.clean & ~plain.stages["apgd-ce"]
+  missed = found & result.stages["apgd-ce"]
+  assert found.sum() > 5 and missed.sum() > found.sum() / 2
+  assert np.sum(result.robust != plain.robust) <= 1
+  (text,) = result.warnings
+  assert "the gradient of the cross-entropy of" in text and "is zero" in text
 
 
 def linen(images):

@@ -1,0 +1,208 @@
+r"""AutoAttack beside the original in PyTorch (fra31/auto-attack).
+
+    python -m benchmarks.autoattack --original=FOLDER --data=FOLDER
+
+FOLDER of --original is a checkout of the original. --data has the test images
+(cifar10_lossless.npz) and the weights of ResNet-2B (autoattack/). Each network
+is attacked by both in turn, on the same images. Times include compilation.
+"""
+
+import argparse
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from torch import nn
+
+import ram_jax
+from benchmarks import timing
+from benchmarks.torch_reference.networks import NETWORKS
+from ram_jax import plugins
+from ram_jax.interop import names, weights
+from ram_jax.models.classifier import Classifier
+from tests.attacks.resnet2b import ResNet2B
+
+RESULTS = timing.FOLDER.parent
+WEIGHTS = (
+  RESULTS / "cifar10_jpeg_wrn_10_1" / "weights/robust_augmix.safetensors"
+)
+# Network -> norm and epsilon of the attack.
+CASES = {"resnet_2b": ("l2", 0.25), "wrn_10_1": ("l2", 0.5)}
+NORMS = {"l2": "L2", "linf": "Linf"}
+BATCH = 250  # default of the original
+
+
+class TorchResNet2B(nn.Module):
+  """ResNet-2B, with the names of its weights."""
+
+  def __init__(self) -> None:
+    """Builds the layers."""
+    super().__init__()
+    self.conv1 = nn.Conv2d(3, 8, 3, 2, 1)
+    self.layer1 = nn.Sequential(_block(8, 2), _block(16, 1))
+    self.linear1, self.linear2 = nn.Linear(1024, 100), nn.Linear(100, 10)
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+    self.mean, self.std = (
+      torch.tensor(values).reshape(3, 1, 1) for values in (mean, std)
+    )
+
+  def forward(self, images: torch.Tensor) -> torch.Tensor:
+    """Logits [B,10] of pixels [B,3,32,32] in [0,1]."""
+    x = self.conv1((images - self.mean) / self.std).relu()
+    for block in self.layer1:
+      shortcut = block["shortcut"](x) if "shortcut" in block else x
+      x = (block["conv2"](block["conv1"](x).relu()) + shortcut).relu()
+    return self.linear2(self.linear1(x.flatten(1)).relu())
+
+
+def _block(inputs: int, stride: int) -> nn.ModuleDict:
+  layers = {
+    "conv1": nn.Conv2d(inputs, 16, 3, stride, 1),
+    "conv2": nn.Conv2d(16, 16, 3, 1, 1),
+  }
+  if stride > 1:
+    layers["shortcut"] = nn.Sequential(nn.Conv2d(inputs, 16, 1, stride))
+  return nn.ModuleDict(layers)
+
+
+def networks(name: str, data: pathlib.Path) -> tuple[Any, nn.Module]:
+  """The same network on both sides.
+
+  Args:
+    name: a key of `CASES`.
+    data: folder of the shared data.
+
+  Returns:
+    Ours, a pytree, and PyTorch's; both map pixels in [0,1] to logits.
+  """
+  if name == "resnet_2b":
+    file = weights.read(data / "autoattack" / "resnet2b.safetensors")
+    ours, theirs = ResNet2B(dict(file.tensors)), TorchResNet2B()
+  else:
+    file = weights.read(WEIGHTS)
+    (mean, std), fields = file.normalization, {"depth": 10, "widen_factor": 1}
+    spec = {"name": "wide_resnet", "num_classes": 10} | fields
+    module = plugins.build("model", spec, mean=mean, std=std)
+    params, means = names.from_torch(module, (32, 32, 3), file.tensors)
+    ours = Classifier(params, means, module)
+    theirs = NETWORKS["wide_resnet"](10, mean, std, **fields)
+  tensors = {key: torch.tensor(value) for key, value in file.tensors.items()}
+  theirs.load_state_dict(tensors)
+  return ours, theirs.eval()
+
+
+def original(
+  folder: pathlib.Path, network: nn.Module, norm: str, epsilon: float
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+  """The original AutoAttack of a network, version standard, seed 0.
+
+  Args:
+    folder: its checkout.
+    network: pixels in [0,1] -> logits.
+    norm: "l2" or "linf".
+    epsilon: radius of the ball.
+
+  Returns:
+    (images [N,H,W,C], labels [N]) -> adversarial images.
+  """
+  if str(folder) not in sys.path:
+    sys.path.insert(0, str(folder))
+  from autoattack import AutoAttack
+
+  def attack(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    suite = AutoAttack(
+      network, NORMS[norm], epsilon, seed=0, device="cpu", verbose=False
+    )
+    x = torch.tensor(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    found = suite.run_standard_evaluation(x, torch.tensor(labels), bs=BATCH)
+    return found.numpy().transpose(0, 2, 3, 1)
+
+  return attack
+
+
+def measure(
+  name: str, folder: pathlib.Path, data: pathlib.Path, count: int, repeats: int
+) -> dict[str, Any]:
+  """One network, attacked by both.
+
+  Args:
+    name: a key of `CASES`.
+    folder: checkout of the original.
+    data: folder of the shared data.
+    count: first N test images.
+    repeats: rounds.
+
+  Returns:
+    Medians of seconds by side, ratios of the original's seconds to ours, and
+    how many images are robust or differ.
+  """
+  norm, epsilon = CASES[name]
+  ours, theirs = networks(name, data)
+  with np.load(data / "cifar10_lossless.npz") as arrays:
+    images = arrays["test_images"][:count].astype(np.float32) / 255
+    labels = arrays["test_labels"][:count].astype(np.int64)
+  attack = original(folder, theirs, norm, epsilon)
+  taken: dict[str, list[float]] = {}
+  robust = {}
+  for _ in range(repeats):
+    for version in (None, "standard", "fast"):
+      jax.clear_caches()
+      start = time.perf_counter()
+      if version:
+        found = ram_jax.autoattack(
+          ours, images, labels, norm=norm, epsilon=epsilon, version=version
+        )
+        robust[version] = found.robust
+      else:
+        moved = torch.tensor(attack(images, labels).transpose(0, 3, 1, 2))
+      side = version or "original"
+      taken.setdefault(side, []).append(time.perf_counter() - start)
+      print(f"{name} {side}: {taken[side][-1]:.1f} s", flush=True)
+  with torch.no_grad():
+    kept = theirs(moved).argmax(1).numpy() == labels
+  return {
+    "network": name,
+    "norm": norm,
+    "epsilon": epsilon,
+    "images": count,
+    "clean": int(found.clean.sum()),
+    "seconds": {side: statistics.median(row) for side, row in taken.items()},
+    "ratio": {
+      version: statistics.median(
+        a / b for a, b in zip(taken["original"], taken[version], strict=True)
+      )
+      for version in robust
+    },
+    "robust": {"original": int(kept.sum())}
+    | {version: int(flags.sum()) for version, flags in robust.items()},
+    "differ": {
+      version: int((flags != kept).sum()) for version, flags in robust.items()
+    },
+  }
+
+
+def main() -> None:
+  """Measures each network and writes the results."""
+  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+  parser.add_argument("--original", type=pathlib.Path, required=True)
+  parser.add_argument("--data", type=pathlib.Path, required=True)
+  parser.add_argument("--networks", default=",".join(CASES))
+  parser.add_argument("--images", type=int, default=160)
+  parser.add_argument("--repeats", type=int, default=3)
+  parser.add_argument("--out", default=timing.FOLDER)
+  flags = parser.parse_args()
+  rows = [
+    measure(name, flags.original, flags.data, flags.images, flags.repeats)
+    for name in flags.networks.split(",")
+  ]
+  timing.write(f"autoattack_{jax.default_backend()}", {"rows": rows}, flags.out)
+
+
+if __name__ == "__main__":
+  main()
