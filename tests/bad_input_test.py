@@ -827,3 +827,12 @@ def test_manifest_is_refused_or_used(tmp_path, harm):
       except (ValueError, OSError):
         refused += 1
   assert refused > 3
+
+
+def test_folder_for_adversarial_images(data, tmp_path):
+  flag = f"--save_adversarial={tmp_path}"
+  refuses("no adversarial images to save", *arrays(data), flag)
+  epsilons = "--config.evaluators.autoattack.epsilons=0.5,"
+  (tmp_path / "mine.npy").touch()
+  refuses("is not empty and has no manifest", *arrays(data), flag, epsilons)
+  assert [path.name for path in tmp_path.iterdir()] == ["mine.npy"]
