@@ -94,7 +94,7 @@ def networks(name: str, data: pathlib.Path) -> tuple[Any, nn.Module]:
     theirs = NETWORKS["wide_resnet"](10, mean, std, **fields)
   tensors = {key: torch.tensor(value) for key, value in file.tensors.items()}
   theirs.load_state_dict(tensors)
-  return ours, theirs.eval()
+  return ours, theirs.train(False)
 
 
 def original(
