@@ -97,6 +97,11 @@ def networks(name: str, data: pathlib.Path) -> tuple[Any, nn.Module]:
   return ours, theirs.train(False)
 
 
+def to_torch(images: np.ndarray) -> torch.Tensor:
+  """Images [N,H,W,C] as a contiguous tensor [N,C,H,W]."""
+  return torch.tensor(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
 def original(
   folder: pathlib.Path, network: nn.Module, norm: str, epsilon: float
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
@@ -119,7 +124,7 @@ def original(
     suite = AutoAttack(
       network, NORMS[norm], epsilon, seed=0, device="cpu", verbose=False
     )
-    x = torch.tensor(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    x = to_torch(images)
     found = suite.run_standard_evaluation(x, torch.tensor(labels), bs=BATCH)
     return found.numpy().transpose(0, 2, 3, 1)
 
@@ -160,7 +165,7 @@ def measure(
         )
         robust[version] = found.robust
       else:
-        moved = torch.tensor(attack(images, labels).transpose(0, 3, 1, 2))
+        moved = to_torch(attack(images, labels))
       side = version or "original"
       taken.setdefault(side, []).append(time.perf_counter() - start)
       print(f"{name} {side}: {taken[side][-1]:.1f} s", flush=True)

@@ -4,6 +4,7 @@ Writes docs/parity.md; exits with 1 if a value exceeds its bound.
 """
 
 import itertools
+import json
 import platform
 import sys
 from collections.abc import Iterator
@@ -27,7 +28,13 @@ def main() -> None:
     _HEAD.format(**_versions(), size=distances.SIZE, batch=setting.BATCH_SIZE)
   ]
   kept = True
-  for part in (_batch_table, _steps_table, _single_table, _rounding_table):
+  for part in (
+    _batch_table,
+    _steps_table,
+    _single_table,
+    _rounding_table,
+    _autoattack_tables,
+  ):
     for line, good in part():
       kept &= good
       lines.append(line)
@@ -61,6 +68,17 @@ Difference from PyTorch in float64: median (and maximum) over {draws} draws of
 weights and images. Large values occur if rounding moves an activation across
 the kink of a ReLU. The median of ram_jax is at most {bound} times that of
 PyTorch in float32.
+"""
+
+_AUTOATTACK = """
+## AutoAttack
+
+Measured by `python -m benchmarks.autoattack_parity`, in float32, on the first
+{images} test images of CIFAR-10: how many are still classified correctly after
+each attack of `standard`, in the original (fra31/auto-attack, seed 0), in
+ram_jax (seed 0), and on how many images the two differ. ResNet-2B is an
+external network, WRN-10-1 is one of
+[ours](results/cifar10_jpeg_wrn_10_1/README.md).
 """
 
 
@@ -140,6 +158,52 @@ def _rounding_table() -> Lines:
     if not good:
       cells[0] = f"**{cells[0]}**"
     yield f"| {name} | {method} | {' | '.join(cells)} |", good
+
+
+def _autoattack_tables() -> Lines:
+  path = Path(__file__).resolve().parents[1] / "docs/results"
+  text = (path / "autoattack_parity.json").read_text(encoding="utf-8")
+  cases = json.loads(text)["rows"]
+  yield _AUTOATTACK.format(images=cases[0]["images"]), True
+  heads = []
+  for case in cases:
+    name = {"resnet_2b": "ResNet-2B", "wrn_10_1": "WRN-10-1"}[case["network"]]
+    norm = {"l2": "L2", "linf": "L-infinity"}[case["norm"]]
+    heads.append(f"{name}, {norm} {case['epsilon']:.3g}")
+  yield from _title("", *heads)
+  for stage, shown in _STAGES.items():
+    found = [case["stages"][stage] for case in cases]
+    cells = [
+      f"{x['original']}, {x['ours']}; {x['differ']} differ" for x in found
+    ]
+    yield f"| {shown} | {' | '.join(cells)} |", True
+  cells = [", ".join(map(str, case["apgd_ce_differ"])) for case in cases]
+  text = "APGD-CE with seeds 0, 1, 2: images that differ"
+  yield f"| {text} | {' | '.join(cells)} |", True
+  cells = [
+    f"{x['least']:.4f} to {x['most']:.4f}; {x['above_1_percent']} of "
+    f"{x['images']} by more than 1 %"
+    for x in (case["fab_norms"] for case in cases)
+  ]
+  text = "FAB-T, smallest norm found for an image: ratio to the original's"
+  yield f"| {text} | {' | '.join(cells)} |", True
+  for side, text in (("original", "Square alone, original"), ("ours", "ours")):
+    cells = [", ".join(map(str, case["square"][side])) for case in cases]
+    if side == "original":
+      queries = ", ".join(map(str, cases[0]["square"]["queries"]))
+      text += f", after {queries} queries"
+    yield f"| {text} | {' | '.join(cells)} |", True
+
+
+_STAGES = {
+  "clean": "clean",
+  "apgd-ce": "APGD-CE",
+  "apgd-t": "then APGD-T",
+  "fab-t": "then FAB-T",
+  "square": "then Square",
+  "alone-fab-t": "FAB-T alone",
+  "alone-square": "Square alone",
+}
 
 
 def _title(*cells: str) -> Lines:
