@@ -14,7 +14,7 @@ from ram_jax.data.generated import Generator
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import metrics, provenance
 
-# Packages that the pixels depend on, besides our own version.
+# Packages that the pixels depend on, besides ram_jax itself.
 PACKAGES = ("jax", "jaxlib", "numpy", "pillow")
 LABELS = "labels.npy"
 

@@ -46,8 +46,8 @@ def initialize() -> None:
       text = os.environ.get(name)
       if not (text or "").isdecimal():
         raise ValueError(
-          f"JAX_COORDINATOR_ADDRESS is set, but {name} is {text!r}: give a "
-          "whole number, or set none of them"
+          f"JAX_COORDINATOR_ADDRESS is set, but {name} is {text!r}: give "
+          "an integer, or set none of them"
         )
       numbers.append(int(text))
     jax.distributed.initialize(os.environ["JAX_COORDINATOR_ADDRESS"], *numbers)

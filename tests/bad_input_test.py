@@ -104,7 +104,7 @@ def overridden(data, name, text):
 # What text cannot be, by the type of the field. Any text is a str.
 WRONG = {
   bool: ("maybe", "true or false"),
-  int: ("2.5", "a whole number"),
+  int: ("2.5", "an integer"),
   float: ("fast", "a number"),
   tuple: ("(1", "values separated by commas"),
 }
@@ -160,14 +160,17 @@ RANGE = {
   "evaluators.adversarial.attack.step_size": [
     ("-1", "a finite number above 0")
   ],
-  "evaluators.adversarial.attack.steps": [("0", "a whole number, at least 1")],
+  "evaluators.adversarial.attack.steps": [("0", "an integer, at least 1")],
   "evaluators.adversarial.check_images": [("-1", "check_images is -1")],
   "evaluators.adversarial.epsilons": [
     ("1,-1", "finite numbers"),
     ("a,b", "gi"),
     ("1,0.5,1.0", "epsilons is (1, 0.5, 1.0): give each value once"),
     ("8/255,0.031373", "give each value once"),  # the same in tables
-    ("8/255,64", "further apart than 13.86 in L2: give less, such as 0.5"),
+    (
+      "8/255,64",
+      "apart than 13.86 in L2: give a smaller value, such as 0.5",
+    ),
   ],
   "evaluators.adversarial.name": [("none", "unknown evaluator: choose one")],
   "evaluators.adversarial.relative_step_size": [("inf", "a finite number")],
@@ -218,7 +221,7 @@ RANGE = {
     ("nan", "a finite number above 0"),
     ("32", "step_size is 32.0, but pixels are in [0, 1]"),
   ],
-  "method.attack.steps": [("-7", "a whole number, at least 1")],
+  "method.attack.steps": [("-7", "an integer, at least 1")],
   "method.augment.alpha": [("0", "alpha"), ("nan", "alpha")],
   "method.augment.depth": [("0", "depth"), ("-2", "depth")],
   "method.augment.name": [("cutout", "unknown augment: choose one of")],
@@ -254,18 +257,18 @@ RANGE = {
     ("1e999,1,1", "three numbers each"),
   ],
   "optimizer.learning_rate": [("0", "a finite number above 0"), ("nan", "")],
-  "optimizer.momentum": [("1", "from 0 to below 1")],
+  "optimizer.momentum": [("1", "a number in [0, 1)")],
   "optimizer.schedule": [("linear", "cosine_epoch, cosine_step, constant")],
   "optimizer.weight_decay": [("-1", "a finite number"), ("inf", "a finite")],
   "seed": [("-1", "from 0 to 2^32 - 1"), (str(2**32), "from 0 to 2^32 - 1")],
   "train.batch_size": [("0", "at least 1"), ("6", "multiple of the 4 devices")],
-  "train.checkpoint_every": [("0", "a whole number, at least 1")],
+  "train.checkpoint_every": [("0", "an integer, at least 1")],
   "train.dtype": [("float16", "give float32 or bfloat16")],
   "train.epochs": [("0", "at least 1"), (str(10**20), "steps")],
   "train.device_data_gib": [("-1.0", "at least 0"), ("inf", "finite")],
   "train.images": [("-1", "or 0 for all"), ("65", "limit 65 is outside 0..64")],
-  "train.log_every": [("0", "a whole number, at least 1")],
-  "train.steps_per_dispatch": [("0", "a whole number, at least 1")],
+  "train.log_every": [("0", "an integer, at least 1")],
+  "train.steps_per_dispatch": [("0", "an integer, at least 1")],
   "weights.entry": [
     ("ema", "config.weights.entry is 'ema', but there is no weights f")
   ],
@@ -334,7 +337,7 @@ def test_linf_in_another_unit(overrides, given):
   )
   assert line.endswith(
     ", but pixels are in [0, 1], where no two images are further apart than 1 "
-    "in Linf: give less, such as 8/255"
+    "in Linf: give a smaller value, such as 8/255"
   )
 
 

@@ -96,10 +96,10 @@ def test_forms_of_every_field():
     ("train.=3", "no config.train., did"),
     ("train=3", "group of fields: set one of config.train.batch_size"),
     ("train.epochs", "write --config.train.epochs=VALUE"),
-    ("train.epochs=abc", "cannot be 'abc': give a whole number"),
-    ("train.epochs=2.5", "cannot be '2.5': give a whole number"),
+    ("train.epochs=abc", "cannot be 'abc': give an integer"),
+    ("train.epochs=2.5", "cannot be '2.5': give an integer"),
     ("train.epochs=none", "cannot be 'none'"),
-    ("train.epochs=8/4", "cannot be '8/4': give a whole number"),
+    ("train.epochs=8/4", "cannot be '8/4': give an integer"),
     (
       "optimizer.momentum=fast",
       "'fast': give a number, or a fraction such as 8/255 (it is 0.9)",

@@ -150,7 +150,7 @@ D = "--config=CONFIGS/digits.py"
     (["--config.seed", D], "--config.seed has no value: write --config.seed="),
     ([D, "--config.seed"], "--config.seed has no value: write --config.seed="),
     (["--config.seed", "-x", D], "config.seed cannot be '-x': give a whole n"),
-    (["--config.seed", "-1", D], "config.seed is -1: give a whole number fro"),
+    (["--config.seed", "-1", D], "config.seed is -1: give an integer from "),
     (["--workdir=\udcc3", D], r"cannot use '--workdir=\udcc3': it is not"),
     (["--config.name=\udcff", D], "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or us"),
   ],
@@ -164,10 +164,10 @@ def test_command_line_mistakes(nothing_runs, argv, words):
   ("override", "words"),
   [
     ("train.epoch=3", "did you mean config.train.epochs?"),
-    ("train.epochs=2.5", "give a whole number"),
-    ("train.epochs=0", "config.train.epochs is 0: give a whole number, at le"),
+    ("train.epochs=2.5", "give an integer"),
+    ("train.epochs=0", "config.train.epochs is 0: give an integer, at least"),
     ("optimizer.learning_rate=nan", "config.optimizer.learning_rate is nan"),
-    ("optimizer.momentum=1", "from 0 to below 1"),
+    ("optimizer.momentum=1", "a number in [0, 1)"),
     ("optimizer.schedule=linear", "cosine_epoch, cosine_step, constant"),
     ("train.dtype=float64", "give float32 or bfloat16"),
     ("method.name=no_such", f"choose one of {NAMES['method']}"),
@@ -465,9 +465,9 @@ def test_report_of_several_runs(trained, copy, tmp_path):
     (
       jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
       2,
-      "error: the device has too little memory: lower config.evaluate.batch",
+      "error: the device is out of memory: lower config.evaluate.batch",
     ),
-    (MemoryError(), 2, "error: this machine has too little memory: lower conf"),
+    (MemoryError(), 2, "error: this machine is out of memory: lower conf"),
   ],
 )
 def test_what_happens_on_the_way(monkeypatch, config, error, code, words):

@@ -76,7 +76,7 @@ class Attack:
     targets: jax.Array,
     model: Callable[[jax.Array], jax.Array],
   ) -> jax.Array:
-    """Finds images in the ball that the model classifies wrongly.
+    """Finds images in the ball that the model misclassifies.
 
     Args:
       keys: random keys [B], one for each example.
@@ -133,9 +133,9 @@ class Attack:
         jax.random.fold_in(key, restart), images.shape[1:], images.dtype
       )
     )(keys)
-    # Points of the unit ball need no projection. This clipping changes
-    # nothing. It keeps multiplication and addition from fusing, which would
-    # skip a rounding in some batches only.
+    # Points of the unit ball need no projection. This clipping does not change
+    # values; it keeps the compiler from fusing multiplication and addition,
+    # which would skip a rounding for some batch sizes only.
     delta = jnp.clip(self.epsilon * points, -self.epsilon, self.epsilon)
     return jnp.clip(images + delta, 0, 1).astype(images.dtype)
 

@@ -23,7 +23,7 @@ def by_logit(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def by_distance(
   model: Model, images: jax.Array, labels: jax.Array
 ) -> jax.Array:
-  """Ranks all classes except the label by their distance in a linear model.
+  """Ranks all classes except the label by their distance to first order.
 
   The distance is the margin to the class over the L2 norm of the margin's
   gradient (MALT: Melamed et al., NeurIPS 2024). The Jacobian needs the memory

@@ -164,16 +164,16 @@ def probe_model(
     yield _warning(
       attack,
       f"the logits of {changed} of {len(norms)} images change in a second "
-      "forward pass: the network is random",
+      "forward pass: the network is not deterministic",
     )
 
 
 def rises(before: Correct, after: Correct) -> bool:
-  """Whether more images are correct than before, beyond chance.
+  """Whether significantly more images are classified correctly than before.
 
   Args:
-    before: which images are correct under the weaker attack.
-    after: which images are correct under the stronger attack.
+    before: which images are classified correctly under the weaker attack.
+    after: which images are classified correctly under the stronger attack.
   """
   gained, lost = np.sum(after & ~before), np.sum(before & ~after)
   return bool(gained - lost > DEVIATIONS * np.sqrt(gained + lost))

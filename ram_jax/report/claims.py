@@ -2,7 +2,7 @@
 
 `CLAIMS` has one entry for each claim of section 5 and for the costs and the
 hypothesis of section 6: which metric of which methods is compared, and when the
-runs agree.
+runs agree with the claim.
 """
 
 import collections

@@ -425,8 +425,8 @@ def _fourier_map(rows: pd.DataFrame) -> np.ndarray:
   """
   errors = 100 - 100 * rows.groupby(["y", "x"])["accuracy"].mean()
   places = np.array(list(errors.index), dtype=int)
-  # Both halves have 2 n frequencies; those that are their own twins count
-  # twice.
+  # Both halves have 2 n frequencies; those that are their own conjugates
+  # count twice.
   count, width = 2 * len(places), int(np.ptp(places[:, 1])) + 1
   heights = [count // width - 1, count // width]
   heights = [h for h in heights if h > 0 and count - h * width in (1, 2, 4)]

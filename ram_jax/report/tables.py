@@ -289,7 +289,7 @@ def floors(
 
 
 def profile(found: Mapping[str, Any]) -> Table:
-  """Shows how the time of a training is spent.
+  """Shows how the time of a training step is spent.
 
   Args:
     found: content of profile.json.
@@ -310,10 +310,10 @@ def profile(found: Mapping[str, Any]) -> Table:
     f"{device['count']} x {device['kind']}",
     f"attributed to a part: {found['attributed']:.1%} of the devices' time",
     "host: the devices wait for the host",
-    f"without tracing a step takes "
+    f"without tracing, a step takes "
     f"{1000 * found['untraced_seconds'] / steps:.2f} ms",
   )
-  return Table(("part", "ms per step", "share"), tuple(rows), lines)
+  return Table(("part", "ms per step", "fraction"), tuple(rows), lines)
 
 
 def fields(runs: Sequence[Run], differing: bool = False) -> Table | None:

@@ -47,7 +47,7 @@ _READ = {
 
 
 def check(config: ConfigDict, folder: pathlib.Path) -> None:
-  """Rejects a folder that is read-only, in use or of another training run.
+  """Rejects a folder that is read-only, in use or owned by another run.
 
   Args:
     config: resolved.
@@ -84,7 +84,7 @@ def check_writable(folder: pathlib.Path, flag: str) -> None:
 
 
 def check_owner(config: ConfigDict, folder: pathlib.Path) -> None:
-  """Rejects a folder of another training run.
+  """Rejects a folder that belongs to another training run.
 
   Args:
     config: resolved.

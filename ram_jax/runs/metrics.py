@@ -126,7 +126,7 @@ def checked(row: Any, *names: str) -> dict[str, Any]:
 
   Raises:
     ValueError: unless all entries, and those of `timing`, are numbers, and
-      `step` is a whole number.
+      `step` is an integer.
   """
   if not isinstance(row, dict) or not set(names) <= row.keys():
     raise ValueError(f"it lacks one of {', '.join(names)}")

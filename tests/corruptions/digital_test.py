@@ -65,7 +65,7 @@ def test_hsv_is_pythons(severity):
     (digital.saturate, strong),
   ):
     ours = run(function, levels, severity)
-    # Truncated: at most one below, and whole numbers are.
+    # Truncated: at most one below, and integers are.
     assert (ours <= theirs + 1e-6).all() and (ours > theirs - 1 - 1e-6).all()
 
 

@@ -110,7 +110,7 @@ def test_bad_epsilons(epsilons):
 
 
 def test_another_attack_than_pgd():
-  with pytest.raises(ValueError, match="attack is APGD-CE, .* needs pgd"):
+  with pytest.raises(ValueError, match="is APGD-CE, .* supports only pgd"):
     adversarial.Evaluator(apgd.Attack(1.0), (1.0,), 0.4, 0, 8)
 
 

@@ -234,7 +234,7 @@ def test_what_does_not_fit_is_listed():
   for part in (
     "2 missing: block2.layer.0.bn1.running_mean [16], fc.bias [7];",
     "1 unexpected: teacher.fc.weight [7, 64];",
-    "2 of another shape: conv1.weight [16, 1, 3, 3] for [16, 3, 3, 3], "
+    "2 with a different shape: conv1.weight [16, 1, 3, 3] for [16, 3, 3, 3], "
     "fc.weight [64, 7] for [7, 64];",
     "they look like WRN-10-1 for 64 classes: choose",
   ):
@@ -261,7 +261,11 @@ def test_counters_may_be_absent_but_no_other():
     (network("wrn"), network("resnet", 50, 2), "look like WRN-50-2 for 7"),
     (network("preact"), network("resnet", 50), "look like ResNet-50 for 7"),
     (network("resnet"), network("preact"), "look like PreActResNet-18 for 7"),
-    (network("preact"), network("preact", "fast"), "say in the config string"),
+    (
+      network("preact"),
+      network("preact", "fast"),
+      "select one in the config string",
+    ),
     (network("preact"), network("resnet"), "look like ResNet-18 for 7 classes"),
   ],
 )
@@ -275,7 +279,7 @@ def test_lists_have_an_end():
   message = misfit(module, {})
   assert "39 missing: " in message and " and 33 more; they" in message
   message = misfit(module, {"backbone.weight": np.zeros(3)})
-  assert "look like no network that is known here" in message
+  assert "look like no known network" in message
 
 
 def test_other_classes_and_stems_are_recognised():

@@ -150,7 +150,7 @@ def test_robustbench_table_needs_its_model(tmp_path):
     "fog, severity 2": 0.5,
     "snow, severity 1": 0.9390000001,
   }
-  for model, has in (("", "many models"), (":C", "0 rows of C")):
+  for model, has in (("", "many rows"), (":C", "0 rows of C")):
     words = f"it has {has}: write .*results.csv:MODEL.*one of A, B$"
     with pytest.raises(ValueError, match=words):
       references.read(f"{path}{model}")
@@ -251,7 +251,7 @@ def test_data_set_is_that_of_file_or_folder_or_unknown(
   if dataset == "cifar10" and folder != "x":
     other = "ImageNet" if data == "CIFAR-10" else "CIFAR-100"
     assert (
-      f"its dataset is CIFAR-10, its folder's {other}: {data} is assumed"
+      f"the file says CIFAR-10, but its folder {other}: {data} is assumed"
       in text
     )
 
@@ -400,7 +400,7 @@ def test_a_run_is_a_reference(make_run, corruption):
     (CORRUPTIONS + "fog,2,0.4", "fog, severity 2 is given twice"),
     ("epsilon,accuracy\n1,.5\n1.0,.5", "L2 eps 1 .PGD-10. is given twice"),
     ("epsilon,accuracy\n-1,0.5", "epsilon -1.0 is not a number of at least 0"),
-    (json.dumps(METRICS)[:-20], "not complete JSON"),
+    (json.dumps(METRICS)[:-20], "not valid JSON"),
     (json.dumps(METRICS | {"clean_accuracy": 91.2}), "of clean is 91.2, .*100"),
     (json.dumps(METRICS | {"clean_accuracy": "a"}), r"'a', not in \[0, 1\]"),
     ('{"clean_acc": "95"}', r"lacks a field.*'additional_data'"),
