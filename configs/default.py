@@ -59,8 +59,8 @@ def get_config() -> ConfigDict:
       "notes": (),
     }
   )
-  # Input normalization per channel: (pixel - mean) / std. Empty: as the weights
-  # file states, or the statistics of the data set if no file is given.
+  # Input normalization per channel: (pixel - mean) / std. Empty: read from the
+  # weights file, or the statistics of the data set if no file is given.
   config.normalization = ConfigDict(
     {
       "mean": (),  # Three numbers in [0,1], for pixels in [0,1]

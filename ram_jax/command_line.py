@@ -63,7 +63,7 @@ def split(text: str) -> tuple[pathlib.Path, str]:
   """Splits `PATH:ARGUMENT` into the path of a config and its argument.
 
   Args:
-    text: as for `load`.
+    text: see `load`.
 
   Returns:
     The path and the argument. The path is the longest part before a colon, or

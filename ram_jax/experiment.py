@@ -83,7 +83,7 @@ def resolve(
   """Checks plain fields and fills in those that depend on device or weights.
 
   Args:
-    config: complete, as from `configs/`.
+    config: a complete config from `configs/`.
     trained: config.json of the run to be evaluated. Its choices are kept, even
       if this device is of a different kind than the one it was trained on.
     weights: the file that `config.weights` names, if any.
@@ -230,7 +230,7 @@ def train_and_evaluate(
   bit-identical to that of an uninterrupted run. A finished run is not changed.
 
   Args:
-    config: complete, as from `configs/`.
+    config: a complete config from `configs/`.
     workdir: the run's folder; created if missing.
 
   Returns:
@@ -358,8 +358,8 @@ def evaluate_weights(
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ValueError: if the file is damaged or has another network, or the folder
-      contains something else.
+    ValueError: if the file is damaged or contains a different network, or the
+      folder contains something else.
   """
   path, folder = config.weights.measured, pathlib.Path(workdir)
   config, file = with_weights(config)

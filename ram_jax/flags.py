@@ -92,8 +92,8 @@ def parser() -> Parser:
     "-h",
     "--help",
     action="store_true",
-    help="show this, then the fields of --config (default: configs/default.py) "
-    "with their values",
+    help="show this help, then the fields of --config (default: "
+    "configs/default.py) with their values",
   )
   for name, (value, text) in FLAGS.items():
     flags.add_argument(f"--{name}", metavar=value, help=text)

@@ -28,7 +28,7 @@ def split(keys: jax.Array, num: int = 2) -> tuple[jax.Array, ...]:
 
   Args:
     keys: keys [B].
-    num: how many keys each example gets.
+    num: number of keys per example.
 
   Returns:
     `num` arrays of keys, [B] each.

@@ -102,7 +102,7 @@ def is_first_process() -> bool:
 
 
 def check_batch_size(batch_size: int, field: str) -> None:
-  """Rejects a batch size that the devices cannot divide evenly.
+  """Rejects a batch size that is not divisible by the number of devices.
 
   Args:
     batch_size: examples in the global batch.

@@ -1,4 +1,4 @@
-"""Whatever a user gives that cannot be used: one line, soon, and nothing runs.
+"""Any kind of invalid input causes a one-line error before anything runs.
 
 Fields are found by introspection: a new one fails here until it is listed.
 """
@@ -46,7 +46,7 @@ def refuses(words, *argv):
 
 @pytest.fixture(autouse=True)
 def nothing_runs(monkeypatch, tmp_path):
-  """No weights are drawn, nothing is trained, nothing measured."""
+  """Fails if weights are initialized, or anything is trained or evaluated."""
 
   def forbidden(*args, **kwargs):
     raise AssertionError("something was computed")
@@ -286,7 +286,7 @@ ANYTHING = {
 }
 
 
-def test_every_field_has_a_bad_value_or_a_reason_for_none():
+def test_every_field_has_an_invalid_value_or_a_reason_for_none():
   free = {name for name in FIELDS if kind(name) is bool}  # true and false
   assert set(RANGE) | set(ANYTHING) | free == set(FIELDS)
   assert not set(RANGE) & (set(ANYTHING) | free)
@@ -329,7 +329,7 @@ SWEEP = CONFIGS[""].evaluators.adversarial.epsilons
     ),
   ],
 )
-def test_linf_in_another_unit(overrides, given):
+def test_linf_epsilon_in_the_wrong_unit(overrides, given):
   line = refuses(
     f"config.{given}, but",
     f"--config={FILE}",
@@ -342,7 +342,7 @@ def test_linf_in_another_unit(overrides, given):
 
 
 def arrays(path):
-  """The command that trains on one's own arrays, as far as it can get."""
+  """The command that trains on user-provided arrays."""
   return [
     f"--config={FILE}:smoke,dataset=arrays",
     f"--config.dataset.path={path}",
@@ -350,7 +350,7 @@ def arrays(path):
   ]
 
 
-def test_array_that_unpacks_without_end(data, tmp_path):
+def test_array_that_expands_without_limit(data, tmp_path):
   path = tmp_path / "bomb.npz"
   with np.load(data) as good:
     np.savez_compressed(
@@ -400,7 +400,7 @@ LABELS = np.arange(64) % 4
     ),
   ],
 )
-def test_images_of_ones_own(tmp_path, change, words):
+def test_user_provided_images(tmp_path, change, words):
   path = write_data(tmp_path / "mine.npz", train_images=change)
   line = refuses(words, *arrays(path), "--config.train.images=0")
   if "expected" in words:
@@ -440,7 +440,7 @@ def test_images_of_ones_own(tmp_path, change, words):
     ),
   ],
 )
-def test_labels_of_ones_own(tmp_path, change, words):
+def test_user_provided_labels(tmp_path, change, words):
   path = write_data(tmp_path / "mine.npz", train_labels=change)
   line = refuses(words, *arrays(path))
   if "expected" in words:
@@ -460,7 +460,7 @@ def test_one_class(tmp_path, classes, words):
   refuses(words, *arrays(path), f"--config.dataset.num_classes={classes}")
 
 
-def test_arrays_of_other_names(tmp_path):
+def test_arrays_with_other_names(tmp_path):
   path = tmp_path / "mine.npz"
   np.savez(path, x_train=PIXELS, y_train=LABELS)
   line = refuses(
@@ -499,7 +499,7 @@ def test_arrays_of_other_names(tmp_path):
     ({}, None),
   ],
 )
-def test_odd_data_are_warned_of(tmp_path, monkeypatch, changes, warning):
+def test_warnings_about_unusual_data(tmp_path, monkeypatch, changes, warning):
   def trained(*args):
     raise ValueError("trained")
 
@@ -521,7 +521,7 @@ def test_odd_data_are_warned_of(tmp_path, monkeypatch, changes, warning):
 
 
 def npy(shape, dtype="|u1", body=b"0123456789"):
-  """Bytes of an .npy file whose header says what it likes."""
+  """Bytes of an .npy file with an arbitrary header."""
   header = repr({"descr": dtype, "fortran_order": False, "shape": shape})
   header = header.ljust(117) + "\n"
   return (
@@ -544,7 +544,7 @@ def npy(shape, dtype="|u1", body=b"0123456789"):
     b"\x93NUMPY\x01\x00\xff\xff",
   ],
 )
-def test_header_that_lies(data, tmp_path, member):
+def test_header_with_a_wrong_size(data, tmp_path, member):
   path = tmp_path / "lies.npz"
   with np.load(data) as good, zipfile.ZipFile(path, "w") as archive:
     for name, array in good.items():
@@ -562,7 +562,7 @@ def test_header_that_lies(data, tmp_path, member):
 @pytest.mark.parametrize(
   "name", ["../../evil.npy", "/etc/evil.npy", "a\nb.npy"]
 )
-def test_member_outside_of_the_folder(tmp_path, name):
+def test_member_outside_the_folder(tmp_path, name):
   path = tmp_path / "outside.npz"
   with zipfile.ZipFile(path, "w") as archive:
     archive.writestr(name, npy((2, 8, 8, 3)))
@@ -571,7 +571,7 @@ def test_member_outside_of_the_folder(tmp_path, name):
 
 
 def nested(depth=60):
-  """A list of two times a list of two times ... that unfolds to 2^60."""
+  """Nested lists that expand to 2^60 elements."""
   value = [0]
   for _ in range(depth):
     value = [value, value]
@@ -641,7 +641,7 @@ def test_compressed_weights_of_torch(data, tmp_path):
   )
 
 
-def test_photograph_without_end(data, tmp_path):
+def test_photograph_that_expands_without_limit(data, tmp_path):
   def chunk(name, body):
     sum_ = zlib.crc32(name + body).to_bytes(4, "big")
     return len(body).to_bytes(4, "big") + name + body + sum_
@@ -704,7 +704,7 @@ OTHERS = (None, "x", -1, True, [], {}, [1], {"a": 1})
 
 
 def places(tree, before=()):
-  """The places of all parts of a tree of JSON."""
+  """The paths of all parts of a JSON tree."""
   rows = enumerate(tree) if isinstance(tree, list) else tree.items()
   for key, part in rows:
     yield (*before, key)
@@ -713,7 +713,7 @@ def places(tree, before=()):
 
 
 def changed(tree, place):
-  """Copies of a tree with another part at a place, or without it."""
+  """Copies of a tree with the part at a path replaced or removed."""
   for other in (*OTHERS, "gone"):
     copy = json.loads(json.dumps(tree))
     holder = copy
@@ -727,7 +727,7 @@ def changed(tree, place):
 
 
 @pytest.mark.parametrize("place", list(places(RESULTS)), ids=str)
-def test_results_are_refused_or_shown(tmp_path, place):
+def test_results_are_rejected_or_shown(tmp_path, place):
   for tree in changed(RESULTS, place):
     (tmp_path / "results.json").write_text(json.dumps(tree))
     try:
@@ -773,7 +773,7 @@ def test_lines_of_metrics(tmp_path, line):
   refuses(words, "--mode=report", f"--runs={tmp_path}")
 
 
-def test_profile_of_a_folder_that_cannot_be_written(data, monkeypatch):
+def test_profile_in_a_read_only_folder(data, monkeypatch):
   def forbidden(path, *args, **kwargs):
     raise PermissionError(13, "Permission denied", str(path))
 
@@ -799,7 +799,7 @@ def test_config_json(data, tmp_path, place, mode):
 
 
 @pytest.mark.parametrize("harm", ["classes", "image", "missing", "labels"])
-def test_manifest_is_refused_or_used(tmp_path, harm):
+def test_manifest_is_rejected_or_used(tmp_path, harm):
   np.save(tmp_path / "fog.npy", np.zeros((15, 8, 8, 3), np.uint8))
   np.save(tmp_path / "labels.npy", np.zeros(15, np.uint8))
   names = ("fog.npy", "labels.npy")

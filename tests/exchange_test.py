@@ -1,4 +1,4 @@
-"""Weights that cross to PyTorch and back: the same predictions everywhere."""
+"""Weights exported to PyTorch and imported again give the same predictions."""
 
 import dataclasses
 import json
@@ -126,9 +126,7 @@ def test_training_starts_from_the_file(run, tmp_path):
   assert not any(np.any(x) for x in moved) and len(moved) > 10
 
 
-def test_started_run_is_recorded_and_goes_on_with_its_own_weights(
-  run, tmp_path
-):
+def test_run_started_from_a_file_resumes_with_its_own_weights(run, tmp_path):
   _, out, results = run
   config = tiny()
   config.weights.initial = str(out)
@@ -155,7 +153,7 @@ def test_started_run_is_recorded_and_goes_on_with_its_own_weights(
     ({"initial": "/no/such.pt"}, "/no/such.pt"),
   ],
 )
-def test_fields_that_make_no_sense(tmp_path, fields, words):
+def test_contradictory_fields(tmp_path, fields, words):
   config = tiny()
   config.weights.update(fields)
   with pytest.raises((ValueError, OSError), match=words):
@@ -165,7 +163,7 @@ def test_fields_that_make_no_sense(tmp_path, fields, words):
       experiment.train_and_evaluate(config, tmp_path)
 
 
-def test_normalisation_reaches_the_network():
+def test_normalization_reaches_the_network():
   config = tiny()
   config.normalization.update({"mean": (0, 0, 0), "std": (1, 1, 1)})
   source = digits_data.Source()
@@ -216,7 +214,7 @@ def evaluated(run, tmp_path, capsys):
 
 
 def fill(name, value, dtype=None):
-  """Puts a number in the first place of a tensor."""
+  """Replaces the first element of a tensor."""
 
   def change(tensors):
     tensors[name] = tensors[name].astype(dtype or tensors[name].dtype)
@@ -244,7 +242,7 @@ NOT_FINITE = "1 with values that are not finite: "
     ),
   ],
 )
-def test_numbers_that_no_network_can_use(evaluated, change, words):
+def test_weights_with_invalid_numbers(evaluated, change, words):
   code, line, results = evaluated(change)
   assert (code, line) == (
     2,
@@ -301,7 +299,7 @@ def test_export_of_another_network(evaluated):
 
 @pytest.fixture(scope="module")
 def preact(tmp_path_factory):
-  """State_dicts of zeros, with and without the last normalisation."""
+  """State_dicts of zeros, with and without the final normalization."""
   folder, paths = tmp_path_factory.mktemp("preact"), {}
   for variant in ("robustbench", "fast"):
     module = preact_resnet.Model(10, (0,) * 3, (1,) * 3, variant=variant)
@@ -367,7 +365,7 @@ def test_file_of_another_preact_resnet(
     ),
   ],
 )
-def test_named_preact_resnet_is_taken(
+def test_named_preact_resnet_is_used(
   monkeypatch, preact, tmp_path, file, model, notes
 ):
   monkeypatch.setattr(
@@ -382,7 +380,7 @@ def test_named_preact_resnet_is_taken(
   ]
 
 
-def test_weights_of_others_have_no_method(run):
+def test_external_weights_have_no_method(run):
   file = dataclasses.replace(weights.read(run[1]), metadata={})
   about = {"name": "x", "label": "x", "method": "weights"}
   assert experiment.describe(file, "x") == about | {"epochs": 0, "step": 0}

@@ -1,4 +1,4 @@
-"""The program as a user meets it: mistakes are one line, nothing is lost."""
+"""The program as users run it: mistakes cause one-line errors."""
 
 import contextlib
 import errno
@@ -88,7 +88,7 @@ def config(data):
 
 @pytest.fixture(scope="module")
 def trained(config, tmp_path_factory):
-  """The folder of a run, trained and measured; and what was printed."""
+  """The folder of a trained and evaluated run, and what was printed."""
   folder = tmp_path_factory.mktemp("runs") / "run"
   code, out, err = run(config, f"--workdir={folder}")
   assert code == 0, err
@@ -102,7 +102,7 @@ def copy(trained, tmp_path):
 
 @pytest.fixture
 def nothing_runs(monkeypatch):
-  """Training or measuring is a failure, whatever the arguments."""
+  """Fails if anything is trained or evaluated."""
 
   def forbidden(*args, **kwargs):
     raise AssertionError("something was computed")
@@ -242,8 +242,10 @@ def test_attack_and_augmentation_mistakes(
   )
 
 
-def test_network_beyond_all_memory(nothing_runs, monkeypatch, config, tmp_path):
-  """It was not refused, and the first read of its weights never returned."""
+def test_network_too_large_for_memory(
+  nothing_runs, monkeypatch, config, tmp_path
+):
+  """Without the check, the first read of its weights never returned."""
   monkeypatch.setattr(memory, "available", lambda: 20 * 2**30)
   line = refuses(
     "training needs at least 1763920.2 GiB of memory on this machine, 20.0 GiB "
@@ -255,7 +257,7 @@ def test_network_beyond_all_memory(nothing_runs, monkeypatch, config, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["profile", "evaluate"])
-def test_no_memory(nothing_runs, monkeypatch, config, trained, mode):
+def test_out_of_memory(nothing_runs, monkeypatch, config, trained, mode):
   monkeypatch.setattr(memory, "available", lambda: 0)
   doing = {"profile": "profiling", "evaluate": "evaluation"}[mode]
   words = f"{doing} needs at least 0.0 GiB of memory on this machine, 0.0 GiB"
@@ -368,7 +370,7 @@ def test_finished_run_is_only_shown(nothing_runs, config, trained):
   assert f"{folder} is finished (--mode=evaluate evaluates it again)" in err
 
 
-def test_finished_run_is_shown_where_nothing_can_be_written(
+def test_finished_run_is_shown_in_a_read_only_folder(
   nothing_runs, monkeypatch, config, trained
 ):
   folder, out, _ = trained
@@ -470,7 +472,9 @@ def test_report_of_several_runs(trained, copy, tmp_path):
     (MemoryError(), 2, "error: this machine is out of memory: lower conf"),
   ],
 )
-def test_what_happens_on_the_way(monkeypatch, config, error, code, words):
+def test_errors_and_signals_during_a_run(
+  monkeypatch, config, error, code, words
+):
   def raises(*args):
     raise error
 
@@ -578,7 +582,7 @@ def test_flags_given_twice_or_with_a_space(monkeypatch):
   assert workdir == str(folder) == str(pathlib.Path.home() / "b")
 
 
-def test_folder_that_is_no_text(nothing_runs, monkeypatch):
+def test_folder_name_that_is_not_valid_text(nothing_runs, monkeypatch):
   monkeypatch.setattr(os, "getcwd", lambda: "/\udcc3")
   digits = f"--config={ROOT}/configs/digits.py"
   refuses(
@@ -635,7 +639,7 @@ def test_help_has_the_comments_of_the_source():
   assert bare == ["dataset.name", "evaluators.clean.name", "method.name"]
 
 
-def test_help_of_ones_own_config(tmp_path):
+def test_help_for_a_user_config(tmp_path):
   path = tmp_path / "mine.py"
   path.write_text(
     "from configs import default\n"
@@ -656,7 +660,7 @@ def test_help_of_ones_own_config(tmp_path):
   refuses("no config.x", f"--config={path}", "--config.x=1", "--help")
 
 
-def test_reader_that_has_enough(monkeypatch):
+def test_closed_stdout(monkeypatch):
   reader, writer = os.pipe()
   os.close(reader)
   with os.fdopen(writer, "w") as stdout:
@@ -672,7 +676,7 @@ def test_no_device(monkeypatch, config):
   refuses("JAX finds no device: Unable to initialize backend", config)
 
 
-def test_half_of_a_multi_host_setting(monkeypatch, config):
+def test_incomplete_multi_host_variables(monkeypatch, config):
   monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1234")
   refuses("JAX_NUM_PROCESSES is None", config)
 

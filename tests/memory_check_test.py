@@ -1,4 +1,4 @@
-"""How much memory there is, and what is asked of it."""
+"""Available and required memory."""
 
 import types
 
@@ -38,7 +38,7 @@ def test_host(tmp_path, group, limits, gib):
   assert memory.available(write(tmp_path, files | limits)) == gib * GIB
 
 
-def test_system_that_does_not_say(tmp_path):
+def test_unknown_memory(tmp_path):
   assert memory.available(tmp_path) is None
   assert memory.available(write(tmp_path, {"proc/meminfo": "odd"})) is None
   assert memory.available() > 2**20  # this one

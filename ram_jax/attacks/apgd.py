@@ -243,7 +243,10 @@ class Attack(iterative.Iterative):
     return self._clip(state.clean, moved - state.clean)
 
   def _checked(self, state: State) -> State:
-    """At a checkpoint, moves stalled runs to their best point, halves steps."""
+    """Checks at checkpoints whether the search has stalled.
+
+    If so, halves the step size and continues from the best point.
+    """
     window = jnp.asarray(_windows(self.steps))[state.iteration - 1]
     checkpoint = window > 0
     stalls = state.increases <= _INCREASES * window

@@ -29,7 +29,8 @@ class Attack:
   `targets[i]`.
 
   The author's code starts from a standard normal draw projected onto the ball.
-  For 32x32 color images its length is about 55, so this is the start 'sphere'.
+  For 32x32 color images, the norm of the draw is about 55, so this is the
+  same as the start 'sphere'.
 
   Attributes:
     epsilon: radius of the ball in pixel units (images are in [0, 1]).

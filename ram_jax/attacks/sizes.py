@@ -14,7 +14,7 @@ def check(values: dict[str, Any], pixels: float = math.inf) -> list[str]:
   Such an epsilon is probably in the wrong unit, such as 8 instead of 8/255.
 
   Args:
-    values: a config's fields, by names with dots.
+    values: a config's fields by dotted name.
     pixels: number of values of an image, H * W * C, which bounds L2 distances.
 
   Returns:

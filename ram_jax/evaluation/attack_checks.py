@@ -96,7 +96,7 @@ def probe(
   Yields:
     Rows of `attack_check`, and a warning for each sign that the attack fails.
   """
-  # Noise on the ball's surface, where the points are the farthest.
+  # Noise on the ball's surface, which is farthest from the image.
   noise = attack.replace(steps=0, restarts=1, start="sphere")
   moved = [epsilon for epsilon in sorted(by_epsilon) if epsilon > 0]
   for epsilon in moved:

@@ -129,7 +129,7 @@ class Evaluator(contracts.Evaluator):
         "are those of the test set"
       )
     if source.seed is not None:
-      yield Note("corrupted images generated, not those that were published")
+      yield Note("corrupted images: generated, not the published files")
     for name, reason in source.missing().items():
       yield Note(f"{name} was not evaluated: {reason}", "warning")
 

@@ -235,12 +235,12 @@ def styles(
   """Chooses styles by method, independent of the order of runs.
 
   Args:
-    groups: all groups of the report, so that styles agree between figures.
+    groups: all groups of the report, so that styles agree in all figures.
     shown: the series of one figure, by label.
 
   Returns:
     Options of `Axes.plot` by label of a group or series. The method determines
-    color and marker; further series of a method have other line styles.
+    color and marker; further series of a method have different line styles.
   """
   methods = {group.label: group.about["label"] for group in groups}
   methods |= {x: rows["label"].iloc[0] for x, rows in shown.items()}

@@ -46,7 +46,7 @@ AUTHOR_FILES = (
   "pgd_per_epsilon.csv",
   "cifar10c_per_corruption.csv",
 )
-# Its accuracies on corruptions have six decimals.
+# The author's accuracies on corruptions have six decimals.
 AGREEMENT = 1e-5
 FORMATS = (
   "a run's results.json (of that name); eval_metrics.json, "
@@ -334,7 +334,7 @@ def _is_within(value: Any, most: float) -> bool:
 
 
 def _named(text: str, names: Mapping[str, str]) -> str | None:
-  """The name that a text spells, such as CIFAR-100 or cifar100."""
+  """The name that matches a text, such as CIFAR-100 or cifar100."""
   return names.get(re.sub(r"[^a-z0-9]", "", text.lower()))
 
 

@@ -57,7 +57,7 @@ class Checkpoints:
     Raises:
       OSError: if this checkpoint or the previous one cannot be written.
     """
-    # numpy: orbax rejects single-host jax arrays when there are more hosts.
+    # numpy: with several hosts, orbax rejects jax arrays of a single host.
     host = jax.tree.map(np.asarray, state)
     beside = {"sha256": fingerprint(host), "open_line": open_line}
     with self._writing():

@@ -157,7 +157,7 @@ def differences(
   """How a configuration differs from a saved one.
 
   Args:
-    saved: as read from JSON.
+    saved: the saved configuration, read from JSON.
     now: the configuration to compare with it.
     ignored: fields or top-level groups that may differ.
 
@@ -182,7 +182,7 @@ def finished(config: ConfigDict, folder: pathlib.Path) -> runs.Run | None:
     folder: the run's folder; it may be missing.
 
   Returns:
-    The run, if its results are of the last step and of the same `config`.
+    The run, if its results belong to the last step and the same `config`.
   """
   if (folder / PARTS).exists():
     return None

@@ -34,7 +34,7 @@ def replace(path: pathlib.Path, content: str | bytes) -> None:
   with open(part, "wb") as file:
     file.write(content)
     file.flush()
-    os.fsync(file.fileno())  # so that it is also atomic on a power failure
+    os.fsync(file.fileno())  # for atomicity in case of a power failure
   part.replace(path)
 
 

@@ -53,8 +53,8 @@ class Stop:
   def requested(self) -> bool:
     """Whether to stop at this boundary, which all processes have reached.
 
-    A process that got a signal notifies the others through the devices. They
-    read the result at the next boundary, so that nothing waits for it.
+    A process that received a signal notifies the others through the devices.
+    They read the result at the next boundary, so that nothing waits for it.
     """
     if jax.process_count() > 1:
       before, self._answer = self._answer, parallel.largest(self.number)
@@ -109,7 +109,7 @@ def listen() -> Iterator[Stop]:
 
   Yields:
     The object that knows whether a signal was received. Outside the main
-    thread, none ever is.
+    thread, signals are not handled.
   """
   stop, before = Stop(), {}
 

@@ -39,7 +39,7 @@ def test_projection_by_hand():
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("epsilon", [0.0, 1e-6, 0.1, 1.0, 8.0])
-def test_projection_is_inside_and_changes_nothing_inside(norm, epsilon):
+def test_projection_is_inside_and_keeps_points_inside(norm, epsilon):
   delta = jnp.asarray(np.random.default_rng(0).normal(size=(4, 32, 32, 3)))
   once = NORMS[norm].project(delta, epsilon)
   assert (length(norm, once) <= np.float32(epsilon)).all()
@@ -65,7 +65,7 @@ def test_direction_has_length_one_whatever_the_scale(scale):
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("tiny", [0.0, 1e-45])
-def test_direction_of_no_gradient_is_none(norm, tiny):
+def test_direction_of_a_zero_gradient_is_zero(norm, tiny):
   ours = NORMS[norm].direction(jnp.full((2, 4, 4, 1), tiny))
   assert np.isfinite(ours).all()
   if tiny == 0:
@@ -73,7 +73,7 @@ def test_direction_of_no_gradient_is_none(norm, tiny):
 
 
 @pytest.mark.parametrize(("norm", "start"), EVERY)
-def test_starts_lie_where_their_name_says(norm, start):
+def test_starts_are_where_their_name_says(norm, start):
   size = length(norm, draws(norm, start))
   if start == "none":
     assert not size.any()

@@ -34,12 +34,12 @@ def run(levels, function, severity):
 
 
 def truncated(images):
-  """Levels of floats in [0,255], whole ones kept in spite of rounding."""
+  """Truncates floats in [0,255]; tolerates rounding errors below integers."""
   return np.floor(np.asarray(images, float) + 1e-6).astype(np.uint8)
 
 
 @pytest.mark.parametrize("deviation", [0.05, 0.4, 1])
-def test_gaussian_is_scipys(deviation):
+def test_gaussian_equals_scipy(deviation):
   levels = RNG.integers(0, 256, (33, 28, 3), np.uint8)
   levels[:9, :9] = 255
   kernel = filters.gaussian_kernel(deviation)
@@ -54,7 +54,7 @@ def test_gaussian_is_scipys(deviation):
 
 
 @pytest.mark.parametrize(("side", "severity"), [(28, 5), (45, 4), (96, 1)])
-def test_zoom_is_scipys(side, severity):
+def test_zoom_equals_scipy(side, severity):
   levels = RNG.integers(0, 256, (1, side, side, 3), np.uint8)
   total = levels[0].astype(float)
   zooms = np.arange(1, (1.06, 1.11, 1.16, 1.21, 1.26)[severity - 1], 0.01)
@@ -98,7 +98,7 @@ def test_glass_copies_as_a_swap_of_views_does():
 
 
 def test_glass_moves_each_way_equally_often():
-  """Where pixels come from, read off two ramps (of columns, of rows)."""
+  """Two ramps (columns and rows) show where each pixel comes from."""
   ramp = np.stack([*np.mgrid[:64, :64], np.zeros((64, 64))], axis=-1)
   levels = np.repeat(np.uint8(4 * ramp)[None], 8, axis=0)
   for severity, iterations in ((1, 1), (2, 1), (4, 2)):

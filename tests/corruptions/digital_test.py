@@ -1,4 +1,4 @@
-"""Digital corruptions equal the original's and the libraries it took."""
+"""Digital corruptions equal the original's, and the libraries that it uses."""
 
 import colorsys
 
@@ -49,7 +49,7 @@ def hsv(levels, change):
 
 
 @pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
-def test_hsv_is_pythons(severity):
+def test_hsv_equals_python(severity):
   levels = RNG.integers(0, 256, (12, 13, 3), np.uint8)
   levels[0] = RNG.integers(0, 256, (13, 1))  # greys
   levels[1, :5] = 0
@@ -70,7 +70,7 @@ def test_hsv_is_pythons(severity):
 
 
 @pytest.mark.parametrize("size", [(28, 28), (33, 48), (96, 70)])
-def test_pixelate_is_pillows(size):
+def test_pixelate_equals_pillow(size):
   levels = RNG.integers(0, 256, (*size, 3), np.uint8)
   image = Image.fromarray(levels)
   for severity, share in enumerate((0.95, 0.9, 0.85, 0.75, 0.65), 1):
@@ -98,7 +98,7 @@ def test_contrast_is_exact_at_the_largest_size():
 @pytest.mark.parametrize(
   ("border", "mode"), [("reflect", "mirror"), ("symmetric", "reflect")]
 )
-def test_sampling_is_scipys(border, mode):
+def test_sampling_equals_scipy(border, mode):
   image = RNG.random((11, 17, 2), np.float32)
   row, column = RNG.uniform(-40, 60, (2, 11, 17)).astype(np.float32)
   ours = geometry.bilinear(image, *geometry.neighbors(row, column, border))
@@ -111,7 +111,7 @@ def test_sampling_is_scipys(border, mode):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (30, 45)])
-def test_affine_takes_moved_points_from_where_they_were(size):
+def test_affine_maps_moved_points_to_their_origins(size):
   height, width = size
   centre, side = np.array([height // 2, width // 2]), min(size) // 3
   before = centre + side * np.array([[1, 1], [1, -1], [-1, -1]])
@@ -126,7 +126,7 @@ def test_affine_takes_moved_points_from_where_they_were(size):
 
 
 @pytest.mark.parametrize(("size", "deviation"), [(32, 6.4), (28, 0.84)])
-def test_smoothing_is_scipys(size, deviation):
+def test_smoothing_equals_scipy(size, deviation):
   noise = RNG.uniform(-1, 1, (size, 3))
   theirs = scipy.ndimage.gaussian_filter1d(
     noise, deviation, axis=0, mode="reflect", truncate=3

@@ -1,4 +1,4 @@
-"""A JPEG file leaves of an image exactly what Pillow's does."""
+"""JPEG compression equals Pillow's exactly."""
 
 import functools
 import io

@@ -23,14 +23,14 @@ def check(ours, theirs):
 
 
 @pytest.mark.parametrize("case", range(len(GOLDEN["parameters"])))
-def test_blur_is_imagemagicks(case):
+def test_blur_equals_imagemagick(case):
   radius, sigma, degrees = GOLDEN["parameters"][case]
   blur = jax.jit(motion.blur, static_argnums=(2, 3))
   ours = blur(GOLDEN["images"][case], degrees, int(radius), sigma)
   check(ours, GOLDEN["blurred"][case])
 
 
-def test_blur_is_imagemagicks_at_other_sizes_and_in_64_bits(x64):
+def test_blur_equals_imagemagick_at_other_sizes_and_under_x64(x64):
   ours = jax.jit(lambda levels: motion.blur(levels, -20, 8, 2))(GOLDEN["odd"])
   check(ours, GOLDEN["odd_blurred"])
 

@@ -1,4 +1,4 @@
-"""Noises have the probabilities of NumPy's, and draw by them."""
+"""Noises have the same probabilities as NumPy's, and draw from them."""
 
 import jax
 import numpy as np
@@ -42,18 +42,18 @@ NOISES = [
 
 
 def shares(levels):
-  """How often each of 256 levels is among each row's."""
+  """Fraction of each of the 256 pixel values in each row."""
   return np.stack([np.bincount(row, minlength=256) for row in levels]) / DRAWS
 
 
 def check(found, probabilities):
-  """Within five standard errors, and three counts where those are few."""
+  """Agreement within five standard errors, or three counts if there are few."""
   allowed = 5 * np.sqrt(probabilities / DRAWS) + 3 / DRAWS
   assert (np.abs(found - probabilities) <= allowed).all()
 
 
 @pytest.mark.parametrize(("probabilities", "numpy_noise", "parameter"), NOISES)
-def test_probabilities_and_draws_equal_numpys(
+def test_probabilities_and_draws_equal_numpy(
   probabilities, numpy_noise, parameter
 ):
   wanted = probabilities(parameter)

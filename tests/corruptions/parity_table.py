@@ -1,4 +1,4 @@
-"""Prints the tables of docs/paper_map.md: ours beside the original's images.
+"""Prints the tables of docs/paper_map.md: comparison with the original images.
 
 Run it as `python tests/corruptions/parity_table.py`; it needs the development
 data beside the checkout.

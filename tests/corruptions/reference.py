@@ -1,4 +1,4 @@
-"""The original's images, where they are beside the checkout."""
+"""The original's images, if they are next to the checkout."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 
 def differences(function, folder):
-  """Ours less the original's, absolute, at each severity: int [5,...]."""
+  """Absolute differences from the original at each severity: int [5,...]."""
   path = folder / "cifar10c_reference.npz"
   if not path.exists():
     pytest.skip(f"the original's images are not at {path}")

@@ -1,4 +1,4 @@
-"""Corruptions are like the original's: in distribution, and to a network.
+"""Corruptions match the original in distribution and in accuracy.
 
 Random ones are compared with the original rerun 20 times. The statistics of the
 reruns are committed in `golden/reruns.json`, which says how they were made;
@@ -59,7 +59,7 @@ def reference():
 
 @functools.cache
 def corrupted(name, severity):
-  """Our independent draws, uint8 [DRAWS,N,H,W,C]; all tests share them."""
+  """Independent draws, uint8 [DRAWS,N,H,W,C]; shared by all tests."""
   images = reference()["images"]
   count = DRAWS if name in RANDOM else 1
   assets = photographs() if name == "frost" else None
@@ -71,7 +71,7 @@ def corrupted(name, severity):
 
 
 def draws(name, severity):
-  """Our statistics [DRAWS, statistics] of independent draws."""
+  """Statistics [DRAWS, statistics] of independent draws."""
   images = reference()["images"]
   return np.stack(
     [
@@ -94,7 +94,7 @@ def distances(name, severity):
 
 @pytest.fixture(scope="module")
 def data(shared_data):
-  """The original's images, or a skip."""
+  """The original's images; skips if missing."""
   if not REFERENCE.exists():
     pytest.skip(f"the original's images are not at {REFERENCE}")
   return reference()
@@ -102,7 +102,7 @@ def data(shared_data):
 
 @pytest.fixture
 def can_make(data):
-  """Skips a corruption whose photographs are not here."""
+  """Skips a corruption whose photographs are not installed."""
 
   def check(name):
     if name == "frost":
@@ -141,7 +141,7 @@ def predict(data):
     for severity in SEVERITIES
   ],
 )
-def test_distribution_is_the_originals(name, severity, can_make):
+def test_distribution_equals_the_original(name, severity, can_make):
   can_make(name)
   found = distances(name, severity)
   far = {
@@ -154,7 +154,7 @@ def test_distribution_is_the_originals(name, severity, can_make):
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=SLOW)])
 @pytest.mark.parametrize("name", RANDOM)
-def test_accuracy_is_that_on_the_originals(
+def test_accuracy_equals_that_on_the_original(
   data, predict, can_make, name, every
 ):
   can_make(name)
@@ -172,13 +172,15 @@ def test_accuracy_is_that_on_the_originals(
 # already shows that levels differ by at most one.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CERTAIN)
-def test_accuracy_of_certain_ones_is_that_on_the_originals(data, predict, name):
+def test_predictions_on_deterministic_corruptions_equal_the_original(
+  data, predict, name
+):
   made = np.stack([corrupted(name, severity)[0] for severity in SEVERITIES])
   # One level is no other image: at most one of 160 is decided otherwise.
   assert np.sum(predict(made) != predict(data[name])) <= 1
 
 
-def test_the_test_tells_severities_apart():
+def test_statistics_distinguish_severities():
   golden = GOLDEN["corruptions"]["gaussian_noise"]
   apart = np.subtract(golden[3]["mean"], golden[4]["mean"])
   error = np.hypot(golden[3]["deviation"], golden[4]["deviation"])

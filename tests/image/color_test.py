@@ -48,7 +48,7 @@ def test_quantise_inverts_dequantise_and_clips():
   assert color.quantise(outside).tolist() == [0, 255, 1, 0]
 
 
-def test_luminance_equals_pillow_and_refuses_other_channels():
+def test_luminance_equals_pillow_and_rejects_other_channels():
   expected = np.asarray(Image.fromarray(IMAGES[0]).convert("L"))
   np.testing.assert_array_equal(color.luminance(IMAGES[0])[..., 0], expected)
   with pytest.raises(ValueError, match="4 channels; give 1 or 3"):

@@ -64,7 +64,7 @@ OURS = {
 
 @pytest.fixture
 def choose(monkeypatch):
-  """Makes one naming the one that a network leaves with."""
+  """Makes one naming the one that is used for exports."""
 
   def set_first(module, place):
     known = names.NAMINGS[type(module)]
@@ -105,7 +105,7 @@ def test_every_original_is_compared():
 
 
 @pytest.mark.parametrize("original", OURS)
-def test_names_and_shapes_are_the_originals(original, choose):
+def test_names_and_shapes_equal_the_originals(original, choose):
   module, place = OURS[original]
   choose(module, place)
   tensors = to_torch(module, zeros(module))
@@ -123,7 +123,7 @@ def test_names_and_shapes_are_the_originals(original, choose):
 @pytest.mark.parametrize(
   "original", [name for name, row in ORIGINALS.items() if "logits" in row]
 )
-def test_logits_are_the_originals(x64, original, choose):
+def test_logits_equal_the_originals(x64, original, choose):
   module, place = OURS[original]
   choose(module, place)
   tensors = to_torch(module, zeros(module))
@@ -145,7 +145,7 @@ def test_logits_are_the_originals(x64, original, choose):
 
 
 def random_bits(variables):
-  """Every bit pattern that may occur, not numbers and zero's signs included."""
+  """Random bit patterns, including NaNs and signed zeros."""
   rng = np.random.default_rng(0)
   return jax.tree.map(
     lambda x: np.frombuffer(rng.bytes(x.nbytes), x.dtype).reshape(x.shape),
@@ -221,7 +221,7 @@ def misfit(module, tensors):
   return str(error.value)
 
 
-def test_what_does_not_fit_is_listed():
+def test_mismatches_are_listed():
   module = network("wrn")
   tensors = to_torch(module, zeros(module))
   del tensors["block2.layer.0.bn1.running_mean"]
@@ -242,7 +242,7 @@ def test_what_does_not_fit_is_listed():
   assert "\n" not in message
 
 
-def test_counters_may_be_absent_but_no_other():
+def test_only_counters_may_be_absent():
   module = network("wrn")
   tensors = to_torch(module, zeros(module))
   counted = [name for name in tensors if name.endswith("num_batches_tracked")]
@@ -274,7 +274,7 @@ def test_another_network_is_recognised(module, of_file, part):
   assert part in message and len(message) < 1500
 
 
-def test_lists_have_an_end():
+def test_long_lists_are_shortened():
   module = network("wrn")
   message = misfit(module, {})
   assert "39 missing: " in message and " and 33 more; they" in message
@@ -295,6 +295,6 @@ def test_other_classes_and_stems_are_recognised():
   assert "fc.weight [1000, 512] for [7, 512]" in message
 
 
-def test_networks_without_names_are_explained():
+def test_networks_without_pytorch_names():
   with pytest.raises(ValueError, match="flax.*are not known.*NAMINGS"):
     names.to_torch(nn.Dense(3), {}, {})

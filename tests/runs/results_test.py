@@ -1,4 +1,4 @@
-"""Reading run folders, whole and damaged."""
+"""Reads run folders, intact and damaged."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def test_loads_what_was_written(make_run):
     ),
   ],
 )
-def test_damaged_results_are_refused(make_run, damage, error, words):
+def test_damaged_results_are_rejected(make_run, damage, error, words):
   folder = make_run("AugMix").folder
   damage(folder)
   with pytest.raises(error, match=words) as caught:
@@ -129,7 +129,7 @@ def test_half_written_last_line_is_tolerated(make_run):
     '{"step": 1, "epoch": 1, "loss": NaN}',
   ],
 )
-def test_other_damage_of_metrics_is_refused(make_run, line):
+def test_other_damage_of_metrics_is_rejected(make_run, line):
   run = make_run("AugMix")
   path = run.folder / "metrics.jsonl"
   lines = path.read_text().splitlines(keepends=True)

@@ -13,7 +13,7 @@ STEPS = EPOCHS * PER_EPOCH
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_sgd_is_pytorchs(nesterov):
+def test_sgd_equals_pytorch(nesterov):
   torch = pytest.importorskip("torch")
   rng = np.random.default_rng(0)
   start, targets = rng.normal(size=(2, 7))
@@ -56,6 +56,6 @@ def test_learning_rates():
   assert float(constant(0)) == float(constant(7)) == pytest.approx(0.1)
 
 
-def test_unknown_schedule_lists_the_known():
+def test_unknown_schedule_lists_the_schedules():
   with pytest.raises(ValueError, match="cosine_epoch, cosine_step, constant"):
     optim.learning_rate("linear", 0.1, 2, 4)

@@ -1,4 +1,4 @@
-"""The training step: the same on any devices, in any arrangement.
+"""The training step is the same on any devices, with loops or unrolled.
 
 Equalities are shown in float64, where rounding cannot hide a wrong term; in
 float32 rounding itself grows through the step (stated at the one such test).
@@ -106,14 +106,14 @@ def same_as(reference, found):
   ],
   ids=["4 devices", "2 steps in a dispatch", "loops instead of repeats"],
 )
-def test_arrangement_changes_nothing(data, reference, arrangement):
+def test_devices_and_loops_do_not_change_the_step(data, reference, arrangement):
   with jax.enable_x64(True):
     found = steps(data, **arrangement)
   same_as(reference, found)
 
 
 @pytest.mark.slow
-def test_augmix_on_4_devices_changes_nothing(data):
+def test_augmix_on_4_devices_does_not_change_the_step(data):
   with jax.enable_x64(True):
     one, four = (
       steps(data, augment=None, count=1, devices=devices) for devices in (1, 4)
@@ -121,7 +121,7 @@ def test_augmix_on_4_devices_changes_nothing(data):
   same_as(one, four)
 
 
-def test_steps_written_out_are_the_same(data, reference):
+def test_steps_equal_a_plain_implementation(data, reference):
   """Three forwards one after another, JSD by its definition, SGD by hand."""
   config = small(robust_augmix)
   with jax.enable_x64(True):
