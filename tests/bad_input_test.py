@@ -29,7 +29,7 @@ from ram_jax.training import loop as train
 SECONDS = 5  # of work, and much less without a busy machine
 
 
-def refuses(words, *argv):
+def rejects(words, *argv):
   """Asserts exit code 2 and the one line of an error, without a traceback."""
   out, err = io.StringIO(), io.StringIO()
   clock = time.process_time()
@@ -113,7 +113,7 @@ WRONG = {
 @pytest.mark.parametrize("name", [n for n in FIELDS if kind(n) is not str])
 def test_wrong_type(data, name):
   text, wanted = WRONG[kind(name)]
-  line = refuses(
+  line = rejects(
     f"config.{name} cannot be {text!r}", *overridden(data, name, text)
   )
   assert wanted in line
@@ -301,7 +301,7 @@ def test_wrong_value(data, name, text, words):
   if name == "evaluators.corruption.frost_folder":
     argv += ["--config.evaluators.corruption.names=frost,fog"]
     argv += ["--config.evaluators.corruption.generate=true"]
-  line = refuses(words, *argv)
+  line = rejects(words, *argv)
   if text in ("nan", "inf", "0", "-1"):  # which say nothing by themselves
     assert name.split(".")[-1] in line
 
@@ -330,7 +330,7 @@ SWEEP = CONFIGS[""].evaluators.adversarial.epsilons
   ],
 )
 def test_linf_epsilon_in_the_wrong_unit(overrides, given):
-  line = refuses(
+  line = rejects(
     f"config.{given}, but",
     f"--config={FILE}",
     *[f"--config.{text}" for text in overrides],
@@ -359,7 +359,7 @@ def test_array_that_expands_without_limit(data, tmp_path):
   command = arrays(path)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(arrays_source, "_LARGE", 2**20)
-    line = refuses("extra.npy would unpack from ", *command)
+    line = rejects("extra.npy would unpack from ", *command)
     assert "4194432 bytes" in line or "41943" in line
 
 
@@ -402,7 +402,7 @@ LABELS = np.arange(64) % 4
 )
 def test_user_provided_images(tmp_path, change, words):
   path = write_data(tmp_path / "mine.npz", train_images=change)
-  line = refuses(words, *arrays(path), "--config.train.images=0")
+  line = rejects(words, *arrays(path), "--config.train.images=0")
   if "expected" in words:
     assert "mine.npz: train_images is " in line
 
@@ -442,7 +442,7 @@ def test_user_provided_images(tmp_path, change, words):
 )
 def test_user_provided_labels(tmp_path, change, words):
   path = write_data(tmp_path / "mine.npz", train_labels=change)
-  line = refuses(words, *arrays(path))
+  line = rejects(words, *arrays(path))
   if "expected" in words:
     assert "mine.npz: train_labels " in line
 
@@ -457,13 +457,13 @@ def test_user_provided_labels(tmp_path, change, words):
 def test_one_class(tmp_path, classes, words):
   labels = {"train_labels": LABELS * 0, "test_labels": LABELS[:32] * 0}
   path = write_data(tmp_path / "mine.npz", **labels)
-  refuses(words, *arrays(path), f"--config.dataset.num_classes={classes}")
+  rejects(words, *arrays(path), f"--config.dataset.num_classes={classes}")
 
 
 def test_arrays_with_other_names(tmp_path):
   path = tmp_path / "mine.npz"
   np.savez(path, x_train=PIXELS, y_train=LABELS)
-  line = refuses(
+  line = rejects(
     "lacks train_labels: it must hold train_images,", *arrays(path)
   )
   assert line.endswith(
@@ -556,7 +556,7 @@ def test_header_with_a_wrong_size(data, tmp_path, member):
   with zipfile.ZipFile(path, "w") as archive:
     for name, body in (parts | {"train_images.npy": member}).items():
       archive.writestr(name, body)
-  refuses("train_images cannot be read", *arrays(path))
+  rejects("train_images cannot be read", *arrays(path))
 
 
 @pytest.mark.parametrize(
@@ -566,7 +566,7 @@ def test_member_outside_the_folder(tmp_path, name):
   path = tmp_path / "outside.npz"
   with zipfile.ZipFile(path, "w") as archive:
     archive.writestr(name, npy((2, 8, 8, 3)))
-  refuses("lacks ", *arrays(path))
+  rejects("lacks ", *arrays(path))
   assert [p.name for p in tmp_path.iterdir()] == ["outside.npz"]
 
 
@@ -598,7 +598,7 @@ def test_pickles(tmp_path, batch, words):
   names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
   for name in names:
     (folder / name).write_bytes(pickle.dumps(batch))
-  refuses(
+  rejects(
     words,
     f"--config={FILE}",
     f"--config.dataset.folder={tmp_path}",
@@ -620,7 +620,7 @@ def test_pickles(tmp_path, batch, words):
 )
 def test_weights(data, tmp_path, name, content, words):
   (tmp_path / name).write_bytes(content)
-  refuses(words, *arrays(data), f"--init_from={tmp_path / name}")
+  rejects(words, *arrays(data), f"--init_from={tmp_path / name}")
 
 
 def test_tensor_larger_than_its_file(data, tmp_path):
@@ -628,7 +628,7 @@ def test_tensor_larger_than_its_file(data, tmp_path):
   head = json.dumps({"conv1.weight": tensor}).encode()
   path = tmp_path / "a.safetensors"
   path.write_bytes(len(head).to_bytes(8, "little") + head + b"0" * 64)
-  refuses("is truncated, damaged", *arrays(data), f"--init_from={path}")
+  rejects("is truncated, damaged", *arrays(data), f"--init_from={path}")
 
 
 def test_compressed_weights_of_torch(data, tmp_path):
@@ -636,7 +636,7 @@ def test_compressed_weights_of_torch(data, tmp_path):
   path = tmp_path / "a.pt"
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
     archive.writestr("archive/data/0", bytes(2**20))
-  refuses(
+  rejects(
     "is compressed (archive/data/0)", *arrays(data), f"--init_from={path}"
   )
 
@@ -658,7 +658,7 @@ def test_photograph_that_expands_without_limit(data, tmp_path):
   ):
     (tmp_path / name).write_bytes(picture)
   fields = "--config.evaluators.corruption"
-  line = refuses(
+  line = rejects(
     "frost cannot read",
     *arrays(data),
     f"{fields}.generate=true",
@@ -745,8 +745,8 @@ def test_results_are_rejected_or_shown(tmp_path, place):
 def test_results_through_the_command(tmp_path):
   (tmp_path / "results.json").write_text(json.dumps(RESULTS | {"notes": [3]}))
   words = "notes contain something else: 3"
-  refuses(words, "--mode=report", f"--runs={tmp_path}")
-  refuses(words, "--mode=compare", f"--workdir={tmp_path}", "--reference=x")
+  rejects(words, "--mode=report", f"--runs={tmp_path}")
+  rejects(words, "--mode=compare", f"--workdir={tmp_path}", "--reference=x")
 
 
 DEEP = "[" * 100_000
@@ -770,7 +770,7 @@ def test_lines_of_metrics(tmp_path, line):
   first = '{"step": 4, "epoch": 0.5, "loss": 1.0}'
   (tmp_path / "metrics.jsonl").write_text(f"{first}\n{line}\n{first}\n")
   words = "metrics.jsonl' is damaged in line 2 ("
-  refuses(words, "--mode=report", f"--runs={tmp_path}")
+  rejects(words, "--mode=report", f"--runs={tmp_path}")
 
 
 def test_profile_in_a_read_only_folder(data, monkeypatch):
@@ -780,7 +780,7 @@ def test_profile_in_a_read_only_folder(data, monkeypatch):
   monkeypatch.setattr(train, "build", lambda *args: None)
   monkeypatch.setattr(Path, "mkdir", forbidden)
   words = "'run/profile': change its permissions, or use another path"
-  refuses(words, *arrays(data), "--mode=profile")
+  rejects(words, *arrays(data), "--mode=profile")
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate", "export"])
@@ -795,7 +795,7 @@ def test_config_json(data, tmp_path, place, mode):
   argv += ["--out=a.safetensors"] if mode == "export" else arrays(data)[:2]
   for tree in changed(saved, (place,)):
     (folder / "config.json").write_text(json.dumps(tree))
-    refuses("config.json is damaged", *argv)
+    rejects("config.json is damaged", *argv)
 
 
 @pytest.mark.parametrize("harm", ["classes", "image", "missing", "labels"])
@@ -818,7 +818,7 @@ def test_manifest_is_rejected_or_used(tmp_path, harm):
   # The fingerprint is of the whole test set: the first images have another.
   test = np.zeros((2, 8, 8, 3), np.uint8), np.zeros(2, np.int32)
   cifar_c.CorruptedSource(folder=str(tmp_path)).check(*test)  # good as it is
-  refused = 0
+  rejected = 0
   for place in (p for p in places(tree) if harm in "/".join(map(str, p))):
     for other in changed(tree, place):
       path.write_text(json.dumps(other))
@@ -828,5 +828,5 @@ def test_manifest_is_rejected_or_used(tmp_path, harm):
         source.load("fog", 1)
         assert isinstance(source.missing(), dict)
       except (ValueError, OSError):
-        refused += 1
-  assert refused > 3
+        rejected += 1
+  assert rejected > 3

@@ -37,7 +37,7 @@ def test_every_argument_builds_and_is_locked(name):
   for argument in arguments():
     config = load(name, argument)
     assert config.is_locked and config.train.is_locked
-    resolved = experiment.resolve(config)  # refuses values out of range
+    resolved = experiment.resolve(config)  # rejects values out of range
     assert set(config.keys()) == set(plain.keys())
     spec = config.model.to_dict() | {"num_classes": 10}
     model = plugins.build("model", spec, mean=(0.5,) * 3, std=(0.2,) * 3)

@@ -204,12 +204,12 @@ def test_other_versions_are_rejected(config, out, monkeypatch):
 
 def test_unknown_folder_is_rejected(config, out):
   out.mkdir(parents=True)
-  (out / "fog.npy").write_bytes(b"theirs")
+  (out / "fog.npy").write_bytes(b"reference")
   with pytest.raises(ValueError, match="contains .npy files that ram_jax did"):
     corrupt.write(config, out)
   with pytest.raises(ValueError, match="fog.npy is a file, give a folder"):
     corrupt.write(config, out / "fog.npy")
-  assert files(out) == {"fog.npy": b"theirs"}
+  assert files(out) == {"fog.npy": b"reference"}
 
 
 def test_unwritable_folder_and_full_disk(config, out, monkeypatch):

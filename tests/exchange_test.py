@@ -52,7 +52,7 @@ def test_plain_torch_predicts_the_same_on_every_test_image(run):
   images, labels = digits_data.Source().load("test")
   # The file itself says which network it is.
   network = json.loads(weights.read(out).metadata["model"])
-  theirs = torch_evaluate.predictions(
+  reference = torch_evaluate.predictions(
     out, images, network.pop("name"), **network
   )
   config = experiment.resolve(tiny())
@@ -62,9 +62,11 @@ def test_plain_torch_predicts_the_same_on_every_test_image(run):
   checkpoints.close()
   model = Classifier(state.params, state.batch_stats, module)
   logits = jax.jit(lambda m, x: m(x))(model, images.astype(np.float32) / 255)
-  np.testing.assert_array_equal(theirs, np.argmax(logits, -1))
-  assert (theirs == labels).sum() == found.row(results, "clean").correct_count
-  assert len(set(theirs)) > 1  # not one answer for everything
+  np.testing.assert_array_equal(reference, np.argmax(logits, -1))
+  assert (reference == labels).sum() == found.row(
+    results, "clean"
+  ).correct_count
+  assert len(set(reference)) > 1  # not one answer for everything
 
 
 def count(run):

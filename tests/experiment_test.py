@@ -31,7 +31,7 @@ def test_placeholders_are_filled_for_the_device(monkeypatch):
     config(train__dtype="float32", train__unroll=True)
   )
   assert (chosen.train.dtype, chosen.train.unroll) == ("float32", True)
-  # A run trained on a CPU and measured here keeps what it was trained with.
+  # A run trained on a CPU and evaluated here keeps its training settings.
   trained = experiment.resolve(given).to_dict()
   trained["train"] = on_cpu.to_dict()
   assert experiment.resolve(given, trained).train == on_cpu

@@ -66,8 +66,9 @@ def test_accelerators(accelerators):
   with pytest.raises(ValueError) as caught:
     memory.check(state, 5, GIB, "training")
   assert str(caught.value) == (
-    "training needs at least 6.0 GiB of memory on each device, 4.0 GiB are "
-    "available: choose a smaller config.model, or a machine with more memory"
+    "training needs at least 6.0 GiB of memory on each device, but only 4.0 "
+    "GiB are available: choose a smaller config.model, or a machine with more "
+    "memory"
   )
   with pytest.raises(ValueError, match=r"lower config\.train\.device_data_gib"):
     memory.check(state, 2, 3 * GIB, "training")

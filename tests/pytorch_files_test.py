@@ -16,7 +16,7 @@ from ram_jax import plugins
 from ram_jax.contracts import Row
 from ram_jax.interop import names
 from ram_jax.models import wide_resnet
-from tests.main_test import config, data, refuses, results, run  # noqa: F401
+from tests.main_test import config, data, rejects, results, run  # noqa: F401
 
 torch = pytest.importorskip("torch")
 
@@ -99,7 +99,7 @@ def rejected(config, tmp_path):  # noqa: F811
       save(content, path)
     argv = ["--mode=evaluate", config, f"--weights={path}"]
     argv += [f"--workdir={tmp_path / 'run'}", *flags]
-    line = refuses(words, *argv)
+    line = rejects(words, *argv)
     assert str(path) in line
     assert "get the file again" not in line  # which would not help
     return line

@@ -17,7 +17,7 @@ from ram_jax.evaluation import cache as parts
 from ram_jax.evaluation import loop as evaluate
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs.checkpoint import Checkpoints
-from tests.main_test import config, data, refuses, results, run  # noqa: F401
+from tests.main_test import config, data, rejects, results, run  # noqa: F401
 from tests.training.loop_test import lines
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -222,7 +222,7 @@ def test_folder_in_use(command, trained):
   with run_folder.lock(trained):
     for mode in ("train", "evaluate"):
       words = f"is in use by process {os.getpid()} on "
-      refuses(words, *command, workdir, f"--mode={mode}")
+      rejects(words, *command, workdir, f"--mode={mode}")
   with run_folder.lock(trained):  # the file stays, the lock does not
     pass
 
@@ -265,11 +265,11 @@ def test_config_json_rebuilds_the_run(command, whole, tmp_path):
   code, _, err = run(record, f"--workdir={tmp_path / 'run'}")
   assert code == 0, err
   assert_as_whole(tmp_path / "run", whole)
-  refuses("already contains all choices", f"{record}:smoke")
-  refuses(
+  rejects("already contains all choices", f"{record}:smoke")
+  rejects(
     "seed is 0 there and 1 now",
     *(record, f"--workdir={whole}", "--config.seed=1"),
   )
   broken = tmp_path / "config.json"
   broken.write_text("{")
-  refuses("config.json is damaged", f"--config={broken}")
+  rejects("config.json is damaged", f"--config={broken}")

@@ -98,8 +98,8 @@ def test_float32_is_as_accurate_as_pytorch():
     assert found[quantity] <= distances.SINGLE_BOUND, quantity
   # Without an attack, whose many passes meet the kinks of ReLU more often.
   momentum = distances.rounding("standard", WRN, SIZE, draws=3)
-  ours, theirs = np.median(momentum, axis=1)
-  assert ours <= distances.ROUNDING_BOUND * theirs
+  actual, expected = np.median(momentum, axis=1)
+  assert actual <= distances.ROUNDING_BOUND * expected
 
 
 def their_steps(**chosen):
@@ -127,10 +127,10 @@ def test_small_difference_is_detected():
   with jax.enable_x64(True):
     run = setting.build("robust_augmix", WRN, SIZE)
     views = setting.draw_views(run)
-    theirs = two_sides.their_forward(run, views, torch.float64)
+    expected = two_sides.their_forward(run, views, torch.float64)
     changed = with_bias(run, run.params["head"]["bias"] + 1e-7)
-    ours = two_sides.their_forward(changed, views, torch.float64)
-  found = distances.between(ours, theirs)
+    actual = two_sides.their_forward(changed, views, torch.float64)
+  found = distances.between(actual, expected)
   assert found["logits, training"] > distances.BATCH_BOUND
   assert found["statistics"] == 0
 

@@ -66,11 +66,11 @@ def test_equals_the_original_step_by_step(x64, norm, name):
     state = STEP(attack, state, model)
   assert attack.exhausted(state).all()
   np.testing.assert_array_equal(attack.found(state), part["found"])
-  for ours, theirs in (
+  for actual, reference in (
     (state.best.value, part["best_value"]),
     (state.adversarial, part["adversarial"]),
   ):
-    np.testing.assert_allclose(ours[stable], theirs[stable], 1e-9, 1e-9)
+    np.testing.assert_allclose(actual[stable], reference[stable], 1e-9, 1e-9)
   kept = np.where(
     part["found"][:, None, None, None], state.adversarial, golden["images"]
   )
@@ -215,15 +215,15 @@ def test_results_are_bit_identical_in_any_batch(optimized, norm):
   late = run(np.arange(8, 16), 0)
   both = jax.tree.map(lambda *x: jnp.concatenate(x), early, late)
   both = run(None, 20, both)
-  for ours, theirs in zip(
+  for actual, reference in zip(
     jax.tree.leaves(both), jax.tree.leaves(whole), strict=True
   ):
-    np.testing.assert_array_equal(ours[:8], theirs[:8])
+    np.testing.assert_array_equal(actual[:8], reference[:8])
   both = run(None, 10, both)
-  for ours, theirs in zip(
+  for actual, reference in zip(
     jax.tree.leaves(both), jax.tree.leaves(whole), strict=True
   ):
-    np.testing.assert_array_equal(ours[8:], theirs[8:16])
+    np.testing.assert_array_equal(actual[8:], reference[8:16])
 
 
 def test_x64_leaves_nothing_in_single_precision(x64):

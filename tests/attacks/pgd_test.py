@@ -120,7 +120,7 @@ def test_finds_the_optimum_of_a_linear_model(x64, norm, start, low):
   model = perceptron(48, classes=2)
   epsilon = 0.3
   attack = pgd.Attack(epsilon, 2.5 * epsilon / 7, norm=norm, start=start)
-  ours = RUN(attack, keys, images, targets, model)
+  actual = RUN(attack, keys, images, targets, model)
   weights = np.asarray(model.first)
   ascent = (weights[:, 1] - weights[:, 0])[None] * (1 - 2 * targets)[:, None]
   if norm == "l2":
@@ -129,7 +129,7 @@ def test_finds_the_optimum_of_a_linear_model(x64, norm, start, low):
     ascent = np.sign(ascent)
   # The box alone limits Linf, coordinate by coordinate; L2 stays clear of it.
   expected = np.clip(images + epsilon * ascent.reshape(images.shape), 0, 1)
-  np.testing.assert_allclose(ours, expected, atol=1e-12)
+  np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -139,7 +139,7 @@ def test_equals_a_plain_loop_of_torch(x64, norm):
   model = perceptron(48, hidden=16)
   epsilon, size = {"l2": (1.0, 0.36), "linf": (0.03, 0.01)}[norm]
   attack = pgd.Attack(epsilon, size, steps=5, norm=norm, start="none")
-  ours = RUN(attack, keys, images, targets, model)
+  actual = RUN(attack, keys, images, targets, model)
   first, second, clean = (
     torch.tensor(np.asarray(x)) for x in (model.first, model.second, images)
   )
@@ -159,7 +159,7 @@ def test_equals_a_plain_loop_of_torch(x64, norm):
     x = (clean + delta).clamp(0, 1)
   expected = x.detach().numpy().reshape(images.shape)
   # torch.renorm divides by the norm plus 1e-7.
-  np.testing.assert_allclose(ours, expected, atol=5e-7 * epsilon)
+  np.testing.assert_allclose(actual, expected, atol=5e-7 * epsilon)
 
 
 def test_loop_equals_unrolled_on_a_network(x64):

@@ -51,10 +51,10 @@ def test_equals_the_original_query_by_query(x64, norm):
   start = best = jnp.asarray(golden[f"{norm}_start"])
   if norm == "l2":
     tiles = golden["l2_tiles_transposed"], golden["l2_tiles_signs"]
-    ours = jax.vmap(square._l2_tiled, (None, 2, 0, None))(
+    actual = jax.vmap(square._l2_tiled, (None, 2, 0, None))(
       tiles[0], tiles[1], images, epsilon
     )
-    np.testing.assert_allclose(ours, start, atol=1e-12)
+    np.testing.assert_allclose(actual, start, atol=1e-12)
   sizes = square.window_sizes(norm, (10, 10), 0.8)
   change = {"l2": square._l2_change, "linf": square._linf_change}[norm]
 
@@ -196,9 +196,9 @@ def test_nan_logits_count_as_misclassified(norm):
 def test_unrolled_equals_loop():
   keys, images, labels, model = problem()
   attack = square.Attack(0.5, 3)
-  ours = RUN(attack.replace(unroll=True), keys, images, labels, model)
+  actual = RUN(attack.replace(unroll=True), keys, images, labels, model)
   expected = RUN(attack, keys, images, labels, model)
-  np.testing.assert_allclose(ours, expected, atol=1e-6)
+  np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_x64_leaves_nothing_in_single_precision(x64):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.ndimage  # scikit-learn's requirement, and so ours
+import scipy.ndimage  # a dependency of scikit-learn
 
 from ram_jax.corruptions import blur
 from ram_jax.image import filters
@@ -43,12 +43,12 @@ def test_gaussian_equals_scipy(deviation):
   levels = RNG.integers(0, 256, (33, 28, 3), np.uint8)
   levels[:9, :9] = 255
   kernel = filters.gaussian_kernel(deviation)
-  ours = filters.correlate(levels, kernel, "edge")
-  theirs = scipy.ndimage.gaussian_filter(
+  actual = filters.correlate(levels, kernel, "edge")
+  expected = scipy.ndimage.gaussian_filter(
     levels.astype(float), (deviation, deviation, 0), mode="nearest"
   )
   # A weight has 23 bits: 255 times as many as 81 of them are off by 1e-3.
-  difference = truncated(theirs).astype(int) - np.asarray(ours)
+  difference = truncated(expected).astype(int) - np.asarray(actual)
   assert np.abs(difference).max() <= 1
   assert np.mean(difference != 0) <= 1e-3
 
@@ -65,9 +65,9 @@ def test_zoom_equals_scipy(side, severity):
     large = scipy.ndimage.zoom(centre.astype(float), (zoom, zoom, 1), order=1)
     start = (len(large) - side) // 2
     total += large[start : start + side, start : start + side]
-  theirs = truncated(total / (len(zooms) + 1))
-  ours = np.asarray(run(levels, blur.zoom_blur, severity)[0])
-  difference = theirs.astype(int) - ours
+  expected = truncated(total / (len(zooms) + 1))
+  actual = np.asarray(run(levels, blur.zoom_blur, severity)[0])
+  difference = expected.astype(int) - actual
   assert np.abs(difference).max() <= 1
   assert np.mean(difference != 0) <= 1e-3
 
@@ -86,14 +86,14 @@ def test_glass_copies_as_a_swap_of_views_does():
   height, width = 11, 14
   levels = RNG.integers(0, 256, (height, width, 3), np.uint8)
   bits = RNG.integers(0, 4, (height, width), np.uint8)
-  ours = blur.copy_neighbors(jnp.asarray(bits), jnp.asarray(levels))
+  actual = blur.copy_neighbors(jnp.asarray(bits), jnp.asarray(levels))
   pixels = levels.copy()
   for y in range(height - 1, 1, -1):
     for x in range(width - 1, 1, -1):
       up, left = bits[y, x] & 1, bits[y, x] >> 1
       here, there = pixels[y, x], pixels[y - up, x - left]
       pixels[y, x], pixels[y - up, x - left] = there, here
-  np.testing.assert_array_equal(ours, pixels)
+  np.testing.assert_array_equal(actual, pixels)
   assert (pixels[2:, 2:] != levels[2:, 2:]).any()
 
 

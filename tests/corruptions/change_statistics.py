@@ -1,7 +1,7 @@
 """Statistics of how a corruption changes images, for comparing random draws.
 
 One definition for the committed statistics of the original's reruns
-(`golden/reruns.json`) and for ours.
+(`golden/reruns.json`) and for actual.
 """
 
 import numpy as np

@@ -60,12 +60,14 @@ def test_probabilities_and_draws_equal_numpy(
   assert wanted.min() >= 0
   np.testing.assert_allclose(wanted.sum(axis=1), 1, atol=1e-12)
   levels = np.repeat(np.array(LEVELS)[:, None], DRAWS, axis=1)
-  theirs = np.clip(numpy_noise(levels / 255, parameter), 0, 1) * 255
-  check(shares(theirs.astype(int)), wanted[list(LEVELS)])
+  reference = np.clip(numpy_noise(levels / 255, parameter), 0, 1) * 255
+  check(shares(reference.astype(int)), wanted[list(LEVELS)])
   table = noise.alias_table(probabilities, parameter)
   image = (levels / 255).astype(np.float32)[..., None]
-  ours = np.asarray(jax.jit(noise.replace)(jax.random.key(1), image, table))
-  check(shares(np.round(255 * ours[..., 0]).astype(int)), wanted[list(LEVELS)])
+  actual = np.asarray(jax.jit(noise.replace)(jax.random.key(1), image, table))
+  check(
+    shares(np.round(255 * actual[..., 0]).astype(int)), wanted[list(LEVELS)]
+  )
 
 
 @pytest.mark.parametrize(("probabilities", "_", "parameter"), NOISES)

@@ -12,7 +12,7 @@ def differences(function, folder):
   if not path.exists():
     pytest.skip(f"the original's images are not at {path}")
   with np.load(path) as file:
-    levels, theirs = file["images"], file[function.__name__]
+    levels, reference = file["images"], file[function.__name__]
   images = jnp.asarray(levels, jnp.float32) / 255
 
   @jax.jit
@@ -23,5 +23,5 @@ def differences(function, folder):
       for s in (1, 2, 3, 4, 5)
     ]
 
-  ours = np.round(255 * np.stack(run(images))).astype(int)
-  return np.abs(ours - theirs)
+  actual = np.round(255 * np.stack(run(images))).astype(int)
+  return np.abs(actual - reference)

@@ -84,12 +84,12 @@ def draws(name, severity):
 def distances(name, severity):
   """Differences of the means, in combined standard errors."""
   golden = GOLDEN["corruptions"][name][severity - 1]
-  ours = draws(name, severity)
+  actual = draws(name, severity)
   variance = np.square(golden["deviation"]) / GOLDEN["reruns"]
-  variance += ours.var(axis=0, ddof=1) / DRAWS
+  variance += actual.var(axis=0, ddof=1) / DRAWS
   # The committed numbers have six digits.
   variance += (1e-6 * np.abs(golden["mean"])) ** 2
-  return (ours.mean(axis=0) - golden["mean"]) / np.sqrt(variance)
+  return (actual.mean(axis=0) - golden["mean"]) / np.sqrt(variance)
 
 
 @pytest.fixture(scope="module")
@@ -160,12 +160,12 @@ def test_accuracy_equals_that_on_the_original(
   can_make(name)
   severities = SEVERITIES if every else some(name)
   chosen = [severity - 1 for severity in severities]
-  theirs = predict(data[name][chosen]).sum()
+  expected = predict(data[name][chosen]).sum()
   made = np.stack([corrupted(name, severity) for severity in severities])
   counts = predict(made).sum(axis=(0, 2))  # by draw
   spread = counts.std(ddof=1) * (1 + 1 / DRAWS) ** 0.5
   # Theirs is one more draw; Student's t with 19 degrees, p = 0.001.
-  assert abs(theirs - counts.mean()) <= 3.9 * max(spread, 1)
+  assert abs(expected - counts.mean()) <= 3.9 * max(spread, 1)
 
 
 # Slow, because `test_equals_the_original` of blur_test and of digital_test
@@ -191,10 +191,10 @@ def test_statistics_distinguish_severities():
 def main():
   images, statistics = len(reference()["images"]), len(GOLDEN["statistics"])
   print(
-    "Differences between ours, 20 draws, and the original's, 20 reruns, on "
+    "Differences between actual, 20 draws, and the original's, 20 reruns, on "
     f"{images} images: the largest over {statistics} "
     "statistics, in combined standard errors, at severities 1 to 5; and the "
-    "mean PSNR at severity 5, ours and the original's.\n"
+    "mean PSNR at severity 5, actual and the original's.\n"
   )
   print(
     "| corruption | 1 | 2 | 3 | 4 | 5 | PSNR |\n|---|---|---|---|---|---|---|"
@@ -202,7 +202,7 @@ def main():
   for name in GOLDEN["corruptions"]:
     rows = [distances(name, s) for s in SEVERITIES]
     cells = [f"{np.abs(row).max():.1f}" for row in rows]
-    ours = draws(name, 5)[:, 0].mean()
-    theirs = GOLDEN["corruptions"][name][4]["mean"][0]
-    cells.append(f"{ours:.2f}, {theirs:.2f} dB")
+    actual = draws(name, 5)[:, 0].mean()
+    expected = GOLDEN["corruptions"][name][4]["mean"][0]
+    cells.append(f"{actual:.2f}, {expected:.2f} dB")
     print(f"| {name} | {' | '.join(cells)} |", flush=True)

@@ -69,8 +69,8 @@ def splash(levels, severity):
 )
 def test_equals_the_original_for_given_draws(name, function, severity):
   levels = GOLDEN["images"][severity - 1]
-  ours = function(levels, severity)
-  difference = np.abs(np.asarray(ours, int) - GOLDEN[name][severity - 1])
+  actual = function(levels, severity)
+  difference = np.abs(np.asarray(actual, int) - GOLDEN[name][severity - 1])
   # The original computes in doubles and truncates.
   assert difference.max() <= 1
   assert np.mean(difference > 0) < 1e-3
@@ -113,5 +113,5 @@ def test_frost_without_usable_photographs():
 def test_x64_does_not_change_drops_and_flakes(x64):
   levels = GOLDEN["images"][0]
   for function, name in [(snow, "snow"), (splash, "spatter")]:
-    ours = function(levels, 1)
-    np.testing.assert_array_equal(ours, GOLDEN[name][0])
+    actual = function(levels, 1)
+    np.testing.assert_array_equal(actual, GOLDEN[name][0])

@@ -39,11 +39,11 @@ def test_each_severity_is_its_fifth_of_the_file(tmp_path, labels, inner):
   assert source.seed is None
   for name, stacked in contents.items():
     for severity in range(1, 6):
-      images, ours = source.load(name, severity)
+      images, actual = source.load(name, severity)
       rows = range((severity - 1) * SIZE, severity * SIZE)
       np.testing.assert_array_equal(images, stacked[rows])
-      np.testing.assert_array_equal(ours, LABELS)
-      assert ours.dtype == np.int32 and images.flags.writeable
+      np.testing.assert_array_equal(actual, LABELS)
+      assert actual.dtype == np.int32 and images.flags.writeable
 
 
 def test_published_files_are_recognized_by_their_md5(tmp_path, monkeypatch):
@@ -76,8 +76,8 @@ def test_names_are_those_of_the_package():
   benchmark = [table[name] for name in cifar10_corrupted.BENCHMARK_CORRUPTIONS]
   assert [f"{name}.npy" for name in corruptions.NAMES[:15]] == benchmark
   for name in corruptions.NAMES:
-    theirs = cifar_c._TFDS.get(name, name)
-    assert table[theirs] == f"{name}.npy"
+    reference = cifar_c._TFDS.get(name, name)
+    assert table[reference] == f"{name}.npy"
 
 
 @pytest.mark.parametrize(

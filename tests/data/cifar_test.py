@@ -102,9 +102,9 @@ def test_real_pixels_survive_the_python_layout(tmp_path, shared_data):
   planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
   with open(folder / "test_batch", "wb") as file:
     dump_python2({b"data": planes, b"labels": labels.tolist()}, file)
-  ours = pipeline.load(cifar.Source(folder=str(tmp_path)), "test")
-  np.testing.assert_array_equal(ours[0], images)
-  np.testing.assert_array_equal(ours[1], labels)
+  actual = pipeline.load(cifar.Source(folder=str(tmp_path)), "test")
+  np.testing.assert_array_equal(actual[0], images)
+  np.testing.assert_array_equal(actual[1], labels)
 
 
 def test_statistics_are_near_those_of_a_sample(shared_data):

@@ -114,8 +114,8 @@ def prepared(request, tmp_path, monkeypatch):
 
 def assert_published_order(source, rows, labels):
   for split in SIZES:
-    images, ours = pipeline.load(source, split)
-    np.testing.assert_array_equal(ours, labels[split])
+    images, actual = pipeline.load(source, split)
+    np.testing.assert_array_equal(actual, labels[split])
     planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
     np.testing.assert_array_equal(planes, rows[split])
 

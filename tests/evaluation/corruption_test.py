@@ -93,10 +93,10 @@ def test_generated_rows_are_those_of_the_generator(data):
 
 
 def test_corruptions_that_cannot_be_generated_are_noted(data, monkeypatch):
-  def refuse(folder, size):
+  def reject(folder, size):
     raise ValueError(f"no pictures in {folder}")
 
-  monkeypatch.setattr(generated.frost, "load", refuse)
+  monkeypatch.setattr(generated.frost, "load", reject)
   monkeypatch.setattr(generated, "NAMES", ("frost", "brightness"))
   built = evaluator(generate=True, frost_folder="ice", severities=(2,))
   run, _ = measure(built, data)

@@ -20,8 +20,8 @@ def test_waves_are_the_inverse_transform_of_a_pair(size):
     spectrum[-y % height, -x % width] += 0.5 - 0.5j
     image = np.fft.ifft2(spectrum, norm="ortho")
     np.testing.assert_allclose(image.imag, 0, atol=1e-12)
-    ours = fourier.wave(jnp.array([y, x]), height, width)
-    np.testing.assert_allclose(ours, image.real, atol=1e-6)
+    actual = fourier.wave(jnp.array([y, x]), height, width)
+    np.testing.assert_allclose(actual, image.real, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", SIDES, ids=str)

@@ -112,7 +112,7 @@ def test_names_and_shapes_equal_the_originals(original, choose):
   if "sub_block1" in original:
     first = {n: x for n, x in tensors.items() if n.startswith("block1.")}
     tensors |= {f"sub_{name}": array for name, array in first.items()}
-    names.from_torch(module, SHAPE, tensors)  # these are no part of ours
+    names.from_torch(module, SHAPE, tensors)  # these are not part of the module
   lines = [f"{n} {list(x.shape)} {x.dtype}" for n, x in sorted(tensors.items())]
   expected = ORIGINALS[original]
   assert len(lines) == expected["entries"]
@@ -135,7 +135,7 @@ def test_logits_equal_the_originals(x64, original, choose):
   )
   size = ORIGINALS[original]["size"]
   image = np.random.RandomState(0).uniform(size=(1, size, size, 3))
-  # The originals get what ours makes of the pixels.
+  # The originals get pixels that are normalized here.
   pixels = image * STATISTICS["std"] + STATISTICS["mean"]
   variables = {"params": params, "batch_stats": batch_stats}
   logits = module.apply(variables, pixels, False)[0]
@@ -153,9 +153,9 @@ def random_bits(variables):
   )
 
 
-def same_bits(ours, theirs):
-  assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-  pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+def same_bits(actual, reference):
+  assert jax.tree.structure(actual) == jax.tree.structure(reference)
+  pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(reference), strict=True)
   for x, y in pairs:
     assert x.dtype == y.dtype and x.shape == y.shape
     assert x.tobytes() == y.tobytes() and y.flags.c_contiguous

@@ -1,4 +1,4 @@
-"""Files of weights: every layout there is, what is refused, and that no code
+"""Files of weights: every layout there is, what is rejected, and that no code
 of a file runs."""
 
 import hashlib
@@ -164,7 +164,7 @@ LAYOUTS = {
 def test_layouts_of_pytorch(tmp_path, plain, layout, suffix):
   torch = pytest.importorskip("torch")
   state_dict = {name: torch.tensor(array) for name, array in plain.items()}
-  path = tmp_path / f"theirs{suffix}"
+  path = tmp_path / f"reference{suffix}"
   torch.save(LAYOUTS[layout](state_dict), path)
   read = weights.read(path)
   same(read.tensors, plain)
@@ -196,7 +196,7 @@ def test_the_authors_checkpoint(tmp_path, numpy_1):
 
 
 def test_prefixes_and_constants_of_safetensors(tmp_path, plain):
-  path = tmp_path / "theirs.safetensors"
+  path = tmp_path / "reference.safetensors"
   save_file(prefixed("model.", plain) | constants("mean", "std"), path)
   read = weights.read(path)
   same(read.tensors, plain)

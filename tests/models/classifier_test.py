@@ -54,8 +54,8 @@ def pictures(count, batch=8):
   )
 
 
-def assert_close(ours, expected, rtol):
-  pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True)
+def assert_close(actual, expected, rtol):
+  pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
   for a, b in pairs:
     np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
 
@@ -91,11 +91,11 @@ def test_separate_views_equal_successive_forwards(x64):
     return total, (logits, new)
 
   both = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
-  ours = both(
+  actual = both(
     params, lambda p: forward_views(MODULE, p, stats, views, separate=True)
   )
   expected = both(params, lambda p: successive(p, stats, views))
-  assert_close(ours, expected, 1e-9)
+  assert_close(actual, expected, 1e-9)
 
 
 def test_statistics_depend_on_the_order_of_views(x64):

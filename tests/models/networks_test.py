@@ -126,10 +126,10 @@ def test_logits_equal_torch(x64):
   model = NETWORKS["wrn_10_1"](7)
   images = jnp.asarray(np.random.default_rng(1).uniform(size=(2, 12, 10, 3)))
   variables = randomized(shapes(model, images))
-  ours = jax.jit(lambda v, x: model.apply(v, x, False))(variables, images)
+  actual = jax.jit(lambda v, x: model.apply(v, x, False))(variables, images)
   expected = torch_wrn_10_1(Torch(variables), images)
-  assert ours.dtype == jnp.float64
-  np.testing.assert_allclose(ours, expected, rtol=1e-11, atol=1e-11)
+  assert actual.dtype == jnp.float64
+  np.testing.assert_allclose(actual, expected, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -139,11 +139,11 @@ def test_bottleneck_equals_torch(x64, stride):
   x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 6, 6, 4)))
   variables = randomized(shapes(block, x))
   t = Torch(variables)
-  theirs = t.torch.tensor(np.asarray(x)).permute(0, 3, 1, 2)
-  expected = post_activation(t, theirs, [], stride, [1, 3, 1])
-  ours = jax.jit(lambda v: block.apply(v, x, False))(variables)
+  reference = t.torch.tensor(np.asarray(x)).permute(0, 3, 1, 2)
+  expected = post_activation(t, reference, [], stride, [1, 3, 1])
+  actual = jax.jit(lambda v: block.apply(v, x, False))(variables)
   np.testing.assert_allclose(
-    ours, expected.permute(0, 2, 3, 1), rtol=1e-12, atol=1e-12
+    actual, expected.permute(0, 2, 3, 1), rtol=1e-12, atol=1e-12
   )
 
 

@@ -10,7 +10,7 @@ import pytest
 from ram_jax import corruptions
 from ram_jax.report import compare as compare_lib
 from ram_jax.report import references
-from tests.main_test import refuses, run
+from tests.main_test import rejects, run
 
 PUBLISHED = sorted(references.published())
 # RobustBench's corruptions_acc and the README of PRIME, in percent.
@@ -210,7 +210,7 @@ def compare(make_run, tmp_path):
     command = ("--mode=compare", f"--workdir={run_folder}")
     command += (f"--reference={path}{model}",)
     if error:
-      return refuses(error, *command)
+      return rejects(error, *command)
     code, out, err = run(*command)
     assert code == 0, err
     written = out.split()[-1]
@@ -359,8 +359,8 @@ def test_existing_path_is_a_path(compare, monkeypatch, tmp_path):
   name = PUBLISHED[0]
   (tmp_path / name).mkdir()
   command = ("--mode=compare", f"--workdir={tmp_path / 'a-0'}")
-  refuses(f"a path: give the path as ./{name}", *command, f"--reference={name}")
-  refuses("has neither results.json", *command, f"--reference=./{name}")
+  rejects(f"a path: give the path as ./{name}", *command, f"--reference={name}")
+  rejects("has neither results.json", *command, f"--reference=./{name}")
 
 
 def test_a_run_is_a_reference(make_run, corruption):

@@ -13,7 +13,7 @@ import fsspec
 import pytest
 
 from ram_jax.runs import bucket, metrics
-from tests.main_test import config, data, refuses, run  # noqa: F401
+from tests.main_test import config, data, rejects, run  # noqa: F401
 from tests.reliability_test import (  # noqa: F401
   FLAGS,
   KILLED,
@@ -115,7 +115,7 @@ def test_killed_run_resumes_from_the_store(command, whole, tmp_path):  # noqa: F
 def test_store_in_use(command, memory):  # noqa: F811
   with bucket.opened(memory):
     words = f"--workdir={memory} is in use by process {os.getpid()} on "
-    refuses(words, *command, f"--workdir={memory}")
+    rejects(words, *command, f"--workdir={memory}")
   with bucket.opened(memory):  # nothing is waited for
     pass
 
@@ -208,7 +208,7 @@ def test_store_taken_over_while_disconnected(memory):
 )
 def test_unusable_store(monkeypatch, command, url, words):  # noqa: F811
   monkeypatch.setitem(sys.modules, "gcsfs", None)
-  refuses(words, *command, f"--workdir={url}")
+  rejects(words, *command, f"--workdir={url}")
 
 
 def test_run_resumes_from_an_interrupted_copy(monkeypatch, memory, tmp_path):
@@ -305,4 +305,4 @@ def test_compare_in_a_store(whole, memory):  # noqa: F811
 def test_reports_must_be_local(flag):
   given = {"runs": "runs/a", "workdir": "report"} | {flag: "gs://bucket/run"}
   words = f"--{flag}=gs://bucket/run is a URL, which is only supported as"
-  refuses(words, "--mode=report", *(f"--{k}={v}" for k, v in given.items()))
+  rejects(words, "--mode=report", *(f"--{k}={v}" for k, v in given.items()))

@@ -105,24 +105,24 @@ def test_damage_is_reported_and_the_previous_one_used(
   saved, tmp_path, how, capsys
 ):
   parts = [p.relative_to(saved) for p in (saved / "6").rglob("*")]
-  refused = set()
+  rejected = set()
   for number, part in enumerate(sorted(parts)):
     copy = shutil.copytree(saved, tmp_path / str(number))
     if how != "delete" and (copy / part).is_dir():
       continue
     damage(copy / part, how)
     found = restore(copy)
-    # What is not refused must be right: some files are only logs.
+    # What is not rejected must be right: some files are only logs.
     if found.step == 6:
       assert_equal(found, state(6))
       continue
-    refused.add(part.parts[1])
+    rejected.add(part.parts[1])
     assert_equal(found, state(4))
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"the checkpoint {copy / '6'} is damaged (")
     assert line.endswith("; kept as 6.damaged): using step 4")
     assert {p.name for p in copy.iterdir()} == {"4", "6.damaged"}
-  assert refused >= {"state", "beside"}
+  assert rejected >= {"state", "beside"}
 
 
 def test_step_of_a_damaged_checkpoint_is_saved_again(copy, capsys):

@@ -181,7 +181,7 @@ def test_finished_run_is_recognized(trained, tmp_path):
 @pytest.mark.parametrize("case", ["partly", "step", "damaged", "foreign"])
 def test_unfinished_or_unknown_results_are_reevaluated(trained, case):
   trained.save(4)
-  if case == "partly":  # measured by --mode=evaluate while it was training
+  if case == "partly":  # evaluated by --mode=evaluate while it was training
     trained.head["run"]["step"] = 2
   elif case == "step":  # of a longer run, by the size of its data
     trained.head["data"]["train"]["size"] = 80

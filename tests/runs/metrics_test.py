@@ -137,6 +137,6 @@ def test_progress_without_a_terminal_is_occasional_lines(monkeypatch):
 
 
 def test_announcements_go_to_stderr(capsys):
-  metrics.announce("measuring: clean")
+  metrics.announce("evaluating: clean")
   out, err = capsys.readouterr()
-  assert (out, err) == ("", "measuring: clean\n")
+  assert (out, err) == ("", "evaluating: clean\n")

@@ -180,13 +180,13 @@ def test_steps_equal_a_plain_implementation(data, reference):
       params = jax.tree.map(
         lambda p, g, m: p - 0.1 * (g + 0.9 * m), params, grad, momentum
       )
-  ours = reference[0]
-  assert distance(params, ours.params) <= 1e-9
-  assert distance(stats, ours.batch_stats) <= 1e-9
-  theirs = np.concatenate([np.ravel(m) for m in jax.tree.leaves(momentum)])
-  trace = [x for x in jax.tree.leaves(ours.opt_state) if np.ndim(x)]
+  actual = reference[0]
+  assert distance(params, actual.params) <= 1e-9
+  assert distance(stats, actual.batch_stats) <= 1e-9
+  expected = np.concatenate([np.ravel(m) for m in jax.tree.leaves(momentum)])
+  trace = [x for x in jax.tree.leaves(actual.opt_state) if np.ndim(x)]
   trace = np.concatenate([np.ravel(x) for x in trace])
-  assert np.linalg.norm(theirs - trace) <= 1e-9 * np.linalg.norm(trace)
+  assert np.linalg.norm(expected - trace) <= 1e-9 * np.linalg.norm(trace)
 
 
 def test_attack_on_batch_statistics_is_the_same_on_4_devices(data):
@@ -233,8 +233,8 @@ def test_every_option_changes_the_step(data, references, method, part, option):
   state, _ = steps(data, method=method, **option)
   # Rounding alone makes 1e-5 of four devices, and nothing of one.
   least = 1e-3 if "devices" in option else 1e-5
-  theirs = getattr(references[method], part)
-  assert distance(getattr(state, part), theirs) > least
+  expected = getattr(references[method], part)
+  assert distance(getattr(state, part), expected) > least
 
 
 def test_one_step_in_float32_on_1_and_4_devices(data):
