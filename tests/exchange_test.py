@@ -316,8 +316,8 @@ def preact(tmp_path_factory):
 
 
 ALIKE = (
-  ", and 2 networks have these tensors but different logits: say in the config "
-  "string which it is, model=preact_resnet18_rice (locuslab/robust_overfitting;"
+  ", and 2 networks have these tensors but different logits: select one in "
+  "the config string, model=preact_resnet18_rice (locuslab/robust_overfitting;"
   " RobustBench's Rice2020Overfitting, Kireev2021Effectiveness, "
   "Addepalli2021Towards) or model=preact_resnet18_fast "
   "(locuslab/fast_adversarial)"
