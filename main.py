@@ -1,4 +1,4 @@
-"""Trains, evaluates and reports: python main.py --config=configs/digits.py."""
+"""Entry point; for example: python main.py --config=configs/digits.py."""
 
 import argparse
 import errno
@@ -20,7 +20,7 @@ from ram_jax.runs import bucket, metrics, signals
 from ram_jax.runs import results as runs
 
 OUT_OF_MEMORY = (
-  "has too little memory: lower config.evaluate.batch_size or "
+  "is out of memory: lower config.evaluate.batch_size or "
   "config.train.batch_size (in a new --workdir), or use a smaller model"
 )
 # Error numbers of a full or failing disk, and of missing permissions.
@@ -129,7 +129,7 @@ def work(
     config: complete.
     folder: the run's folder.
     mode: `train`, `evaluate` or `profile`.
-    workdir: the folder as the user named it.
+    workdir: the folder as given by the user.
   """
   if mode == "profile":
     found = profiling.profile(config, folder)
@@ -226,7 +226,7 @@ def show(config: ConfigDict, folder: pathlib.Path, workdir: str) -> None:
   Args:
     config: the run's config.
     folder: the run's folder.
-    workdir: the folder as the user named it.
+    workdir: the folder as given by the user.
   """
   page.draw(folder)
   run = runs.load(folder)

@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
       # ~/tensorflow_datasets if that is not set.
       "tfds_dir": "",
       # Name of the data set in tables. Empty: CIFAR-10 or CIFAR-100, with a
-      # remark if the files are not the original ones.
+      # note if the files are not the original ones.
       "label": "",
     }
   )
@@ -59,8 +59,8 @@ def get_config() -> ConfigDict:
       "notes": (),
     }
   )
-  # Input normalization per channel: (pixel - mean) / std. Empty: as the weights
-  # file states, or the statistics of the data set if no file is given.
+  # Input normalization per channel: (pixel - mean) / std. Empty: read from the
+  # weights file, or the statistics of the data set if no file is given.
   config.normalization = ConfigDict(
     {
       "mean": (),  # Three numbers in [0,1], for pixels in [0,1]
@@ -81,7 +81,7 @@ def get_config() -> ConfigDict:
     }
   )
 
-  # Length, batch size, logging and execution of the training
+  # Length, batch size, logging and execution of training
   train = config.train = ConfigDict()
   train.epochs = 100  # Passes over the training images
   train.batch_size = 128  # Images per step, over all devices together
@@ -140,7 +140,7 @@ def get_config() -> ConfigDict:
   evaluators.adversarial = ConfigDict(
     {
       "name": "adversarial",  # Plug-in: ram_jax/evaluation/<name>.py
-      # Radii of the attack, in pixel units of [0,1]; below 1 for linf
+      # Radii of the attack, for pixels in [0,1]; below 1 for linf
       "epsilons": (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
       "relative_step_size": RELATIVE_STEP_SIZE,  # Step size / epsilon
       # Number of test images on which the attack itself is checked, with about
@@ -158,7 +158,7 @@ def get_config() -> ConfigDict:
       # standard | fast | plus, or attacks joined by +, such as apgd-ce+square
       "version": "standard",
       "norm": "l2",  # l2 | linf
-      # Radii, in pixel units of [0,1], such as 0.5,. Empty: not evaluated.
+      # Radii, for pixels in [0,1], such as 0.5,. Empty: not evaluated.
       "epsilons": (),
       # Use only the first N test images; 0: all. None: 1000 on CPUs, else all.
       "images": config_dict.placeholder(int),

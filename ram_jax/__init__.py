@@ -4,7 +4,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-  """Imports `autoattack` when it is asked for."""
+  """Imports `autoattack` on first use."""
   if name == "autoattack":
     from ram_jax.evaluation.autoattack import autoattack
 

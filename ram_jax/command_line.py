@@ -1,7 +1,7 @@
 """Loads a config from the command line: file, argument, single fields.
 
 `ml_collections.config_flags` reads the same syntax, but reports mistakes as
-tracebacks; here each is one line that lists the valid choices.
+tracebacks; here, each mistake is a one-line error that lists valid choices.
 """
 
 import ast
@@ -63,11 +63,11 @@ def split(text: str) -> tuple[pathlib.Path, str]:
   """Splits `PATH:ARGUMENT` into the path of a config and its argument.
 
   Args:
-    text: as for `load`.
+    text: see `load`.
 
   Returns:
-    The path, which is the longest one before a colon or the end that is a file,
-    or else the part before the first colon; and the rest after that colon.
+    The path and the argument. The path is the longest part before a colon, or
+    the whole text, that is a file; otherwise the part before the first colon.
   """
   colons = [i for i, letter in enumerate(text) if letter == ":"]
   for end in (len(text), *reversed(colons), *colons[:1]):
@@ -88,7 +88,7 @@ def _called(path: pathlib.Path, argument: str) -> ConfigDict:
     raise
   except Exception as error:  # any error in the user's own file
     raise ValueError(
-      f"the config file {path} fails with {type(error).__name__}: {error} "
+      f"the config file {path} raises {type(error).__name__}: {error} "
       "(--debug shows where)"
     ) from error
   if not isinstance(config, ConfigDict):
@@ -220,7 +220,7 @@ def _tuple(text: str) -> tuple:
 # Type of a field -> (function that parses its text, valid values in words).
 _READERS: dict[type, tuple[Callable[[str], Any], str]] = {
   bool: (_boolean, "true or false"),
-  int: (int, "a whole number"),
+  int: (int, "an integer"),
   float: (_number, "a number, or a fraction such as 8/255"),
   str: (str, "text"),
   tuple: (

@@ -14,7 +14,7 @@ from ram_jax.data.generated import Generator
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import metrics, provenance
 
-# Packages that the pixels depend on, besides our own version.
+# Packages that the pixels depend on, besides ram_jax itself.
 PACKAGES = ("jax", "jaxlib", "numpy", "pillow")
 LABELS = "labels.npy"
 
@@ -22,9 +22,9 @@ LABELS = "labels.npy"
 def write(config: ConfigDict, out: str | pathlib.Path) -> dict[str, Any]:
   """Corrupts the test set of a config; resumes if it was interrupted.
 
-  Writes `<corruption>.npy` (uint8 [5N,H,W,3], severities 1 to 5 one after
-  another), `labels.npy` ([5N]) and `manifest.json`, which lists every finished
-  file with its checksum. Each file is complete or absent.
+  Writes `<corruption>.npy` (uint8 [5N,H,W,3], severities 1 to 5 concatenated),
+  `labels.npy` ([5N]) and `manifest.json`, which lists every finished file with
+  its checksum. Each file is complete or absent.
 
   Args:
     config: complete; `dataset`, `evaluate` and `evaluators.corruption` are

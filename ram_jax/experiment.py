@@ -1,7 +1,7 @@
-"""From a config to a run: checks, data and folder; then train or evaluate.
+"""Runs a config: checks it, its data and folder, then trains or evaluates.
 
-`resolve` fills in a config's placeholders; `prepare` is the common opening
-sequence of training and of evaluating a run or a weights file.
+`resolve` fills in a config's placeholders; `prepare` is the startup sequence
+shared by training and by the evaluation of a run or a weights file.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def _one_of(*allowed: str) -> tuple[str, Callable[[Any], bool]]:
 
 
 # Allowed values, in words and as a predicate; NaN fails every comparison.
-_COUNT = ("a whole number, at least 1", lambda v: v >= 1)
+_COUNT = ("an integer, at least 1", lambda v: v >= 1)
 _LIMIT = ("a number of images, or 0 for all", lambda v: v >= 0)
 _SIZE = ("a finite number, at least 0", lambda v: 0 <= v < math.inf)
 _POSITIVE = ("a finite number above 0", lambda v: 0 < v < math.inf)
@@ -53,7 +53,7 @@ _RULES = {
     lambda v: re.fullmatch(r"\w[\w.+-]*", v),
   ),
   # numpy and JAX treat seeds of more than 32 bits differently.
-  "seed": ("a whole number from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32),
+  "seed": ("an integer from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32),
   "train.epochs": _COUNT,
   "train.batch_size": _COUNT,
   "train.images": _LIMIT,
@@ -63,7 +63,7 @@ _RULES = {
   "train.device_data_gib": _SIZE,
   "train.dtype": _one_of("float32", "bfloat16"),
   "optimizer.learning_rate": _POSITIVE,
-  "optimizer.momentum": ("a number from 0 to below 1", lambda v: 0 <= v < 1),
+  "optimizer.momentum": ("a number in [0, 1)", lambda v: 0 <= v < 1),
   "optimizer.weight_decay": _SIZE,
   "batch_norm.views": _one_of("separate", "joint"),
   "batch_norm.attack": _one_of("running", "batch"),
@@ -83,9 +83,9 @@ def resolve(
   """Checks plain fields and fills in those that depend on device or weights.
 
   Args:
-    config: complete, as from `configs/`.
+    config: a complete config from `configs/`.
     trained: config.json of the run to be evaluated. Its choices are kept, even
-      if this device is of another kind than the one it was trained on.
+      if this device is of a different kind than the one it was trained on.
     weights: the file that `config.weights` names, if any.
 
   Returns:
@@ -184,7 +184,7 @@ def prepare(
     The experiment.
 
   Raises:
-    ValueError: for unusable data, or a folder of another run.
+    ValueError: for unusable data, or a folder that belongs to another run.
   """
   run_folder.check(config, folder)
   source = plugins.build("dataset", config.dataset)
@@ -230,7 +230,7 @@ def train_and_evaluate(
   bit-identical to that of an uninterrupted run. A finished run is not changed.
 
   Args:
-    config: complete, as from `configs/`.
+    config: a complete config from `configs/`.
     workdir: the run's folder; created if missing.
 
   Returns:
@@ -358,8 +358,8 @@ def evaluate_weights(
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ValueError: if the file is damaged or has another network, or the folder
-      contains something else.
+    ValueError: if the file is damaged or contains a different network, or the
+      folder contains something else.
   """
   path, folder = config.weights.measured, pathlib.Path(workdir)
   config, file = with_weights(config)
@@ -509,7 +509,7 @@ def _check(config: ConfigDict) -> None:
   _check_corruption(config)
   if not config.evaluators:
     raise ValueError("config.evaluators is empty: nothing would be evaluated")
-  # Report malformed rows now, not after the training.
+  # Report malformed rows now, not after training.
   try:
     results_lib.check_floors(config.floors)
   except ValueError as error:
@@ -517,7 +517,7 @@ def _check(config: ConfigDict) -> None:
 
 
 def _repeats(value: Any) -> bool:
-  """Whether a tuple has a value twice, with numbers rounded as in tables."""
+  """Whether a tuple has duplicates, with numbers rounded as in tables."""
   if not isinstance(value, tuple | list):
     return False
   shown = [round(v, 5) if isinstance(v, float) else v for v in value]

@@ -26,7 +26,7 @@ FLAGS = {
   ),
   "workdir": (
     "FOLDER|URL",
-    "folder of the run, may be in a bucket: gs://BUCKET/FOLDER (default: "
+    "folder of the run, which may be in a bucket: gs://BUCKET/FOLDER (default: "
     "runs/NAME-SEED, with --weights runs/weights-FILE), or of the report "
     "(default: report)",
   ),
@@ -34,8 +34,8 @@ FLAGS = {
     "MODE",
     "train: train (or resume) and evaluate; evaluate: evaluate a trained "
     "run again, or --weights; profile: show the time of each part of a "
-    "training step; corrupt: write the corrupted test set, as CIFAR-10-C "
-    "for CIFAR-10; export: write a run's weights for PyTorch; compare: "
+    "training step; corrupt: write a corrupted test set in the layout of "
+    "CIFAR-10-C; export: write a run's weights for PyTorch; compare: "
     "compare a run with a reference; report: show several runs on one page",
   ),
   "init_from": ("FILE", "weights to start from: .safetensors, PyTorch's .pt"),
@@ -47,10 +47,10 @@ FLAGS = {
   "out": ("PATH", "folder of the corrupted set, or .safetensors to export to"),
   "reference": (
     "NAME|PATH",
-    "a published result, or its file or folder",
+    "name of published numbers, or a file or folder",
   ),
   "runs": ("FOLDER,FOLDER", "the runs of a report"),
-  "baseline": ("FOLDER", "the one of --runs that others are compared with"),
+  "baseline": ("FOLDER", "one of --runs, with which the others are compared"),
 }
 PATHS = (
   "workdir",
@@ -98,7 +98,7 @@ def parser() -> Parser:
   """Returns the parser of all flags except `--config.FIELD=VALUE`."""
   flags = Parser(
     prog="main.py",
-    description="Trains, evaluates and reports, such as: python main.py "
+    description="Trains, evaluates and reports. Example: python main.py "
     "--config=configs/digits.py",
     epilog=f"Configs: {', '.join(command_line.available())}. If a flag or "
     "field is given twice, the last one wins.",
@@ -109,8 +109,8 @@ def parser() -> Parser:
     "-h",
     "--help",
     action="store_true",
-    help="show this, then the fields of --config (default: configs/default.py) "
-    "with their values",
+    help="show this help, then the fields of --config (default: "
+    "configs/default.py) with their values",
   )
   for name, (value, text) in FLAGS.items():
     flags.add_argument(f"--{name}", metavar=value, help=text)

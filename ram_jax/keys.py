@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 
 def per_example(key: jax.Array, positions: jax.Array) -> jax.Array:
-  """Gives each position of the global batch a key of its own.
+  """Derives a separate key for each position of the global batch.
 
-  The keys depend on the position alone, never on how the batch is spread over
-  devices, so 1 and 8 devices draw the same numbers bit for bit.
+  The keys depend only on the position, not on how the batch is split over
+  devices, so the draws on 1 and 8 devices are bit-identical.
 
   Args:
     key: one key, the same on every device.
@@ -28,7 +28,7 @@ def split(keys: jax.Array, num: int = 2) -> tuple[jax.Array, ...]:
 
   Args:
     keys: keys [B].
-    num: how many keys each example gets.
+    num: number of keys per example.
 
   Returns:
     `num` arrays of keys, [B] each.

@@ -80,8 +80,8 @@ def clamped_jensen_shannon(*logits: jax.Array) -> jax.Array:
   """Jensen-Shannon divergence with the mixture clamped to [1e-7, 1].
 
   As in google-research/augmix `cifar.py` and the paper's own code. It differs
-  from the exact divergence where the mean probability is below 1e-7, and is
-  finite where their code gives NaN because a probability underflows.
+  from the exact divergence where the mean probability is below 1e-7. Unlike
+  these implementations, it is finite if a probability underflows.
 
   Args:
     *logits: two or more arrays of scores [B, K].

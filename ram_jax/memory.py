@@ -49,7 +49,7 @@ def check(make: Callable[[], Any], copies: int, data: int, what: str) -> None:
     advice = "lower config.train.device_data_gib, so that images are streamed"
   raise ValueError(
     f"{what} needs at least {needed / GIB:.1f} GiB of memory on {owner}, "
-    f"{limit / GIB:.1f} GiB are available: {advice}"
+    f"but only {limit / GIB:.1f} GiB are available: {advice}"
   )
 
 

@@ -46,8 +46,8 @@ def initialize() -> None:
       text = os.environ.get(name)
       if not (text or "").isdecimal():
         raise ValueError(
-          f"JAX_COORDINATOR_ADDRESS is set, but {name} is {text!r}: give a "
-          "whole number, or set none of them"
+          f"JAX_COORDINATOR_ADDRESS is set, but {name} is {text!r}: give "
+          "an integer, or set none of them"
         )
       numbers.append(int(text))
     jax.distributed.initialize(os.environ["JAX_COORDINATOR_ADDRESS"], *numbers)
@@ -102,7 +102,7 @@ def is_first_process() -> bool:
 
 
 def check_batch_size(batch_size: int, field: str) -> None:
-  """Rejects a batch size that the devices cannot divide evenly.
+  """Rejects a batch size that is not divisible by the number of devices.
 
   Args:
     batch_size: examples in the global batch.

@@ -30,7 +30,7 @@ def profile(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   not changed.
 
   Args:
-    config: complete, as from `configs/`.
+    config: a complete config from `configs/`.
     workdir: the folder in which `profile/` is created.
 
   Returns:

@@ -131,7 +131,7 @@ def parts(program: dict[str, Instruction]) -> dict[str, str]:
 
 
 def events(profile: Any) -> Iterator[Event]:
-  """Finds the executed instructions in a trace, which differs by platform.
+  """Finds executed instructions in a trace; its layout depends on the platform.
 
   TPUs have a plane per device, with the instructions in the line `XLA Ops`.
   GPUs have a plane per device with a line per stream, where each kernel names

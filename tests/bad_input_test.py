@@ -1,4 +1,4 @@
-"""Whatever a user gives that cannot be used: one line, soon, and nothing runs.
+"""Any kind of invalid input causes a one-line error before anything runs.
 
 Fields are found by introspection: a new one fails here until it is listed.
 """
@@ -29,7 +29,7 @@ from ram_jax.training import loop as train
 SECONDS = 5  # of work, and much less without a busy machine
 
 
-def refuses(words, *argv):
+def rejects(words, *argv):
   """Asserts exit code 2 and the one line of an error, without a traceback."""
   out, err = io.StringIO(), io.StringIO()
   clock = time.process_time()
@@ -46,7 +46,7 @@ def refuses(words, *argv):
 
 @pytest.fixture(autouse=True)
 def nothing_runs(monkeypatch, tmp_path):
-  """No weights are drawn, nothing is trained, nothing measured."""
+  """Fails if weights are initialized, or anything is trained or evaluated."""
 
   def forbidden(*args, **kwargs):
     raise AssertionError("something was computed")
@@ -104,7 +104,7 @@ def overridden(data, name, text):
 # What text cannot be, by the type of the field. Any text is a str.
 WRONG = {
   bool: ("maybe", "true or false"),
-  int: ("2.5", "a whole number"),
+  int: ("2.5", "an integer"),
   float: ("fast", "a number"),
   tuple: ("(1", "values separated by commas"),
 }
@@ -113,7 +113,7 @@ WRONG = {
 @pytest.mark.parametrize("name", [n for n in FIELDS if kind(n) is not str])
 def test_wrong_type(data, name):
   text, wanted = WRONG[kind(name)]
-  line = refuses(
+  line = rejects(
     f"config.{name} cannot be {text!r}", *overridden(data, name, text)
   )
   assert wanted in line
@@ -160,14 +160,17 @@ RANGE = {
   "evaluators.adversarial.attack.step_size": [
     ("-1", "a finite number above 0")
   ],
-  "evaluators.adversarial.attack.steps": [("0", "a whole number, at least 1")],
+  "evaluators.adversarial.attack.steps": [("0", "an integer, at least 1")],
   "evaluators.adversarial.check_images": [("-1", "check_images is -1")],
   "evaluators.adversarial.epsilons": [
     ("1,-1", "finite numbers"),
     ("a,b", "gi"),
     ("1,0.5,1.0", "epsilons is (1, 0.5, 1.0): give each value once"),
     ("8/255,0.031373", "give each value once"),  # the same in tables
-    ("8/255,64", "further apart than 13.86 in L2: give less, such as 0.5"),
+    (
+      "8/255,64",
+      "apart than 13.86 in L2: give a smaller value, such as 0.5",
+    ),
   ],
   "evaluators.adversarial.name": [("none", "unknown evaluator: choose one")],
   "evaluators.adversarial.relative_step_size": [("inf", "a finite number")],
@@ -218,7 +221,7 @@ RANGE = {
     ("nan", "a finite number above 0"),
     ("32", "step_size is 32.0, but pixels are in [0, 1]"),
   ],
-  "method.attack.steps": [("-7", "a whole number, at least 1")],
+  "method.attack.steps": [("-7", "an integer, at least 1")],
   "method.augment.alpha": [("0", "alpha"), ("nan", "alpha")],
   "method.augment.depth": [("0", "depth"), ("-2", "depth")],
   "method.augment.name": [("cutout", "unknown augment: choose one of")],
@@ -254,18 +257,18 @@ RANGE = {
     ("1e999,1,1", "three numbers each"),
   ],
   "optimizer.learning_rate": [("0", "a finite number above 0"), ("nan", "")],
-  "optimizer.momentum": [("1", "from 0 to below 1")],
+  "optimizer.momentum": [("1", "a number in [0, 1)")],
   "optimizer.schedule": [("linear", "cosine_epoch, cosine_step, constant")],
   "optimizer.weight_decay": [("-1", "a finite number"), ("inf", "a finite")],
   "seed": [("-1", "from 0 to 2^32 - 1"), (str(2**32), "from 0 to 2^32 - 1")],
   "train.batch_size": [("0", "at least 1"), ("6", "multiple of the 4 devices")],
-  "train.checkpoint_every": [("0", "a whole number, at least 1")],
+  "train.checkpoint_every": [("0", "an integer, at least 1")],
   "train.dtype": [("float16", "give float32 or bfloat16")],
   "train.epochs": [("0", "at least 1"), (str(10**20), "steps")],
   "train.device_data_gib": [("-1.0", "at least 0"), ("inf", "finite")],
   "train.images": [("-1", "or 0 for all"), ("65", "limit 65 is outside 0..64")],
-  "train.log_every": [("0", "a whole number, at least 1")],
-  "train.steps_per_dispatch": [("0", "a whole number, at least 1")],
+  "train.log_every": [("0", "an integer, at least 1")],
+  "train.steps_per_dispatch": [("0", "an integer, at least 1")],
   "weights.entry": [
     ("ema", "config.weights.entry is 'ema', but there is no weights f")
   ],
@@ -283,7 +286,7 @@ ANYTHING = {
 }
 
 
-def test_every_field_has_a_bad_value_or_a_reason_for_none():
+def test_every_field_has_an_invalid_value_or_a_reason_for_none():
   free = {name for name in FIELDS if kind(name) is bool}  # true and false
   assert set(RANGE) | set(ANYTHING) | free == set(FIELDS)
   assert not set(RANGE) & (set(ANYTHING) | free)
@@ -298,7 +301,7 @@ def test_wrong_value(data, name, text, words):
   if name == "evaluators.corruption.frost_folder":
     argv += ["--config.evaluators.corruption.names=frost,fog"]
     argv += ["--config.evaluators.corruption.generate=true"]
-  line = refuses(words, *argv)
+  line = rejects(words, *argv)
   if text in ("nan", "inf", "0", "-1"):  # which say nothing by themselves
     assert name.split(".")[-1] in line
 
@@ -326,20 +329,20 @@ SWEEP = CONFIGS[""].evaluators.adversarial.epsilons
     ),
   ],
 )
-def test_linf_in_another_unit(overrides, given):
-  line = refuses(
+def test_linf_epsilon_in_the_wrong_unit(overrides, given):
+  line = rejects(
     f"config.{given}, but",
     f"--config={FILE}",
     *[f"--config.{text}" for text in overrides],
   )
   assert line.endswith(
     ", but pixels are in [0, 1], where no two images are further apart than 1 "
-    "in Linf: give less, such as 8/255"
+    "in Linf: give a smaller value, such as 8/255"
   )
 
 
 def arrays(path):
-  """The command that trains on one's own arrays, as far as it can get."""
+  """The command that trains on user-provided arrays."""
   return [
     f"--config={FILE}:smoke,dataset=arrays",
     f"--config.dataset.path={path}",
@@ -347,7 +350,7 @@ def arrays(path):
   ]
 
 
-def test_array_that_unpacks_without_end(data, tmp_path):
+def test_array_that_expands_without_limit(data, tmp_path):
   path = tmp_path / "bomb.npz"
   with np.load(data) as good:
     np.savez_compressed(
@@ -356,7 +359,7 @@ def test_array_that_unpacks_without_end(data, tmp_path):
   command = arrays(path)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(arrays_source, "_LARGE", 2**20)
-    line = refuses("extra.npy would unpack from ", *command)
+    line = rejects("extra.npy would unpack from ", *command)
     assert "4194432 bytes" in line or "41943" in line
 
 
@@ -397,9 +400,9 @@ LABELS = np.arange(64) % 4
     ),
   ],
 )
-def test_images_of_ones_own(tmp_path, change, words):
+def test_user_provided_images(tmp_path, change, words):
   path = write_data(tmp_path / "mine.npz", train_images=change)
-  line = refuses(words, *arrays(path), "--config.train.images=0")
+  line = rejects(words, *arrays(path), "--config.train.images=0")
   if "expected" in words:
     assert "mine.npz: train_images is " in line
 
@@ -437,9 +440,9 @@ def test_images_of_ones_own(tmp_path, change, words):
     ),
   ],
 )
-def test_labels_of_ones_own(tmp_path, change, words):
+def test_user_provided_labels(tmp_path, change, words):
   path = write_data(tmp_path / "mine.npz", train_labels=change)
-  line = refuses(words, *arrays(path))
+  line = rejects(words, *arrays(path))
   if "expected" in words:
     assert "mine.npz: train_labels " in line
 
@@ -454,13 +457,13 @@ def test_labels_of_ones_own(tmp_path, change, words):
 def test_one_class(tmp_path, classes, words):
   labels = {"train_labels": LABELS * 0, "test_labels": LABELS[:32] * 0}
   path = write_data(tmp_path / "mine.npz", **labels)
-  refuses(words, *arrays(path), f"--config.dataset.num_classes={classes}")
+  rejects(words, *arrays(path), f"--config.dataset.num_classes={classes}")
 
 
-def test_arrays_of_other_names(tmp_path):
+def test_arrays_with_other_names(tmp_path):
   path = tmp_path / "mine.npz"
   np.savez(path, x_train=PIXELS, y_train=LABELS)
-  line = refuses(
+  line = rejects(
     "lacks train_labels: it must hold train_images,", *arrays(path)
   )
   assert line.endswith(
@@ -496,7 +499,7 @@ def test_arrays_of_other_names(tmp_path):
     ({}, None),
   ],
 )
-def test_odd_data_are_warned_of(tmp_path, monkeypatch, changes, warning):
+def test_warnings_about_unusual_data(tmp_path, monkeypatch, changes, warning):
   def trained(*args):
     raise ValueError("trained")
 
@@ -518,7 +521,7 @@ def test_odd_data_are_warned_of(tmp_path, monkeypatch, changes, warning):
 
 
 def npy(shape, dtype="|u1", body=b"0123456789"):
-  """Bytes of an .npy file whose header says what it likes."""
+  """Bytes of an .npy file with an arbitrary header."""
   header = repr({"descr": dtype, "fortran_order": False, "shape": shape})
   header = header.ljust(117) + "\n"
   return (
@@ -541,7 +544,7 @@ def npy(shape, dtype="|u1", body=b"0123456789"):
     b"\x93NUMPY\x01\x00\xff\xff",
   ],
 )
-def test_header_that_lies(data, tmp_path, member):
+def test_header_with_a_wrong_size(data, tmp_path, member):
   path = tmp_path / "lies.npz"
   with np.load(data) as good, zipfile.ZipFile(path, "w") as archive:
     for name, array in good.items():
@@ -553,22 +556,22 @@ def test_header_that_lies(data, tmp_path, member):
   with zipfile.ZipFile(path, "w") as archive:
     for name, body in (parts | {"train_images.npy": member}).items():
       archive.writestr(name, body)
-  refuses("train_images cannot be read", *arrays(path))
+  rejects("train_images cannot be read", *arrays(path))
 
 
 @pytest.mark.parametrize(
   "name", ["../../evil.npy", "/etc/evil.npy", "a\nb.npy"]
 )
-def test_member_outside_of_the_folder(tmp_path, name):
+def test_member_outside_the_folder(tmp_path, name):
   path = tmp_path / "outside.npz"
   with zipfile.ZipFile(path, "w") as archive:
     archive.writestr(name, npy((2, 8, 8, 3)))
-  refuses("lacks ", *arrays(path))
+  rejects("lacks ", *arrays(path))
   assert [p.name for p in tmp_path.iterdir()] == ["outside.npz"]
 
 
 def nested(depth=60):
-  """A list of two times a list of two times ... that unfolds to 2^60."""
+  """Nested lists that expand to 2^60 elements."""
   value = [0]
   for _ in range(depth):
     value = [value, value]
@@ -595,7 +598,7 @@ def test_pickles(tmp_path, batch, words):
   names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
   for name in names:
     (folder / name).write_bytes(pickle.dumps(batch))
-  refuses(
+  rejects(
     words,
     f"--config={FILE}",
     f"--config.dataset.folder={tmp_path}",
@@ -617,7 +620,7 @@ def test_pickles(tmp_path, batch, words):
 )
 def test_weights(data, tmp_path, name, content, words):
   (tmp_path / name).write_bytes(content)
-  refuses(words, *arrays(data), f"--init_from={tmp_path / name}")
+  rejects(words, *arrays(data), f"--init_from={tmp_path / name}")
 
 
 def test_tensor_larger_than_its_file(data, tmp_path):
@@ -625,7 +628,7 @@ def test_tensor_larger_than_its_file(data, tmp_path):
   head = json.dumps({"conv1.weight": tensor}).encode()
   path = tmp_path / "a.safetensors"
   path.write_bytes(len(head).to_bytes(8, "little") + head + b"0" * 64)
-  refuses("is truncated, damaged", *arrays(data), f"--init_from={path}")
+  rejects("is truncated, damaged", *arrays(data), f"--init_from={path}")
 
 
 def test_compressed_weights_of_torch(data, tmp_path):
@@ -633,12 +636,12 @@ def test_compressed_weights_of_torch(data, tmp_path):
   path = tmp_path / "a.pt"
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
     archive.writestr("archive/data/0", bytes(2**20))
-  refuses(
+  rejects(
     "is compressed (archive/data/0)", *arrays(data), f"--init_from={path}"
   )
 
 
-def test_photograph_without_end(data, tmp_path):
+def test_photograph_that_expands_without_limit(data, tmp_path):
   def chunk(name, body):
     sum_ = zlib.crc32(name + body).to_bytes(4, "big")
     return len(body).to_bytes(4, "big") + name + body + sum_
@@ -655,7 +658,7 @@ def test_photograph_without_end(data, tmp_path):
   ):
     (tmp_path / name).write_bytes(picture)
   fields = "--config.evaluators.corruption"
-  line = refuses(
+  line = rejects(
     "frost cannot read",
     *arrays(data),
     f"{fields}.generate=true",
@@ -701,7 +704,7 @@ OTHERS = (None, "x", -1, True, [], {}, [1], {"a": 1})
 
 
 def places(tree, before=()):
-  """The places of all parts of a tree of JSON."""
+  """The paths of all parts of a JSON tree."""
   rows = enumerate(tree) if isinstance(tree, list) else tree.items()
   for key, part in rows:
     yield (*before, key)
@@ -710,7 +713,7 @@ def places(tree, before=()):
 
 
 def changed(tree, place):
-  """Copies of a tree with another part at a place, or without it."""
+  """Copies of a tree with the part at a path replaced or removed."""
   for other in (*OTHERS, "gone"):
     copy = json.loads(json.dumps(tree))
     holder = copy
@@ -724,7 +727,7 @@ def changed(tree, place):
 
 
 @pytest.mark.parametrize("place", list(places(RESULTS)), ids=str)
-def test_results_are_refused_or_shown(tmp_path, place):
+def test_results_are_rejected_or_shown(tmp_path, place):
   for tree in changed(RESULTS, place):
     (tmp_path / "results.json").write_text(json.dumps(tree))
     try:
@@ -742,8 +745,8 @@ def test_results_are_refused_or_shown(tmp_path, place):
 def test_results_through_the_command(tmp_path):
   (tmp_path / "results.json").write_text(json.dumps(RESULTS | {"notes": [3]}))
   words = "notes contain something else: 3"
-  refuses(words, "--mode=report", f"--runs={tmp_path}")
-  refuses(words, "--mode=compare", f"--workdir={tmp_path}", "--reference=x")
+  rejects(words, "--mode=report", f"--runs={tmp_path}")
+  rejects(words, "--mode=compare", f"--workdir={tmp_path}", "--reference=x")
 
 
 DEEP = "[" * 100_000
@@ -767,17 +770,17 @@ def test_lines_of_metrics(tmp_path, line):
   first = '{"step": 4, "epoch": 0.5, "loss": 1.0}'
   (tmp_path / "metrics.jsonl").write_text(f"{first}\n{line}\n{first}\n")
   words = "metrics.jsonl' is damaged in line 2 ("
-  refuses(words, "--mode=report", f"--runs={tmp_path}")
+  rejects(words, "--mode=report", f"--runs={tmp_path}")
 
 
-def test_profile_of_a_folder_that_cannot_be_written(data, monkeypatch):
+def test_profile_in_a_read_only_folder(data, monkeypatch):
   def forbidden(path, *args, **kwargs):
     raise PermissionError(13, "Permission denied", str(path))
 
   monkeypatch.setattr(train, "build", lambda *args: None)
   monkeypatch.setattr(Path, "mkdir", forbidden)
   words = "'run/profile': change its permissions, or use another path"
-  refuses(words, *arrays(data), "--mode=profile")
+  rejects(words, *arrays(data), "--mode=profile")
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate", "export"])
@@ -792,11 +795,11 @@ def test_config_json(data, tmp_path, place, mode):
   argv += ["--out=a.safetensors"] if mode == "export" else arrays(data)[:2]
   for tree in changed(saved, (place,)):
     (folder / "config.json").write_text(json.dumps(tree))
-    refuses("config.json is damaged", *argv)
+    rejects("config.json is damaged", *argv)
 
 
 @pytest.mark.parametrize("harm", ["classes", "image", "missing", "labels"])
-def test_manifest_is_refused_or_used(tmp_path, harm):
+def test_manifest_is_rejected_or_used(tmp_path, harm):
   np.save(tmp_path / "fog.npy", np.zeros((15, 8, 8, 3), np.uint8))
   np.save(tmp_path / "labels.npy", np.zeros(15, np.uint8))
   names = ("fog.npy", "labels.npy")
@@ -815,7 +818,7 @@ def test_manifest_is_refused_or_used(tmp_path, harm):
   # The fingerprint is of the whole test set: the first images have another.
   test = np.zeros((2, 8, 8, 3), np.uint8), np.zeros(2, np.int32)
   cifar_c.CorruptedSource(folder=str(tmp_path)).check(*test)  # good as it is
-  refused = 0
+  rejected = 0
   for place in (p for p in places(tree) if harm in "/".join(map(str, p))):
     for other in changed(tree, place):
       path.write_text(json.dumps(other))
@@ -825,14 +828,14 @@ def test_manifest_is_refused_or_used(tmp_path, harm):
         source.load("fog", 1)
         assert isinstance(source.missing(), dict)
       except (ValueError, OSError):
-        refused += 1
-  assert refused > 3
+        rejected += 1
+  assert rejected > 3
 
 
 def test_folder_for_adversarial_images(data, tmp_path):
   flag = f"--save_adversarial={tmp_path}"
-  refuses("no adversarial images to save", *arrays(data), flag)
+  rejects("no adversarial images to save", *arrays(data), flag)
   epsilons = "--config.evaluators.autoattack.epsilons=0.5,"
   (tmp_path / "mine.npy").touch()
-  refuses("is not empty and has no manifest", *arrays(data), flag, epsilons)
+  rejects("is not empty and has no manifest", *arrays(data), flag, epsilons)
   assert [path.name for path in tmp_path.iterdir()] == ["mine.npy"]

@@ -96,10 +96,10 @@ def test_forms_of_every_field():
     ("train.=3", "no config.train., did"),
     ("train=3", "group of fields: set one of config.train.batch_size"),
     ("train.epochs", "write --config.train.epochs=VALUE"),
-    ("train.epochs=abc", "cannot be 'abc': give a whole number"),
-    ("train.epochs=2.5", "cannot be '2.5': give a whole number"),
+    ("train.epochs=abc", "cannot be 'abc': give an integer"),
+    ("train.epochs=2.5", "cannot be '2.5': give an integer"),
     ("train.epochs=none", "cannot be 'none'"),
-    ("train.epochs=8/4", "cannot be '8/4': give a whole number"),
+    ("train.epochs=8/4", "cannot be '8/4': give an integer"),
     (
       "optimizer.momentum=fast",
       "'fast': give a number, or a fraction such as 8/255 (it is 0.9)",
@@ -114,7 +114,7 @@ def test_forms_of_every_field():
     ("evaluators.adversarial.epsilons=1,b", "or 4/255,8/255 or fog,snow"),
   ],
 )
-def test_mistake_is_explained(argument, words):
+def test_mistakes(argument, words):
   config = robust_augmix.get_config()
   before = config.to_dict()
   with pytest.raises(ValueError) as caught:
@@ -123,7 +123,7 @@ def test_mistake_is_explained(argument, words):
   assert config.to_dict() == before
 
 
-def test_missing_file_lists_what_there_is(tmp_path):
+def test_missing_file_lists_the_configs(tmp_path):
   for name in ("configs/augmx.py", "augmix", str(tmp_path), "", "~no-such/a"):
     with pytest.raises(FileNotFoundError) as caught:
       command_line.load(name)
@@ -145,7 +145,7 @@ def test_missing_file_lists_what_there_is(tmp_path):
     ("def get_config(): raise ValueError('as told')", "^as told$"),
   ],
 )
-def test_broken_file_of_the_users(tmp_path, text, words):
+def test_broken_config_file(tmp_path, text, words):
   path = tmp_path / "mine.py"
   path.write_text(text)
   with pytest.raises(ValueError, match=words):
@@ -176,7 +176,7 @@ def test_colon_in_a_path(tmp_path, folder):
     command_line.load(str(missing))
 
 
-def test_field_of_a_type_that_no_text_gives(tmp_path):
+def test_field_of_a_type_that_cannot_be_parsed(tmp_path):
   path = tmp_path / "mine.py"
   path.write_text(
     "from ml_collections import ConfigDict\n"

@@ -1,4 +1,4 @@
-"""Every config with every argument; every field of the default explained."""
+"""Every config with every argument; every default field has a comment."""
 
 import itertools
 import pathlib
@@ -37,7 +37,7 @@ def test_every_argument_builds_and_is_locked(name):
   for argument in arguments():
     config = load(name, argument)
     assert config.is_locked and config.train.is_locked
-    resolved = experiment.resolve(config)  # refuses values out of range
+    resolved = experiment.resolve(config)  # rejects values out of range
     assert set(config.keys()) == set(plain.keys())
     spec = config.model.to_dict() | {"num_classes": 10}
     model = plugins.build("model", spec, mean=(0.5,) * 3, std=(0.2,) * 3)
@@ -56,7 +56,7 @@ def test_every_argument_builds_and_is_locked(name):
       plugins.build("dataset", config.dataset)
 
 
-def test_arguments_are_order_free():
+def test_order_of_arguments_does_not_matter():
   one = load("augmix", "smoke,model=resnet18,dataset=digits")
   other = load("augmix", "dataset=digits,model=resnet18,smoke")
   assert one.to_dict() == other.to_dict()
@@ -75,7 +75,7 @@ def test_unknown_argument(argument):
   ("argument", "known"),
   [("model=vgg", "resnet18.*wrn_40_2"), ("dataset=svhn", "cifar10.*digits")],
 )
-def test_unknown_choice_lists_the_known(argument, known):
+def test_unknown_choice_lists_the_choices(argument, known):
   with pytest.raises(ValueError, match=known):
     load("standard", argument)
 
@@ -100,7 +100,7 @@ def test_every_field_has_a_comment(name):
     assert not missing, f"explain {missing} in {EXPLAINED[0]}"
 
 
-def test_fields_of_default_are_explained_where_they_stand():
+def test_fields_of_default_have_comments():
   for above, line in itertools.pairwise(EXPLAINED[0].read_text().splitlines()):
     name = line.strip().split("=")[0].split(":")[0]
     field = line.strip().startswith('"') and ":" in line

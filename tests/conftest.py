@@ -1,4 +1,4 @@
-"""Fixtures of every test: compiled programs shared, real data where it is."""
+"""Fixtures for all tests: a shared compilation cache, and real data."""
 
 import os
 import pathlib
@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-  """Equal programs compile once in a run (CI names a shared folder)."""
+  """Caches compiled programs during a run of the tests (CI: across runs)."""
   folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
   if not folder:
     folder = str(tmp_path_factory.mktemp("jax_cache"))
@@ -50,7 +50,7 @@ def quick_compilation():
 
 @pytest.fixture(scope="module")
 def tiny_network():
-  """Every config's network is a tiny one in the tests of a file."""
+  """Replaces the network of every config by a tiny one, for a whole file."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(plugins, "build_model", tiny.build_model)
     yield
@@ -58,14 +58,14 @@ def tiny_network():
 
 @pytest.fixture
 def x64():
-  """Double precision for one test."""
+  """Enables float64 for one test."""
   with jax.enable_x64(True):
     yield
 
 
 @pytest.fixture(scope="session")
 def shared_data():
-  """Folder of real CIFAR-10 data beside the checkout, or a skip."""
+  """Folder of real CIFAR-10 data next to the checkout; skips if missing."""
   folder = ROOT.parent / "shared" / "data"
   if not (folder / "cifar10_lossless.npz").exists():
     pytest.skip(f"real CIFAR-10 data is not at {folder}")

@@ -1,4 +1,4 @@
-"""The house's rules, read from the source itself."""
+"""Conventions of the code base, checked by reading the source."""
 
 import ast
 import collections
@@ -72,7 +72,7 @@ def place(path):
 
 
 def imported(node_tree):
-  """Dotted names of all imports, wherever they stand."""
+  """Dotted names of all imports, at any nesting level."""
   for node in ast.walk(node_tree):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
@@ -82,7 +82,7 @@ def imported(node_tree):
 
 
 def upward(path, names):
-  """Which of the imported names lie above a file, or beside it elsewhere."""
+  """Names imported from higher layers, or from other folders of the layer."""
   here = place(path)
   level = LEVEL[here]
   wrong = []
@@ -111,8 +111,8 @@ def test_imports_point_downwards(path):
 
 
 @pytest.mark.parametrize("path", PACKAGE, ids=str)
-def test_the_report_is_imported_by_main_alone(path):
-  """And it reads runs from their files: nothing in it computes."""
+def test_only_main_imports_report(path):
+  """It only reads the files of runs and computes no results."""
   there = {n.split(".")[1] for n in imported(tree(path)) if "ram_jax." in n}
   if place(path) == "report":
     assert there <= {"report", "runs", "contracts", "corruptions"}
@@ -120,7 +120,7 @@ def test_the_report_is_imported_by_main_alone(path):
     assert "report" not in there
 
 
-def test_upward_imports_are_seen():
+def test_upward_imports_are_detected():
   path = pathlib.Path("ram_jax/methods/standard.py")
   names = [
     "ram_jax.losses",
@@ -134,7 +134,7 @@ def test_upward_imports_are_seen():
   ]
 
 
-def test_layers_are_the_design_documents():
+def test_layers_match_the_design_page():
   text = (ROOT / "docs" / "design.md").read_text()
   rows = dict(re.findall(r"^L(\d+)  +(.*)$", text, re.MULTILINE))
   assert len(rows) == len(LAYERS) + 1  # and main.py on top
@@ -154,7 +154,7 @@ def defined(path):
           yield f"{node.name}.{part.name}"
 
 
-def test_paper_map_names_what_exists():
+def test_paper_map_refers_to_existing_code():
   text = (ROOT / "docs" / "paper_map.md").read_text()
   found = re.findall(r"`([\w/]+\.py)?(::?)([\w.]+)`", text)
   last, kinds = None, collections.Counter()
@@ -243,8 +243,8 @@ def test_short_and_strict(path):
 
 
 @pytest.mark.parametrize("path", CODE, ids=str)
-def test_text_has_its_encoding(path):
-  """Else it is the locale's: ASCII under LC_ALL=C."""
+def test_text_files_specify_an_encoding(path):
+  """The default depends on the locale: ASCII under LC_ALL=C."""
   for node in ast.walk(tree(path)):
     if not isinstance(node, ast.Call):
       continue
@@ -261,7 +261,7 @@ def test_text_has_its_encoding(path):
 
 
 @pytest.mark.parametrize("path", CODE, ids=str)
-def test_only_parallel_names_the_devices(path):
+def test_only_parallel_uses_the_device_axis(path):
   if path.name == "parallel.py":
     return
   names, strings = set(), set()
@@ -279,7 +279,7 @@ def test_only_parallel_names_the_devices(path):
 @pytest.mark.parametrize(
   ("kind", "scope"), [("Augment", "augment"), ("Attack", "attack")]
 )
-def test_profile_sees_every_plug_in(kind, scope):
+def test_plug_ins_have_profiler_scopes(kind, scope):
   found = [
     (path, part)
     for path in PACKAGE
@@ -296,7 +296,7 @@ def test_profile_sees_every_plug_in(kind, scope):
 
 
 @pytest.mark.parametrize("path", FLOAT_MATH, ids=str)
-def test_no_type_of_32_bits(path):
+def test_no_float32_literals(path):
   for node in ast.walk(tree(path)):
     name = getattr(node, "attr", getattr(node, "id", None))
     if isinstance(node, ast.Constant):

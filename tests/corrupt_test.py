@@ -1,4 +1,4 @@
-"""A corrupted test set as files: whole, seeded, gone on with, measured."""
+"""Corrupted test sets in files: complete, reproducible and resumable."""
 
 import errno
 import json
@@ -21,7 +21,7 @@ LABELS = np.array([0, 59, 119, 179, 239, 299])  # more than uint8 takes
 
 
 def noisy(name, severity, keys, images, assets):
-  """A stand-in that compiles at once: a pattern, stronger by severity."""
+  """A stand-in that compiles fast: a pattern that grows with severity."""
   start = jax.random.key_data(keys)[:, 1] / 2.0**32
   steps = jnp.arange(images[0].size).reshape(images.shape[1:])
   draw = (start[:, None, None, None] * (1 + steps)) % 1
@@ -37,7 +37,7 @@ def photographs(folder, size):
 
 @pytest.fixture(scope="module", autouse=True)
 def three_corruptions():
-  """Three stand-ins in the place of nineteen, compiled once for all tests."""
+  """Replaces the 19 corruptions by 3 stand-ins, compiled once for all tests."""
   generated._program.cache_clear()
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(generated, "NAMES", NAMES)
@@ -79,7 +79,7 @@ def files(folder):
   return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_the_originals_layout(config, out):
+def test_layout_of_cifar_10_c(config, out):
   found = corrupt.write(config, out)
   images, labels = data(config)
   stacked = np.load(out / "fog.npy")
@@ -100,7 +100,7 @@ def test_a_written_set_equals_a_generated_one(config, out):
 
   @jax.tree_util.Partial
   def model(images):
-    """Of the labels, that whose pixel in the first column is brightest."""
+    """Predicts the label whose pixel in the first column is brightest."""
     logits = jnp.zeros((len(images), LABELS[-1] + 1))
     return logits.at[:, LABELS].set(images[:, :SIZE, 0, 0])
 
@@ -117,7 +117,7 @@ def test_a_written_set_equals_a_generated_one(config, out):
   assert 0 < sum(correct.sum() for _, correct, _ in rows) < 15 * SIZE
 
 
-def test_an_interrupted_set_is_gone_on_with(config, out, monkeypatch):
+def test_interrupted_set_is_resumed(config, out, monkeypatch):
   corrupt.write(config, out.parent / "whole")
   load = generated.Generator.load
 
@@ -148,9 +148,7 @@ def test_an_interrupted_set_is_gone_on_with(config, out, monkeypatch):
   }
 
 
-def test_a_complete_set_is_left_and_a_damaged_file_made_again(
-  config, out, capfd
-):
+def test_complete_set_is_kept_and_damaged_file_regenerated(config, out, capfd):
   corrupt.write(config, out)
   before = files(out)
   capfd.readouterr()
@@ -165,7 +163,7 @@ def test_a_complete_set_is_left_and_a_damaged_file_made_again(
     assert files(out)[name] == before[name]
 
 
-def test_frost_may_come_later(config, out):
+def test_frost_can_be_added_later(config, out):
   config.evaluators.corruption.frost_folder = "none"
   found = corrupt.write(config, out)
   assert found["missing"] == {"frost": "frost needs its photographs"}
@@ -184,7 +182,7 @@ def test_frost_may_come_later(config, out):
     ("dataset.label", "x", "data.label is 'mine' there and 'x' now"),
   ],
 )
-def test_another_set_in_the_folder_is_refused(config, out, field, value, words):
+def test_folder_with_another_set_is_rejected(config, out, field, value, words):
   config.evaluators.corruption.names = ("fog",)
   corrupt.write(config, out)
   before = files(out)
@@ -194,7 +192,7 @@ def test_another_set_in_the_folder_is_refused(config, out, field, value, words):
   assert files(out) == before
 
 
-def test_other_versions_are_refused(config, out, monkeypatch):
+def test_other_versions_are_rejected(config, out, monkeypatch):
   config.evaluators.corruption.names = ("fog",)
   corrupt.write(config, out)
   monkeypatch.setattr(generated, "VERSION", 99)
@@ -204,17 +202,17 @@ def test_other_versions_are_refused(config, out, monkeypatch):
     corrupt.write(config, out)
 
 
-def test_a_folder_of_others_is_left_alone(config, out):
+def test_unknown_folder_is_rejected(config, out):
   out.mkdir(parents=True)
-  (out / "fog.npy").write_bytes(b"theirs")
+  (out / "fog.npy").write_bytes(b"reference")
   with pytest.raises(ValueError, match="contains .npy files that ram_jax did"):
     corrupt.write(config, out)
   with pytest.raises(ValueError, match="fog.npy is a file, give a folder"):
     corrupt.write(config, out / "fog.npy")
-  assert files(out) == {"fog.npy": b"theirs"}
+  assert files(out) == {"fog.npy": b"reference"}
 
 
-def test_no_room(config, out, monkeypatch):
+def test_unwritable_folder_and_full_disk(config, out, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ValueError, match="no permission to write to /"):
@@ -242,7 +240,7 @@ def test_no_room(config, out, monkeypatch):
   ("field", "value"),
   [("folder", "x"), ("tfds_dir", "x"), ("severities", (1, 2))],
 )
-def test_what_the_layout_cannot_hold(config, out, field, value):
+def test_settings_that_the_layout_does_not_support(config, out, field, value):
   config.evaluators.corruption[field] = value
   config.dataset = standard.get_config().dataset  # whose tfds_dir is allowed
   with pytest.raises(ValueError, match="generates all five severities"):

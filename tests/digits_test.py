@@ -1,4 +1,4 @@
-"""The first run of a new user, shortened: everything that it leaves."""
+"""A shortened version of a new user's first run, and all its outputs."""
 
 import json
 
@@ -77,7 +77,7 @@ def test_figures_are_drawn(run, name):
     assert len(np.unique(np.asarray(figure.convert("L")))) > 10
 
 
-def test_floors_stand_beside_what_was_reached(run, capsys):
+def test_required_accuracies_are_compared(run, capsys):
   config, folder, results = run
   program.show(config, folder, str(folder))
   out = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Weights that cross to PyTorch and back: the same predictions everywhere."""
+"""Weights exported to PyTorch and imported again give the same predictions."""
 
 import dataclasses
 import json
@@ -52,7 +52,7 @@ def test_plain_torch_predicts_the_same_on_every_test_image(run):
   images, labels = digits_data.Source().load("test")
   # The file itself says which network it is.
   network = json.loads(weights.read(out).metadata["model"])
-  theirs = torch_evaluate.predictions(
+  reference = torch_evaluate.predictions(
     out, images, network.pop("name"), **network
   )
   config = experiment.resolve(tiny())
@@ -62,9 +62,11 @@ def test_plain_torch_predicts_the_same_on_every_test_image(run):
   checkpoints.close()
   model = Classifier(state.params, state.batch_stats, module)
   logits = jax.jit(lambda m, x: m(x))(model, images.astype(np.float32) / 255)
-  np.testing.assert_array_equal(theirs, np.argmax(logits, -1))
-  assert (theirs == labels).sum() == found.row(results, "clean").correct_count
-  assert len(set(theirs)) > 1  # not one answer for everything
+  np.testing.assert_array_equal(reference, np.argmax(logits, -1))
+  assert (reference == labels).sum() == found.row(
+    results, "clean"
+  ).correct_count
+  assert len(set(reference)) > 1  # not one answer for everything
 
 
 def count(run):
@@ -126,9 +128,7 @@ def test_training_starts_from_the_file(run, tmp_path):
   assert not any(np.any(x) for x in moved) and len(moved) > 10
 
 
-def test_started_run_is_recorded_and_goes_on_with_its_own_weights(
-  run, tmp_path
-):
+def test_run_started_from_a_file_resumes_with_its_own_weights(run, tmp_path):
   _, out, results = run
   config = tiny()
   config.weights.initial = str(out)
@@ -155,7 +155,7 @@ def test_started_run_is_recorded_and_goes_on_with_its_own_weights(
     ({"initial": "/no/such.pt"}, "/no/such.pt"),
   ],
 )
-def test_fields_that_make_no_sense(tmp_path, fields, words):
+def test_contradictory_fields(tmp_path, fields, words):
   config = tiny()
   config.weights.update(fields)
   with pytest.raises((ValueError, OSError), match=words):
@@ -165,7 +165,7 @@ def test_fields_that_make_no_sense(tmp_path, fields, words):
       experiment.train_and_evaluate(config, tmp_path)
 
 
-def test_normalisation_reaches_the_network():
+def test_normalization_reaches_the_network():
   config = tiny()
   config.normalization.update({"mean": (0, 0, 0), "std": (1, 1, 1)})
   source = digits_data.Source()
@@ -216,7 +216,7 @@ def evaluated(run, tmp_path, capsys):
 
 
 def fill(name, value, dtype=None):
-  """Puts a number in the first place of a tensor."""
+  """Replaces the first element of a tensor."""
 
   def change(tensors):
     tensors[name] = tensors[name].astype(dtype or tensors[name].dtype)
@@ -244,7 +244,7 @@ NOT_FINITE = "1 with values that are not finite: "
     ),
   ],
 )
-def test_numbers_that_no_network_can_use(evaluated, change, words):
+def test_weights_with_invalid_numbers(evaluated, change, words):
   code, line, results = evaluated(change)
   assert (code, line) == (
     2,
@@ -301,7 +301,7 @@ def test_export_of_another_network(evaluated):
 
 @pytest.fixture(scope="module")
 def preact(tmp_path_factory):
-  """State_dicts of zeros, with and without the last normalisation."""
+  """State_dicts of zeros, with and without the final normalization."""
   folder, paths = tmp_path_factory.mktemp("preact"), {}
   for variant in ("robustbench", "fast"):
     module = preact_resnet.Model(10, (0,) * 3, (1,) * 3, variant=variant)
@@ -316,8 +316,8 @@ def preact(tmp_path_factory):
 
 
 ALIKE = (
-  ", and 2 networks have these tensors but different logits: say in the config "
-  "string which it is, model=preact_resnet18_rice (locuslab/robust_overfitting;"
+  ", and 2 networks have these tensors but different logits: select one in "
+  "the config string, model=preact_resnet18_rice (locuslab/robust_overfitting;"
   " RobustBench's Rice2020Overfitting, Kireev2021Effectiveness, "
   "Addepalli2021Towards) or model=preact_resnet18_fast "
   "(locuslab/fast_adversarial)"
@@ -367,7 +367,7 @@ def test_file_of_another_preact_resnet(
     ),
   ],
 )
-def test_named_preact_resnet_is_taken(
+def test_named_preact_resnet_is_used(
   monkeypatch, preact, tmp_path, file, model, notes
 ):
   monkeypatch.setattr(
@@ -382,7 +382,7 @@ def test_named_preact_resnet_is_taken(
   ]
 
 
-def test_weights_of_others_have_no_method(run):
+def test_external_weights_have_no_method(run):
   file = dataclasses.replace(weights.read(run[1]), metadata={})
   about = {"name": "x", "label": "x", "method": "weights"}
   assert experiment.describe(file, "x") == about | {"epochs": 0, "step": 0}

@@ -1,4 +1,4 @@
-"""Configs made definite, and values out of range."""
+"""Configs are resolved, and values out of range are rejected."""
 
 import json
 
@@ -31,13 +31,13 @@ def test_placeholders_are_filled_for_the_device(monkeypatch):
     config(train__dtype="float32", train__unroll=True)
   )
   assert (chosen.train.dtype, chosen.train.unroll) == ("float32", True)
-  # A run trained on a CPU and measured here keeps what it was trained with.
+  # A run trained on a CPU and evaluated here keeps its training settings.
   trained = experiment.resolve(given).to_dict()
   trained["train"] = on_cpu.to_dict()
   assert experiment.resolve(given, trained).train == on_cpu
 
 
-def test_resolved_config_is_definite_and_locked():
+def test_resolved_config_is_complete_and_locked():
   given = config()
   given.method.attack.epsilon = 2.0
   resolved = experiment.resolve(given)
@@ -94,7 +94,7 @@ def test_value_out_of_range_is_named(name, value):
     ("train.images", 0),
   ],
 )
-def test_edge_of_the_range_is_inside(name, value):
+def test_bounds_of_a_range_are_valid(name, value):
   given = config()
   given.update_from_flattened_dict({name: value})
   experiment.resolve(given)
@@ -115,7 +115,7 @@ def test_edge_of_the_range_is_inside(name, value):
     ("cleen", None, "at least", 0.9),
   ],
 )
-def test_malformed_floor_is_refused_at_the_start(row):
+def test_malformed_floor_is_rejected_at_the_start(row):
   good = ("adversarial", 1.0, "at most", 0.5)
   experiment.resolve(config(floors=(good,)))
   with pytest.raises(ValueError, match="is not .metric, epsilon, bound"):
@@ -130,7 +130,7 @@ def test_nothing_to_evaluate_is_rejected():
     experiment.resolve(given)
 
 
-def test_unroll_reaches_the_attack_alone():
+def test_unroll_is_passed_only_to_the_attack():
   given = experiment.resolve(config())
   spec = plugins.attack_spec(given.method, unroll=False)
   assert spec["attack"]["unroll"] is False and "unroll" not in spec

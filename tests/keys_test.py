@@ -1,4 +1,4 @@
-"""Keys per example: the position's alone, and never the same twice."""
+"""Keys per example depend only on the position, and never repeat."""
 
 import jax
 import jax.numpy as jnp

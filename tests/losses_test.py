@@ -47,22 +47,22 @@ def test_cross_entropy_and_its_gradient_equal_torch(x64, kind):
   z, targets = draw(6, 10), np.arange(6)
   if kind == "probabilities":
     targets = softmax(draw(6, 10, seed=1))
-  theirs = torch.tensor(z, requires_grad=True)
+  reference = torch.tensor(z, requires_grad=True)
   expected = torch.nn.functional.cross_entropy(
-    theirs, torch.tensor(targets), reduction="none"
+    reference, torch.tensor(targets), reduction="none"
   )
   expected.sum().backward()
-  ours = losses.cross_entropy(jnp.asarray(z), jnp.asarray(targets))
-  np.testing.assert_allclose(ours, expected.detach(), rtol=1e-12)
+  actual = losses.cross_entropy(jnp.asarray(z), jnp.asarray(targets))
+  np.testing.assert_allclose(actual, expected.detach(), rtol=1e-12)
   grad = gradient(lambda x: losses.cross_entropy(x, jnp.asarray(targets)), z)
-  np.testing.assert_allclose(grad[0], theirs.grad, atol=1e-13)
+  np.testing.assert_allclose(grad[0], reference.grad, atol=1e-13)
 
 
 def test_cross_entropy_by_hand():
   # Uniform over 4: log 4. Saturated and wrong: the logits' gap, 2e4.
   z = jnp.asarray([[0.0, 0, 0, 0], [1e4, -1e4, 0, 0]])
-  ours = losses.cross_entropy(z, jnp.asarray([2, 1]))
-  np.testing.assert_allclose(ours, [np.log(4), 2e4], rtol=1e-6)
+  actual = losses.cross_entropy(z, jnp.asarray([2, 1]))
+  np.testing.assert_allclose(actual, [np.log(4), 2e4], rtol=1e-6)
 
 
 def test_cross_entropy_gradient_of_saturated_logits_by_hand():
@@ -99,9 +99,9 @@ def test_logits_that_are_not_finite_are_wrong():
 
 def test_jensen_shannon_of_two_equals_scipy(x64):
   a, b = draw(8, 10), draw(8, 10, seed=1)
-  ours = losses.jensen_shannon(jnp.asarray(a), jnp.asarray(b))
+  actual = losses.jensen_shannon(jnp.asarray(a), jnp.asarray(b))
   expected = distance.jensenshannon(softmax(a), softmax(b), axis=-1) ** 2
-  np.testing.assert_allclose(ours, expected, rtol=1e-12)
+  np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("views", [2, 3, 5])
@@ -111,8 +111,8 @@ def test_jensen_shannon_is_entropy_of_mixture_less_mean_entropy(x64, views):
   expected = stats.entropy(p.mean(0), axis=-1) - stats.entropy(p, axis=-1).mean(
     0
   )
-  ours = losses.jensen_shannon(*jnp.asarray(z))
-  np.testing.assert_allclose(ours, expected, rtol=1e-11, atol=1e-14)
+  actual = losses.jensen_shannon(*jnp.asarray(z))
+  np.testing.assert_allclose(actual, expected, rtol=1e-11, atol=1e-14)
 
 
 @pytest.mark.parametrize("loss", DIVERGENCES)
@@ -152,15 +152,15 @@ def test_clamped_jensen_shannon_equals_torch(x64, scale):
   torch = pytest.importorskip("torch")
   functional = torch.nn.functional
   z = draw(3, 8, 10, scale=scale)
-  theirs = torch.tensor(z, requires_grad=True)
-  p = torch.softmax(theirs, -1)
+  reference = torch.tensor(z, requires_grad=True)
+  p = torch.softmax(reference, -1)
   mixture = torch.clamp(p.mean(0), 1e-7, 1).log().expand(3, -1, -1)
   expected = functional.kl_div(mixture, p, reduction="none").sum(-1).mean(0)
   expected.sum().backward()
-  ours = losses.clamped_jensen_shannon(*jnp.asarray(z))
-  np.testing.assert_allclose(ours, expected.detach(), rtol=1e-12, atol=1e-12)
+  actual = losses.clamped_jensen_shannon(*jnp.asarray(z))
+  np.testing.assert_allclose(actual, expected.detach(), rtol=1e-12, atol=1e-12)
   grad = gradient(lambda x: losses.clamped_jensen_shannon(*x), z)[0]
-  np.testing.assert_allclose(grad, theirs.grad, atol=1e-12)
+  np.testing.assert_allclose(grad, reference.grad, atol=1e-12)
 
 
 def test_clamping_changes_the_divergence_only_below_its_floor(x64):

@@ -1,4 +1,4 @@
-"""The program as a user meets it: mistakes are one line, nothing is lost."""
+"""The program as users run it: mistakes cause one-line errors."""
 
 import contextlib
 import errno
@@ -55,7 +55,7 @@ def run(*argv):
   return code, out.getvalue(), err.getvalue()
 
 
-def refuses(words, *argv):
+def rejects(words, *argv):
   """Asserts the one line of an error."""
   code, out, err = run(*argv)
   *before, line = err.splitlines()
@@ -88,7 +88,7 @@ def config(data):
 
 @pytest.fixture(scope="module")
 def trained(config, tmp_path_factory):
-  """The folder of a run, trained and measured; and what was printed."""
+  """The folder of a trained and evaluated run, and what was printed."""
   folder = tmp_path_factory.mktemp("runs") / "run"
   code, out, err = run(config, f"--workdir={folder}")
   assert code == 0, err
@@ -102,7 +102,7 @@ def copy(trained, tmp_path):
 
 @pytest.fixture
 def nothing_runs(monkeypatch):
-  """Training or measuring is a failure, whatever the arguments."""
+  """Fails if anything is trained or evaluated."""
 
   def forbidden(*args, **kwargs):
     raise AssertionError("something was computed")
@@ -149,25 +149,25 @@ D = "--config=CONFIGS/digits.py"
     (["--config.seed", "=", "7", D], "unrecognized arguments: 7 (see --help)"),
     (["--config.seed", D], "--config.seed has no value: write --config.seed="),
     ([D, "--config.seed"], "--config.seed has no value: write --config.seed="),
-    (["--config.seed", "-x", D], "config.seed cannot be '-x': give a whole n"),
-    (["--config.seed", "-1", D], "config.seed is -1: give a whole number fro"),
+    (["--config.seed", "-x", D], "config.seed cannot be '-x': give an integer"),
+    (["--config.seed", "-1", D], "config.seed is -1: give an integer from "),
     (["--workdir=\udcc3", D], r"cannot use '--workdir=\udcc3': it is not"),
     (["--config.name=\udcff", D], "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or us"),
   ],
 )
 def test_command_line_mistakes(nothing_runs, argv, words):
   argv = [text.replace("CONFIGS", str(ROOT / "configs")) for text in argv]
-  refuses(words, *argv)
+  rejects(words, *argv)
 
 
 @pytest.mark.parametrize(
   ("override", "words"),
   [
     ("train.epoch=3", "did you mean config.train.epochs?"),
-    ("train.epochs=2.5", "give a whole number"),
-    ("train.epochs=0", "config.train.epochs is 0: give a whole number, at le"),
+    ("train.epochs=2.5", "give an integer"),
+    ("train.epochs=0", "config.train.epochs is 0: give an integer, at least"),
     ("optimizer.learning_rate=nan", "config.optimizer.learning_rate is nan"),
-    ("optimizer.momentum=1", "from 0 to below 1"),
+    ("optimizer.momentum=1", "a number in [0, 1)"),
     ("optimizer.schedule=linear", "cosine_epoch, cosine_step, constant"),
     ("train.dtype=float64", "give float32 or bfloat16"),
     ("method.name=no_such", f"choose one of {NAMES['method']}"),
@@ -196,7 +196,7 @@ def test_command_line_mistakes(nothing_runs, argv, words):
 )
 def test_config_mistakes(nothing_runs, config, tmp_path, override, words):
   folder = tmp_path / "run"
-  refuses(words, config, f"--workdir={folder}", f"--config.{override}")
+  rejects(words, config, f"--workdir={folder}", f"--config.{override}")
   assert not folder.exists()
 
 
@@ -233,7 +233,7 @@ def test_attack_and_augmentation_mistakes(
 ):
   # Its weights are drawn after all this is checked.
   monkeypatch.setattr(train, "create", lambda *args: pytest.fail("too late"))
-  refuses(
+  rejects(
     words,
     f"--config={ROOT}/configs/robust_augmix.py:smoke,dataset=arrays",
     f"--config.dataset.path={data}",
@@ -242,12 +242,14 @@ def test_attack_and_augmentation_mistakes(
   )
 
 
-def test_network_beyond_all_memory(nothing_runs, monkeypatch, config, tmp_path):
-  """It was not refused, and the first read of its weights never returned."""
+def test_network_too_large_for_memory(
+  nothing_runs, monkeypatch, config, tmp_path
+):
+  """Without the check, the first read of its weights never returned."""
   monkeypatch.setattr(memory, "available", lambda: 20 * 2**30)
-  line = refuses(
-    "training needs at least 1763920.2 GiB of memory on this machine, 20.0 GiB "
-    "are available: choose a smaller config.model, or a machine with more mem",
+  line = rejects(
+    "training needs at least 1763920.2 GiB of memory on this machine, but only "
+    "20.0 GiB are available: choose a smaller config.model, or a machine with",
     *(config, f"--workdir={tmp_path / 'run'}"),
     "--config.model.widen_factor=20000",
   )
@@ -255,18 +257,18 @@ def test_network_beyond_all_memory(nothing_runs, monkeypatch, config, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["profile", "evaluate"])
-def test_no_memory(nothing_runs, monkeypatch, config, trained, mode):
+def test_out_of_memory(nothing_runs, monkeypatch, config, trained, mode):
   monkeypatch.setattr(memory, "available", lambda: 0)
   doing = {"profile": "profiling", "evaluate": "evaluation"}[mode]
-  words = f"{doing} needs at least 0.0 GiB of memory on this machine, 0.0 GiB"
-  refuses(words, config, f"--mode={mode}", f"--workdir={trained[0]}")
+  words = f"{doing} needs at least 0.0 GiB of memory on this machine, but only"
+  rejects(words, config, f"--mode={mode}", f"--workdir={trained[0]}")
 
 
 def test_damaged_data(nothing_runs, config, data, tmp_path):
   half = tmp_path / "half.npz"
   half.write_bytes(data.read_bytes()[:5000])
   path = f"--config.dataset.path={half}"
-  refuses("cannot be read", config, path, f"--workdir={tmp_path / 'run'}")
+  rejects("cannot be read", config, path, f"--workdir={tmp_path / 'run'}")
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate"])
@@ -285,18 +287,18 @@ def test_damaged_run(monkeypatch, config, copy, mode, part, words):
   path = copy / part
   path.write_bytes(path.read_bytes()[100:])
   (copy / "results.json").write_text("half")  # else the run is finished
-  refuses(words, config, f"--workdir={copy}", f"--mode={mode}")
+  rejects(words, config, f"--workdir={copy}", f"--mode={mode}")
 
 
 def test_folders_of_other_runs(nothing_runs, config, copy, tmp_path):
   workdir = f"--workdir={copy}"
-  refuses("seed is 0 there and 1 now", config, workdir, "--config.seed=1")
+  rejects("seed is 0 there and 1 now", config, workdir, "--config.seed=1")
   for folder, words in ((tmp_path / "none", "must name"), (ROOT, "must name")):
-    refuses(words, config, "--mode=evaluate", f"--workdir={folder}")
+    rejects(words, config, "--mode=evaluate", f"--workdir={folder}")
   shutil.rmtree(copy / "checkpoints")
-  refuses("train this run first", config, "--mode=evaluate", workdir)
+  rejects("train this run first", config, "--mode=evaluate", workdir)
   (copy / "results.json").write_text("{")
-  refuses("results.json", "--mode=report", f"--runs={copy}")
+  rejects("results.json", "--mode=report", f"--runs={copy}")
 
 
 def test_trained_run_is_shown(trained):
@@ -345,7 +347,7 @@ def test_warnings_are_printed_and_noted(data, monkeypatch, tmp_path):
   )
   assert code == 0, err
   large = (
-    "config.method.attack.epsilon is up to 0.302 in Linf, 77 of 255 gray "
+    "config.method.attack.epsilon is up to 0.302 in Linf, 77 of 255 pixel "
     "levels; 8/255 is usual"
   )
   dark = (
@@ -368,7 +370,7 @@ def test_finished_run_is_only_shown(nothing_runs, config, trained):
   assert f"{folder} is finished (--mode=evaluate evaluates it again)" in err
 
 
-def test_finished_run_is_shown_where_nothing_can_be_written(
+def test_finished_run_is_shown_in_a_read_only_folder(
   nothing_runs, monkeypatch, config, trained
 ):
   folder, out, _ = trained
@@ -385,7 +387,7 @@ def test_finished_run_is_shown_where_nothing_can_be_written(
   assert code == 0 and again == out, err
   words = f"no permission to write to {folder}, choose another folder"
   half = "--config.evaluate.images=16"
-  refuses(words, config, f"--workdir={folder}", half)
+  rejects(words, config, f"--workdir={folder}", half)
 
 
 def test_another_evaluation_reevaluates(monkeypatch, config, copy):
@@ -465,12 +467,14 @@ def test_report_of_several_runs(trained, copy, tmp_path):
     (
       jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
       2,
-      "error: the device has too little memory: lower config.evaluate.batch",
+      "error: the device is out of memory: lower config.evaluate.batch",
     ),
-    (MemoryError(), 2, "error: this machine has too little memory: lower conf"),
+    (MemoryError(), 2, "error: this machine is out of memory: lower conf"),
   ],
 )
-def test_what_happens_on_the_way(monkeypatch, config, error, code, words):
+def test_errors_and_signals_during_a_run(
+  monkeypatch, config, error, code, words
+):
   def raises(*args):
     raise error
 
@@ -491,7 +495,7 @@ def test_corrupted_set_is_written_and_evaluated(config, copy, tmp_path):
   assert run(*write)[:2] == (0, said)
   code, text, err = run(*write)
   assert (code, text) == (0, said) and f"{out} is complete: nothing" in err
-  refuses("seed is 0 there and 1 now", *write, f"{fields}.seed=1")
+  rejects("seed is 0 there and 1 now", *write, f"{fields}.seed=1")
   code, text, err = run(
     "--mode=evaluate",
     config,
@@ -510,9 +514,9 @@ def test_corrupted_set_is_written_and_evaluated(config, copy, tmp_path):
   for row in (found.row(shown, "clean"), *rows):
     assert correct[row.key].sum() == row.correct_count
   assert (copy / "figures" / "corruptions.png").exists()
-  # Another test set is refused before anything is measured.
+  # Another test set is rejected before anything is evaluated.
   np.save(out / "labels.npy", np.zeros(160, np.uint8))
-  refuses(
+  rejects(
     "labels.npy does not have the SHA-256 in its manifest",
     *("--mode=evaluate", config, f"--workdir={copy}", f"{fields}.folder={out}"),
   )
@@ -561,7 +565,7 @@ def test_empty_flag(nothing_runs, name):
   words = f"--{name} is empty: give a value, or leave it out"
   mode = next(m for m, names in flags.MODES.items() if name in (*names, "mode"))
   argv = [f"--mode={mode}", f"--{name}="]
-  refuses("unknown --mode=:" if name == "mode" else words, *argv)
+  rejects("unknown --mode=:" if name == "mode" else words, *argv)
 
 
 def test_flags_given_twice_or_with_a_space(monkeypatch):
@@ -578,10 +582,10 @@ def test_flags_given_twice_or_with_a_space(monkeypatch):
   assert workdir == str(folder) == str(pathlib.Path.home() / "b")
 
 
-def test_folder_that_is_no_text(nothing_runs, monkeypatch):
+def test_folder_name_that_is_not_valid_text(nothing_runs, monkeypatch):
   monkeypatch.setattr(os, "getcwd", lambda: "/\udcc3")
   digits = f"--config={ROOT}/configs/digits.py"
-  refuses(
+  rejects(
     r"cannot use '/\udcc3': it is not valid text in utf-8, the enc", digits
   )
 
@@ -635,7 +639,7 @@ def test_help_has_the_comments_of_the_source():
   assert bare == ["dataset.name", "evaluators.clean.name", "method.name"]
 
 
-def test_help_of_ones_own_config(tmp_path):
+def test_help_for_a_user_config(tmp_path):
   path = tmp_path / "mine.py"
   path.write_text(
     "from configs import default\n"
@@ -653,10 +657,10 @@ def test_help_of_ones_own_config(tmp_path):
   assert "  train.epochs=3              Passes over the training" in text
   assert "  model.side=3                Of mine. In pixels.\n" in text
   assert "  note=a b                    for me\n" in text
-  refuses("no config.x", f"--config={path}", "--config.x=1", "--help")
+  rejects("no config.x", f"--config={path}", "--config.x=1", "--help")
 
 
-def test_reader_that_has_enough(monkeypatch):
+def test_closed_stdout(monkeypatch):
   reader, writer = os.pipe()
   os.close(reader)
   with os.fdopen(writer, "w") as stdout:
@@ -669,12 +673,12 @@ def test_no_device(monkeypatch, config):
     raise RuntimeError("Unable to initialize backend 'tpu'")
 
   monkeypatch.setattr(jax, "devices", raises)
-  refuses("JAX finds no device: Unable to initialize backend", config)
+  rejects("JAX finds no device: Unable to initialize backend", config)
 
 
-def test_half_of_a_multi_host_setting(monkeypatch, config):
+def test_incomplete_multi_host_variables(monkeypatch, config):
   monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1234")
-  refuses("JAX_NUM_PROCESSES is None", config)
+  rejects("JAX_NUM_PROCESSES is None", config)
 
 
 # A shell's background jobs ignore Ctrl-C, and what they start inherits that.

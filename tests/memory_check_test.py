@@ -1,4 +1,4 @@
-"""How much memory there is, and what is asked of it."""
+"""Available and required memory."""
 
 import types
 
@@ -38,7 +38,7 @@ def test_host(tmp_path, group, limits, gib):
   assert memory.available(write(tmp_path, files | limits)) == gib * GIB
 
 
-def test_system_that_does_not_say(tmp_path):
+def test_unknown_memory(tmp_path):
   assert memory.available(tmp_path) is None
   assert memory.available(write(tmp_path, {"proc/meminfo": "odd"})) is None
   assert memory.available() > 2**20  # this one
@@ -66,8 +66,9 @@ def test_accelerators(accelerators):
   with pytest.raises(ValueError) as caught:
     memory.check(state, 5, GIB, "training")
   assert str(caught.value) == (
-    "training needs at least 6.0 GiB of memory on each device, 4.0 GiB are "
-    "available: choose a smaller config.model, or a machine with more memory"
+    "training needs at least 6.0 GiB of memory on each device, but only 4.0 "
+    "GiB are available: choose a smaller config.model, or a machine with more "
+    "memory"
   )
   with pytest.raises(ValueError, match=r"lower config\.train\.device_data_gib"):
     memory.check(state, 2, 3 * GIB, "training")

@@ -10,7 +10,7 @@ from tests import tiny
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_memory_is_bounded(monkeypatch, streamed):
-  """Of 80 dispatches the rows would be 1.9 MiB, the states 48."""
+  """Keeping 80 dispatches would take 1.9 MiB (rows) and 48 MiB (states)."""
   # As large as the benchmark's network, with less to compile and to compute.
   monkeypatch.setattr(
     plugins, "build_model", lambda *_: tiny.Net(widths=(64, 128))

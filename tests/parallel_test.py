@@ -1,4 +1,4 @@
-"""Which processes a run is of, as far as one process can tell."""
+"""How the processes of a run find each other, tested in one process."""
 
 import glob
 import importlib.util
@@ -12,7 +12,7 @@ from ram_jax import parallel
 
 @pytest.fixture
 def joined(monkeypatch):
-  """On a machine with a TPU; what is given to jax.distributed.initialize."""
+  """Simulates a TPU; records the arguments of jax.distributed.initialize."""
   calls = []
   monkeypatch.setattr(glob, "glob", lambda p: [p] if "accel" in p else [])
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
@@ -52,7 +52,7 @@ def test_processes_find_each_other(joined, monkeypatch, environment, wanted):
 
 
 @pytest.mark.parametrize("gone", ["glob", "find_spec"])
-def test_a_machine_without_tpu_is_alone(joined, monkeypatch, gone):
+def test_machine_without_tpu_is_a_single_process(joined, monkeypatch, gone):
   module = glob if gone == "glob" else importlib.util
   monkeypatch.setattr(module, gone, lambda name: None)
   parallel.initialize()
@@ -70,7 +70,7 @@ def test_a_machine_without_tpu_is_alone(joined, monkeypatch, gone):
   ],
   ids=repr,
 )
-def test_who_fails_does_not_wait_for_others(
+def test_failed_process_does_not_wait_for_others(
   monkeypatch, capsys, several, error, code
 ):
   codes = []

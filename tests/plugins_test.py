@@ -1,4 +1,4 @@
-"""Plug-ins: found by their folder, built from specs, refused with reasons."""
+"""Plug-ins are found by folder and built from specs; mistakes are explained."""
 
 import dataclasses
 import pathlib
@@ -14,7 +14,7 @@ PGD = {"name": "pgd", "epsilon": 1.0, "step_size": 0.1}
 
 
 def names(kind):
-  """What an error lists; a new file is on the list by itself."""
+  """The names that an error lists, including those of new files."""
   return ", ".join(plugins.available(kind))
 
 
@@ -118,7 +118,7 @@ def test_given_fields_and_lists():
     ),
   ],
 )
-def test_mistake_says_where_and_what(kind, spec, words):
+def test_errors_name_the_field_and_the_choices(kind, spec, words):
   with pytest.raises(ValueError) as caught:
     plugins.build(kind, spec)
   message = str(caught.value)

@@ -1,4 +1,4 @@
-"""A profile of RobustAugMix, as the program writes and shows it."""
+"""A profile of RobustAugMix as the program writes and prints it."""
 
 import json
 
@@ -29,7 +29,7 @@ def cache_of_other_tests():
   jax.config.update("jax_compilation_cache_include_metadata_in_key", False)
 
 
-def test_profile_beside_a_run(tmp_path, capsys):
+def test_profile_in_the_folder_of_a_run(tmp_path, capsys):
   rng, data = np.random.default_rng(0), {}
   for split in ("train", "test"):
     data[f"{split}_images"] = rng.integers(0, 256, (64, 8, 8, 3), np.uint8)

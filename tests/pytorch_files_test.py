@@ -16,7 +16,7 @@ from ram_jax import plugins
 from ram_jax.contracts import Row
 from ram_jax.interop import names
 from ram_jax.models import wide_resnet
-from tests.main_test import config, data, refuses, results, run  # noqa: F401
+from tests.main_test import config, data, rejects, results, run  # noqa: F401
 
 torch = pytest.importorskip("torch")
 
@@ -99,7 +99,7 @@ def rejected(config, tmp_path):  # noqa: F811
       save(content, path)
     argv = ["--mode=evaluate", config, f"--weights={path}"]
     argv += [f"--workdir={tmp_path / 'run'}", *flags]
-    line = refuses(words, *argv)
+    line = rejects(words, *argv)
     assert str(path) in line
     assert "get the file again" not in line  # which would not help
     return line
@@ -137,7 +137,7 @@ def test_normalization_is_not_guessed(evaluate, rejected):
     prefixed("net.", network()),
   ],
 )
-def test_names_of_layers_state_no_normalization(rejected, tensors):
+def test_layer_names_do_not_imply_a_normalization(rejected, tensors):
   rejected("does not say how its network normalizes pixels", tensors)
 
 
@@ -180,7 +180,7 @@ def test_constants_of_the_file(evaluate, layout):
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1, 1)])
-def test_one_constant_is_of_all_channels(evaluate, shape):
+def test_one_constant_applies_to_all_channels(evaluate, shape):
   content = network() | constants(values=(0.5, 0.25), shape=shape)
   assert evaluate(content).used == ((0.5,) * 3, (0.25,) * 3)
 
@@ -224,7 +224,7 @@ def test_constants_that_cannot_be_used(evaluate, rejected, extra, words):
   assert words in found.notes[0] and found.used[1] == (1.0,) * 3
 
 
-def test_constants_of_a_loss_are_none_of_the_network(evaluate, rejected):
+def test_constants_of_a_loss_are_ignored(evaluate, rejected):
   loss = constants("perceptual.mean", "perceptual.std")
   content = prefixed("net.", network()) | loss
   rejected("does not say how its network normalizes pixels", content)
@@ -233,7 +233,7 @@ def test_constants_of_a_loss_are_none_of_the_network(evaluate, rejected):
   assert found.notes[0] == left
 
 
-def test_given_constants_come_first(evaluate):
+def test_given_constants_take_precedence(evaluate):
   found = evaluate(
     network() | constants(),
     "--config.normalization.mean=0,0,0",
@@ -270,7 +270,7 @@ def test_wrappers(evaluate, layout):
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_what_is_beside_the_network_is_named(evaluate, suffix):
+def test_unused_tensors_are_named(evaluate, suffix):
   extra = {"n_averaged": torch.tensor(5), "criterion.weight": torch.ones(4)}
   content = prefixed("module.", network(3.0) | constants()) | extra
   found = evaluate(content, suffix=suffix)
@@ -344,7 +344,7 @@ def test_files_without_a_known_network(rejected):
 
 
 class Scripted(torch.nn.Module):
-  """A small network that TorchScript takes."""
+  """A small network that TorchScript can compile."""
 
   def forward(self, x):
     return x
@@ -414,7 +414,7 @@ def test_content_without_names(rejected, content, words):
   ],
 )
 @pytest.mark.filterwarnings("ignore")  # quantized tensors are old
-def test_tensors_that_are_no_weights(rejected, change, words):
+def test_tensors_that_are_not_weights(rejected, change, words):
   tensors = network()
   content = prefixed("module.", tensors | {BLOCK: change(tensors[BLOCK])})
   rejected(f": module.{BLOCK} {words}", content)
@@ -424,7 +424,7 @@ def test_tensors_that_are_no_weights(rejected, change, words):
   ("dtype", "name"),
   [("float8_e5m2", "F8_E5M2"), ("complex64", "complex64"), ("int8", "int8")],
 )
-def test_tensors_of_safetensors_that_are_no_weights(rejected, dtype, name):
+def test_safetensors_that_are_not_weights(rejected, dtype, name):
   tensors = {
     n: x.to(getattr(torch, dtype)) if x.ndim == 4 else x
     for n, x in network().items()

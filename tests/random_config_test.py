@@ -150,7 +150,7 @@ def build():
 
 @SETTINGS
 @hypothesis.given(overrides=OVERRIDES)
-def test_valid_ones_train_two_steps(argv, build, overrides):
+def test_valid_configs_train_two_steps(argv, build, overrides):
   found = []
 
   def measured(config, evaluation, state, *rest):
@@ -193,7 +193,7 @@ BAD = [
 
 @SETTINGS
 @hypothesis.given(overrides=OVERRIDES, wrong=ONE_OF(BAD))
-def test_invalid_ones_start_nothing(argv, overrides, wrong):
+def test_invalid_configs_start_nothing(argv, overrides, wrong):
   def computed(*args):
     raise AssertionError("something was computed")
 

@@ -1,4 +1,4 @@
-"""A run that is killed, stopped or hindered anywhere ends as if it were not."""
+"""A run that is killed or stopped at any point resumes bit-identically."""
 
 import os
 import pathlib
@@ -17,7 +17,7 @@ from ram_jax.evaluation import cache as parts
 from ram_jax.evaluation import loop as evaluate
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs.checkpoint import Checkpoints
-from tests.main_test import config, data, refuses, results, run  # noqa: F401
+from tests.main_test import config, data, rejects, results, run  # noqa: F401
 from tests.training.loop_test import lines
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -39,7 +39,7 @@ def command(config):  # noqa: F811
 
 @pytest.fixture(scope="module")
 def whole(command, tmp_path_factory):
-  """The folder of a run that nothing hindered."""
+  """The folder of an uninterrupted run."""
   folder = tmp_path_factory.mktemp("whole") / "run"
   code, _, err = run(*command, f"--workdir={folder}")
   assert code == 0, err
@@ -116,7 +116,7 @@ def test_killed_run_resumes_bit_identically(command, whole, tmp_path):
 
 @pytest.fixture
 def trained(whole, tmp_path):
-  """As it was when its training ended."""
+  """The folder of a run as it was at the end of training."""
   folder = shutil.copytree(whole, tmp_path / "run")
   (folder / "results.json").unlink()
   (folder / "correct.npz").unlink()
@@ -124,7 +124,7 @@ def trained(whole, tmp_path):
 
 
 def counted(monkeypatch):
-  """Names of the parts that are measured from now on."""
+  """Names of the parts that are evaluated from now on."""
   names, real = [], parts.Parts._keep
 
   def keep(self, row):
@@ -207,7 +207,7 @@ def test_weights_of_a_file_are_evaluated_in_parts(
   assert results(tmp_path / "run") == results(tmp_path / "whole")
 
 
-def test_stamp_sees_changed_files(tmp_path):
+def test_stamp_detects_changed_files(tmp_path):
   (tmp_path / "a").mkdir()
   (tmp_path / "a" / "fog.npy").write_text("1")
   stamps = [parts.stamp("", ""), parts.stamp(str(tmp_path), "")]
@@ -222,14 +222,14 @@ def test_folder_in_use(command, trained):
   with run_folder.lock(trained):
     for mode in ("train", "evaluate"):
       words = f"is in use by process {os.getpid()} on "
-      refuses(words, *command, workdir, f"--mode={mode}")
+      rejects(words, *command, workdir, f"--mode={mode}")
   with run_folder.lock(trained):  # the file stays, the lock does not
     pass
 
 
 @pytest.fixture
 def small_files(monkeypatch):
-  """Files may not grow beyond a size, as on a full disk."""
+  """Limits the size of files, to simulate a full disk."""
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
   def limit(size):
@@ -260,16 +260,16 @@ def test_full_disk(command, whole, tmp_path, small_files, size, words):
 
 
 def test_config_json_rebuilds_the_run(command, whole, tmp_path):
-  """And so the same seed has given the same bits twice."""
+  """This also shows that the same seed gives bit-identical results."""
   record = f"--config={whole / 'config.json'}"
   code, _, err = run(record, f"--workdir={tmp_path / 'run'}")
   assert code == 0, err
   assert_as_whole(tmp_path / "run", whole)
-  refuses("already contains all choices", f"{record}:smoke")
-  refuses(
+  rejects("already contains all choices", f"{record}:smoke")
+  rejects(
     "seed is 0 there and 1 now",
     *(record, f"--workdir={whole}", "--config.seed=1"),
   )
   broken = tmp_path / "config.json"
   broken.write_text("{")
-  refuses("config.json is damaged", f"--config={broken}")
+  rejects("config.json is damaged", f"--config={broken}")

@@ -1,4 +1,4 @@
-"""A network that compiles in a second, where the network does not matter."""
+"""A network that compiles in a second, for tests that accept any network."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from ram_jax.models.batch_norm import BatchNorm
 
 
 def waves(key: Any, shape: tuple, dtype: Any) -> Any:
-  """Weights that take no random numbers, whose compilation takes seconds."""
+  """Weights without random numbers, whose compilation takes seconds."""
   numbers = jnp.arange(1, math.prod(shape) + 1, dtype=dtype)
   size = math.prod(shape[:-1])
   return (jnp.sin(numbers * numbers) / size**0.5).reshape(shape)
@@ -43,6 +43,6 @@ class Net(nn.Module):
 def build_model(
   config: Any, source: Any, dtype: str, axis_name: str | None
 ) -> Net:
-  """In place of `plugins.build_model`."""
+  """Replaces `plugins.build_model`."""
   number = None if dtype == "float32" else jnp.dtype(dtype)
   return Net(source.num_classes, axis_name, number)

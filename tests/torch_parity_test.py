@@ -1,4 +1,4 @@
-"""Ours against the PyTorch reference: a part of what docs/parity.md shows.
+"""Parity with the PyTorch reference: a subset of docs/parity.md.
 
 The matrix of `python -m benchmarks.parity` takes half an hour of one core; here
 each branch of the code is passed once, on the smallest network that has it.
@@ -92,14 +92,14 @@ def test_three_steps(method, model, chosen):
   assert max(found.values()) <= distances.STEP_BOUND, found
 
 
-def test_single_precision_is_as_near_as_pytorchs():
+def test_float32_is_as_accurate_as_pytorch():
   found = distances.one_batch_in_float32(WRN, SIZE)
   for quantity in ("logits, evaluation", "logits, training", "statistics"):
     assert found[quantity] <= distances.SINGLE_BOUND, quantity
   # Without an attack, whose many passes meet the kinks of ReLU more often.
   momentum = distances.rounding("standard", WRN, SIZE, draws=3)
-  ours, theirs = np.median(momentum, axis=1)
-  assert ours <= distances.ROUNDING_BOUND * theirs
+  actual, expected = np.median(momentum, axis=1)
+  assert actual <= distances.ROUNDING_BOUND * expected
 
 
 def their_steps(**chosen):
@@ -110,8 +110,8 @@ def their_steps(**chosen):
     )
 
 
-def test_every_option_makes_more_than_the_tolerance():
-  """So no side takes one for the other unseen."""
+def test_every_option_changes_results_beyond_the_tolerance():
+  """Otherwise, the wrong option could go undetected."""
   usual = their_steps(**options())
   for name, values in distances.OPTIONS.items():
     other = their_steps(**options() | {name: values[1]})
@@ -123,19 +123,19 @@ def with_bias(run, bias):
   return dataclasses.replace(run, params=run.params | {"head": head})
 
 
-def test_a_small_difference_is_seen():
+def test_small_difference_is_detected():
   with jax.enable_x64(True):
     run = setting.build("robust_augmix", WRN, SIZE)
     views = setting.draw_views(run)
-    theirs = two_sides.their_forward(run, views, torch.float64)
+    expected = two_sides.their_forward(run, views, torch.float64)
     changed = with_bias(run, run.params["head"]["bias"] + 1e-7)
-    ours = two_sides.their_forward(changed, views, torch.float64)
-  found = distances.between(ours, theirs)
+    actual = two_sides.their_forward(changed, views, torch.float64)
+  found = distances.between(actual, expected)
   assert found["logits, training"] > distances.BATCH_BOUND
   assert found["statistics"] == 0
 
 
-def test_what_is_not_finite_or_lacks_a_partner_is_seen():
+def test_non_finite_and_unmatched_tensors_are_detected():
   whole = {"logits": {"a": np.ones(2), "b": np.ones(2)}}
   broken = {"logits": {"a": np.ones(2), "b": np.asarray([1, np.nan])}}
   assert distances.between(broken, whole) == {"logits": np.inf}
@@ -171,7 +171,7 @@ def test_attack_of_the_reference_draws_its_start_and_leaves_statistics():
   assert int(network.state_dict()["bn1.num_batches_tracked"]) == 1
 
 
-def test_plain_pytorch_predicts_what_we_do(tmp_path):
+def test_plain_pytorch_makes_the_same_predictions(tmp_path):
   run = setting.build("standard", WRN, SIZE)
   run = with_bias(run, np.zeros(10, np.float32))  # no class is the rule
   path = tmp_path / "export.safetensors"

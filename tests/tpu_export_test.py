@@ -1,4 +1,4 @@
-"""The accelerators' program of every method lowers for TPU without one."""
+"""The training program of every method lowers for TPU, without a TPU."""
 
 import functools
 
@@ -61,7 +61,7 @@ def test_lowers_for_tpu(name):
   assert not [word for word in HOST if word in module]
 
 
-def test_a_callback_would_be_seen():
+def test_callback_would_be_detected():
   def step(x):
     jax.debug.print("{}", x)
     return x
@@ -70,7 +70,7 @@ def test_a_callback_would_be_seen():
   assert [word for word in HOST if word in module]
 
 
-def test_attack_is_a_loop_in_it():
+def test_attack_is_a_loop():
   convolutions = [
     lowered("adversarial", "wrn_10_1", *steps).count("stablehlo.convolution")
     for steps in ((), (2,))  # the paper's 7, and 2

@@ -1,4 +1,4 @@
-"""Two processes with two devices each do what one with four does.
+"""Two processes with two devices each equal one process with four.
 
 They stream their data, one of them is killed on the way, and both go on: from
 an object store, as they share no folder.
@@ -130,7 +130,7 @@ def finish(process):
 
 @pytest.fixture
 def data(tmp_path):
-  """16 training images, 13 for testing: no multiple of the batch."""
+  """16 training and 13 test images, not a multiple of the batch size."""
   rng = np.random.default_rng(0)
   arrays = {}
   for split, size in (("train", 16), ("test", 13)):

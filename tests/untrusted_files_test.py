@@ -1,4 +1,4 @@
-"""Any content of any file from outside: a result or a one-line error, soon.
+"""Any content of an untrusted file gives a result or a one-line error.
 
 Each reader of such files gets arbitrary bytes, arbitrary JSON, and its own
 valid file with a part changed. RAM_JAX_EXAMPLES sets how many of each.
@@ -157,7 +157,7 @@ def batches(folder, name):
 
 
 def started(folder, name):
-  """A run that was started with what the other files say."""
+  """A run that was started, with the data of the other files."""
   argv = training(folder)
   code, _, error = run(argv)
   assert (code, error.splitlines()[-1]) == (2, "error: read"), error
@@ -230,7 +230,7 @@ def run(argv):
 
 @pytest.fixture(scope="module", autouse=True)
 def read_only():
-  """Reading is all that is done; drawing writes the smallest PNG there is."""
+  """Results are only read; drawing writes a minimal PNG."""
 
   def stop(*args, **kwargs):
     raise ValueError("read")
@@ -271,7 +271,7 @@ def with_part(tree, place, part):
 
 
 def contents(valid):
-  """Strategies of what the file may hold, by name."""
+  """Strategies for the content of the file, by name."""
   text = valid
   ways = {"bytes": st.binary(max_size=200)}
   ways["JSON"] = JSON.map(lambda tree: json.dumps(tree).encode())
@@ -288,7 +288,7 @@ def contents(valid):
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_any_content_is_a_result_or_one_line(name):
+def test_any_content_is_a_result_or_a_one_line_error(name):
   make, valid = READERS[name]
   if name.endswith(".pt"):
     valid = weights_of_torch()

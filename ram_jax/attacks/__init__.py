@@ -1,1 +1,1 @@
-"""Attacks, one file each with a class `Attack`, and their norms."""
+"""Attacks (one file with a class `Attack` each) and their norms."""

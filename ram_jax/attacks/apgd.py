@@ -1,8 +1,8 @@
 """AutoPGD: PGD that chooses its step size (Croce & Hein, arXiv 2003.01690).
 
-With its defaults as in AutoAttack (auto-attack `autopgd_base.py`), but for two
-details: starts are drawn from JAX's keys, and perturbations stay a rounding
-inside the ball.
+The defaults are those of AutoAttack (auto-attack `autopgd_base.py`), with two
+differences: random starts are drawn from JAX's keys, and perturbations stay
+inside the ball by the size of a rounding error.
 """
 
 import dataclasses
@@ -243,7 +243,10 @@ class Attack(iterative.Iterative):
     return self._clip(state.clean, moved - state.clean)
 
   def _checked(self, state: State) -> State:
-    """At a checkpoint, if it stalls: halves the step, returns to the best."""
+    """Checks at checkpoints whether the search has stalled.
+
+    If so, halves the step size and continues from the best point.
+    """
     window = jnp.asarray(_windows(self.steps))[state.iteration - 1]
     checkpoint = window > 0
     stalls = state.increases <= _INCREASES * window

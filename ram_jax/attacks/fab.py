@@ -10,7 +10,7 @@ from ram_jax.attacks.norms import NORMS
 from ram_jax.attacks.targets import by_distance
 from ram_jax.contracts import Model
 
-# Norms of the last axis.
+# Norms over the last axis.
 _LENGTHS = {
   "l2": lambda x: jnp.sqrt(jnp.sum(jnp.square(x), -1)),
   "linf": lambda x: jnp.max(jnp.abs(x), -1),

@@ -1,4 +1,4 @@
-"""Shared by attacks: checks of fields, loops, and complete runs."""
+"""Shared by attacks: field checks, loops and complete runs."""
 
 import math
 from collections.abc import Callable
@@ -83,7 +83,7 @@ def repeat(
   """
   if not unroll:
     return jax.lax.fori_loop(first, last, body, value)
-  body = jax.jit(body)  # Traced once, not once a step.
+  body = jax.jit(body)  # Traced once, not once per step.
   for i in range(first, last):
     value = body(i, value)
   return value
@@ -116,10 +116,10 @@ def check_choice(name: str, value: str, choices: Any) -> None:
 
 
 def check_count(name: str, value: int, least: int) -> None:
-  """Raises ValueError if a field is not a whole number of at least `least`."""
+  """Raises ValueError if a field is not an integer of at least `least`."""
   if not isinstance(value, int) or value < least:
     raise ValueError(
-      f"{name} {value!r} is not possible: give a whole number, at least {least}"
+      f"{name} {value!r} is not possible: give an integer, at least {least}"
     )
 
 

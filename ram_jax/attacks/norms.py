@@ -1,4 +1,4 @@
-"""Balls of perturbations: projection, steepest ascent, random points."""
+"""Norm balls of perturbations: projection, steepest ascent, random points."""
 
 import dataclasses
 import math
@@ -17,8 +17,8 @@ class Norm:
 
   Attributes:
     project: (delta [B, ...], epsilon) -> nearest delta in the ball.
-    direction: gradient [B, ...] -> step of norm 1 of steepest ascent; 0 for a
-      zero gradient.
+    direction: gradient [B, ...] -> unit step of steepest ascent; 0 for a zero
+      gradient.
     starts: by name, (key, shape, dtype) -> a random point of the unit ball.
   """
 
@@ -57,7 +57,7 @@ def l2_norm(x: jax.Array) -> jax.Array:
 
 
 def l2_norm_in_order(x: jax.Array) -> jax.Array:
-  """As `l2_norm`, but bit-identical in any batch, for a little more time."""
+  """A slower `l2_norm` whose results are bit-identical in any batch."""
   squares = jax.vmap(_squares_in_order)(x)
   return jnp.sqrt(squares).reshape(-1, *[1] * (x.ndim - 1))
 
@@ -73,7 +73,7 @@ def l2_project(delta: jax.Array, epsilon: jax.Array | float) -> jax.Array:
     Perturbations [B, ...] of norm at most epsilon.
   """
   info = jnp.finfo(delta.dtype)
-  # Inside by a few rounding errors: the norm is a rounded sum of thousands.
+  # Inside by a few rounding errors: the norm is a sum of thousands of terms.
   limit = epsilon * (1 - 8 * float(info.eps))
   norm = jnp.maximum(l2_norm(delta), float(info.tiny))
   return delta * jnp.minimum(1, limit / norm)
@@ -120,8 +120,8 @@ def _squares_in_order(x: jax.Array) -> jax.Array:
   The order of `jnp.sum` depends on the number of examples on a device.
   """
   info = jnp.finfo(x.dtype)
-  # The minimum keeps multiplication and addition from fusing, which would
-  # skip a rounding in some batches only.
+  # The minimum keeps the compiler from fusing multiplication and addition,
+  # which would skip a rounding for some batch sizes only.
   terms = jnp.minimum(jnp.square(x).ravel(), float(info.max))
   terms = jnp.pad(terms, (0, 2 ** math.ceil(math.log2(x.size)) - x.size))
   while terms.size > 1:
@@ -180,9 +180,10 @@ def linf_uniform(
 def linf_sphere(
   key: jax.Array, shape: tuple[int, ...], dtype: Any
 ) -> jax.Array:
-  """A random point of the box's surface: a uniform one by its largest entry.
+  """A random point on the surface of the box from -1 to 1.
 
-  As AutoAttack starts APGD in this norm (auto-attack `autopgd_base.py`).
+  A uniform point divided by its largest magnitude, as AutoAttack starts APGD in
+  this norm (auto-attack `autopgd_base.py`).
 
   Args:
     key: random key.

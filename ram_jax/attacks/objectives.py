@@ -27,7 +27,7 @@ def margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Margins [B] in the default float type, above 0 if misclassified.
 
   Raises:
-    ValueError: if labels are not classes, or the classes are too few.
+    ValueError: if labels are not classes, or there are too few classes.
   """
   logits = _scores(logits, labels, 2, "margin")
   others = jnp.where(_is_class(logits, labels), -jnp.inf, logits)
@@ -45,7 +45,7 @@ def dlr(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Losses [B] in the default float type, at least -1.
 
   Raises:
-    ValueError: if labels are not classes, or the classes are too few.
+    ValueError: if labels are not classes, or there are too few classes.
   """
   logits = _scores(logits, labels, 3, "dlr")
   top, _ = jax.lax.top_k(logits, 3)
@@ -66,7 +66,7 @@ def targeted_dlr(
     Losses [B] in the default float type.
 
   Raises:
-    ValueError: if labels are not classes, or the classes are too few.
+    ValueError: if labels are not classes, or there are too few classes.
   """
   logits = _scores(logits, labels, 4, "targeted_dlr")
   top, _ = jax.lax.top_k(logits, 4)

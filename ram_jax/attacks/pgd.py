@@ -29,7 +29,8 @@ class Attack:
   `targets[i]`.
 
   The author's code starts from a standard normal draw projected onto the ball.
-  For 32x32 color images its length is about 55, so this is the start 'sphere'.
+  For 32x32 color images, the norm of the draw is about 55, so this is the
+  same as the start 'sphere'.
 
   Attributes:
     epsilon: radius of the ball in pixel units (images are in [0, 1]).
@@ -76,7 +77,7 @@ class Attack:
     targets: jax.Array,
     model: Callable[[jax.Array], jax.Array],
   ) -> jax.Array:
-    """Finds images in the ball that the model classifies wrongly.
+    """Finds images in the ball that the model misclassifies.
 
     Args:
       keys: random keys [B], one for each example.
@@ -133,9 +134,9 @@ class Attack:
         jax.random.fold_in(key, restart), images.shape[1:], images.dtype
       )
     )(keys)
-    # Points of the unit ball need no projection. This clipping changes
-    # nothing. It keeps multiplication and addition from fusing, which would
-    # skip a rounding in some batches only.
+    # Points of the unit ball need no projection. This clipping does not change
+    # values; it keeps the compiler from fusing multiplication and addition,
+    # which would skip a rounding for some batch sizes only.
     delta = jnp.clip(self.epsilon * points, -self.epsilon, self.epsilon)
     return jnp.clip(images + delta, 0, 1).astype(images.dtype)
 

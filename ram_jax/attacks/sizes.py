@@ -11,10 +11,10 @@ _LARGE = 0.25
 def check(values: dict[str, Any], pixels: float = math.inf) -> list[str]:
   """Rejects attacks that can turn an image into any other image.
 
-  Such an epsilon is probably in another unit, such as 8 for 8/255.
+  Such an epsilon is probably in the wrong unit, such as 8 instead of 8/255.
 
   Args:
-    values: a config's fields, by names with dots.
+    values: a config's fields by dotted name.
     pixels: number of values of an image, H * W * C, which bounds L2 distances.
 
   Returns:
@@ -32,7 +32,7 @@ def check(values: dict[str, Any], pixels: float = math.inf) -> list[str]:
     elif norm == "linf" and size > _LARGE and "epsilon" in name:
       found.append(
         f"config.{name} is up to {size:.4g} in Linf, {255 * size:.4g} of 255 "
-        "gray levels; 8/255 is usual"
+        "pixel levels; 8/255 is usual"
       )
   for (norm, limit), names in wrong.items():
     # The step size follows epsilon.
@@ -40,8 +40,8 @@ def check(values: dict[str, Any], pixels: float = math.inf) -> list[str]:
     given = [f"{n} is {values[n.removeprefix('config.')]!r}" for n in names]
     raise ValueError(
       f"{' and '.join(given)}, but pixels are in [0, 1], where no two images "
-      f"are further apart than {limit:.4g} in {norm.capitalize()}: give "
-      f"less, such as {'8/255' if norm == 'linf' else '0.5'}"
+      f"are further apart than {limit:.4g} in {norm.capitalize()}: give a "
+      f"smaller value, such as {'8/255' if norm == 'linf' else '0.5'}"
     )
   return found
 

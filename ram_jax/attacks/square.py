@@ -45,9 +45,9 @@ class State:
 
 @flax.struct.dataclass
 class Attack(iterative.Iterative):
-  """Square: random search with square-shaped changes, one query a step.
+  """Square: random search with square-shaped changes, one query per step.
 
-  As in AutoAttack (fra31/auto-attack `square.py`, margin loss, schedule not
+  Follows AutoAttack (fra31/auto-attack `square.py`, margin loss, schedule not
   rescaled), with one difference: in AutoAttack, all examples of a batch share
   the positions of the windows; here each example draws its own.
 
@@ -169,7 +169,7 @@ def _draw(key: jax.Array, shape: tuple[int, ...], size: jax.Array) -> Draw:
   """Draws a query; as in the original code, no window touches the far edges."""
   bits = jax.random.bits(key, (5 + shape[2],), jnp.uint32)
   ends = jnp.maximum(jnp.asarray(shape[:2], jnp.int32) - size, 1)
-  # The remainders' bias is below ends / 2^32.
+  # The modulo bias is below ends / 2^32.
   corners = bits[:4].reshape(2, 2) % ends.astype(jnp.uint32)
   coins = (bits[4:] >> 31).astype(jnp.int32)
   return Draw(corners.astype(jnp.int32), coins[0], 2 * coins[1:] - 1)
@@ -276,8 +276,9 @@ def _add(
   # Inside the ball by a few rounding errors, as in `norms.l2_project`.
   limit = epsilon * (1 - 8 * float(jnp.finfo(delta.dtype).eps))
   delta = delta / (norm + _TINY) * limit
-  # This clipping changes nothing. It keeps multiplication and addition from
-  # fusing, which would skip a rounding in some batches only.
+  # This clipping does not change values; it keeps the compiler from fusing
+  # multiplication and addition, which would skip a rounding for some batch
+  # sizes only.
   return jnp.clip(given + jnp.clip(delta, -epsilon, epsilon), 0, 1)
 
 
@@ -361,7 +362,7 @@ def _margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
   label = jnp.sum(jnp.where(own, logits, 0), -1)
   gap = label - jnp.max(jnp.where(own, -jnp.inf, logits), -1)
   gap = jnp.where(losses.finite(logits), gap, -jnp.inf)
-  # With equal logits, the first class is predicted.
+  # Ties are broken in favor of the first class.
   wrong = ~losses.correct(logits, labels)
   tiny = float(jnp.finfo(logits.dtype).tiny)
   return jnp.where(wrong, jnp.minimum(gap, -tiny), gap)

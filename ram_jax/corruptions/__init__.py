@@ -1,7 +1,7 @@
 """CIFAR-10-C's 19 corruptions at 5 severities, generated on the device.
 
 They follow hendrycks/robustness, `ImageNet-C/create_c/make_cifar_c.py`, for
-images of any size: parameters in pixels and gray levels do not depend on the
+images of any size: parameters in pixels and pixel values do not depend on the
 size, parameters relative to the size are scaled, and loops over 32 pixels cover
 all pixels.
 """
@@ -32,7 +32,7 @@ def _checked(function: Corruption) -> Corruption:
 
 
 # Called as `(key, image [H,W,3], severity, assets=None) -> image`: floats in
-# [0,1] at gray levels, before and after. Only frost has assets.
+# [0,1], multiples of 1/255, before and after. Only frost has assets.
 CORRUPTIONS = {
   function.__name__: _checked(function)
   for function in (
@@ -103,12 +103,12 @@ def corrupt(
     name: of `CORRUPTIONS`.
     severity: 1 to 5.
     keys: keys [B].
-    images: floats [B,H,W,3] in [0,1], of gray levels.
+    images: floats [B,H,W,3] in [0,1], multiples of 1/255.
     assets: the photographs for frost.
 
   Returns:
-    Floats [B,H,W,3] in [0,1], of gray levels; image i only depends on `keys[i]`
-    and `images[i]`.
+    Floats [B,H,W,3] in [0,1], multiples of 1/255; image i only depends on
+    `keys[i]` and `images[i]`.
 
   Raises:
     ValueError: on an unknown name or severity.

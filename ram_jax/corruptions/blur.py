@@ -1,6 +1,6 @@
 """CIFAR-10-C's blurs, except for motion blur (`motion.py`).
 
-They act on gray levels with fixed-point weights, so that every compiler gives
+They act on uint8 values with fixed-point weights, so that every compiler gives
 the same image. Source: hendrycks/robustness, `make_cifar_c.py`, which uses
 filters from OpenCV, scikit-image and SciPy. Radii and standard deviations are
 in pixels, independent of the image size.
@@ -27,16 +27,16 @@ _GAUSSIAN = (0.4, 0.6, 0.7, 0.8, 1)
 def defocus_blur(
   key: jax.Array, image: jax.Array, severity: int, assets: object = None
 ) -> jax.Array:
-  """Spreads every pixel over a small disk.
+  """Convolves the image with a small disk.
 
   Args:
     key: not used.
-    image: float [H,W,C] in [0,1], of gray levels.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of gray levels.
+    Float [H,W,C] in [0,1], multiples of 1/255.
   """
   del key, assets
   kernel = disk(*_DEFOCUS[severity - 1])
@@ -46,16 +46,16 @@ def defocus_blur(
 def glass_blur(
   key: jax.Array, image: jax.Array, severity: int, assets: object = None
 ) -> jax.Array:
-  """Blurs, moves pixels about, and blurs again.
+  """Blurs, moves pixels around, and blurs again.
 
   Args:
     key: a key.
-    image: float [H,W,C] in [0,1], of gray levels.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of gray levels.
+    Float [H,W,C] in [0,1], multiples of 1/255.
   """
   del assets
   deviation, iterations = _GLASS[severity - 1]
@@ -80,12 +80,12 @@ def zoom_blur(
 
   Args:
     key: not used.
-    image: float [H,W,C] in [0,1], of gray levels.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of gray levels.
+    Float [H,W,C] in [0,1], multiples of 1/255.
   """
   del key, assets
   kernel = _zooms(severity, *image.shape[:2])
@@ -95,16 +95,16 @@ def zoom_blur(
 def gaussian_blur(
   key: jax.Array, image: jax.Array, severity: int, assets: object = None
 ) -> jax.Array:
-  """Blurs with a normal density.
+  """Blurs with a Gaussian kernel.
 
   Args:
     key: not used.
-    image: float [H,W,C] in [0,1], of gray levels.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of gray levels.
+    Float [H,W,C] in [0,1], multiples of 1/255.
   """
   del key, assets
   kernel = filters.gaussian_kernel(_GAUSSIAN[severity - 1])

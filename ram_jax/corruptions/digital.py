@@ -41,12 +41,12 @@ def brightness(
 
   Args:
     key: not used.
-    image: float [H,W,3] in [0,1], of gray levels.
+    image: float [H,W,3] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of gray levels.
+    Float [H,W,3] in [0,1], multiples of 1/255.
   """
   del key, assets
   levels, value, _ = _value(image)
@@ -64,12 +64,12 @@ def saturate(
 
   Args:
     key: not used.
-    image: float [H,W,3] in [0,1], of gray levels.
+    image: float [H,W,3] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of gray levels.
+    Float [H,W,3] in [0,1], multiples of 1/255.
   """
   del key, assets
   factor, constant = _SATURATE[severity - 1]
@@ -90,12 +90,12 @@ def contrast(
 
   Args:
     key: not used.
-    image: float [H,W,C] in [0,1], of gray levels, of at most 290 x 290 pixels.
+    image: float [H,W,C] in [0,1], multiples of 1/255; at most 290 x 290 pixels.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of gray levels.
+    Float [H,W,C] in [0,1], multiples of 1/255.
   """
   del key, assets
   levels = color.quantise(image).astype(jnp.int32)
@@ -109,16 +109,16 @@ def contrast(
 def jpeg_compression(
   key: jax.Array, image: jax.Array, severity: int, assets: object = None
 ) -> jax.Array:
-  """Writes a JPEG file and reads it.
+  """Compresses and decompresses the image as JPEG.
 
   Args:
     key: not used.
-    image: float [H,W,3] in [0,1], of gray levels.
+    image: float [H,W,3] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of gray levels.
+    Float [H,W,3] in [0,1], multiples of 1/255.
   """
   del key, assets
   quality = _QUALITY[severity - 1]
@@ -132,18 +132,18 @@ def pixelate(
 
   Args:
     key: not used.
-    image: float [H,W,C] in [0,1], of gray levels.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of gray levels.
+    Float [H,W,C] in [0,1], multiples of 1/255.
   """
   del key, assets
-  share = _PIXELATE[severity - 1]
+  fraction = _PIXELATE[severity - 1]
   levels = color.quantise(image).astype(jnp.int32)
   for axis in (1, 0):
-    first, last = _boxes(levels.shape[axis], share)
+    first, last = _boxes(levels.shape[axis], fraction)
     levels = jnp.take(levels, first, axis) + jnp.take(levels, last, axis)
     levels = levels + 1 >> 1
   return _image(levels, image)
@@ -156,17 +156,17 @@ def elastic_transform(
 
   Args:
     key: a key.
-    image: float [H,W,C] in [0,1], of gray levels.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of gray levels.
+    Float [H,W,C] in [0,1], multiples of 1/255.
   """
   del assets
   height, width, _ = image.shape
   movement, smoothness, corners = (
-    min(height, width) * share for share in _ELASTIC[severity - 1]
+    min(height, width) * fraction for fraction in _ELASTIC[severity - 1]
   )
   corner_key, pixel_key = jax.random.split(key)
   moves = _uniform(corner_key, (3, 2), corners)
@@ -237,9 +237,9 @@ def _image(levels: jax.Array, like: jax.Array) -> jax.Array:
   return color.dequantise(levels.astype(jnp.uint8), like.dtype)
 
 
-def _boxes(size: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+def _boxes(size: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
   """First and last pixel [size] of the box that each pixel averages."""
-  small = int(size * share)
+  small = int(size * fraction)
   first, last = _box(size, small)
   nearest, _ = _box(small, size)
   return first[nearest], last[nearest]
@@ -270,9 +270,9 @@ def smoothing(size: int, deviation: float) -> np.ndarray:
   Returns:
     float32 [size,size]; rows add up to one.
   """
-  reach = int(3 * deviation + 0.5)
-  bell = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * deviation**2))
-  place = np.pad(np.arange(size), reach, "symmetric")
+  radius = int(3 * deviation + 0.5)
+  bell = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * deviation**2))
+  place = np.pad(np.arange(size), radius, "symmetric")
   matrix = np.zeros((size, size))
   for step, weight in enumerate(bell / bell.sum()):
     np.add.at(matrix, (np.arange(size), place[step : step + size]), weight)

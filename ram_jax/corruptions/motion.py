@@ -23,12 +23,12 @@ def motion_blur(
 
   Args:
     key: a key.
-    image: float [H,W,3] in [0,1], of gray levels.
+    image: float [H,W,3] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of gray levels.
+    Float [H,W,3] in [0,1], multiples of 1/255.
 
   Source: hendrycks/robustness, `make_cifar_c.py`. Radius and standard deviation
   are in pixels, independent of the image size.

@@ -1,9 +1,9 @@
 """CIFAR-10-C's four noises, each independent for every value.
 
-A value is one of 256 gray levels before and after, so a noise is a table of
+A value is a multiple of 1/255 before and after, so a noise is a table of
 transition probabilities [256,256]. The tables are computed in double precision
 from the definitions in hendrycks/robustness, `make_cifar_c.py`, with their
-truncation to gray levels. Values are then drawn with one 32-bit number each by
+truncation to uint8. Values are then drawn with one 32-bit number each by
 Walker's alias method, which works for any distribution and is exact to 2^-32.
 Nothing depends on the size of the image.
 """
@@ -37,12 +37,12 @@ def gaussian_noise(
 
   Args:
     key: a key.
-    image: float [H,W,C] in [0,1], of gray levels.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of gray levels.
+    Float [H,W,C] in [0,1], multiples of 1/255.
   """
   del assets
   std = _GAUSSIAN[severity - 1]
@@ -56,12 +56,12 @@ def shot_noise(
 
   Args:
     key: a key.
-    image: float [H,W,C] in [0,1], of gray levels.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of gray levels.
+    Float [H,W,C] in [0,1], multiples of 1/255.
   """
   del assets
   photons = _SHOT[severity - 1]
@@ -75,12 +75,12 @@ def impulse_noise(
 
   Args:
     key: a key.
-    image: float [H,W,C] in [0,1], of gray levels.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of gray levels.
+    Float [H,W,C] in [0,1], multiples of 1/255.
   """
   del assets
   fraction = _IMPULSE[severity - 1]
@@ -94,12 +94,12 @@ def speckle_noise(
 
   Args:
     key: a key.
-    image: float [H,W,C] in [0,1], of gray levels.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,C] in [0,1], of gray levels.
+    Float [H,W,C] in [0,1], multiples of 1/255.
   """
   del assets
   std = _SPECKLE[severity - 1]
@@ -188,11 +188,11 @@ def replace(key: jax.Array, image: jax.Array, table: np.ndarray) -> jax.Array:
 
   Args:
     key: one key.
-    image: floats [H,W,C] in [0,1], gray levels.
+    image: floats [H,W,C] in [0,1], multiples of 1/255.
     table: uint32 [256,256] from `alias_table`.
 
   Returns:
-    The image's shape and type, gray levels.
+    The image's shape and type, multiples of 1/255.
   """
   # Drawn with one axis, because JAX takes twice as long for three axes.
   bits = jax.random.bits(key, (image.size,), jnp.uint32)

@@ -33,17 +33,17 @@ _MUD_BITS = 15  # fractional bits of a weight of mud's blur along one axis
 def spatter(
   key: jax.Array, image: jax.Array, severity: int, assets: object = None
 ) -> jax.Array:
-  """Throws drops of water (severities 1 to 3) or mud (4 and 5) on an image.
+  """Adds drops of water (severities 1 to 3) or mud (4 and 5) to an image.
 
   Args:
     key: a key.
-    image: float [H,W,3] in [0,1], of gray levels.
+    image: float [H,W,3] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of gray levels. The size of drops and their shading
-    in pixels does not depend on the image size.
+    Float [H,W,3] in [0,1], multiples of 1/255. The size of drops and their
+    shading in pixels does not depend on the image size.
   """
   del assets
   noise = jax.random.normal(key, image.shape[:2], jnp.float32)
@@ -86,8 +86,8 @@ def mud(levels: jax.Array, noise: jax.Array, severity: int) -> jax.Array:
   cover = _blur(patches, weights.tolist())
   cover = jnp.where(cover < 0.8 * full, 0, cover)[..., None]
   wide = levels.astype(jnp.int32)
-  share = cover >> 8  # leaves room for a factor of 255
-  total = wide * ((full >> 8) - share) + np.array(_MUD, np.int32) * share
+  weight = cover >> 8  # leaves room for a factor of 255
+  total = wide * ((full >> 8) - weight) + np.array(_MUD, np.int32) * weight
   return (total >> (2 * _MUD_BITS - 8)).astype(jnp.uint8)
 
 

@@ -2,7 +2,7 @@
 
 Random draws are separate from their application, so that the latter can be
 compared with the original, hendrycks/robustness, `make_cifar_c.py`. Parameters
-are in pixels and gray levels and do not depend on the image size.
+are in pixels and pixel values and do not depend on the image size.
 """
 
 import functools
@@ -35,16 +35,16 @@ _ROUGHNESS = 100
 def snow(
   key: jax.Array, image: jax.Array, severity: int, assets: object = None
 ) -> jax.Array:
-  """Pales colors, and adds flakes with motion blur, also upside down.
+  """Fades colors, and adds motion-blurred flakes, also upside down.
 
   Args:
     key: a key.
-    image: float [H,W,3] in [0,1], of gray levels.
+    image: float [H,W,3] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of gray levels.
+    Float [H,W,3] in [0,1], multiples of 1/255.
   """
   del assets
   noise_key, angle_key = jax.random.split(key)
@@ -65,7 +65,7 @@ def snow_shape(size: tuple[int, int], severity: int) -> tuple[int, int]:
 def snow_layer(
   noise: jax.Array, degrees: jax.Array, severity: int, size: tuple[int, int]
 ) -> jax.Array:
-  """The flakes, gray levels int32 [H,W].
+  """The flakes, pixel values int32 [H,W].
 
   Args:
     noise: standard normal [h,w], of `snow_shape`.
@@ -84,7 +84,7 @@ def snow_cover(levels: jax.Array, layer: jax.Array, severity: int) -> jax.Array:
   """Adds flakes [H,W], also rotated by 180 degrees, to levels [H,W,3]."""
   kept = _SNOW[severity - 1][-1]
   wide = levels.astype(jnp.int32)
-  # In 1/2000 of a level: gray by ITU-R 601, half as much again, lifted.
+  # In 1/2000 of a level: 1.5 times gray (ITU-R 601), plus half of white.
   gray = wide @ np.array([299, 587, 114], np.int32)
   pale = jnp.maximum(2000 * wide, (3 * gray + 255_000)[..., None])
   total = (kept * 2000 * wide + (100 - kept) * pale) // 200_000
@@ -102,12 +102,12 @@ def frost(
 
   Args:
     key: a key.
-    image: float [H,W,3] in [0,1], of gray levels.
+    image: float [H,W,3] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: photographs uint8 [h,w,3], RGB, `ram_jax.data.frost.load()`.
 
   Returns:
-    Float [H,W,3] in [0,1], of gray levels.
+    Float [H,W,3] in [0,1], multiples of 1/255.
 
   Raises:
     ValueError: without photographs, or if they do not cover the image.
@@ -140,7 +140,7 @@ def crop(
   left: jax.Array,
   size: tuple[int, int],
 ) -> jax.Array:
-  """Takes a window [H,W,3] out of one of several pictures."""
+  """Crops a window [H,W,3] from one of several pictures."""
   height = max(picture.shape[0] for picture in pictures)
   width = max(picture.shape[1] for picture in pictures)
   padded = [
@@ -168,12 +168,12 @@ def fog(
 
   Args:
     key: a key.
-    image: float [H,W,3] in [0,1], of gray levels.
+    image: float [H,W,3] in [0,1], multiples of 1/255.
     severity: 1 to 5.
     assets: not used.
 
   Returns:
-    Float [H,W,3] in [0,1], of gray levels.
+    Float [H,W,3] in [0,1], multiples of 1/255.
   """
   del assets
   height, width = image.shape[:2]

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, from their python files or tensorflow-datasets."""
+"""CIFAR-10 and CIFAR-100, from their Python files or tensorflow-datasets."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,7 @@ from ram_jax.data import manifest, pipeline, tfds, unpickle
 class _Set(NamedTuple):
   """One of the two data sets."""
 
-  folder: str  # of its python files, which manifest.PUBLISHED lists
+  folder: str  # of its Python files, which manifest.PUBLISHED lists
   label_key: str
   mean: tuple[float, float, float]
   std: tuple[float, float, float]
@@ -47,11 +47,11 @@ class Source:
 
   Attributes:
     classes: 10 or 100 (fine labels).
-    folder: folder of the python files, or its parent ('~' is expanded); empty:
+    folder: folder of the Python files, or its parent ('~' is expanded); empty:
       use tensorflow-datasets.
     tfds_dir: data folder of tensorflow-datasets, if it is used; empty: its
       default, ~/tensorflow_datasets.
-    label: name for tables; empty: CIFAR-10 or CIFAR-100, with a remark if the
+    label: name for tables; empty: CIFAR-10 or CIFAR-100, with a note if the
       files are not the published ones.
   """
 

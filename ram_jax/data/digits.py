@@ -11,7 +11,7 @@ from PIL import Image
 class Source:
   """The 1,797 digits of scikit-learn as 32x32 RGB images in ten classes.
 
-  A fifth of each class, drawn once and for all, is held out for testing.
+  A fixed random fifth of each class is held out for testing.
   `mean` and `std` are those of the training images.
   """
 

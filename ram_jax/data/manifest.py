@@ -1,4 +1,4 @@
-"""Checksums of files: the published ones, and those in our manifests."""
+"""Checksums of published files, and of generated files in a manifest."""
 
 import hashlib
 import json
@@ -88,7 +88,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
     that of the published files.
 
   Raises:
-    ValueError: if it is damaged, or of another schema.
+    ValueError: if it is damaged, or has an unsupported schema.
   """
   path = folder / NAME
   if not path.is_file():

@@ -205,8 +205,8 @@ def _prepare(name: str, data_dir: pathlib.Path) -> None:
   ((url, known),) = stock.url_infos.items()
   advice = (
     f"put {known.filename} ({int(known.size)} bytes, sha256 {known.checksum},"
-    f" from {url}) into {manual}, or give dataset.folder the"
-    " python files"
+    f" from {url}) into {manual}, or set dataset.folder to"
+    " the folder of the Python files"
   )
   stem = known.filename.removesuffix(".tar.gz")
   # The package names downloads by URL and checksum, and adds an INFO file.
@@ -277,6 +277,7 @@ def _import() -> Any:
   except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
       f"{error.name} is not installed: pip install tensorflow-datasets"
-      " importlib_resources, or give dataset.folder the python files"
+      " importlib_resources, or set dataset.folder to the folder of the"
+      " Python files"
     ) from error
   return tensorflow_datasets

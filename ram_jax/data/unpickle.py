@@ -1,8 +1,8 @@
 """Reads untrusted pickled batches of arrays without running their code.
 
 A pickle names the functions to call, so `pickle.load` can run arbitrary code.
-Here, the few names that numpy arrays need refer to harmless functions of our
-own, every other name is an error, and numpy only gets bytes.
+Here, the few names that numpy arrays need refer to harmless replacements, every
+other name is an error, and numpy only gets bytes.
 """
 
 import pathlib

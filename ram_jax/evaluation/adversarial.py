@@ -22,7 +22,7 @@ class Evaluator(contracts.Evaluator):
 
   Attributes:
     attack: its epsilon and step size are replaced by those of the sweep.
-    epsilons: radii of the attack's ball, in pixel units of [0,1].
+    epsilons: radii of the attack's ball, for pixels in [0,1].
     relative_step_size: step size in units of epsilon.
     check_images: number of test images on which the attack itself is checked,
       the first ones, or all if there are fewer; 0: no check.
@@ -38,8 +38,8 @@ class Evaluator(contracts.Evaluator):
   def __post_init__(self) -> None:
     if not isinstance(self.attack, Attack):
       raise ValueError(
-        f"attack is {self.attack.label}, and this evaluator needs pgd: use the "
-        "evaluator autoattack for others (docs/autoattack.md)"
+        f"attack is {self.attack.label}, but this evaluator supports only pgd: "
+        "use the evaluator autoattack for others (docs/autoattack.md)"
       )
     good = [
       isinstance(e, float | int) and 0 <= e < np.inf for e in self.epsilons
@@ -73,7 +73,7 @@ class Evaluator(contracts.Evaluator):
       model: the classifier, on the devices.
       images: uint8 [N,H,W,C].
       labels: int32 [N].
-      key: the attack's random starts only depend on it and the example's
+      key: source of the attack's random starts, together with an example's
         position.
       cache: stores the results for each epsilon.
 

@@ -96,7 +96,7 @@ def probe(
   Yields:
     Rows of `attack_check`, and a warning for each sign that the attack fails.
   """
-  # Noise on the ball's surface, where the points are the farthest.
+  # Noise on the ball's surface, which is farthest from the image.
   noise = attack.replace(steps=0, restarts=1, start="sphere")
   moved = [epsilon for epsilon in sorted(by_epsilon) if epsilon > 0]
   for epsilon in moved:
@@ -164,16 +164,16 @@ def probe_model(
     yield _warning(
       attack,
       f"the logits of {changed} of {len(norms)} images change in a second "
-      "forward pass: the network is random",
+      "forward pass: the network is not deterministic",
     )
 
 
 def rises(before: Correct, after: Correct) -> bool:
-  """Whether more images are correct than before, beyond chance.
+  """Whether significantly more images are classified correctly than before.
 
   Args:
-    before: which images are correct under the weaker attack.
-    after: which images are correct under the stronger attack.
+    before: which images are classified correctly under the weaker attack.
+    after: which images are classified correctly under the stronger attack.
   """
   gained, lost = np.sum(after & ~before), np.sum(before & ~after)
   return bool(gained - lost > DEVIATIONS * np.sqrt(gained + lost))

@@ -114,7 +114,7 @@ class Evaluator(contracts.Evaluator):
   Attributes:
     version: "standard", "fast", or names of attacks joined by "+".
     norm: "l2" or "linf".
-    epsilons: radii of the ball, in pixel units of [0,1]; empty: not evaluated.
+    epsilons: radii of the ball, for pixels in [0,1]; empty: not evaluated.
     images: first N test images; 0 or None: all.
     batch_size: examples per batch, over all devices; does not change results.
     save_to: folder for the adversarial images; empty: they are not saved.
@@ -262,9 +262,10 @@ class Suite:
   Attributes:
     version: see `Evaluator`.
     norm: "l2" or "linf".
-    epsilon: radius of the ball, in pixel units of [0,1].
+    epsilon: radius of the ball, for pixels in [0,1].
     batch_size: examples per batch, over all devices; does not change results.
-    keep: whether to keep the adversarial images; else all are clean ones.
+    keep: whether to keep the adversarial images; otherwise, outcomes have the
+      clean ones.
     cache: stores the results of a few batches of images.
   """
 
@@ -397,7 +398,7 @@ class Suite:
     labels: np.ndarray,
     outcomes: Sequence[Outcome],
   ) -> Iterator[str]:
-    """Signs that the result is too high (auto-attack `checks.py`).
+    """Warnings that the result may be too high (auto-attack `checks.py`).
 
     Args:
       model: on the devices.
@@ -406,7 +407,7 @@ class Suite:
       outcomes: from `run`.
 
     Yields:
-      A description of each sign.
+      The warnings.
     """
     some = {"images": images[:CHECKED], "labels": labels[:CHECKED]}
     size = min(self.batch_size, _rounded(len(some["labels"])))
@@ -415,7 +416,7 @@ class Suite:
     if changed := int(np.sum(np.any(logits != again, axis=-1))):
       yield (
         f"the logits of {changed} of {count} images change when they are "
-        "classified again: the network is random"
+        "classified again: the network is not deterministic"
       )
     sums = np.sum(logits, axis=-1)
     if (logits >= 0).all() and (np.abs(sums - 1) < SOFTMAX).all():
@@ -448,7 +449,7 @@ class Result:
     stages: bool [N] by attack, in order: still classified correctly after it.
     images: floats [N,H,W,C]: the adversarial image if one was found, else the
       clean one.
-    warnings: signs that the result is too high.
+    warnings: reasons why the result may be too high.
   """
 
   clean: np.ndarray
@@ -479,7 +480,7 @@ def autoattack(
     images: floats [N,H,W,C] in [0,1].
     labels: integers [N].
     norm: "l2" or "linf".
-    epsilon: radius of the ball, in pixel units of [0,1].
+    epsilon: radius of the ball, for pixels in [0,1].
     version: "standard", "fast", or names of attacks joined by "+".
     batch_size: images per batch, a multiple of the number of devices; does not
       change results.

@@ -54,14 +54,14 @@ class Evaluator(contracts.Evaluator):
       )
     corruptions.check_choice(self.names, self.severities)
     if not self.severities:
-      raise ValueError("severities is empty: give some of 1..5")
+      raise ValueError("severities is empty: give one or more of 1..5")
     if not 0 <= self.seed < 2**32:
       raise ValueError(f"seed is {self.seed}: give one from 0 to 2^32 - 1")
     if self.folder or self.tfds_dir:
       self._files().names()  # raises an error now if there are no files
 
   def check(self, images: np.ndarray, labels: np.ndarray) -> None:
-    """Rejects corrupted images that are damaged or of another test set.
+    """Rejects corrupted images that are damaged or belong to another test set.
 
     Args:
       images: uint8 [N,H,W,C], the clean test set.
@@ -69,8 +69,8 @@ class Evaluator(contracts.Evaluator):
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: a file is damaged or of another test set, or a requested
-        corruption cannot be generated.
+      ValueError: a file is damaged or belongs to another test set, or a
+        requested corruption cannot be generated.
     """
     if self.folder or self.tfds_dir:
       self._files().check(images, labels)
@@ -129,7 +129,7 @@ class Evaluator(contracts.Evaluator):
         "are those of the test set"
       )
     if source.seed is not None:
-      yield Note("corrupted images generated, not those that were published")
+      yield Note("corrupted images: generated, not the published files")
     for name, reason in source.missing().items():
       yield Note(f"{name} was not evaluated: {reason}", "warning")
 

@@ -56,8 +56,8 @@ class Evaluator(contracts.Evaluator):
       model: the classifier, on the devices.
       images: uint8 [N,H,W,C].
       labels: int32 [N].
-      key: the waves' signs only depend on it, the frequency and the example's
-        position.
+      key: source of the waves' signs, together with the frequency and the
+        example's position.
       cache: stores the counts of each frequency.
 
     Yields:

@@ -1,8 +1,8 @@
 """Pillow's per-pixel operations in integers, identical on all devices.
 
-Images here are gray levels: uint8 [H,W,C], C = 1 (Pillow's mode L) or 3 (RGB).
+Images here are uint8 [H,W,C], with C = 1 (Pillow's mode L) or 3 (RGB).
 With integer arithmetic, results do not depend on the compiler: eager, jit,
-vmap, float64 mode and any batch size give the same levels.
+vmap, float64 mode and any batch size give the same values.
 """
 
 import functools
@@ -16,19 +16,19 @@ LEVELS = 256
 
 
 def quantise(image: jax.Array) -> jax.Array:
-  """Rounds an image in [0,1] to the nearest of 256 gray levels (uint8)."""
+  """Rounds an image in [0,1] to uint8."""
   return jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8)
 
 
 def dequantise(levels: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
-  """Converts gray levels to an image in [0,1] (default: jnp's float)."""
+  """Converts uint8 values to an image in [0,1] (default: jnp's float)."""
   return levels.astype(dtype or jnp.result_type(float)) / 255
 
 
 def truncate(image: jax.Array) -> jax.Array:
-  """Truncates an image in [0,1] to gray levels (uint8).
+  """Truncates an image in [0,1] to uint8.
 
-  Values within a thousandth below a level count as that level.
+  Values less than a thousandth below an integer count as that integer.
   """
   return jnp.floor(jnp.clip(image, 0, 1) * 255 + 1e-3).astype(jnp.uint8)
 

@@ -1,4 +1,4 @@
-"""Pillow's convolution filters in integers, on uint8 [H,W,C] gray levels."""
+"""Pillow's convolution filters in integers, on uint8 images [H,W,C]."""
 
 import jax
 import jax.numpy as jnp
@@ -94,8 +94,8 @@ def gaussian_kernel(deviation: float, truncate: float = 4.0) -> np.ndarray:
   Returns:
     Weights that add up to one.
   """
-  reach = int(truncate * deviation + 0.5)
-  steps = np.arange(-reach, reach + 1)
+  radius = int(truncate * deviation + 0.5)
+  steps = np.arange(-radius, radius + 1)
   bell = np.exp(-(steps**2) / (2 * deviation**2))
   bell /= bell.sum()
   return np.outer(bell, bell)

@@ -1,4 +1,4 @@
-"""Pillow's rotation, shear and translation, on uint8 [H,W,C] gray levels.
+"""Pillow's rotation, shear and translation, on uint8 images [H,W,C].
 
 Pillow interpolates in doubles and truncates. Here, coordinates and weights are
 32-bit fixed-point numbers. They are as precise as float32 and do not depend on
@@ -28,7 +28,7 @@ def translate_x(levels: jax.Array, pixels: jax.Array) -> jax.Array:
 
   Args:
     levels: uint8 [H,W,C].
-    pixels: scalar, a whole number.
+    pixels: scalar, an integer.
 
   Returns:
     uint8 [H,W,C].
@@ -92,7 +92,7 @@ def rotate_bilinear(levels: jax.Array, degrees: jax.Array) -> jax.Array:
 
   Args:
     levels: uint8 [H,W,C].
-    degrees: scalar, a whole number.
+    degrees: scalar, an integer.
 
   Returns:
     uint8 [H,W,C].
@@ -131,7 +131,7 @@ def rotate_nearest(levels: jax.Array, degrees: jax.Array) -> jax.Array:
 
   Args:
     levels: uint8 [H,W,C].
-    degrees: scalar, a whole number.
+    degrees: scalar, an integer.
 
   Returns:
     uint8 [H,W,C].
@@ -208,7 +208,7 @@ def _transpose(levels: jax.Array) -> jax.Array:
 
 
 def _row(table: jax.Array, degrees: jax.Array) -> jax.Array:
-  """The table's row for a whole number of degrees, modulo 360."""
+  """The table's row for an integer of degrees, modulo 360."""
   return table[jnp.round(degrees).astype(jnp.int32) % 360]
 
 

@@ -24,7 +24,7 @@ class Naming:
 
   Attributes:
     block: prefix of a block's layers; stages count from 1.
-    layers: our layer -> PyTorch's, without the prefix of a block.
+    layers: layer in ram_jax -> PyTorch's, without the prefix of a block.
     unused: prefixes of layers that the PyTorch network has but never runs.
   """
 
@@ -137,7 +137,7 @@ def from_torch(
 
   Returns:
     Parameters and running statistics, numpy arrays in the default float type:
-    float32 keeps its bits.
+    float32 values are bit-identical.
 
   Raises:
     ValueError: if a name is missing or unexpected, or a shape differs; the
@@ -208,8 +208,8 @@ def _preact_names(final_norm: bool) -> str:
   if len(alike) == 1:
     return f", {alike[0]}"
   return (
-    f", and {len(alike)} networks have these tensors but different logits: say "
-    f"in the config string which it is, {' or '.join(alike)}"
+    f", and {len(alike)} networks have these tensors but different logits: "
+    f"select one in the config string, {' or '.join(alike)}"
   )
 
 
@@ -244,9 +244,10 @@ def _counter(name: str) -> str | None:
   return f"{prefix}.{_COUNTER}" if leaf == _LEAVES["var"] else None
 
 
-def _shape(ours: tuple[int, ...]) -> tuple[int, ...]:
+def _shape(flax_shape: tuple[int, ...]) -> tuple[int, ...]:
   """The shape in PyTorch's order of axes."""
-  return (*ours[:-3:-1], *ours[:-2]) if len(ours) == 4 else ours[::-1]
+  reverse = flax_shape[::-1]
+  return (*reverse[:2], *flax_shape[:2]) if len(flax_shape) == 4 else reverse
 
 
 def _check(
@@ -266,7 +267,7 @@ def _check(
       for n in found.keys() - known
       if not n.startswith(unused)
     ],
-    "of another shape": [
+    "with a different shape": [
       f"{n} {list(found[n])} for {list(shape)}"
       for n, shape in expected.items()
       if found.get(n, shape) != shape
@@ -281,6 +282,6 @@ def _check(
     raise ValueError(
       f"the weights do not fit {module.label} for {module.num_classes} "
       f"classes: {'; '.join(parts)}; they look like "
-      f"{describe(tensors) or 'no network that is known here'}: choose the "
+      f"{describe(tensors) or 'no known network'}: choose the "
       "file's network (config.model, config.dataset), or another file"
     )

@@ -42,12 +42,12 @@ def allowed(mean: Sequence[Any], std: Sequence[Any]) -> bool:
 
 
 def shown(mean: Sequence[float], std: Sequence[float]) -> str:
-  """Returns mean and standard deviation in words."""
+  """Formats mean and standard deviation for messages."""
   return f"mean {_numbers(mean)} and std {_numbers(std)}"
 
 
 def choices() -> str:
-  """Returns the ways to give a normalization, in words."""
+  """Describes the ways to specify a normalization, for messages."""
   presets = "; ".join(f"{n}: {shown(*x)}" for n, x in PRESETS.items())
   return (
     f"give --config.normalization.preset=NAME ({presets}), or "

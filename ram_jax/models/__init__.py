@@ -1,1 +1,1 @@
-"""Networks, one file each with a class `Model`, and their parts."""
+"""Networks (one file with a class `Model` each) and their layers."""

@@ -15,7 +15,7 @@ from ram_jax.models import layers
 from ram_jax.models.batch_norm import MOMENTUM
 
 BATCH_NORM = ("running", "batch")
-VARIANCES = ("/var", ".running_var")  # ends of names, ours and PyTorch's
+VARIANCES = ("/var", ".running_var")  # suffixes of names in Flax and PyTorch
 SHOWN = 6  # number of names of each kind in a message
 
 

@@ -72,7 +72,7 @@ class Model(nn.Module):
       )
     if self.widen_factor < 1:
       raise ValueError(
-        f"widen_factor is {self.widen_factor}: give a whole number, 1 or more"
+        f"widen_factor is {self.widen_factor}: give an integer, 1 or more"
       )
     super().__post_init__()
 

@@ -1,1 +1,1 @@
-"""What is shown of runs, all of it made from their result files."""
+"""Tables, figures and pages, all generated from the files of runs."""

@@ -2,7 +2,7 @@
 
 `CLAIMS` has one entry for each claim of section 5 and for the costs and the
 hypothesis of section 6: which metric of which methods is compared, and when the
-runs agree.
+runs agree with the claim.
 """
 
 import collections
@@ -45,8 +45,8 @@ HOW = (
   "above 2/3 of the highest frequency along an axis, minus that of standard "
   "training; the intervals are those for independent samples, and therefore "
   "conservative (Newcombe 1998)",
-  "training times: one training per method; the results do not record whether "
-  "the device was shared with other work",
+  "training times: one training run per method; the results do not record "
+  "whether the device was shared with other work",
 )
 
 
@@ -114,7 +114,7 @@ def at_least(count: int, of: int, sign: int = BETTER, **signs: int) -> Rule:
 
 
 def within(radius: float) -> Rule:
-  """Equivalence test: similarity must be shown, not only not refuted.
+  """Equivalence test: the absence of significant differences is not enough.
 
   Args:
     radius: every interval must be within [-radius, radius] (Schuirmann 1987,

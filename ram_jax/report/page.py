@@ -111,7 +111,7 @@ def write_report(
   if found:
     brief.insert(0, Section("The paper's claims", found.table(), {}))
   texts = [section.markdown() for section in (main, *brief)]
-  # The heading of the main part is the page's.
+  # The heading of the main section becomes the title of the page.
   text = "\n\n".join([*texts, f"    {line(made)}\n"])[1:]
   paths = [folder / "summary.md", folder / "report.html"]
   for path, content in zip(paths, (text, page), strict=True):
@@ -236,7 +236,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _heads(table: Table) -> list[tuple[str, list[str]]]:
-  """Groups of columns and their names; empty for a column of its own."""
+  """Groups of columns and their names; empty for a column without a group."""
   pairs = [name.rpartition(": ")[::2] for name in table.header]
   found = []
   for _, same in itertools.groupby(pairs, lambda x: x[0] or x[1]):

@@ -235,12 +235,12 @@ def styles(
   """Chooses styles by method, independent of the order of runs.
 
   Args:
-    groups: all groups of the report, so that styles agree between figures.
+    groups: all groups of the report, so that styles agree in all figures.
     shown: the series of one figure, by label.
 
   Returns:
     Options of `Axes.plot` by label of a group or series. The method determines
-    color and marker; further series of a method have other line styles.
+    color and marker; further series of a method have different line styles.
   """
   methods = {group.label: group.about["label"] for group in groups}
   methods |= {x: rows["label"].iloc[0] for x, rows in shown.items()}
@@ -425,8 +425,8 @@ def _fourier_map(rows: pd.DataFrame) -> np.ndarray:
   """
   errors = 100 - 100 * rows.groupby(["y", "x"])["accuracy"].mean()
   places = np.array(list(errors.index), dtype=int)
-  # Both halves have 2 n frequencies; those that are their own twins count
-  # twice.
+  # Both halves have 2 n frequencies; those that are their own conjugates
+  # count twice.
   count, width = 2 * len(places), int(np.ptp(places[:, 1])) + 1
   heights = [count // width - 1, count // width]
   heights = [h for h in heights if h > 0 and count - h * width in (1, 2, 4)]

@@ -46,7 +46,7 @@ AUTHOR_FILES = (
   "pgd_per_epsilon.csv",
   "cifar10c_per_corruption.csv",
 )
-# Its accuracies on corruptions have six decimals.
+# The author's accuracies on corruptions have six decimals.
 AGREEMENT = 1e-5
 FORMATS = (
   "a run's results.json (of that name); eval_metrics.json, "
@@ -250,7 +250,7 @@ def read_file(path: pathlib.Path, model: str | None = None) -> Reference:
   except UnicodeDecodeError as error:
     raise ValueError(f"{str(path)!r} is not text in UTF-8") from error
   except json.JSONDecodeError as error:
-    raise ValueError(f"{str(path)!r} is not complete JSON ({error})") from error
+    raise ValueError(f"{str(path)!r} is not valid JSON ({error})") from error
   except DAMAGE as error:
     raise ValueError(
       f"{str(path)!r} lacks a field or has one of the wrong type "
@@ -334,7 +334,7 @@ def _is_within(value: Any, most: float) -> bool:
 
 
 def _named(text: str, names: Mapping[str, str]) -> str | None:
-  """The name that a text spells, such as CIFAR-100 or cifar100."""
+  """The name that matches a text, such as CIFAR-100 or cifar100."""
   return names.get(re.sub(r"[^a-z0-9]", "", text.lower()))
 
 
@@ -424,7 +424,7 @@ def _robustbench_table(
   corruptions, severities, *others = rows
   models = [row[0] for row in others]
   if models.count(model) != 1:
-    asked = f"{models.count(model)} rows of {model}" if model else "many models"
+    asked = f"{models.count(model)} rows of {model}" if model else "many rows"
     raise ValueError(
       f"it has {asked}: write --reference={path}:MODEL with one of "
       f"{', '.join(models)}"
@@ -455,10 +455,10 @@ def _robustbench_model(path: pathlib.Path, tree: dict[str, Any]) -> Reference:
   folder, given = _of_folder(path, DATA_SETS), tree.get("dataset")
   data = own = (_named(given, DATA_SETS) or given) if given else folder
   if folder not in (None, own):
-    # Some files for CIFAR-100 say CIFAR-10, but their folder is right.
+    # Some files for CIFAR-100 say CIFAR-10, but their folder is correct.
     data = folder if (own, folder) == ("CIFAR-10", "CIFAR-100") else own
     notes.append(
-      f"its dataset is {own}, its folder's {folder}: {data} is assumed"
+      f"the file says {own}, but its folder {folder}: {data} is assumed"
     )
   return Reference(
     path.stem,
@@ -499,7 +499,7 @@ def _norm_and_epsilon(path: pathlib.Path, value: Any) -> dict[str, Any]:
   if not 0 <= epsilon <= (1 if norm == "linf" else 1e9):
     raise ValueError(
       f"eps is {value!r:.60} in the {norm} norm of pixels in [0, 1]: give a "
-      "number such as 0.5, or 8/255 for 8 gray levels"
+      "number such as 0.5, or 8/255"
     )
   return {"norm": norm, "epsilon": epsilon}
 

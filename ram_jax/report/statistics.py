@@ -46,7 +46,7 @@ class Estimate:
 
 
 def wilson(correct: float, total: int) -> tuple[float, float]:
-  """95 % interval of a proportion (Wilson 1927), valid near 0 and 1 too.
+  """95 % interval of a proportion (Wilson 1927), also valid near 0 and 1.
 
   Args:
     correct: successes, 0 to total.
@@ -79,7 +79,7 @@ def student(values: Sequence[float], most: float = math.inf) -> Estimate:
     most: largest possible value; the interval is clipped to [0, most].
 
   Returns:
-    The mean, and the interval mean -+ t s / sqrt(n), where s has n - 1 in the
+    The mean, and the interval mean +- t s / sqrt(n), where s has n - 1 in the
     denominator.
 
   Raises:

@@ -54,8 +54,8 @@ def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
     every_epsilon: include epsilons at which no run is above `MAIN_ACCURACY`.
 
   Returns:
-    The table. Its title contains what is equal for all runs; what differs is a
-    column. The footnotes say how each number was obtained.
+    The table. Its title contains the settings that all runs have in common;
+    the others are columns. The footnotes say how each number was obtained.
 
   Raises:
     ValueError: if there is no run, or a run is given twice.
@@ -289,7 +289,7 @@ def floors(
 
 
 def profile(found: Mapping[str, Any]) -> Table:
-  """Shows how the time of a training is spent.
+  """Shows how the time of a training step is spent.
 
   Args:
     found: content of profile.json.
@@ -310,10 +310,10 @@ def profile(found: Mapping[str, Any]) -> Table:
     f"{device['count']} x {device['kind']}",
     f"attributed to a part: {found['attributed']:.1%} of the devices' time",
     "host: the devices wait for the host",
-    f"without tracing a step takes "
+    f"without tracing, a step takes "
     f"{1000 * found['untraced_seconds'] / steps:.2f} ms",
   )
-  return Table(("part", "ms per step", "share"), tuple(rows), lines)
+  return Table(("part", "ms per step", "fraction"), tuple(rows), lines)
 
 
 def fields(runs: Sequence[Run], differing: bool = False) -> Table | None:
@@ -504,7 +504,7 @@ def _relative(rows: pd.DataFrame, base: pd.DataFrame | None) -> str:
 
   The mean over corruptions of the sum of errors over severities, divided by the
   baseline's sum (Hendrycks and Dietterich 2019, section 4, with AlexNet as
-  their baseline). Uses only what both were evaluated on.
+  their baseline). Uses only test sets on which both were evaluated.
   """
   if base is None:
     return NOT_EVALUATED

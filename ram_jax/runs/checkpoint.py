@@ -20,7 +20,7 @@ from flax import linen as nn
 from ram_jax import memory, parallel
 from ram_jax.runs import metrics
 
-# Names of orbax's unfinished checkpoints, and of our damaged ones.
+# Names of unfinished checkpoints (orbax's) and of damaged ones.
 UNFINISHED, DAMAGED = "*.orbax-checkpoint-tmp*", ".damaged"
 
 
@@ -57,7 +57,7 @@ class Checkpoints:
     Raises:
       OSError: if this checkpoint or the previous one cannot be written.
     """
-    # numpy: orbax rejects single-host jax arrays when there are more hosts.
+    # numpy: with several hosts, orbax rejects jax arrays of a single host.
     host = jax.tree.map(np.asarray, state)
     beside = {"sha256": fingerprint(host), "open_line": open_line}
     with self._writing():
@@ -90,7 +90,7 @@ class Checkpoints:
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
-      ValueError: if all are damaged, or of another model.
+      ValueError: if all are damaged, or belong to another model.
     """
     saved, open_line, path = self.newest()
     return _fitted(template, _by_name(saved), path), open_line
@@ -109,8 +109,8 @@ class Checkpoints:
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
-      ValueError: if all are damaged, of another model, or too large for the
-        memory.
+      ValueError: if all are damaged, belong to another model, or do not fit
+        into memory.
     """
     key, images = jax.random.key(0), jnp.zeros((1, *image_shape))
     init = functools.partial(module.init, key, images, train=False)

@@ -47,7 +47,7 @@ _READ = {
 
 
 def check(config: ConfigDict, folder: pathlib.Path) -> None:
-  """Rejects a folder that is read-only, in use or of another training run.
+  """Rejects a folder that is read-only, in use or owned by another run.
 
   Args:
     config: resolved.
@@ -84,7 +84,7 @@ def check_writable(folder: pathlib.Path, flag: str) -> None:
 
 
 def check_owner(config: ConfigDict, folder: pathlib.Path) -> None:
-  """Rejects a folder of another training run.
+  """Rejects a folder that belongs to another training run.
 
   Args:
     config: resolved.
@@ -157,7 +157,7 @@ def differences(
   """How a configuration differs from a saved one.
 
   Args:
-    saved: as read from JSON.
+    saved: the saved configuration, read from JSON.
     now: the configuration to compare with it.
     ignored: fields or top-level groups that may differ.
 
@@ -182,7 +182,7 @@ def finished(config: ConfigDict, folder: pathlib.Path) -> runs.Run | None:
     folder: the run's folder; it may be missing.
 
   Returns:
-    The run, if its results are of the last step and of the same `config`.
+    The run, if its results belong to the last step and the same `config`.
   """
   if (folder / PARTS).exists():
     return None

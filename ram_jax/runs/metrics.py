@@ -34,7 +34,7 @@ def replace(path: pathlib.Path, content: str | bytes) -> None:
   with open(part, "wb") as file:
     file.write(content)
     file.flush()
-    os.fsync(file.fileno())  # so that it is also atomic on a power failure
+    os.fsync(file.fileno())  # for atomicity in case of a power failure
   part.replace(path)
 
 
@@ -126,7 +126,7 @@ def checked(row: Any, *names: str) -> dict[str, Any]:
 
   Raises:
     ValueError: unless all entries, and those of `timing`, are numbers, and
-      `step` is a whole number.
+      `step` is an integer.
   """
   if not isinstance(row, dict) or not set(names) <= row.keys():
     raise ValueError(f"it lacks one of {', '.join(names)}")

@@ -48,7 +48,7 @@ def environment() -> dict[str, Any]:
 
 
 def record(folder: pathlib.Path, step: int) -> None:
-  """Appends a line for a start of training.
+  """Appends a line when training starts or resumes.
 
   Args:
     folder: the run's folder, locked.
@@ -68,8 +68,8 @@ def trained_with(folder: pathlib.Path) -> list[dict[str, Any]]:
     folder: the run's folder.
 
   Returns:
-    As from `environment`, without repetitions, in order; empty if none was
-    recorded.
+    Dicts like that of `environment`, in order, without duplicates; empty if
+    none was recorded.
   """
   rows, found, path = [], [], folder / FILE
   for line in path.read_bytes().splitlines() if path.exists() else []:

@@ -97,7 +97,7 @@ def load(folder: str | os.PathLike) -> Run:
 
   Raises:
     FileNotFoundError: no such folder, or no results.json in it.
-    ValueError: a file is damaged, incomplete or of another schema.
+    ValueError: a file is damaged, incomplete or has an unsupported schema.
   """
   folder = pathlib.Path(folder)
   if not folder.is_dir():
@@ -182,7 +182,7 @@ def frame(runs: Sequence[Run]) -> pd.DataFrame:
     One line per run and row: `run` (index into `runs`), `folder`, the run's
     `name`, `method`, `label`, `model`, `data_label` and `seed`; `evaluator`;
     the rows' settings; `total`, `correct`, `accuracy` in [0,1]; the rows'
-    values. Missing cells are NA; whole numbers are Int64, text is object.
+    values. Missing cells are NA; integers are Int64, text is object.
   """
   lines = []
   for number, run in enumerate(runs):
@@ -302,7 +302,7 @@ def _text(run: Run) -> str:
 
 
 def _again(folder: pathlib.Path) -> str:
-  return f"write it with --mode=evaluate --workdir={folder}"
+  return f"recreate it with --mode=evaluate --workdir={folder}"
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -374,7 +374,7 @@ def _row_problems(row: dict[str, Any]) -> Iterator[str]:
   if not isinstance(name, str):
     yield f"a row's evaluator is {name!r:.60}"
   if not _is_count(row["correct"], row["total"]):
-    yield f"{name} needs whole numbers 0 <= correct <= total > 0: {row!r:.200}"
+    yield f"{name} needs integers 0 <= correct <= total > 0: {row!r:.200}"
   for kind, expected in _SETTINGS.get(name, {}).items():
     if not isinstance(settings.get(kind), expected):
       yield f"{name} has a row without {kind}: {row!r:.200}"

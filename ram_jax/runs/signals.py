@@ -34,7 +34,7 @@ class Stopped(BaseException):
 
     Args:
       number: number of the signal.
-      what: says what is saved.
+      what: description of what is saved.
     """
     words = WORDS[signal.Signals(number)]
     super().__init__(f"{words}: {what}, {RESUMES}")
@@ -42,7 +42,7 @@ class Stopped(BaseException):
 
 
 class Stop:
-  """Whether a signal requested to stop; all processes agree on the answer."""
+  """Whether a signal requested a stop; all processes agree on the answer."""
 
   def __init__(self) -> None:
     """Starts without a request."""
@@ -53,8 +53,8 @@ class Stop:
   def requested(self) -> bool:
     """Whether to stop at this boundary, which all processes have reached.
 
-    A process that got a signal notifies the others through the devices. They
-    read the result at the next boundary, so that nothing waits for it.
+    A process that received a signal notifies the others through the devices.
+    They read the result at the next boundary, so that nothing waits for it.
     """
     if jax.process_count() > 1:
       before, self._answer = self._answer, parallel.largest(self.number)
@@ -69,7 +69,7 @@ class Stop:
     forever.
 
     Args:
-      what: says what is saved.
+      what: description of what is saved.
 
     Raises:
       Stopped: if a stop was already requested.
@@ -102,14 +102,14 @@ class Stop:
 
 @contextlib.contextmanager
 def listen() -> Iterator[Stop]:
-  """Handles SIGTERM and Ctrl-C; a second one of each has its usual effect.
+  """Handles SIGTERM and Ctrl-C; a second one has its default effect.
 
   Ignored signals, such as Ctrl-C in a shell's background jobs, stay ignored. A
   program that does not exit by itself is ended after `PATIENCE`.
 
   Yields:
     The object that knows whether a signal was received. Outside the main
-    thread, none ever is.
+    thread, signals are not handled.
   """
   stop, before = Stop(), {}
 

@@ -25,7 +25,7 @@ from ram_jax.training.state import TrainState, begin, create
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """The training that a config describes, ready to run.
+  """The training run that a config describes, ready to start.
 
   Attributes:
     create: () -> the state before the first step.
@@ -55,7 +55,7 @@ def build(
   images_shape: tuple[int, ...],
   start: Callable[[Any], tuple[Any, Any]] | None = None,
 ) -> Training:
-  """Builds the training of a config; rejects invalid fields.
+  """Builds the training run of a config; rejects invalid fields.
 
   Args:
     config: resolved.
@@ -65,7 +65,7 @@ def build(
       random ones.
 
   Returns:
-    The training.
+    The training run.
 
   Raises:
     ValueError: naming the field and what is allowed.

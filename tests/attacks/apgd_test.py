@@ -66,11 +66,11 @@ def test_equals_the_original_step_by_step(x64, norm, name):
     state = STEP(attack, state, model)
   assert attack.exhausted(state).all()
   np.testing.assert_array_equal(attack.found(state), part["found"])
-  for ours, theirs in (
+  for actual, reference in (
     (state.best.value, part["best_value"]),
     (state.adversarial, part["adversarial"]),
   ):
-    np.testing.assert_allclose(ours[stable], theirs[stable], 1e-9, 1e-9)
+    np.testing.assert_allclose(actual[stable], reference[stable], 1e-9, 1e-9)
   kept = np.where(
     part["found"][:, None, None, None], state.adversarial, golden["images"]
   )
@@ -141,7 +141,7 @@ def test_a_targeted_attack_tries_all_targets(norm):
   np.testing.assert_allclose(unrolled, adversarial, atol=1e-4)
 
 
-def test_saturated_logits_fool_cross_entropy_alone():
+def test_saturated_logits_defeat_only_cross_entropy():
   arguments = {}
   for scale in (1.0, 1000.0):
     model = perceptron(48, hidden=16, classes=5, scale=scale)
@@ -163,7 +163,7 @@ def test_saturated_logits_fool_cross_entropy_alone():
   assert robust["cross_entropy", 1000.0] > small + 16
 
 
-def test_gradients_that_are_not_numbers():
+def test_nan_gradients():
   model = Perceptron(jnp.full((48, 5), jnp.nan))
   keys, images, _ = batch(8)
   labels = jnp.zeros(8, int)
@@ -176,7 +176,7 @@ def test_gradients_that_are_not_numbers():
 
 @pytest.fixture
 def optimized(quick_compilation):
-  """As users compile, as only optimizations change bits."""
+  """Compiles as users do, because optimizations change rounding."""
   jax.config.update("jax_disable_most_optimizations", False)
   yield
   jax.config.update("jax_disable_most_optimizations", True)
@@ -186,7 +186,7 @@ SLOW = pytest.param("linf", marks=pytest.mark.slow)  # no branch of its own
 
 
 @pytest.mark.parametrize("norm", ["l2", SLOW])
-def test_the_batch_an_example_is_in_changes_no_bit(optimized, norm):
+def test_results_are_bit_identical_in_any_batch(optimized, norm):
   model = perceptron(192, hidden=8, classes=5)
   keys = jax.random.split(jax.random.key(0), 24)
   images = jnp.asarray(
@@ -215,15 +215,15 @@ def test_the_batch_an_example_is_in_changes_no_bit(optimized, norm):
   late = run(np.arange(8, 16), 0)
   both = jax.tree.map(lambda *x: jnp.concatenate(x), early, late)
   both = run(None, 20, both)
-  for ours, theirs in zip(
+  for actual, reference in zip(
     jax.tree.leaves(both), jax.tree.leaves(whole), strict=True
   ):
-    np.testing.assert_array_equal(ours[:8], theirs[:8])
+    np.testing.assert_array_equal(actual[:8], reference[:8])
   both = run(None, 10, both)
-  for ours, theirs in zip(
+  for actual, reference in zip(
     jax.tree.leaves(both), jax.tree.leaves(whole), strict=True
   ):
-    np.testing.assert_array_equal(ours[8:], theirs[8:16])
+    np.testing.assert_array_equal(actual[8:], reference[8:16])
 
 
 def test_x64_leaves_nothing_in_single_precision(x64):
@@ -244,6 +244,6 @@ def test_x64_leaves_nothing_in_single_precision(x64):
     ({"steps": 0}, "steps 0 .* at least 1"),
   ],
 )
-def test_impossible_fields_are_explained(fields, message):
+def test_invalid_fields(fields, message):
   with pytest.raises(ValueError, match=message):
     apgd.Attack(**{"epsilon": 1.0, **fields})

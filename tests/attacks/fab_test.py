@@ -80,7 +80,7 @@ def test_projection_is_that_of_an_exact_solver(x64, fraction):
 
 
 @pytest.mark.parametrize("norm", ORDER)
-def test_projection_on_what_the_box_does_not_reach_is_a_corner(x64, norm):
+def test_projection_onto_an_unreachable_plane_is_a_corner(x64, norm):
   points, normals, values = planes(np.random.default_rng(4), 1.5)
   delta = PROJECT(points, normals, values, norm=norm)
   corner = np.where(values[:, None] * normals > 0, 0, 1)
@@ -205,7 +205,7 @@ def test_more_steps_never_lengthen_the_perturbation():
 
 @pytest.mark.parametrize("norm", ORDER)
 @pytest.mark.parametrize("logits", ["constant", "nan", "steep"])
-def test_no_gradient_that_is_no_number_reaches_an_image(norm, logits):
+def test_nan_gradients_do_not_reach_images(norm, logits):
   keys, images, _, _ = problem()
   labels = jnp.zeros(16, jnp.int32)
 
@@ -227,7 +227,7 @@ def test_no_gradient_that_is_no_number_reaches_an_image(norm, logits):
 
 
 @pytest.mark.parametrize("norm", ORDER)
-def test_an_example_depends_on_itself_alone(norm):
+def test_examples_are_independent(norm):
   keys, images, labels, model = problem(24)
   jax.config.update("jax_disable_most_optimizations", False)
   attack = fab.Attack(1.0, 4, norm)

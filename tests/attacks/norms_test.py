@@ -31,15 +31,15 @@ def draws(norm, start, count=4000, shape=(2, 2, 1)):
 
 def test_projection_by_hand():
   delta = jnp.asarray([[3.0, 4.0], [0.3, -0.4]])
-  ours = NORMS["l2"].project(delta, 1.0)
-  np.testing.assert_allclose(ours, [[0.6, 0.8], [0.3, -0.4]], rtol=2e-6)
-  ours = NORMS["linf"].project(delta, 0.35)
-  np.testing.assert_allclose(ours, [[0.35, 0.35], [0.3, -0.35]], rtol=1e-6)
+  actual = NORMS["l2"].project(delta, 1.0)
+  np.testing.assert_allclose(actual, [[0.6, 0.8], [0.3, -0.4]], rtol=2e-6)
+  actual = NORMS["linf"].project(delta, 0.35)
+  np.testing.assert_allclose(actual, [[0.35, 0.35], [0.3, -0.35]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("epsilon", [0.0, 1e-6, 0.1, 1.0, 8.0])
-def test_projection_is_inside_and_changes_nothing_inside(norm, epsilon):
+def test_projection_is_inside_and_keeps_points_inside(norm, epsilon):
   delta = jnp.asarray(np.random.default_rng(0).normal(size=(4, 32, 32, 3)))
   once = NORMS[norm].project(delta, epsilon)
   assert (length(norm, once) <= np.float32(epsilon)).all()
@@ -57,23 +57,23 @@ def test_direction_has_length_one_whatever_the_scale(scale):
   gradient = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 8, 3)))
   expected = np.asarray(gradient, np.float64)
   expected /= length("l2", gradient).reshape(-1, 1, 1, 1)
-  ours = NORMS["l2"].direction(gradient * scale)
-  np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-7)
-  ours = NORMS["linf"].direction(gradient * scale)
-  np.testing.assert_array_equal(ours, np.sign(gradient))
+  actual = NORMS["l2"].direction(gradient * scale)
+  np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-7)
+  actual = NORMS["linf"].direction(gradient * scale)
+  np.testing.assert_array_equal(actual, np.sign(gradient))
 
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("tiny", [0.0, 1e-45])
-def test_direction_of_no_gradient_is_none(norm, tiny):
-  ours = NORMS[norm].direction(jnp.full((2, 4, 4, 1), tiny))
-  assert np.isfinite(ours).all()
+def test_direction_of_a_zero_gradient_is_zero(norm, tiny):
+  actual = NORMS[norm].direction(jnp.full((2, 4, 4, 1), tiny))
+  assert np.isfinite(actual).all()
   if tiny == 0:
-    assert not ours.any()
+    assert not actual.any()
 
 
 @pytest.mark.parametrize(("norm", "start"), EVERY)
-def test_starts_lie_where_their_name_says(norm, start):
+def test_starts_are_where_their_name_says(norm, start):
   size = length(norm, draws(norm, start))
   if start == "none":
     assert not size.any()

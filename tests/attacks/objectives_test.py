@@ -60,7 +60,7 @@ def test_equal_logits_have_finite_values_and_gradients(name, value):
 @pytest.mark.parametrize(
   ("name", "least"), [("margin", 2), ("dlr", 3), ("targeted_dlr", 4)]
 )
-def test_needs_classes(name, least):
+def test_too_few_classes(name, least):
   zeros = np.zeros(64, int)
   assert call(name, LOGITS[:, :least], zeros, zeros).shape == (64,)
   words = f"{name}' needs at least {least} classes"
@@ -69,6 +69,6 @@ def test_needs_classes(name, least):
 
 
 @pytest.mark.parametrize("targets", [LOGITS, LABELS / 1.0, LABELS[:2]])
-def test_needs_labels(targets):
+def test_targets_that_are_not_labels(targets):
   with pytest.raises(ValueError, match="needs integer classes"):
     call("dlr", LOGITS, targets)

@@ -53,7 +53,7 @@ def batch(count=32, shape=(4, 4, 3), low=0.0, high=1.0):
 
 
 class Tiny(nn.Module):
-  """What a network has: a convolution, batch normalisation, a head."""
+  """A convolution, batch normalization and a head."""
 
   @nn.compact
   def __call__(self, images, train):
@@ -120,7 +120,7 @@ def test_finds_the_optimum_of_a_linear_model(x64, norm, start, low):
   model = perceptron(48, classes=2)
   epsilon = 0.3
   attack = pgd.Attack(epsilon, 2.5 * epsilon / 7, norm=norm, start=start)
-  ours = RUN(attack, keys, images, targets, model)
+  actual = RUN(attack, keys, images, targets, model)
   weights = np.asarray(model.first)
   ascent = (weights[:, 1] - weights[:, 0])[None] * (1 - 2 * targets)[:, None]
   if norm == "l2":
@@ -129,7 +129,7 @@ def test_finds_the_optimum_of_a_linear_model(x64, norm, start, low):
     ascent = np.sign(ascent)
   # The box alone limits Linf, coordinate by coordinate; L2 stays clear of it.
   expected = np.clip(images + epsilon * ascent.reshape(images.shape), 0, 1)
-  np.testing.assert_allclose(ours, expected, atol=1e-12)
+  np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -139,7 +139,7 @@ def test_equals_a_plain_loop_of_torch(x64, norm):
   model = perceptron(48, hidden=16)
   epsilon, size = {"l2": (1.0, 0.36), "linf": (0.03, 0.01)}[norm]
   attack = pgd.Attack(epsilon, size, steps=5, norm=norm, start="none")
-  ours = RUN(attack, keys, images, targets, model)
+  actual = RUN(attack, keys, images, targets, model)
   first, second, clean = (
     torch.tensor(np.asarray(x)) for x in (model.first, model.second, images)
   )
@@ -159,7 +159,7 @@ def test_equals_a_plain_loop_of_torch(x64, norm):
     x = (clean + delta).clamp(0, 1)
   expected = x.detach().numpy().reshape(images.shape)
   # torch.renorm divides by the norm plus 1e-7.
-  np.testing.assert_allclose(ours, expected, atol=5e-7 * epsilon)
+  np.testing.assert_allclose(actual, expected, atol=5e-7 * epsilon)
 
 
 def test_loop_equals_unrolled_on_a_network(x64):
@@ -211,7 +211,7 @@ def test_objectives_do_not_saturate(objective):
   assert attack.replace(objective=objective).label == f"PGD-7 ({objective})"
 
 
-def test_zero_gradient_or_no_steps_leave_the_start():
+def test_zero_gradient_or_no_steps_keep_the_start():
   arguments = *batch(), Perceptron(jnp.zeros((48, 3)))
   attack = pgd.Attack(0.5, 0.1)
   start = RUN(attack.replace(steps=0), *arguments)
@@ -231,7 +231,7 @@ def test_restarts_are_never_worse_and_sometimes_better(x64):
   assert (two[1] > one[1] + 1e-3).any()
 
 
-def test_a_misclassified_example_is_better_than_a_higher_loss():
+def test_misclassified_examples_are_preferred_to_a_higher_loss():
   def found(value, wrong, loss):
     return (
       jnp.full((4, 1, 1, 1), value),
@@ -247,7 +247,7 @@ def test_a_misclassified_example_is_better_than_a_higher_loss():
   assert loss.tolist() == [1.0, 1.0, 1.0, 1.5]
 
 
-def test_an_example_depends_on_itself_alone(x64):
+def test_examples_are_independent(x64):
   keys, images, targets = batch()
   model = perceptron(48, hidden=8)
   whole = RUN(RESTARTED, keys, images, targets, model)
@@ -266,7 +266,7 @@ def test_an_example_depends_on_itself_alone(x64):
 
 @pytest.fixture
 def optimized(quick_compilation):
-  """As users compile, as only optimizations change bits."""
+  """Compiles as users do, because optimizations change rounding."""
   jax.config.update("jax_disable_most_optimizations", False)
   yield
   jax.config.update("jax_disable_most_optimizations", True)
@@ -280,7 +280,7 @@ def optimized(quick_compilation):
     pytest.param(16, (1, 2, 4), marks=pytest.mark.slow),
   ],
 )
-def test_starts_are_equal_bit_for_bit_on_any_number_of_devices(
+def test_starts_are_bit_identical_on_any_number_of_devices(
   optimized, size, counts
 ):
   keys, images, _ = batch(8, (size, size, 3))
@@ -358,6 +358,6 @@ def test_x64_leaves_nothing_in_single_precision(x64):
     ({"restarts": 0}, "restarts 0 .* at least 1"),
   ],
 )
-def test_impossible_fields_are_explained(fields, message):
+def test_invalid_fields(fields, message):
   with pytest.raises(ValueError, match=message):
     pgd.Attack(**{"epsilon": 1.0, "step_size": 0.1, **fields})

@@ -1,4 +1,4 @@
-"""ResNet-2B and what the original AutoAttack does to it, for tests."""
+"""ResNet-2B and the results of the original AutoAttack on it, for tests."""
 
 import flax.struct
 import jax

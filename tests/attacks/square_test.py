@@ -51,10 +51,10 @@ def test_equals_the_original_query_by_query(x64, norm):
   start = best = jnp.asarray(golden[f"{norm}_start"])
   if norm == "l2":
     tiles = golden["l2_tiles_transposed"], golden["l2_tiles_signs"]
-    ours = jax.vmap(square._l2_tiled, (None, 2, 0, None))(
+    actual = jax.vmap(square._l2_tiled, (None, 2, 0, None))(
       tiles[0], tiles[1], images, epsilon
     )
-    np.testing.assert_allclose(ours, start, atol=1e-12)
+    np.testing.assert_allclose(actual, start, atol=1e-12)
   sizes = square.window_sizes(norm, (10, 10), 0.8)
   change = {"l2": square._l2_change, "linf": square._linf_change}[norm]
 
@@ -157,8 +157,8 @@ def test_more_steps_never_raise_the_margin(norm):
 
 
 @pytest.mark.parametrize("norm", ORDER)
-def test_an_example_depends_on_itself_alone(norm):
-  """Also on its own count of iterations alone."""
+def test_examples_are_independent(norm):
+  """This includes each example's own iteration count."""
   keys, images, labels, model = problem(16, shape=(32, 32, 3))
   jax.config.update("jax_disable_most_optimizations", False)
   attack = square.Attack(0.5, norm=norm)
@@ -180,7 +180,7 @@ def test_an_example_depends_on_itself_alone(norm):
 
 
 @pytest.mark.parametrize("norm", ORDER)
-def test_logits_that_are_no_numbers_count_as_wrong(norm):
+def test_nan_logits_count_as_misclassified(norm):
   keys, images, labels, _ = problem(4)
   attack = square.Attack(0.5, 2, norm)
   constant = jax.tree_util.Partial(lambda x: jnp.zeros((len(x), 4)))
@@ -193,12 +193,12 @@ def test_logits_that_are_no_numbers_count_as_wrong(norm):
   assert np.isfinite(attack.images(state)).all()
 
 
-def test_unrolled_is_the_loop():
+def test_unrolled_equals_loop():
   keys, images, labels, model = problem()
   attack = square.Attack(0.5, 3)
-  ours = RUN(attack.replace(unroll=True), keys, images, labels, model)
+  actual = RUN(attack.replace(unroll=True), keys, images, labels, model)
   expected = RUN(attack, keys, images, labels, model)
-  np.testing.assert_allclose(ours, expected, atol=1e-6)
+  np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_x64_leaves_nothing_in_single_precision(x64):
@@ -219,7 +219,7 @@ def test_x64_leaves_nothing_in_single_precision(x64):
     ({"p_init": 0.0}, "p_init 0.0 .* in .0, 1"),
   ],
 )
-def test_impossible_fields_are_explained(fields, message):
+def test_invalid_fields(fields, message):
   with pytest.raises(ValueError, match=message):
     square.Attack(**{"epsilon": 1.0, **fields})
 

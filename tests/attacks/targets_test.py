@@ -33,7 +33,7 @@ def test_by_distance_equals_a_direct_computation(x64, hidden):
     assert ranking.tolist() == sorted(distances, key=distances.get)
 
 
-def test_another_class_is_nearer_than_that_of_the_second_logit():
+def test_nearest_class_need_not_have_the_second_largest_logit():
   # Margins 1 and 2, but the second class's logit is a hundred times as steep.
   weights = np.zeros((48, 3))
   weights[0, 1], weights[1, 2] = 0.1, 10

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.ndimage  # scikit-learn's requirement, and so ours
+import scipy.ndimage  # a dependency of scikit-learn
 
 from ram_jax.corruptions import blur
 from ram_jax.image import filters
@@ -34,27 +34,27 @@ def run(levels, function, severity):
 
 
 def truncated(images):
-  """Levels of floats in [0,255], whole ones kept in spite of rounding."""
+  """Truncates floats in [0,255]; tolerates rounding errors below integers."""
   return np.floor(np.asarray(images, float) + 1e-6).astype(np.uint8)
 
 
 @pytest.mark.parametrize("deviation", [0.05, 0.4, 1])
-def test_gaussian_is_scipys(deviation):
+def test_gaussian_equals_scipy(deviation):
   levels = RNG.integers(0, 256, (33, 28, 3), np.uint8)
   levels[:9, :9] = 255
   kernel = filters.gaussian_kernel(deviation)
-  ours = filters.correlate(levels, kernel, "edge")
-  theirs = scipy.ndimage.gaussian_filter(
+  actual = filters.correlate(levels, kernel, "edge")
+  expected = scipy.ndimage.gaussian_filter(
     levels.astype(float), (deviation, deviation, 0), mode="nearest"
   )
   # A weight has 23 bits: 255 times as many as 81 of them are off by 1e-3.
-  difference = truncated(theirs).astype(int) - np.asarray(ours)
+  difference = truncated(expected).astype(int) - np.asarray(actual)
   assert np.abs(difference).max() <= 1
   assert np.mean(difference != 0) <= 1e-3
 
 
 @pytest.mark.parametrize(("side", "severity"), [(28, 5), (45, 4), (96, 1)])
-def test_zoom_is_scipys(side, severity):
+def test_zoom_equals_scipy(side, severity):
   levels = RNG.integers(0, 256, (1, side, side, 3), np.uint8)
   total = levels[0].astype(float)
   zooms = np.arange(1, (1.06, 1.11, 1.16, 1.21, 1.26)[severity - 1], 0.01)
@@ -65,9 +65,9 @@ def test_zoom_is_scipys(side, severity):
     large = scipy.ndimage.zoom(centre.astype(float), (zoom, zoom, 1), order=1)
     start = (len(large) - side) // 2
     total += large[start : start + side, start : start + side]
-  theirs = truncated(total / (len(zooms) + 1))
-  ours = np.asarray(run(levels, blur.zoom_blur, severity)[0])
-  difference = theirs.astype(int) - ours
+  expected = truncated(total / (len(zooms) + 1))
+  actual = np.asarray(run(levels, blur.zoom_blur, severity)[0])
+  difference = expected.astype(int) - actual
   assert np.abs(difference).max() <= 1
   assert np.mean(difference != 0) <= 1e-3
 
@@ -86,19 +86,19 @@ def test_glass_copies_as_a_swap_of_views_does():
   height, width = 11, 14
   levels = RNG.integers(0, 256, (height, width, 3), np.uint8)
   bits = RNG.integers(0, 4, (height, width), np.uint8)
-  ours = blur.copy_neighbors(jnp.asarray(bits), jnp.asarray(levels))
+  actual = blur.copy_neighbors(jnp.asarray(bits), jnp.asarray(levels))
   pixels = levels.copy()
   for y in range(height - 1, 1, -1):
     for x in range(width - 1, 1, -1):
       up, left = bits[y, x] & 1, bits[y, x] >> 1
       here, there = pixels[y, x], pixels[y - up, x - left]
       pixels[y, x], pixels[y - up, x - left] = there, here
-  np.testing.assert_array_equal(ours, pixels)
+  np.testing.assert_array_equal(actual, pixels)
   assert (pixels[2:, 2:] != levels[2:, 2:]).any()
 
 
 def test_glass_moves_each_way_equally_often():
-  """Where pixels come from, read off two ramps (of columns, of rows)."""
+  """Two ramps (columns and rows) show where each pixel comes from."""
   ramp = np.stack([*np.mgrid[:64, :64], np.zeros((64, 64))], axis=-1)
   levels = np.repeat(np.uint8(4 * ramp)[None], 8, axis=0)
   for severity, iterations in ((1, 1), (2, 1), (4, 2)):

@@ -1,7 +1,7 @@
-"""How a corruption changes images, in numbers that random draws share.
+"""Statistics of how a corruption changes images, for comparing random draws.
 
 One definition for the committed statistics of the original's reruns
-(`golden/reruns.json`) and for ours.
+(`golden/reruns.json`) and for actual.
 """
 
 import numpy as np

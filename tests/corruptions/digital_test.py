@@ -1,4 +1,4 @@
-"""Digital corruptions equal the original's and the libraries it took."""
+"""Digital corruptions equal the original's, and the libraries that it uses."""
 
 import colorsys
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.ndimage  # scikit-learn's requirement, and so ours
+import scipy.ndimage  # a dependency of scikit-learn
 from PIL import Image
 
 from ram_jax.corruptions import digital
@@ -49,7 +49,7 @@ def hsv(levels, change):
 
 
 @pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
-def test_hsv_is_pythons(severity):
+def test_hsv_equals_python(severity):
   levels = RNG.integers(0, 256, (12, 13, 3), np.uint8)
   levels[0] = RNG.integers(0, 256, (13, 1))  # greys
   levels[1, :5] = 0
@@ -60,26 +60,28 @@ def test_hsv_is_pythons(severity):
     severity - 1
   ]
   strong = hsv(levels, lambda h, s, v: (h, min(s * factor + added, 1), v))
-  for function, theirs in (
+  for function, expected in (
     (digital.brightness, bright),
     (digital.saturate, strong),
   ):
-    ours = run(function, levels, severity)
-    # Truncated: at most one below, and whole numbers are.
-    assert (ours <= theirs + 1e-6).all() and (ours > theirs - 1 - 1e-6).all()
+    actual = run(function, levels, severity)
+    # Truncated: at most one below, and integers are.
+    assert (actual <= expected + 1e-6).all() and (
+      actual > expected - 1 - 1e-6
+    ).all()
 
 
 @pytest.mark.parametrize("size", [(28, 28), (33, 48), (96, 70)])
-def test_pixelate_is_pillows(size):
+def test_pixelate_equals_pillow(size):
   levels = RNG.integers(0, 256, (*size, 3), np.uint8)
   image = Image.fromarray(levels)
   for severity, share in enumerate((0.95, 0.9, 0.85, 0.75, 0.65), 1):
     small = int(size[1] * share), int(size[0] * share)
-    theirs = image.resize(small, Image.Resampling.BOX).resize(
+    expected = image.resize(small, Image.Resampling.BOX).resize(
       image.size, Image.Resampling.BOX
     )
-    ours = run(digital.pixelate, levels, severity)
-    np.testing.assert_array_equal(ours, np.asarray(theirs), f"{severity}")
+    actual = run(digital.pixelate, levels, severity)
+    np.testing.assert_array_equal(actual, np.asarray(expected), f"{severity}")
 
 
 def test_contrast_is_exact_at_the_largest_size():
@@ -89,29 +91,29 @@ def test_contrast_is_exact_at_the_largest_size():
   total = wide.sum(axis=(0, 1))
   for severity, share in ((1, 75), (5, 15)):
     exact = share * 290**2 * wide + (100 - share) * total
-    theirs = exact // (100 * 290**2)
+    expected = exact // (100 * 290**2)
     np.testing.assert_array_equal(
-      run(digital.contrast, levels, severity), theirs
+      run(digital.contrast, levels, severity), expected
     )
 
 
 @pytest.mark.parametrize(
   ("border", "mode"), [("reflect", "mirror"), ("symmetric", "reflect")]
 )
-def test_sampling_is_scipys(border, mode):
+def test_sampling_equals_scipy(border, mode):
   image = RNG.random((11, 17, 2), np.float32)
   row, column = RNG.uniform(-40, 60, (2, 11, 17)).astype(np.float32)
-  ours = geometry.bilinear(image, *geometry.neighbors(row, column, border))
+  actual = geometry.bilinear(image, *geometry.neighbors(row, column, border))
   for channel in range(2):
-    theirs = scipy.ndimage.map_coordinates(
+    expected = scipy.ndimage.map_coordinates(
       image[..., channel], [row, column], order=1, mode=mode
     )
     # Parts of coordinates up to 60 are known to 4e-6.
-    np.testing.assert_allclose(ours[..., channel], theirs, atol=2e-5)
+    np.testing.assert_allclose(actual[..., channel], expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (30, 45)])
-def test_affine_takes_moved_points_from_where_they_were(size):
+def test_affine_maps_moved_points_to_their_origins(size):
   height, width = size
   centre, side = np.array([height // 2, width // 2]), min(size) // 3
   before = centre + side * np.array([[1, 1], [1, -1], [-1, -1]])
@@ -120,16 +122,16 @@ def test_affine_takes_moved_points_from_where_they_were(size):
   corners = np.column_stack([before + moves, np.ones(3)])
   matrix = np.linalg.solve(corners, before)  # of (x, y, 1)
   y, x = np.mgrid[:height, :width]
-  theirs = np.stack([x, y, np.ones(size)], axis=-1) @ matrix
-  np.testing.assert_allclose(column, theirs[..., 0], atol=2e-5)
-  np.testing.assert_allclose(row, theirs[..., 1], atol=2e-5)
+  expected = np.stack([x, y, np.ones(size)], axis=-1) @ matrix
+  np.testing.assert_allclose(column, expected[..., 0], atol=2e-5)
+  np.testing.assert_allclose(row, expected[..., 1], atol=2e-5)
 
 
 @pytest.mark.parametrize(("size", "deviation"), [(32, 6.4), (28, 0.84)])
-def test_smoothing_is_scipys(size, deviation):
+def test_smoothing_equals_scipy(size, deviation):
   noise = RNG.uniform(-1, 1, (size, 3))
-  theirs = scipy.ndimage.gaussian_filter1d(
+  expected = scipy.ndimage.gaussian_filter1d(
     noise, deviation, axis=0, mode="reflect", truncate=3
   )
-  ours = digital.smoothing(size, deviation) @ noise
-  np.testing.assert_allclose(ours, theirs, atol=1e-6)
+  actual = digital.smoothing(size, deviation) @ noise
+  np.testing.assert_allclose(actual, expected, atol=1e-6)

@@ -20,20 +20,20 @@ def each(function, name):
   return np.asarray(jax.jit(jax.vmap(function))(images))
 
 
-def test_canny_is_opencvs():
+def test_canny_equals_opencv():
   found = each(lambda image: edges.canny(image, 50, 150), "drops")
   np.testing.assert_array_equal(found, GOLDEN["edges"])
   assert 0.05 < found.mean() < 0.5
 
 
-def test_distance_is_opencvs(x64):
+def test_distance_equals_opencv(x64):
   found = each(lambda image: edges.distance(image, 20), "edges") / edges.PARTS
   # It adds up steps in float32.
   np.testing.assert_allclose(found, GOLDEN["distances"], rtol=1e-6)
   assert len(np.unique(found)) > 100
 
 
-def test_equalize_is_opencvs():
+def test_equalize_equals_opencv():
   found = each(lambda image: edges.equalize(image, 21), "whole")
   np.testing.assert_array_equal(found, GOLDEN["equalized"])
 

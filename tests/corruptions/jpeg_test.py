@@ -1,4 +1,4 @@
-"""A JPEG file leaves of an image exactly what Pillow's does."""
+"""JPEG compression equals Pillow's exactly."""
 
 import functools
 import io
@@ -46,6 +46,8 @@ def test_equals_pillow(size):
       for quality in QUALITIES
     ]
   )
-  for quality, ours in zip(QUALITIES, compress(batch), strict=True):
-    theirs = np.stack([pillow(image, quality) for image in batch])
-    np.testing.assert_array_equal(ours, theirs, err_msg=f"quality {quality}")
+  for quality, actual in zip(QUALITIES, compress(batch), strict=True):
+    reference = np.stack([pillow(image, quality) for image in batch])
+    np.testing.assert_array_equal(
+      actual, reference, err_msg=f"quality {quality}"
+    )

@@ -15,24 +15,24 @@ from ram_jax.corruptions import motion
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "motion.npz")
 
 
-def check(ours, theirs):
-  # Its weights are doubles, ours have 23 bits.
-  difference = np.abs(np.asarray(ours, int) - theirs)
+def check(actual, reference):
+  # ImageMagick's weights are doubles; those of ram_jax have 23 bits.
+  difference = np.abs(np.asarray(actual, int) - reference)
   assert difference.max() <= 1
   assert np.mean(difference > 0) < 1e-4
 
 
 @pytest.mark.parametrize("case", range(len(GOLDEN["parameters"])))
-def test_blur_is_imagemagicks(case):
+def test_blur_equals_imagemagick(case):
   radius, sigma, degrees = GOLDEN["parameters"][case]
   blur = jax.jit(motion.blur, static_argnums=(2, 3))
-  ours = blur(GOLDEN["images"][case], degrees, int(radius), sigma)
-  check(ours, GOLDEN["blurred"][case])
+  actual = blur(GOLDEN["images"][case], degrees, int(radius), sigma)
+  check(actual, GOLDEN["blurred"][case])
 
 
-def test_blur_is_imagemagicks_at_other_sizes_and_in_64_bits(x64):
-  ours = jax.jit(lambda levels: motion.blur(levels, -20, 8, 2))(GOLDEN["odd"])
-  check(ours, GOLDEN["odd_blurred"])
+def test_blur_equals_imagemagick_at_other_sizes_and_under_x64(x64):
+  actual = jax.jit(lambda levels: motion.blur(levels, -20, 8, 2))(GOLDEN["odd"])
+  check(actual, GOLDEN["odd_blurred"])
 
 
 def test_angles_are_drawn_from_45_degrees_on_both_sides():

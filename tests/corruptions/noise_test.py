@@ -1,4 +1,4 @@
-"""Noises have the probabilities of NumPy's, and draw by them."""
+"""Noises have the same probabilities as NumPy's, and draw from them."""
 
 import jax
 import numpy as np
@@ -42,30 +42,32 @@ NOISES = [
 
 
 def shares(levels):
-  """How often each of 256 levels is among each row's."""
+  """Fraction of each of the 256 pixel values in each row."""
   return np.stack([np.bincount(row, minlength=256) for row in levels]) / DRAWS
 
 
 def check(found, probabilities):
-  """Within five standard errors, and three counts where those are few."""
+  """Agreement within five standard errors, or three counts if there are few."""
   allowed = 5 * np.sqrt(probabilities / DRAWS) + 3 / DRAWS
   assert (np.abs(found - probabilities) <= allowed).all()
 
 
 @pytest.mark.parametrize(("probabilities", "numpy_noise", "parameter"), NOISES)
-def test_probabilities_and_draws_equal_numpys(
+def test_probabilities_and_draws_equal_numpy(
   probabilities, numpy_noise, parameter
 ):
   wanted = probabilities(parameter)
   assert wanted.min() >= 0
   np.testing.assert_allclose(wanted.sum(axis=1), 1, atol=1e-12)
   levels = np.repeat(np.array(LEVELS)[:, None], DRAWS, axis=1)
-  theirs = np.clip(numpy_noise(levels / 255, parameter), 0, 1) * 255
-  check(shares(theirs.astype(int)), wanted[list(LEVELS)])
+  reference = np.clip(numpy_noise(levels / 255, parameter), 0, 1) * 255
+  check(shares(reference.astype(int)), wanted[list(LEVELS)])
   table = noise.alias_table(probabilities, parameter)
   image = (levels / 255).astype(np.float32)[..., None]
-  ours = np.asarray(jax.jit(noise.replace)(jax.random.key(1), image, table))
-  check(shares(np.round(255 * ours[..., 0]).astype(int)), wanted[list(LEVELS)])
+  actual = np.asarray(jax.jit(noise.replace)(jax.random.key(1), image, table))
+  check(
+    shares(np.round(255 * actual[..., 0]).astype(int)), wanted[list(LEVELS)]
+  )
 
 
 @pytest.mark.parametrize(("probabilities", "_", "parameter"), NOISES)

@@ -1,4 +1,4 @@
-"""Prints the tables of docs/paper_map.md: ours beside the original's images.
+"""Prints the tables of docs/paper_map.md: comparison with the original images.
 
 Run it as `python tests/corruptions/parity_table.py`; it needs the development
 data beside the checkout.
@@ -18,8 +18,8 @@ from tests.corruptions import reference, reruns_test  # noqa: E402
 
 def main():
   print(
-    "Fraction of gray levels that equal the original's, are within one, and "
-    "within two, over 32 images at five severities; and the largest "
+    "Fraction of pixel values that equal the original, are within 1, and "
+    "within 2, over 32 images at five severities; and the largest "
     "difference.\n\n"
     "| corruption | equal | within 1 | within 2 | largest |\n"
     "|---|---|---|---|---|"

@@ -1,4 +1,4 @@
-"""The original's images, where they are beside the checkout."""
+"""The original's images, if they are next to the checkout."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,12 @@ import pytest
 
 
 def differences(function, folder):
-  """Ours less the original's, absolute, at each severity: int [5,...]."""
+  """Absolute differences from the original at each severity: int [5,...]."""
   path = folder / "cifar10c_reference.npz"
   if not path.exists():
     pytest.skip(f"the original's images are not at {path}")
   with np.load(path) as file:
-    levels, theirs = file["images"], file[function.__name__]
+    levels, reference = file["images"], file[function.__name__]
   images = jnp.asarray(levels, jnp.float32) / 255
 
   @jax.jit
@@ -23,5 +23,5 @@ def differences(function, folder):
       for s in (1, 2, 3, 4, 5)
     ]
 
-  ours = np.round(255 * np.stack(run(images))).astype(int)
-  return np.abs(ours - theirs)
+  actual = np.round(255 * np.stack(run(images))).astype(int)
+  return np.abs(actual - reference)

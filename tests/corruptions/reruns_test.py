@@ -1,4 +1,4 @@
-"""Corruptions are like the original's: in distribution, and to a network.
+"""Corruptions match the original in distribution and in accuracy.
 
 Random ones are compared with the original rerun 20 times. The statistics of the
 reruns are committed in `golden/reruns.json`, which says how they were made;
@@ -59,7 +59,7 @@ def reference():
 
 @functools.cache
 def corrupted(name, severity):
-  """Our independent draws, uint8 [DRAWS,N,H,W,C]; all tests share them."""
+  """Independent draws, uint8 [DRAWS,N,H,W,C]; shared by all tests."""
   images = reference()["images"]
   count = DRAWS if name in RANDOM else 1
   assets = photographs() if name == "frost" else None
@@ -71,7 +71,7 @@ def corrupted(name, severity):
 
 
 def draws(name, severity):
-  """Our statistics [DRAWS, statistics] of independent draws."""
+  """Statistics [DRAWS, statistics] of independent draws."""
   images = reference()["images"]
   return np.stack(
     [
@@ -84,17 +84,17 @@ def draws(name, severity):
 def distances(name, severity):
   """Differences of the means, in combined standard errors."""
   golden = GOLDEN["corruptions"][name][severity - 1]
-  ours = draws(name, severity)
+  actual = draws(name, severity)
   variance = np.square(golden["deviation"]) / GOLDEN["reruns"]
-  variance += ours.var(axis=0, ddof=1) / DRAWS
+  variance += actual.var(axis=0, ddof=1) / DRAWS
   # The committed numbers have six digits.
   variance += (1e-6 * np.abs(golden["mean"])) ** 2
-  return (ours.mean(axis=0) - golden["mean"]) / np.sqrt(variance)
+  return (actual.mean(axis=0) - golden["mean"]) / np.sqrt(variance)
 
 
 @pytest.fixture(scope="module")
 def data(shared_data):
-  """The original's images, or a skip."""
+  """The original's images; skips if missing."""
   if not REFERENCE.exists():
     pytest.skip(f"the original's images are not at {REFERENCE}")
   return reference()
@@ -102,7 +102,7 @@ def data(shared_data):
 
 @pytest.fixture
 def can_make(data):
-  """Skips a corruption whose photographs are not here."""
+  """Skips a corruption whose photographs are not installed."""
 
   def check(name):
     if name == "frost":
@@ -141,7 +141,7 @@ def predict(data):
     for severity in SEVERITIES
   ],
 )
-def test_distribution_is_the_originals(name, severity, can_make):
+def test_distribution_equals_the_original(name, severity, can_make):
   can_make(name)
   found = distances(name, severity)
   far = {
@@ -154,31 +154,33 @@ def test_distribution_is_the_originals(name, severity, can_make):
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=SLOW)])
 @pytest.mark.parametrize("name", RANDOM)
-def test_accuracy_is_that_on_the_originals(
+def test_accuracy_equals_that_on_the_original(
   data, predict, can_make, name, every
 ):
   can_make(name)
   severities = SEVERITIES if every else some(name)
   chosen = [severity - 1 for severity in severities]
-  theirs = predict(data[name][chosen]).sum()
+  expected = predict(data[name][chosen]).sum()
   made = np.stack([corrupted(name, severity) for severity in severities])
   counts = predict(made).sum(axis=(0, 2))  # by draw
   spread = counts.std(ddof=1) * (1 + 1 / DRAWS) ** 0.5
   # Theirs is one more draw; Student's t with 19 degrees, p = 0.001.
-  assert abs(theirs - counts.mean()) <= 3.9 * max(spread, 1)
+  assert abs(expected - counts.mean()) <= 3.9 * max(spread, 1)
 
 
 # Slow, because `test_equals_the_original` of blur_test and of digital_test
 # already shows that levels differ by at most one.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CERTAIN)
-def test_accuracy_of_certain_ones_is_that_on_the_originals(data, predict, name):
+def test_predictions_on_deterministic_corruptions_equal_the_original(
+  data, predict, name
+):
   made = np.stack([corrupted(name, severity)[0] for severity in SEVERITIES])
   # One level is no other image: at most one of 160 is decided otherwise.
   assert np.sum(predict(made) != predict(data[name])) <= 1
 
 
-def test_the_test_tells_severities_apart():
+def test_statistics_distinguish_severities():
   golden = GOLDEN["corruptions"]["gaussian_noise"]
   apart = np.subtract(golden[3]["mean"], golden[4]["mean"])
   error = np.hypot(golden[3]["deviation"], golden[4]["deviation"])
@@ -189,10 +191,10 @@ def test_the_test_tells_severities_apart():
 def main():
   images, statistics = len(reference()["images"]), len(GOLDEN["statistics"])
   print(
-    "Differences between ours, 20 draws, and the original's, 20 reruns, on "
+    "Differences between actual, 20 draws, and the original's, 20 reruns, on "
     f"{images} images: the largest over {statistics} "
     "statistics, in combined standard errors, at severities 1 to 5; and the "
-    "mean PSNR at severity 5, ours and the original's.\n"
+    "mean PSNR at severity 5, actual and the original's.\n"
   )
   print(
     "| corruption | 1 | 2 | 3 | 4 | 5 | PSNR |\n|---|---|---|---|---|---|---|"
@@ -200,7 +202,7 @@ def main():
   for name in GOLDEN["corruptions"]:
     rows = [distances(name, s) for s in SEVERITIES]
     cells = [f"{np.abs(row).max():.1f}" for row in rows]
-    ours = draws(name, 5)[:, 0].mean()
-    theirs = GOLDEN["corruptions"][name][4]["mean"][0]
-    cells.append(f"{ours:.2f}, {theirs:.2f} dB")
+    actual = draws(name, 5)[:, 0].mean()
+    expected = GOLDEN["corruptions"][name][4]["mean"][0]
+    cells.append(f"{actual:.2f}, {expected:.2f} dB")
     print(f"| {name} | {' | '.join(cells)} |", flush=True)

@@ -1,4 +1,4 @@
-"""What all 19 corruptions promise: the same image however they are called."""
+"""All 19 corruptions give the same image however they are called."""
 
 import functools
 
@@ -79,7 +79,7 @@ def test_same_under_vmap_jit_and_loop_and_in_any_batch(name):
 
 
 @pytest.mark.parametrize("name", some(NAMES, "impulse_noise", "saturate"))
-def test_eager_is_jit(name):
+def test_eager_equals_jit(name):
   images, assets = batch(*SIZE), photographs(name)
   together = corruptions.corrupt(name, SEVERITY, keys(0), images, assets=assets)
   function = corruptions.CORRUPTIONS[name]
@@ -116,7 +116,7 @@ def test_grey_levels_by_key_of_large_images(name):
   check_grey_levels_by_key(name, (96, 96), 1)
 
 
-def test_one_and_four_devices_give_the_same():
+def test_one_and_four_devices_agree():
   mesh = jax.sharding.Mesh(np.array(jax.devices()), ("batch",))
   across = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
   spread = jax.device_put((keys(3), batch(*SIZE)), across)
@@ -128,7 +128,7 @@ def test_one_and_four_devices_give_the_same():
     np.testing.assert_array_equal(many, one)
 
 
-def test_double_precision_gives_the_same(x64):
+def test_x64_gives_the_same_images(x64):
   images = batch(*SIZE)
   for name in ("gaussian_noise", "glass_blur", "zoom_blur", "saturate"):
     call = functools.partial(corruptions.corrupt, name, SEVERITY, assets=None)
@@ -147,7 +147,7 @@ def test_names_are_those_of_the_files_and_have_one_category_each():
   assert sorted(sorted_) == sorted(NAMES)
 
 
-def test_unknown_names_and_severities_are_refused():
+def test_unknown_names_and_severities_are_rejected():
   images = batch(28, 28)
   with pytest.raises(ValueError, match="'rain' is unknown: choose from gauss"):
     corruptions.corrupt("rain", 1, keys(0), images)

@@ -69,20 +69,20 @@ def splash(levels, severity):
 )
 def test_equals_the_original_for_given_draws(name, function, severity):
   levels = GOLDEN["images"][severity - 1]
-  ours = function(levels, severity)
-  difference = np.abs(np.asarray(ours, int) - GOLDEN[name][severity - 1])
+  actual = function(levels, severity)
+  difference = np.abs(np.asarray(actual, int) - GOLDEN[name][severity - 1])
   # The original computes in doubles and truncates.
   assert difference.max() <= 1
   assert np.mean(difference > 0) < 1e-3
 
 
-def test_water_without_a_drop_leaves_the_image():
+def test_water_without_a_drop_keeps_the_image():
   levels = GOLDEN["images"][0]
   dry = np.full(SIZE, -9, np.float32)
   np.testing.assert_array_equal(water(levels, dry, 1), levels)
 
 
-def test_frost_takes_windows_of_every_picture_alike():
+def test_frost_draws_pictures_uniformly():
   keys = jax.random.split(jax.random.key(0), 600)
   image = jnp.zeros((*SIZE, 3))
   iced = jax.jit(
@@ -95,14 +95,14 @@ def test_frost_takes_windows_of_every_picture_alike():
   assert max(abs(count - 200) for count in counts) < 47  # four deviations
 
 
-def test_a_window_is_where_it_was_asked_for():
+def test_window_position():
   picture = np.arange(40 * 60 * 3, dtype=np.int32).reshape(40, 60, 3)
   pictures = (PICTURES[1], picture)
   window = jax.jit(lambda i: weather.crop(pictures, i, 7, 26, SIZE))(1)
   np.testing.assert_array_equal(window, picture[7:39, 26:58])
 
 
-def test_frost_says_what_it_lacks():
+def test_frost_without_usable_photographs():
   key, image = jax.random.key(0), jnp.zeros((40, 40, 3))
   with pytest.raises(ValueError, match="give assets="):
     weather.frost(key, image, 1)
@@ -110,8 +110,8 @@ def test_frost_says_what_it_lacks():
     weather.frost(key, image, 1, assets=PICTURES)
 
 
-def test_64_bits_change_no_drop_and_no_flake(x64):
+def test_x64_does_not_change_drops_and_flakes(x64):
   levels = GOLDEN["images"][0]
   for function, name in [(snow, "snow"), (splash, "spatter")]:
-    ours = function(levels, 1)
-    np.testing.assert_array_equal(ours, GOLDEN[name][0])
+    actual = function(levels, 1)
+    np.testing.assert_array_equal(actual, GOLDEN[name][0])

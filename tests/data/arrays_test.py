@@ -21,7 +21,7 @@ def write(path, **changes):
   return str(path)
 
 
-def test_content_and_what_follows_from_it(tmp_path):
+def test_content_and_derived_properties(tmp_path):
   source = arrays.Source(write(tmp_path / "birds.npz"))
   for split in ("train", "test"):
     images, labels = pipeline.load(source, split)
@@ -98,7 +98,7 @@ def test_too_few_classes_are_named_when_loaded(tmp_path):
     pipeline.load(source, "train")
 
 
-def test_a_constant_channel_cannot_be_normalised(tmp_path):
+def test_constant_channel_cannot_be_normalized(tmp_path):
   path = write(tmp_path / "a.npz", train_images=np.ones((6, 4, 5, 3), np.uint8))
   with pytest.raises(ValueError, match="constant"):
     _ = arrays.Source(path).std
@@ -113,7 +113,7 @@ def test_a_damaged_file_is_named(tmp_path, kept):
     arrays.Source(str(path))
 
 
-def test_a_flipped_byte_is_noticed(tmp_path):
+def test_flipped_byte_is_detected(tmp_path):
   path = tmp_path / "bad.npz"
   write(path)
   raw = bytearray(path.read_bytes())
@@ -124,7 +124,7 @@ def test_a_flipped_byte_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize("member", [b"MZ", b""])
-def test_a_member_that_is_no_array(tmp_path, member):
+def test_member_that_is_not_an_array(tmp_path, member):
   path = tmp_path / "raw.npz"
   write(path, train_images=None)
   with zipfile.ZipFile(path, "a") as archive:

@@ -39,14 +39,14 @@ def test_each_severity_is_its_fifth_of_the_file(tmp_path, labels, inner):
   assert source.seed is None
   for name, stacked in contents.items():
     for severity in range(1, 6):
-      images, ours = source.load(name, severity)
+      images, actual = source.load(name, severity)
       rows = range((severity - 1) * SIZE, severity * SIZE)
       np.testing.assert_array_equal(images, stacked[rows])
-      np.testing.assert_array_equal(ours, LABELS)
-      assert ours.dtype == np.int32 and images.flags.writeable
+      np.testing.assert_array_equal(actual, LABELS)
+      assert actual.dtype == np.int32 and images.flags.writeable
 
 
-def test_published_files_are_known_by_their_md5(tmp_path, monkeypatch):
+def test_published_files_are_recognized_by_their_md5(tmp_path, monkeypatch):
   for classes in (10, 100):
     table = manifest.PUBLISHED[f"CIFAR-{classes}-C"]
     assert set(table) == {f"{n}.npy" for n in (*corruptions.NAMES, "labels")}
@@ -76,8 +76,8 @@ def test_names_are_those_of_the_package():
   benchmark = [table[name] for name in cifar10_corrupted.BENCHMARK_CORRUPTIONS]
   assert [f"{name}.npy" for name in corruptions.NAMES[:15]] == benchmark
   for name in corruptions.NAMES:
-    theirs = cifar_c._TFDS.get(name, name)
-    assert table[theirs] == f"{name}.npy"
+    reference = cifar_c._TFDS.get(name, name)
+    assert table[reference] == f"{name}.npy"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_damaged_file_is_named(tmp_path, raw):
       read()
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_missing_data_is_named(tmp_path):
   write(tmp_path / "c", ["fog"])
   source = cifar_c.CorruptedSource(folder=str(tmp_path / "c"))
   with pytest.raises(FileNotFoundError, match="snow 1 is not in .*zenodo"):
@@ -173,7 +173,7 @@ SIDES = (4, 6, 3)  # of images that CIFAR has not, in 300 classes
 
 @pytest.fixture
 def made(tmp_path):
-  """A folder as --mode=corrupt leaves it, and the test set it is of."""
+  """A folder as written by --mode=corrupt, and its test set."""
   images = RNG.integers(0, 256, (SIZE, *SIDES), np.uint8)
   labels = np.array([299, 0, 7], np.int32)
   for name in ("fog", "snow"):
@@ -196,7 +196,7 @@ def made(tmp_path):
   return tmp_path, images, labels
 
 
-def test_a_folder_is_generated_says_what_it_is(made):
+def test_generated_folder_describes_itself(made):
   folder, images, labels = made
   source = cifar_c.CorruptedSource(folder=str(folder))
   source.check(images, labels)
@@ -230,14 +230,14 @@ def test_a_folder_is_generated_says_what_it_is(made):
   ],
   ids=["order", "pixels", "shape", "size"],
 )
-def test_another_test_set_is_refused(made, change, words):
+def test_another_test_set_is_rejected(made, change, words):
   folder, *data = made
   source = cifar_c.CorruptedSource(folder=str(folder))
   with pytest.raises(ValueError, match=words):
     source.check(*change(*data))
 
 
-def test_wrong_order_is_seen_at_any_severity(tmp_path):
+def test_wrong_order_is_detected_at_any_severity(tmp_path):
   labels = np.tile(LABELS, 5)
   labels[-2:] = labels[-2:][::-1]
   contents = write(tmp_path / "c", ["fog"], labels)
@@ -278,7 +278,7 @@ def test_wrong_order_is_seen_at_any_severity(tmp_path):
   ],
   ids=["gone", "damaged", "half", "list", "schema", "field"],
 )
-def test_harm_to_a_folder_is_generated_is_named(made, harm, words):
+def test_damage_to_a_generated_folder_is_named(made, harm, words):
   folder, images, labels = made
   harm(folder)
   source = cifar_c.CorruptedSource(folder=str(folder))
@@ -286,7 +286,7 @@ def test_harm_to_a_folder_is_generated_is_named(made, harm, words):
     source.check(images, labels)
 
 
-def test_digests_are_hashlibs(tmp_path):
+def test_digests_equal_hashlib(tmp_path):
   (tmp_path / "x").write_bytes(b"abc")
   # The published test vectors of "abc".
   assert manifest.digest(tmp_path / "x", "md5") == (

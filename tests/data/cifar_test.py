@@ -102,9 +102,9 @@ def test_real_pixels_survive_the_python_layout(tmp_path, shared_data):
   planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
   with open(folder / "test_batch", "wb") as file:
     dump_python2({b"data": planes, b"labels": labels.tolist()}, file)
-  ours = pipeline.load(cifar.Source(folder=str(tmp_path)), "test")
-  np.testing.assert_array_equal(ours[0], images)
-  np.testing.assert_array_equal(ours[1], labels)
+  actual = pipeline.load(cifar.Source(folder=str(tmp_path)), "test")
+  np.testing.assert_array_equal(actual[0], images)
+  np.testing.assert_array_equal(actual[1], labels)
 
 
 def test_statistics_are_near_those_of_a_sample(shared_data):
@@ -140,7 +140,7 @@ def test_label_says_whether_the_files_are_the_published_ones(
   assert cifar.Source(folder=str(tmp_path)).label == "CIFAR-10"
 
 
-def test_published_sums_are_those_of_torchvision():
+def test_published_checksums_equal_torchvision():
   sums = "".join(
     md5
     for folder in ("cifar-10-batches-py", "cifar-100-python")
@@ -215,7 +215,7 @@ def test_a_truncated_file_is_named(tmp_path, kept):
     cifar.Source(folder=str(tmp_path)).load("train")
 
 
-def test_a_missing_file_is_named_with_the_way_to_get_it(tmp_path):
+def test_missing_file_error_says_where_to_get_it(tmp_path):
   folder, _ = write(tmp_path)
   (folder / "data_batch_2").unlink()
   source = cifar.Source(folder=str(tmp_path))

@@ -16,12 +16,12 @@ def test_splits_are_the_digits_and_share_none():
   np.testing.assert_array_equal(
     np.bincount(test_labels), np.ceil(np.bincount(raw.target) / 5)
   )
-  ours = zip(
+  actual = zip(
     np.concatenate([train, test]), [*train_labels, *test_labels], strict=True
   )
-  theirs = zip(map(enlarge, raw.images), raw.target, strict=True)
-  assert sorted((x.tobytes(), y) for x, y in ours) == sorted(
-    (x.tobytes(), y) for x, y in theirs
+  reference = zip(map(enlarge, raw.images), raw.target, strict=True)
+  assert sorted((x.tobytes(), y) for x, y in actual) == sorted(
+    (x.tobytes(), y) for x, y in reference
   )
 
 

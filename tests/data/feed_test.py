@@ -1,4 +1,4 @@
-"""Streamed data: the same run as data on the devices, in bounded memory."""
+"""Streamed data gives the same run as data on devices, in bounded memory."""
 
 import itertools
 import threading
@@ -69,8 +69,8 @@ class Failing:
     return self._labels[index]
 
 
-def test_streamed_run_is_the_same_run(data, tmp_path):
-  """Bit for bit; stopped in the second epoch by a failing read, gone on."""
+def test_streamed_run_is_bit_identical(data, tmp_path):
+  """Also if a failing read stops it in the second epoch and it resumes."""
   size = data["images"].nbytes / 2**30
   config, training = built(data, size)
   assert not training.streamed
@@ -113,7 +113,7 @@ def test_processes_read_disjoint_rows_that_make_the_batch(
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_no_further_ahead_than_asked(depth):
+def test_prefetching_is_bounded(depth):
   made = []
   results = feed.ahead(made.append, itertools.count(), depth)
   assert not made and not threads()  # nothing starts before it is wanted

@@ -1,4 +1,4 @@
-"""Frost's photographs are found, made smaller as OpenCV does, and asked for."""
+"""Frost's photographs are found, and downscaled as by OpenCV."""
 
 import importlib.util
 import sys
@@ -26,7 +26,7 @@ RESIZED = {
 
 @pytest.fixture
 def folder(tmp_path):
-  """Pictures of the right names, with noise, and one transparent."""
+  """Noise pictures with the expected names, one of them transparent."""
   rng = np.random.default_rng(0)
   for name in NAMES:
     channels = 4 if name == "frost1.png" else 3
@@ -35,7 +35,7 @@ def folder(tmp_path):
   return tmp_path
 
 
-def test_the_package_has_the_originals_pictures():
+def test_package_has_the_original_photographs():
   if importlib.util.find_spec("imagecorruptions") is None:
     pytest.skip("the package imagecorruptions is not installed")
   pictures = frost.load()
@@ -58,7 +58,7 @@ def test_pictures_stay_larger_for_larger_images(folder, size, side):
   assert frost.load(str(folder), size)[0].shape[0] == side
 
 
-def test_what_is_wrong_is_said(folder, monkeypatch):
+def test_errors(folder, monkeypatch):
   with pytest.raises(ValueError, match="cover 164 pixels, the images have 165"):
     frost.load(str(folder), 165)
   (folder / "frost2.png").write_bytes(b"not a picture")

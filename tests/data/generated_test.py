@@ -1,4 +1,4 @@
-"""Generated corruptions are functions of (seed, what, position) alone."""
+"""Generated images depend only on (seed, corruption, severity, position)."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def make(name, severity, seed=0, batch_size=8, images=IMAGES):
   return made
 
 
-def test_images_are_those_of_their_keys_whatever_the_batch():
+def test_images_depend_only_on_their_keys():
   key = jax.random.fold_in(jax.random.key(5), 3)
   key = jax.random.fold_in(key, generated.NAMES.index("gaussian_noise"))
   keys = keys_lib.per_example(jax.random.fold_in(key, 4), jnp.arange(SIZE))
@@ -53,7 +53,7 @@ def no_photographs(folder, size):
   raise ValueError(f"frost needs its photographs, {folder!r}, {size}")
 
 
-def test_without_photographs_the_others_are_made(monkeypatch):
+def test_without_photographs_the_others_are_generated(monkeypatch):
   monkeypatch.setattr(generated.frost, "load", no_photographs)
   source = generated.Generator(IMAGES, LABELS, 0, "ice", 8)
   assert set(generated.NAMES) - set(source.names()) == {"frost"}

@@ -20,7 +20,7 @@ class Fixed:
     return self.images, self.labels
 
 
-def test_an_epoch_is_a_permutation_of_its_own():
+def test_each_epoch_is_a_different_permutation():
   orders = {
     (seed, epoch): tuple(pipeline.epoch_order(seed, epoch, 101))
     for seed in range(3)
@@ -32,7 +32,7 @@ def test_an_epoch_is_a_permutation_of_its_own():
   assert orders[1, 2] == tuple(pipeline.epoch_order(1, 2, 101))
 
 
-def test_order_is_the_one_of_every_earlier_run():
+def test_order_never_changes():
   # Philox's raw words are kept by numpy for good; written down once.
   assert pipeline.epoch_order(0, 0, 8).tolist() == [0, 3, 7, 5, 1, 2, 6, 4]
   assert pipeline.epoch_order(7, 3, 8).tolist() == [7, 1, 6, 0, 4, 2, 3, 5]

@@ -67,7 +67,7 @@ def archive(classes, sizes=SIZES):
 
 
 def publish(monkeypatch, classes, raw):
-  """Makes the archive the one whose sum the package knows."""
+  """Makes the package expect the checksum of this archive."""
   from tensorflow_datasets.core import utils
   from tensorflow_datasets.core.download import checksums
   from tensorflow_datasets.image_classification import cifar as stock
@@ -86,7 +86,7 @@ def publish(monkeypatch, classes, raw):
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
-  """No test reaches a network: the proxy is a port that nobody serves."""
+  """Prevents network access: the proxy is a closed port."""
   for name in ("https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
     monkeypatch.setenv(name, "http://127.0.0.1:9")
   monkeypatch.delenv("no_proxy", raising=False)
@@ -114,8 +114,8 @@ def prepared(request, tmp_path, monkeypatch):
 
 def assert_published_order(source, rows, labels):
   for split in SIZES:
-    images, ours = pipeline.load(source, split)
-    np.testing.assert_array_equal(ours, labels[split])
+    images, actual = pipeline.load(source, split)
+    np.testing.assert_array_equal(actual, labels[split])
     planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
     np.testing.assert_array_equal(planes, rows[split])
 
@@ -149,7 +149,7 @@ def test_the_package_itself_reads_what_was_prepared(prepared):
   assert stock.info.features["label"].names[9] == "class_9"
 
 
-def test_off_linux_every_image_is_prepared(tmp_path, monkeypatch):
+def test_every_image_is_prepared_on_other_systems(tmp_path, monkeypatch):
   # More than are written, and more than are read, at once.
   raw, rows, labels = archive(10, {"train": 1005, "test": 7})
   publish(monkeypatch, 10, raw)
@@ -161,7 +161,7 @@ def test_off_linux_every_image_is_prepared(tmp_path, monkeypatch):
 
 
 def to_tfrecord(folder):
-  """Rewrites a prepared folder as the package does where TensorFlow is."""
+  """Rewrites a prepared folder as the package does with TensorFlow."""
   path = folder / "dataset_info.json"
   info = json.loads(path.read_text()) | {"fileFormat": "tfrecord"}
   path.write_text(json.dumps(info))
@@ -209,7 +209,7 @@ def test_data_folder(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("classes", [10, 100])
-def test_without_network_it_says_at_once_what_to_put_where(tmp_path, classes):
+def test_without_network_the_error_says_which_file_to_get(tmp_path, classes):
   start = time.monotonic()
   with pytest.raises(FileNotFoundError) as error:
     cifar.Source(classes=classes, tfds_dir=str(tmp_path)).load("train")
@@ -227,7 +227,7 @@ def test_without_network_it_says_at_once_what_to_put_where(tmp_path, classes):
   assert "\n" not in message
 
 
-def test_a_silent_network_is_given_up(tmp_path, monkeypatch):
+def test_unresponsive_server_times_out(tmp_path, monkeypatch):
   monkeypatch.setattr(tfds, "_PATIENCE", 0.3)
   with socket.create_server(("127.0.0.1", 0)) as server:
     proxy = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -236,7 +236,7 @@ def test_a_silent_network_is_given_up(tmp_path, monkeypatch):
       tfds.load("cifar10", "train", str(tmp_path))
 
 
-def test_another_archive_is_refused(tmp_path):
+def test_another_archive_is_rejected(tmp_path):
   place(tmp_path, 10, archive(10)[0])
   with pytest.raises(ValueError, match="wrong checksum.*remove that file"):
     tfds.load("cifar10", "train", str(tmp_path))
@@ -255,7 +255,7 @@ CLASSES[:2] = 3, 8
 
 
 class Records:
-  """What the package calls to write tfrecord, without TensorFlow."""
+  """Replaces the tfrecord writer of the package, without TensorFlow."""
 
   def __init__(self, path):
     self._file = open(path, "wb")  # noqa: SIM115
@@ -463,7 +463,7 @@ def corrupted_with(size=40, labels=CLASSES, form="array_record"):
   ],
   ids=["fewer", "labels", "parquet", "severity", "no id"],
 )
-def test_other_images_are_never_evaluated(evaluate, tmp_path, harm, words):
+def test_other_images_are_rejected(evaluate, tmp_path, harm, words):
   harm(tmp_path / "data")
   if not (tmp_path / "data" / "cifar10").exists():
     prepare(tmp_path / "data", "cifar10", IMAGES[:40], CLASSES)

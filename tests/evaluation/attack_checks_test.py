@@ -1,4 +1,4 @@
-"""Each sign of a failing attack is seen, and a sound one shows none."""
+"""Every sign of a failing attack is detected; a sound attack has none."""
 
 import jax
 import jax.numpy as jnp
@@ -34,19 +34,19 @@ def sound(images):
 
 @jax.tree_util.Partial
 def saturated(images):
-  """Right, and so sure that no gradient is left."""
+  """Correct, but so confident that gradients vanish."""
   return logits(1e4 * brightness(images))
 
 
 @jax.tree_util.Partial
 def quantised(images):
-  """Sees 16 levels of each pixel, as if a gradient went through none."""
+  """Rounds pixels to 16 levels, which blocks gradients."""
   return logits(4 * brightness(jnp.round(15 * images) / 15))
 
 
 @jax.tree_util.Partial
 def deaf(images):
-  """Knows the label by the first pixel, and cannot be attacked through it."""
+  """Reads the label from the first pixel, without a gradient."""
   hidden = jax.lax.stop_gradient(images[:, 0, 0, 0] - 0.5)
   return logits(1e3 * hidden + 0 * brightness(images))
 
@@ -60,7 +60,7 @@ def run(model, epsilons=EPSILONS, images=IMAGES, labels=LABELS, **attack):
 
 
 def warnings(run):
-  """Without their common beginning."""
+  """Texts of the warnings, without their common prefix."""
   texts = found.notes(run, "warning")
   assert all(text.startswith("the attack may fail (PGD-") for text in texts)
   return [text.partition("): ")[2] for text in texts]
@@ -85,7 +85,7 @@ def test_a_sound_attack_shows_no_sign():
 
 
 @pytest.mark.parametrize("model", [saturated, quantised, deaf])
-def test_masked_gradients_are_seen(model):
+def test_masked_gradients_are_detected(model):
   shown = run(model)
   text = " | ".join(warnings(shown))
   row = found.row(shown, "attack_check", check="gradients")
@@ -99,14 +99,14 @@ def test_masked_gradients_are_seen(model):
 
 @jax.tree_util.Partial
 def tent(images):
-  """Wrong on the far side of a peak that one step passes and two return to."""
+  """Misclassifies beyond a peak that one step crosses and two return to."""
   beyond = brightness(images)
   steep, gentle = 40 * beyond + 1, 1 - 4 * beyond
   score = jnp.where(beyond < 0, steep, gentle)
   return logits(score)
 
 
-def test_longer_attack_that_is_weaker_is_seen():
+def test_longer_attack_that_is_weaker_is_detected():
   # 0.05 below the peak; a step of 0.36 moves the mean by 0.05 to just behind
   # it, the next one back.
   images = np.full((SIZE, 4, 4, 3), 118, np.uint8)
@@ -120,7 +120,7 @@ def test_longer_attack_that_is_weaker_is_seen():
   assert text == "PGD-2 is weaker than PGD-1 at epsilon 1: 100.0 % and 0.0 %"
 
 
-def test_random_network_is_seen(monkeypatch):
+def test_random_network_is_detected(monkeypatch):
   draws = iter(np.random.default_rng(0).normal(size=(2, SIZE, 2)))
 
   def program(model, batch, batch_size):
@@ -150,7 +150,7 @@ def sweep(clean, by_epsilon, norm):
   return [note.text.removeprefix(prefix) for note in notes]
 
 
-def test_accuracy_that_rises_is_seen():
+def test_rising_accuracy_is_detected():
   falling = {0.0: bits(30), 0.5: bits(20), 1.0: bits(10), 8.0: bits(2)}
   assert sweep(bits(30), falling, "l2") == []
   [text] = sweep(bits(30), falling | {1.0: bits(32)}, "l2")
@@ -163,7 +163,7 @@ def test_accuracy_that_rises_is_seen():
   assert "(clean)" in text and "(epsilon 3)" in text
 
 
-def test_chance_is_tolerated_and_nothing_where_there_is_none():
+def test_tolerance_covers_only_chance():
   # 9 gained and none lost are three deviations of nine tosses.
   assert sweep(bits(0), {1.0: bits(9)}, "l2") == []
   assert len(sweep(bits(0), {1.0: bits(10)}, "l2")) == 1

@@ -307,7 +307,7 @@ def test_input_of_another_form(network, data):
       call(network, data, **options)
 
 
-def test_signs_that_the_result_is_too_high(network, data):
+def test_warnings(network, data):
   def probabilities(images):
     return jax.nn.softmax(network(images))
 

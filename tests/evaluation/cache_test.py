@@ -5,9 +5,7 @@ import shutil
 from ram_jax.evaluation import cache
 
 
-def test_a_change_anywhere_in_the_package_is_another_program(
-  monkeypatch, tmp_path
-):
+def test_cache_key_covers_the_whole_package(monkeypatch, tmp_path):
   package = tmp_path / "ram_jax"
   shutil.copytree(cache.PACKAGE, package)
   before = cache.cache_key()

@@ -41,7 +41,7 @@ def test_equal_bins_by_hand():
 
 @pytest.mark.parametrize("right", [0.0, 1.0])
 @pytest.mark.parametrize("size", [1, 99, 100, 1000])
-def test_certain_and_always_right_or_wrong(size, right):
+def test_confident_and_always_right_or_wrong(size, right):
   ones = np.ones(size)
   for error in (calibration.rms_error, calibration.expected_error):
     assert error(ones, ones == right) == 1 - right

@@ -29,7 +29,7 @@ def evaluator(**fields):
 
 @jax.tree_util.Partial
 def model(images):
-  """The tenth of [0, 1] that the mean of an image is in."""
+  """Predicts the decile of [0, 1] that contains the image's mean."""
   tenth = jnp.minimum(10 * jnp.mean(images, axis=(1, 2, 3)), 9).astype(int)
   return jax.nn.one_hot(tenth, 10)
 
@@ -80,7 +80,7 @@ def test_generated_rows_are_those_of_the_generator(data):
     generate=True, seed=4, names=("brightness",), severities=(2, 5)
   )
   run, _ = measure(built, data)
-  text = "corrupted images generated, not those that were published"
+  text = "corrupted images: generated, not the published files"
   assert found.notes(run) == [text]
   label = "test images corrupted by ram_jax, seed 4"
   source = generated.Generator(*data, 4, "", 8)
@@ -92,11 +92,11 @@ def test_generated_rows_are_those_of_the_generator(data):
     assert 0 < row.correct_count < SIZE  # of the brightest tenth
 
 
-def test_what_cannot_be_made_is_said(data, monkeypatch):
-  def refuse(folder, size):
+def test_corruptions_that_cannot_be_generated_are_noted(data, monkeypatch):
+  def reject(folder, size):
     raise ValueError(f"no pictures in {folder}")
 
-  monkeypatch.setattr(generated.frost, "load", refuse)
+  monkeypatch.setattr(generated.frost, "load", reject)
   monkeypatch.setattr(generated, "NAMES", ("frost", "brightness"))
   built = evaluator(generate=True, frost_folder="ice", severities=(2,))
   run, _ = measure(built, data)
@@ -108,7 +108,7 @@ def test_what_cannot_be_made_is_said(data, monkeypatch):
     wanted.check(*data)
 
 
-def test_no_corrupted_set_is_no_result(data):
+def test_no_corrupted_set_gives_no_rows(data):
   run, _ = measure(evaluator(), data)
   assert run.rows == run.notes == ()
 

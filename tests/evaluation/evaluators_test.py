@@ -1,4 +1,4 @@
-"""Evaluators: exact counts, whatever the batch and the devices."""
+"""Evaluators: exact counts for any batch size and number of devices."""
 
 import flax.struct
 import jax
@@ -27,7 +27,7 @@ ATTACKED = jax.jit(
 
 @flax.struct.dataclass
 class Network:
-  """Two layers, which compile fast."""
+  """Two layers that compile fast."""
 
   first: jax.Array
   second: jax.Array
@@ -93,7 +93,7 @@ def test_adversarial_counts_are_those_of_the_attack_by_hand(model, data):
   assert evaluation_rows.notes([*rows, done]) == []
 
 
-def test_batch_size_changes_no_robust_image(model, data):
+def test_batch_size_does_not_change_robust_images(model, data):
   key = jax.random.key(4)
   one, other = (
     found.collect(evaluator(size, (0.3,)), model, *data, key)[0].rows[0].correct
@@ -109,8 +109,8 @@ def test_bad_epsilons(epsilons):
     evaluator(8, epsilons)
 
 
-def test_another_attack_than_pgd():
-  with pytest.raises(ValueError, match="attack is APGD-CE, .* needs pgd"):
+def test_attacks_other_than_pgd_are_rejected():
+  with pytest.raises(ValueError, match="is APGD-CE, .* supports only pgd"):
     adversarial.Evaluator(apgd.Attack(1.0), (1.0,), 0.4, 0, 8)
 
 

@@ -1,4 +1,4 @@
-"""The Fourier basis, and a model that is sensitive to one frequency alone."""
+"""The Fourier basis, and a model that is sensitive to only one frequency."""
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,8 @@ def test_waves_are_the_inverse_transform_of_a_pair(size):
     spectrum[-y % height, -x % width] += 0.5 - 0.5j
     image = np.fft.ifft2(spectrum, norm="ortho")
     np.testing.assert_allclose(image.imag, 0, atol=1e-12)
-    ours = fourier.wave(jnp.array([y, x]), height, width)
-    np.testing.assert_allclose(ours, image.real, atol=1e-6)
+    actual = fourier.wave(jnp.array([y, x]), height, width)
+    np.testing.assert_allclose(actual, image.real, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", SIDES, ids=str)
@@ -33,7 +33,7 @@ def test_waves_are_an_orthonormal_basis(size, x64):
 
 
 @pytest.mark.parametrize("size", [*SIDES, (1, 1)], ids=str)
-def test_half_a_plane_and_its_twins_are_the_plane(size):
+def test_half_plane_and_its_conjugates_cover_the_plane(size):
   half = list(fourier.half_plane(*size))
   twins = [(-y, -x) for y, x in half]
   plane = {(y % size[0], x % size[1]) for y, x in half + twins}
@@ -52,7 +52,7 @@ def detector(images):
   return jnp.stack([jnp.ones_like(seen), 2 * seen, -2 * seen], axis=-1)
 
 
-def test_a_linear_model_sees_its_own_frequency():
+def test_linear_model_is_sensitive_to_its_own_frequency():
   images = np.full((40, 8, 8, 3), 128, np.uint8)
   labels = np.zeros(40, np.int32)
   key = jax.random.key(3)
@@ -73,7 +73,7 @@ def test_a_linear_model_sees_its_own_frequency():
 
 @jax.tree_util.Partial
 def sign(images):
-  """Which way the mean of each channel went, as one of eight classes."""
+  """Encodes the signs of the channels' mean changes as one of eight classes."""
   up = jnp.mean(images, axis=(1, 2)) > 0.5
   return jax.nn.one_hot(up @ jnp.array([4, 2, 1]), 8)
 
@@ -97,6 +97,6 @@ def test_bad_fields(fields):
     fourier.Evaluator(*fields, 8)
 
 
-def test_no_images_is_no_result():
+def test_no_images_gives_no_rows():
   run, _ = found.collect(fourier.Evaluator(0, 4.0, 8), None, None, None)
   assert run.rows == ()

@@ -1,4 +1,4 @@
-"""Logits that are not finite: wrong everywhere, counted, and no NaN in JSON."""
+"""Non-finite logits are misclassified and counted; JSON contains no NaN."""
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def kink(images):
 
 @jax.tree_util.Partial
 def steep(images):
-  """Logits that are finite, of probabilities whose logarithms are not."""
+  """Finite logits with probabilities whose logarithms are not finite."""
   return logits(jnp.full(len(images), 3e38))
 
 
@@ -57,7 +57,7 @@ def fallen():
   return attacked(cliff, restarts=2)
 
 
-def test_attack_that_reaches_a_nan_has_succeeded(fallen):
+def test_attack_succeeds_if_it_reaches_a_nan(fallen):
   unmoved, moved = fallen.rows
   assert unmoved.correct.all() and not unmoved.values
   assert not moved.correct.any()
@@ -65,7 +65,7 @@ def test_attack_that_reaches_a_nan_has_succeeded(fallen):
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_gradient_that_is_nan_makes_no_image_nan(norm):
+def test_nan_gradient_does_not_make_images_nan(norm):
   for row in attacked(kink, LABELS + 1, norm=norm).rows:
     assert row.correct.all() and not row.values
 

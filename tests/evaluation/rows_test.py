@@ -1,4 +1,4 @@
-"""Rows are those of the arrays, and are read as they were written."""
+"""Rows are computed from arrays, and are read back as they were written."""
 
 import numpy as np
 import pytest
@@ -88,13 +88,13 @@ def test_frame_and_csv(tmp_path):
   ]
 
 
-def test_two_rows_of_one_key(tmp_path):
+def test_duplicate_rows(tmp_path):
   with pytest.raises(ValueError, match="'adversarial/epsilon=1.0'"):
     results.write(tmp_path, HEAD, [made(epsilon=1.0), made(epsilon=1.0)])
   assert not list(tmp_path.iterdir())
 
 
-def test_arrays_of_another_evaluation(tmp_path):
+def test_arrays_from_another_evaluation(tmp_path):
   attacked = made(epsilon=0.5, attack="PGD-10", norm="l2")
   results.write(tmp_path, HEAD, [attacked])
   run = results.load(tmp_path)

@@ -33,10 +33,10 @@ def test_histogram_equals_numpy(histogram):
 def test_lookup_equals_numpy(lookup):
   tables = np.random.default_rng(1).integers(0, 256, (4, 3, 256), np.uint8)
   mapped = jax.jit(jax.vmap(lookup))(IMAGES, tables)
-  for image, table, ours in zip(IMAGES, tables, mapped, strict=True):
+  for image, table, actual in zip(IMAGES, tables, mapped, strict=True):
     for channel in range(3):
       expected = table[channel][image[..., channel]]
-      np.testing.assert_array_equal(ours[..., channel], expected)
+      np.testing.assert_array_equal(actual[..., channel], expected)
 
 
 def test_quantise_inverts_dequantise_and_clips():
@@ -48,7 +48,7 @@ def test_quantise_inverts_dequantise_and_clips():
   assert color.quantise(outside).tolist() == [0, 255, 1, 0]
 
 
-def test_luminance_equals_pillow_and_refuses_other_channels():
+def test_luminance_equals_pillow_and_rejects_other_channels():
   expected = np.asarray(Image.fromarray(IMAGES[0]).convert("L"))
   np.testing.assert_array_equal(color.luminance(IMAGES[0])[..., 0], expected)
   with pytest.raises(ValueError, match="4 channels; give 1 or 3"):
@@ -74,7 +74,7 @@ def test_shear_of_any_size(size, cubic):
     )
   ).astype(int)
   shear = jax.jit(geometry.shear_x, static_argnums=2)
-  ours = np.asarray(shear(image, coefficient, cubic))
-  difference = np.abs(ours - expected)
+  actual = np.asarray(shear(image, coefficient, cubic))
+  difference = np.abs(actual - expected)
   assert difference.max() <= 1
   assert np.mean(difference > 0) <= 1e-3

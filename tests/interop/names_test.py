@@ -64,7 +64,7 @@ OURS = {
 
 @pytest.fixture
 def choose(monkeypatch):
-  """Makes one naming the one that a network leaves with."""
+  """Makes one naming the one that is used for exports."""
 
   def set_first(module, place):
     known = names.NAMINGS[type(module)]
@@ -105,14 +105,14 @@ def test_every_original_is_compared():
 
 
 @pytest.mark.parametrize("original", OURS)
-def test_names_and_shapes_are_the_originals(original, choose):
+def test_names_and_shapes_equal_the_originals(original, choose):
   module, place = OURS[original]
   choose(module, place)
   tensors = to_torch(module, zeros(module))
   if "sub_block1" in original:
     first = {n: x for n, x in tensors.items() if n.startswith("block1.")}
     tensors |= {f"sub_{name}": array for name, array in first.items()}
-    names.from_torch(module, SHAPE, tensors)  # these are no part of ours
+    names.from_torch(module, SHAPE, tensors)  # these are not part of the module
   lines = [f"{n} {list(x.shape)} {x.dtype}" for n, x in sorted(tensors.items())]
   expected = ORIGINALS[original]
   assert len(lines) == expected["entries"]
@@ -123,7 +123,7 @@ def test_names_and_shapes_are_the_originals(original, choose):
 @pytest.mark.parametrize(
   "original", [name for name, row in ORIGINALS.items() if "logits" in row]
 )
-def test_logits_are_the_originals(x64, original, choose):
+def test_logits_equal_the_originals(x64, original, choose):
   module, place = OURS[original]
   choose(module, place)
   tensors = to_torch(module, zeros(module))
@@ -135,7 +135,7 @@ def test_logits_are_the_originals(x64, original, choose):
   )
   size = ORIGINALS[original]["size"]
   image = np.random.RandomState(0).uniform(size=(1, size, size, 3))
-  # The originals get what ours makes of the pixels.
+  # The originals get pixels that are normalized here.
   pixels = image * STATISTICS["std"] + STATISTICS["mean"]
   variables = {"params": params, "batch_stats": batch_stats}
   logits = module.apply(variables, pixels, False)[0]
@@ -145,7 +145,7 @@ def test_logits_are_the_originals(x64, original, choose):
 
 
 def random_bits(variables):
-  """Every bit pattern that may occur, not numbers and zero's signs included."""
+  """Random bit patterns, including NaNs and signed zeros."""
   rng = np.random.default_rng(0)
   return jax.tree.map(
     lambda x: np.frombuffer(rng.bytes(x.nbytes), x.dtype).reshape(x.shape),
@@ -153,9 +153,9 @@ def random_bits(variables):
   )
 
 
-def same_bits(ours, theirs):
-  assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-  pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+def same_bits(actual, reference):
+  assert jax.tree.structure(actual) == jax.tree.structure(reference)
+  pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(reference), strict=True)
   for x, y in pairs:
     assert x.dtype == y.dtype and x.shape == y.shape
     assert x.tobytes() == y.tobytes() and y.flags.c_contiguous
@@ -221,7 +221,7 @@ def misfit(module, tensors):
   return str(error.value)
 
 
-def test_what_does_not_fit_is_listed():
+def test_mismatches_are_listed():
   module = network("wrn")
   tensors = to_torch(module, zeros(module))
   del tensors["block2.layer.0.bn1.running_mean"]
@@ -234,7 +234,7 @@ def test_what_does_not_fit_is_listed():
   for part in (
     "2 missing: block2.layer.0.bn1.running_mean [16], fc.bias [7];",
     "1 unexpected: teacher.fc.weight [7, 64];",
-    "2 of another shape: conv1.weight [16, 1, 3, 3] for [16, 3, 3, 3], "
+    "2 with a different shape: conv1.weight [16, 1, 3, 3] for [16, 3, 3, 3], "
     "fc.weight [64, 7] for [7, 64];",
     "they look like WRN-10-1 for 64 classes: choose",
   ):
@@ -242,7 +242,7 @@ def test_what_does_not_fit_is_listed():
   assert "\n" not in message
 
 
-def test_counters_may_be_absent_but_no_other():
+def test_only_counters_may_be_absent():
   module = network("wrn")
   tensors = to_torch(module, zeros(module))
   counted = [name for name in tensors if name.endswith("num_batches_tracked")]
@@ -261,7 +261,11 @@ def test_counters_may_be_absent_but_no_other():
     (network("wrn"), network("resnet", 50, 2), "look like WRN-50-2 for 7"),
     (network("preact"), network("resnet", 50), "look like ResNet-50 for 7"),
     (network("resnet"), network("preact"), "look like PreActResNet-18 for 7"),
-    (network("preact"), network("preact", "fast"), "say in the config string"),
+    (
+      network("preact"),
+      network("preact", "fast"),
+      "select one in the config string",
+    ),
     (network("preact"), network("resnet"), "look like ResNet-18 for 7 classes"),
   ],
 )
@@ -270,12 +274,12 @@ def test_another_network_is_recognised(module, of_file, part):
   assert part in message and len(message) < 1500
 
 
-def test_lists_have_an_end():
+def test_long_lists_are_shortened():
   module = network("wrn")
   message = misfit(module, {})
   assert "39 missing: " in message and " and 33 more; they" in message
   message = misfit(module, {"backbone.weight": np.zeros(3)})
-  assert "look like no network that is known here" in message
+  assert "look like no known network" in message
 
 
 def test_other_classes_and_stems_are_recognised():
@@ -291,6 +295,6 @@ def test_other_classes_and_stems_are_recognised():
   assert "fc.weight [1000, 512] for [7, 512]" in message
 
 
-def test_networks_without_names_are_explained():
+def test_networks_without_pytorch_names():
   with pytest.raises(ValueError, match="flax.*are not known.*NAMINGS"):
     names.to_torch(nn.Dense(3), {}, {})

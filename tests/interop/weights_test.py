@@ -1,4 +1,4 @@
-"""Files of weights: every layout there is, what is refused, and that no code
+"""Files of weights: every layout there is, what is rejected, and that no code
 of a file runs."""
 
 import hashlib
@@ -98,7 +98,7 @@ def test_files_that_cannot_be_written_are_explained(tmp_path):
     weights.write(path, MODULE, *variables(), {})
 
 
-def test_an_export_with_other_constants_is_refused(tmp_path, plain):
+def test_export_with_other_constants_is_rejected(tmp_path, plain):
   path = tmp_path / "made.safetensors"
   save_file(plain, path, {"producer": "ram_jax", "mean": "[0.5"})
   with pytest.raises(ValueError, match="mean and std were changed: export"):
@@ -110,7 +110,7 @@ def prefixed(prefix, tensors):
 
 
 def author(state_dict):
-  """What experiments/train.py of the paper's author saves."""
+  """A checkpoint as saved by experiments/train.py of the paper's author."""
   torch = pytest.importorskip("torch")
   return {
     "model": state_dict,
@@ -136,7 +136,7 @@ def constants(mean, std, shape=RGB):
 
 
 def augmix(state_dict):
-  """What AugMix's cifar.py saves."""
+  """A checkpoint as saved by AugMix's cifar.py."""
   return {
     "epoch": 3,
     "dataset": "cifar10",
@@ -164,7 +164,7 @@ LAYOUTS = {
 def test_layouts_of_pytorch(tmp_path, plain, layout, suffix):
   torch = pytest.importorskip("torch")
   state_dict = {name: torch.tensor(array) for name, array in plain.items()}
-  path = tmp_path / f"theirs{suffix}"
+  path = tmp_path / f"reference{suffix}"
   torch.save(LAYOUTS[layout](state_dict), path)
   read = weights.read(path)
   same(read.tensors, plain)
@@ -196,7 +196,7 @@ def test_the_authors_checkpoint(tmp_path, numpy_1):
 
 
 def test_prefixes_and_constants_of_safetensors(tmp_path, plain):
-  path = tmp_path / "theirs.safetensors"
+  path = tmp_path / "reference.safetensors"
   save_file(prefixed("model.", plain) | constants("mean", "std"), path)
   read = weights.read(path)
   same(read.tensors, plain)
@@ -263,7 +263,7 @@ def test_code_of_a_file_does_not_run(tmp_path, wrapped, function):
     assert "nothing of it was run" in str(error.value)
 
 
-def test_whole_networks_are_refused(tmp_path):
+def test_pickled_networks_are_rejected(tmp_path):
   torch = pytest.importorskip("torch")
   path = tmp_path / "model.pt"
   torch.save(torch.nn.Linear(2, 2), path)
@@ -313,7 +313,7 @@ def test_files_without_weights_are_explained(tmp_path, content):
     weights.read(path)
 
 
-def test_places_without_a_file_are_explained(tmp_path):
+def test_missing_files_and_folders(tmp_path):
   with pytest.raises(ValueError, match="is a folder"):
     weights.read(tmp_path)
   with pytest.raises(FileNotFoundError, match="no weights file"):
@@ -331,7 +331,7 @@ def test_places_without_a_file_are_explained(tmp_path):
     ),
   ],
 )
-def test_pytorch_must_be_there_and_safe(
+def test_pytorch_must_be_installed_and_safe(
   tmp_path, monkeypatch, torch, error, message
 ):
   path = tmp_path / "a.pt"
@@ -341,7 +341,7 @@ def test_pytorch_must_be_there_and_safe(
     weights.read(path)
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
   path = tmp_path / "made.safetensors"
   weights.write(path, MODULE, *variables(), {"run": "first"})
 

@@ -138,7 +138,7 @@ def test_bad_fields_are_named(fields, words):
     method("robust_augmix", **fields)
 
 
-def test_unknown_method_lists_the_known():
+def test_unknown_method_lists_the_methods():
   known = ", ".join(plugins.available("method"))
   with pytest.raises(ValueError, match=known):
     plugins.build("method", {"name": "none"})

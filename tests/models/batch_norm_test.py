@@ -19,29 +19,29 @@ def train(module, variables, inputs):
 
 def test_three_steps_and_evaluation_equal_torch(x64):
   torch = pytest.importorskip("torch")
-  theirs = torch.nn.BatchNorm2d(5).double()
+  reference = torch.nn.BatchNorm2d(5).double()
   module, variables = BatchNorm(), init(BatchNorm(), jnp.zeros((1, 2, 2, 5)))
   rng = np.random.default_rng(0)
   weight, bias = rng.normal(size=(2, 5))
-  theirs.load_state_dict(
+  reference.load_state_dict(
     {"weight": torch.tensor(weight), "bias": torch.tensor(bias)}, strict=False
   )
   params = {"scale": jnp.asarray(weight), "bias": jnp.asarray(bias)}
   variables = {**variables, "params": params}
   for _ in range(3):
     x = rng.normal(2, 3, size=(4, 3, 3, 5))
-    expected = theirs(torch.tensor(x.transpose(0, 3, 1, 2)))
-    ours, update = train(module, variables, jnp.asarray(x))
+    expected = reference(torch.tensor(x.transpose(0, 3, 1, 2)))
+    actual, update = train(module, variables, jnp.asarray(x))
     variables = {**variables, **update}
     expected = expected.detach().numpy().transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
   stats = variables["batch_stats"]
-  np.testing.assert_allclose(stats["mean"], theirs.running_mean, rtol=1e-12)
-  np.testing.assert_allclose(stats["var"], theirs.running_var, rtol=1e-12)
-  ours = module.apply(variables, jnp.asarray(x), False)
-  expected = theirs.eval()(torch.tensor(x.transpose(0, 3, 1, 2)))
+  np.testing.assert_allclose(stats["mean"], reference.running_mean, rtol=1e-12)
+  np.testing.assert_allclose(stats["var"], reference.running_var, rtol=1e-12)
+  actual = module.apply(variables, jnp.asarray(x), False)
+  expected = reference.eval()(torch.tensor(x.transpose(0, 3, 1, 2)))
   expected = expected.detach().numpy().transpose(0, 2, 3, 1)
-  np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
+  np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_statistics_by_hand():
@@ -69,10 +69,10 @@ def test_axis_name_shares_statistics_over_the_whole_batch(x64, shared):
   y, update = jax.jit(run)(x)
   same = np.allclose(y.reshape(whole[0].shape), whole[0], rtol=1e-12)
   assert same == shared
-  for ours, expected in zip(
+  for actual, expected in zip(
     jax.tree.leaves(update), jax.tree.leaves(whole[1]), strict=True
   ):
-    assert np.allclose(ours, expected[None], rtol=1e-12) == shared
+    assert np.allclose(actual, expected[None], rtol=1e-12) == shared
 
 
 def test_large_means_do_not_lose_the_variance():

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 class Tiny(nn.Module):
-  """Two convolutions, each with batch normalisation, and a head."""
+  """Two convolutions, each with batch normalization, and a head."""
 
   axis_name: str | None = None
 
@@ -54,8 +54,8 @@ def pictures(count, batch=8):
   )
 
 
-def assert_close(ours, expected, rtol):
-  pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True)
+def assert_close(actual, expected, rtol):
+  pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
   for a, b in pairs:
     np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
 
@@ -67,7 +67,7 @@ FORWARD = jax.jit(forward_views, static_argnums=(0, 4))
 
 @jax.jit
 def successive(params, stats, views):
-  """One training forward after another, as a PyTorch loop does."""
+  """One forward pass after another, as in a PyTorch training loop."""
   logits = []
   for view in views:
     out, update = MODULE.apply(
@@ -91,14 +91,14 @@ def test_separate_views_equal_successive_forwards(x64):
     return total, (logits, new)
 
   both = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
-  ours = both(
+  actual = both(
     params, lambda p: forward_views(MODULE, p, stats, views, separate=True)
   )
   expected = both(params, lambda p: successive(p, stats, views))
-  assert_close(ours, expected, 1e-9)
+  assert_close(actual, expected, 1e-9)
 
 
-def test_the_order_of_views_is_in_the_statistics(x64):
+def test_statistics_depend_on_the_order_of_views(x64):
   params, stats = variables()
   views = pictures(3)
   _, new = FORWARD(MODULE, params, stats, views, True)

@@ -1,4 +1,4 @@
-"""Every family of networks, beside plain PyTorch with the same weights."""
+"""Every family of networks, compared with plain PyTorch."""
 
 import functools
 
@@ -33,7 +33,7 @@ def shapes(model, images):
 
 
 def randomized(variables):
-  """Variables with every value its own, so that none can be swapped unseen."""
+  """Variables with distinct values, so that any swap is detected."""
   rng = np.random.default_rng(0)
   return jax.tree.map(
     lambda x: (
@@ -45,7 +45,7 @@ def randomized(variables):
 
 
 class Torch:
-  """Layers of PyTorch that read the variables of ours."""
+  """PyTorch layers that read the variables of a Flax module."""
 
   def __init__(self, variables):
     import torch
@@ -119,17 +119,17 @@ def torch_wrn_10_1(t, images):
   return t.head(t.norm(x, "norm").relu())
 
 
-# All networks: test_logits_are_the_originals of interop/names_test.py. This one
-# is of an image that is not square.
+# interop/names_test.py::test_logits_equal_the_originals covers all networks.
+# This test uses an image that is not square.
 def test_logits_equal_torch(x64):
   pytest.importorskip("torch")
   model = NETWORKS["wrn_10_1"](7)
   images = jnp.asarray(np.random.default_rng(1).uniform(size=(2, 12, 10, 3)))
   variables = randomized(shapes(model, images))
-  ours = jax.jit(lambda v, x: model.apply(v, x, False))(variables, images)
+  actual = jax.jit(lambda v, x: model.apply(v, x, False))(variables, images)
   expected = torch_wrn_10_1(Torch(variables), images)
-  assert ours.dtype == jnp.float64
-  np.testing.assert_allclose(ours, expected, rtol=1e-11, atol=1e-11)
+  assert actual.dtype == jnp.float64
+  np.testing.assert_allclose(actual, expected, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -139,11 +139,11 @@ def test_bottleneck_equals_torch(x64, stride):
   x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 6, 6, 4)))
   variables = randomized(shapes(block, x))
   t = Torch(variables)
-  theirs = t.torch.tensor(np.asarray(x)).permute(0, 3, 1, 2)
-  expected = post_activation(t, theirs, [], stride, [1, 3, 1])
-  ours = jax.jit(lambda v: block.apply(v, x, False))(variables)
+  reference = t.torch.tensor(np.asarray(x)).permute(0, 3, 1, 2)
+  expected = post_activation(t, reference, [], stride, [1, 3, 1])
+  actual = jax.jit(lambda v: block.apply(v, x, False))(variables)
   np.testing.assert_allclose(
-    ours, expected.permute(0, 2, 3, 1), rtol=1e-12, atol=1e-12
+    actual, expected.permute(0, 2, 3, 1), rtol=1e-12, atol=1e-12
   )
 
 
@@ -242,7 +242,7 @@ def test_shapes_of_features_and_logits(name, width, size):
     assert out.shape == (2, columns) and out.dtype == jnp.float32
 
 
-def test_bfloat16_convolves_so_and_keeps_the_rest():
+def test_bfloat16_is_used_only_between_convolutions():
   model = NETWORKS["wrn_10_1"](10)
   half = model.clone(dtype=jnp.bfloat16)
   images = jnp.asarray(
@@ -290,7 +290,7 @@ def test_x64_leaves_nothing_in_single_precision(x64, name, fields):
     (lambda: NETWORKS["preact_18"](10, variant="x"), "robustbench, rice, fast"),
   ],
 )
-def test_networks_that_do_not_exist_are_explained(build, message):
+def test_invalid_networks(build, message):
   with pytest.raises(ValueError, match=message):
     build()
 
@@ -299,6 +299,6 @@ def test_networks_that_do_not_exist_are_explained(build, message):
   ("shape", "message"),
   [((2, 8, 8, 1), "3 channels"), ((8, 8, 3), "give"), ((2, 7, 9, 3), "7x9")],
 )
-def test_images_that_do_not_fit_are_explained(shape, message):
+def test_invalid_images(shape, message):
   with pytest.raises(ValueError, match=message):
     layers.normalize(jnp.zeros(shape), **STATISTICS)

@@ -37,7 +37,7 @@ window.onload = () => {{
 
 @pytest.fixture(scope="module")
 def browsed(report, tmp_path_factory):
-  """What the harness found, and what the browser complained about."""
+  """The harness's findings, and the browser's console messages."""
   browser = next(filter(None, map(shutil.which, BROWSERS)), None)
   if browser is None:
     pytest.skip(f"none of the browsers {', '.join(BROWSERS)} is installed")
@@ -72,7 +72,7 @@ def test_no_error_and_no_request(browsed):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_no_part_is_wider_than_its_screen(browsed, width):
+def test_no_element_is_wider_than_the_screen(browsed, width):
   frame = browsed[0][str(width)]
   assert width - 20 <= frame["given"] <= width
   assert frame["needed"] <= frame["given"]

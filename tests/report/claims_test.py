@@ -1,4 +1,4 @@
-"""Runs made so that each sentence agrees, disagrees, or stays open."""
+"""Runs constructed so that each claim agrees, disagrees or is not decided."""
 
 import dataclasses
 import io
@@ -41,7 +41,7 @@ WAVES = {
 
 
 def counts(method):
-  """Images right by `row`: what the paper claims."""
+  """Correct images by row, as the paper claims."""
   robust = method == "robust_augmix"
   clean = ROBUST["clean"] if robust else CLEAN[method]
   attacked = ROBUST["attacked"] if robust else ATTACKED[method]
@@ -103,7 +103,7 @@ def make(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def four(make):
-  """Runs that do what the paper says, one method's replaced at will."""
+  """Runs that match the paper's claims; single ones can be replaced."""
   paper = {method: make(method) for method in LABELS}
   return lambda **replaced: list((paper | replaced).values())
 
@@ -117,13 +117,13 @@ def row(shown, name):
   return next(row for row in rows if row.claim.name == name)
 
 
-def test_runs_that_do_what_the_paper_says_agree(four):
+def test_runs_that_match_the_paper_agree(four):
   found = verdicts(four())
   # Adversarial training is beaten on all 19, standard training on 18.
   assert len(found) == 12 and set(found.values()) == {"agrees"}
 
 
-def test_numbers_are_those_of_the_bits(four):
+def test_numbers_are_computed_image_by_image(four):
   shown = four()
   first = row(shown, "more_than_standard")
   assert first.found == (
@@ -145,7 +145,7 @@ def test_numbers_are_those_of_the_bits(four):
   assert "low: +15.0 [" in row(shown, "augmix_frequencies").found
 
 
-def test_tests_of_a_sentence_are_adjusted_together(make, four):
+def test_p_values_of_a_claim_are_corrected_together(make, four):
   right = counts("standard")
   for name, s in itertools.product(("snow", "frost"), range(1, 6)):
     right["corruption", name, s] = 300 - 6 * (s == 1)
@@ -284,7 +284,7 @@ SAME = "with the same settings for"
     ),
   ],
 )
-def test_what_is_missing_is_named(make, four, name, method, changed, lacking):
+def test_missing_data_is_named(make, four, name, method, changed, lacking):
   shown = four(**{method: make(method, **changed)})
   found = row(shown, name)
   assert found.verdict == "not evaluated" and lacking in found.lacking
@@ -327,7 +327,7 @@ def test_waves_of_two_norms_are_not_mixed(make):
   assert found.lacking == "one 'wave_norm', not 2.0, 4.0"
 
 
-def test_a_part_of_the_corruptions_can_refuse_but_not_confirm_all(make):
+def test_some_corruptions_can_refute_but_not_confirm_a_claim(make):
   shown = [
     make(m, {k: n for k, n in counts(m).items() if "frost" not in k})
     for m in LABELS
@@ -337,7 +337,7 @@ def test_a_part_of_the_corruptions_can_refuse_but_not_confirm_all(make):
   assert verdicts(shown)["more_than_standard"] == "agrees"
 
 
-def test_fewer_methods_answer_what_they_can(make):
+def test_fewer_methods_decide_fewer_claims(make):
   found = verdicts([make("robust_augmix"), make("standard")])
   assert found["more_than_standard"] == found["fog"] == "agrees"
   assert found["more_than_adversarial"] == "not evaluated"
@@ -349,7 +349,7 @@ def test_fewer_methods_answer_what_they_can(make):
   assert claims.evaluate(lone) is None
 
 
-def test_of_several_runs_the_most_alike_is_taken(make):
+def test_most_similar_of_several_runs_is_used(make):
   shown = [make("standard"), make("robust_augmix", seed=1)]
   shown += [make("standard", seed=1), make("augmix")]
   found = claims.evaluate(shown)
@@ -379,7 +379,7 @@ def bits(array):
 @pytest.mark.parametrize(
   ("content", "words"),
   [
-    (b"", "is damaged .*write it with --mode=evaluate"),
+    (b"", "is damaged .*recreate it with --mode=evaluate"),
     (b"PK\x03\x04", "is damaged"),
     (bits(np.arange(N) < 370)[:-30], "is damaged"),
     (bits(np.arange(N) < 371), r"from different evaluations \(clean\)"),
@@ -387,14 +387,16 @@ def bits(array):
     (bits((np.arange(N) < 370).astype(int)), "from different evaluations"),
   ],
 )
-def test_bits_of_another_evaluation_are_rejected(make, four, content, words):
+def test_correct_npz_of_another_evaluation_is_rejected(
+  make, four, content, words
+):
   run = make("augmix")
   (run.folder / "correct.npz").write_bytes(content)
   with pytest.raises(ValueError, match=words):
     claims.evaluate(four(augmix=run))
 
 
-def test_table_has_a_row_for_each_sentence(four):
+def test_table_has_a_row_for_each_claim(four):
   table = claims.evaluate(four()).table()
   assert len(table.rows) == len(claims.CLAIMS)
   text = table.text(100)
@@ -402,7 +404,7 @@ def test_table_has_a_row_for_each_sentence(four):
   assert "better on 19 of 19" in text
 
 
-def test_quotes_are_the_papers(shared_data):
+def test_quotes_are_from_the_paper(shared_data):
   paper = (shared_data.parent / "paper.md").read_text(encoding="utf-8")
   paper = " ".join(paper.split())
   for claim in claims.CLAIMS:
@@ -410,7 +412,7 @@ def test_quotes_are_the_papers(shared_data):
       assert part in paper, claim.name
 
 
-def test_bands_are_those_of_a_small_map():
+def test_bands_of_a_small_map():
   # Offsets -2 to 1 of a 4 x 4 map, and half a side is 2: at most 2/3 away is
   # the middle, at most 4/3 its four neighbours, the other 11 are beyond. One of
   # them, (-2, -2), is classified correctly.

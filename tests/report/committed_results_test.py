@@ -1,4 +1,4 @@
-"""The results under docs/results are readable, and their tables are of them."""
+"""The results under docs/results are readable, and match their tables."""
 
 import pathlib
 
@@ -16,7 +16,7 @@ def test_there_are_results():
 
 
 @pytest.mark.parametrize("summary", SUMMARIES, ids=lambda p: p.parent.name)
-def test_summary_is_made_from_the_results(summary):
+def test_summary_is_generated_from_the_results(summary):
   folders = [p.parent for p in summary.parent.glob("*/results.json")]
   shown = {run.about["label"]: run for run in map(runs.load, folders)}
   text = summary.read_text(encoding="utf-8")

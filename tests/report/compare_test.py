@@ -1,4 +1,4 @@
-"""What is compared, what is said beside it, and the files."""
+"""Comparisons: matched rows, footnotes and files."""
 
 import errno
 import json
@@ -43,7 +43,7 @@ def note(table, start):
   return found
 
 
-def test_only_like_is_compared_with_like(make_run):
+def test_only_comparable_rows_are_compared(make_run):
   run = make_run("A", rows=((0.0, 95), (8 / 255, 40), (1.0, 30)))
   other = reference(
     clean(0.70),
@@ -105,7 +105,7 @@ def test_corruptions_are_averaged_over_what_both_have(make_run, corruption):
   assert only.endswith(": frost (severity 1)")
 
 
-def test_a_mean_is_compared_where_all_its_parts_are_evaluated(make_full_run):
+def test_mean_is_compared_only_if_all_its_parts_were_evaluated(make_full_run):
   given = {"evaluator": "corruption", "corruption": "mean of 15"}
   given = reference(given | {"accuracy": 0.6, "total": 10_000}, rounding=0.0005)
   # More than the 15 are there; their mean is 84 less 7 points.
@@ -146,7 +146,7 @@ def test_two_sets_of_corrupted_images_are_not_mixed(make_run, corruption):
     compare.table(run, references.read("augmix_wrn_40_2"))
 
 
-def test_footnotes_tell_what_else_differs(make_run):
+def test_footnotes_say_what_else_differs(make_run):
   run = make_run("A", found=[Note("first 100 images only")])
   other = Reference(
     "other",
@@ -175,7 +175,9 @@ def test_footnotes_tell_what_else_differs(make_run):
   assert not any("differ:" in line or "assumed" in line for line in same)
 
 
-def test_files_hold_the_table_and_its_numbers(make_run, corruption, tmp_path):
+def test_files_contain_the_table_and_its_numbers(
+  make_run, corruption, tmp_path
+):
   run = make_run("A", found=corruption)
   other = references.read("augmix_wrn_40_2")
   table = compare.table(run, other)
@@ -225,7 +227,7 @@ def test_every_published_reference_is_comparable(make_run, corruption, name):
   assert table.rows and longest <= 80
 
 
-def test_comparisons_of_one_name_are_kept_apart(make_run, tmp_path):
+def test_references_with_the_same_name_have_separate_files(make_run, tmp_path):
   folder = make_run("A").folder
   model = {"clean_acc": "95.08", "additional_data": False}
   model |= {"architecture": "R", "dataset": "cifar10"}
@@ -283,7 +285,7 @@ PERMISSION = "change its permissions, or use another path or a copy"
     ("report", errno.EACCES, PERMISSION),
   ],
 )
-def test_table_is_shown_where_nothing_can_be_written(
+def test_table_is_shown_in_a_read_only_folder(
   make_run, monkeypatch, tmp_path, mode, number, advice
 ):
   folder = make_run("A").folder
@@ -305,7 +307,7 @@ def test_table_is_shown_where_nothing_can_be_written(
 
 @pytest.fixture
 def hostile(make_run):
-  """A run whose label and data would be several rows or a cursor's moves."""
+  """A run whose label and data contain line breaks and escape sequences."""
   folder = make_run("A").folder
   tree = json.loads((folder / "results.json").read_text())
   tree["run"]["label"] = "A\n| B | \\| <i> \r\x1b[31m\ud800 C"
@@ -318,7 +320,7 @@ def hostile(make_run):
 ONE_ROW = r"| A \| B \| \\\| \<i> [31m C |"
 
 
-def test_label_of_several_lines_is_one_row_of_a_report(hostile, tmp_path):
+def test_multiline_label_is_one_row_of_a_report(hostile, tmp_path):
   out_folder = tmp_path / "out"
   code, out, err = run(
     "--mode=report", f"--runs={hostile}", f"--workdir={out_folder}"
@@ -333,7 +335,7 @@ def test_label_of_several_lines_is_one_row_of_a_report(hostile, tmp_path):
   assert "A | B | \\| &lt;i&gt; [31m C" in page and "\x1b" not in page
 
 
-def test_label_of_several_lines_is_one_row_of_a_comparison(hostile):
+def test_multiline_label_is_one_row_of_a_comparison(hostile):
   command = ("--mode=compare", f"--workdir={hostile}")
   code, out, err = run(*command, "--reference=madry_l2_eps1")
   assert code == 0, err

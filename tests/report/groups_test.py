@@ -17,7 +17,7 @@ def attack(name="PGD-10", epsilon=1.0, evaluator="adversarial", **settings):
   return Row(evaluator, settings, 100, 30)
 
 
-def test_groups_are_runs_that_differ_in_seed_name_and_places(make_full_run):
+def test_groups_are_runs_that_differ_in_seed_name_and_paths(make_full_run):
   shown = [make_full_run(x, seed) for seed in (0, 1) for x in ("A", "B")]
   groups = grouping.groups(shown)
   assert [group.label for group in groups] == ["A (2 seeds)", "B (2 seeds)"]
@@ -33,7 +33,9 @@ def test_groups_are_runs_that_differ_in_seed_name_and_places(make_full_run):
     ("config", None),
   ],
 )
-def test_runs_of_another_configuration_stay_alone(make_full_run, part, value):
+def test_runs_with_different_configurations_are_not_grouped(
+  make_full_run, part, value
+):
   one, two = make_full_run("A"), make_full_run("A", 1)
   if part == "run":
     value = two.about | value
@@ -90,7 +92,7 @@ def test_mean_is_of_accuracies_and_has_no_interval(make_run, corruption):
   assert grouping.estimate(rows[:0]) is None
 
 
-def test_variants_are_the_settings_but_for_the_place(make_run):
+def test_variants_are_the_settings_without_coordinates(make_run):
   found = [attack("PGD-100"), attack("AutoAttack", evaluator="autoattack")]
   found += [attack(epsilon=e, relative_step_size=0.2) for e in (1.0, 2.0)]
   rows = grouping.attacks(frame(make_run("A", found=found)))
@@ -102,12 +104,12 @@ def test_variants_are_the_settings_but_for_the_place(make_run):
   }
 
 
-def test_checks_of_an_attack_are_not_accuracies(make_run):
+def test_attack_checks_are_not_shown_as_accuracies(make_run):
   run = make_run("A", found=[attack(evaluator="attack_check")])
   assert set(grouping.attacks(frame(run))["evaluator"]) == {"adversarial"}
 
 
-def test_one_epsilon_in_two_notations_is_one(make_run):
+def test_two_notations_of_an_epsilon_are_equal(make_run):
   rows = ((0.0, 95), (8 / 255, 40))
   one, two = make_run("A", rows=rows), make_run("B", rows=((0.031373, 30),))
   assert grouping.attacks(frame(one, two))["epsilon"].nunique() == 2  # 0, 8/255

@@ -38,7 +38,7 @@ def test_report_has_both_pages_and_every_figure(report):
 
 
 class Reader(html.parser.HTMLParser):
-  """Collects what a page is made of."""
+  """Collects the elements of a page."""
 
   def __init__(self):
     super().__init__()
@@ -71,7 +71,7 @@ def read(report):
   return parsed(report["report.html"])
 
 
-def test_page_holds_all_it_needs(read, report):
+def test_page_is_self_contained(read, report):
   images = read.all("img")
   assert len(images) == len(FIGURES)
   assert all(x["src"].startswith("data:image/png;base64,") for x in images)
@@ -121,7 +121,7 @@ def test_warnings_are_above_the_fold(make_run, tmp_path):
   assert "- warning: dark images" in paths[0].read_text()
 
 
-def test_labels_of_users_are_text(read, report):
+def test_labels_are_escaped(read, report):
   label = '</title><script>document.body.remove()</script> | $x_ & "y"'
   assert label in "".join(read.text)
   for name in ("report.html", "summary.md"):
@@ -150,7 +150,7 @@ def test_report_leaves_out_what_was_not_evaluated(make_run, tmp_path):
   ]
 
 
-def test_report_of_nothing_or_with_a_foreign_baseline(make_run, tmp_path):
+def test_no_runs_or_a_baseline_that_is_not_a_run(make_run, tmp_path):
   with pytest.raises(ValueError, match="at least one run"):
     page.write_report([], tmp_path)
   run = make_run("A")

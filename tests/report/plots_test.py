@@ -1,4 +1,4 @@
-"""Figures: lines equal results, words are where a reader looks."""
+"""Figures: lines equal the results, and text is readable."""
 
 import json
 
@@ -22,7 +22,7 @@ def _lines(axes):
 
 
 def _ends(axes, place):
-  """Ends of the bands at a place of the x axis, in the order of the lines."""
+  """Ends of the bands at an x coordinate, in the order of the lines."""
   for band in axes.collections:
     vertices = band.get_paths()[0].vertices
     ends = vertices[vertices[:, 0] == place, 1]
@@ -59,7 +59,7 @@ def test_adversarial_accuracy_says_what_it_shows(make_run):
   assert [text.get_text() for text in legend.get_texts()] == ["A"]
 
 
-def test_doublings_are_equally_far_apart_down_to_zero(make_run):
+def test_epsilon_axis_is_logarithmic_and_includes_zero(make_run):
   rows = ((0.0, 9), (0.25, 8), (0.5, 7), (1.0, 6), (2.0, 5), (4.0, 1))
   (axes,) = plots.draw_adversarial_accuracy([make_run("A", rows=rows)]).axes
   places = axes.transData.transform([(e, 0) for e, _ in rows])[:, 0]
@@ -79,7 +79,7 @@ def _attack(name, norm, epsilon, correct):
   return Row("adversarial", settings, 100, correct)
 
 
-def test_clean_accuracy_is_at_zero_where_zero_was_not_attacked(make_run):
+def test_clean_accuracy_is_at_zero_if_epsilon_0_was_not_evaluated(make_run):
   found = [Row("clean", {}, 100, 90), _attack("PGD-10", "l2", 1.0, 30)]
   shown = [make_run("A", rows=(), found=found)]
   shown.append(make_run("B", rows=(), found=found[:1]))
@@ -101,7 +101,7 @@ def test_norms_have_panels_and_attacks_have_lines(make_run):
   )
 
 
-def test_nothing_to_draw_is_no_figure(make_run):
+def test_no_data_gives_no_figure(make_run):
   bare = [make_run("A", rows=(), logs=0)]
   assert plots.draw_adversarial_accuracy(bare) is None
   assert plots.draw_severity(bare, plots.EXAMPLES) is None
@@ -190,7 +190,7 @@ def test_fourier_maps_are_means_over_seeds(make_full_run):
   assert clims == {(0, 80)}
 
 
-def test_waves_of_other_norms_have_panels_of_their_own(make_full_run):
+def test_waves_of_different_norms_have_separate_panels(make_full_run):
   far = [
     Row("fourier", {"wave_norm": 1.0, "y": 0, "x": x}, 9, 9) for x in (-1, 0)
   ]
@@ -201,7 +201,7 @@ def test_waves_of_other_norms_have_panels_of_their_own(make_full_run):
   assert "wave norm 1.0" in second.get_title().replace("\n", " ")
 
 
-def test_frequencies_of_no_plane_are_rejected(make_run):
+def test_incomplete_frequencies_are_rejected(make_run):
   rows = [
     Row("fourier", {"wave_norm": 4.0, "y": 0, "x": x}, 9, 9)
     for x in (-(10**12), 0)
@@ -286,12 +286,12 @@ def test_images_are_drawn_in_order(channels):
     (("a", np.zeros((0, 4, 4, 3), np.uint8)),),
   ],
 )
-def test_what_is_no_grid_of_images_is_rejected(rows):
+def test_invalid_image_grids_are_rejected(rows):
   with pytest.raises(ValueError, match="do not form a grid"):
     plots.draw_images(rows)
 
 
-def test_files_are_png_of_sane_size(make_full_run, tmp_path):
+def test_files_are_png_of_reasonable_size(make_full_run, tmp_path):
   shown = [make_full_run(f"{LONG} {i}") for i in range(4)]
   images = np.zeros((4, 32, 32, 3), np.uint8)
   figures = [
@@ -368,7 +368,7 @@ def test_series_of_a_method_never_look_alike(make_run):
   assert len({(s["linestyle"], s["marker"]) for s in shown}) == 9
 
 
-def test_labels_are_shown_letter_by_letter(make_run):
+def test_labels_are_shown_literally(make_run):
   runs = [make_run("_a costs $5 and $x_"), make_run("B")]
   figure = plots.draw_training_curves(runs)
   figure.draw_without_rendering()  # a broken formula would stop it

@@ -1,4 +1,4 @@
-"""References of every kind, whole and damaged."""
+"""References of every kind, intact and damaged."""
 
 import functools
 import json
@@ -10,7 +10,7 @@ import pytest
 from ram_jax import corruptions
 from ram_jax.report import compare as compare_lib
 from ram_jax.report import references
-from tests.main_test import refuses, run
+from tests.main_test import rejects, run
 
 PUBLISHED = sorted(references.published())
 # RobustBench's corruptions_acc and the README of PRIME, in percent.
@@ -47,7 +47,7 @@ def by_label(reference):
 
 @pytest.fixture
 def author(tmp_path):
-  """What the author's code writes, its CSV with the line ends of Python's."""
+  """The output of the author's code; its CSV has Python's line ends."""
   folder = tmp_path / "robustaugmix"
   folder.mkdir()
   (folder / "eval_metrics.json").write_text(json.dumps(METRICS, indent=2))
@@ -58,7 +58,7 @@ def author(tmp_path):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_numbers_are_whole_and_name_their_source(name):
+def test_published_numbers_are_complete_and_cite_their_source(name):
   found = references.read(name)
   assert found.name == name and found.images_assumed
   assert re.search(r"^[\w-]+/[\w-]+: .*(snapshot of 20|commit )", found.source)
@@ -74,7 +74,7 @@ def test_published_numbers_are_whole_and_name_their_source(name):
     assert mean == pytest.approx(MEANS[name], abs=0.005 + 1e-9)
 
 
-def test_published_numbers_are_those_of_their_source():
+def test_published_numbers_equal_their_source():
   madry = by_label(references.read("madry_l2_eps1"))
   assert madry["clean"] == 0.8162
   assert madry["L2 eps 1 (PGD-20)"] == 0.5272
@@ -94,7 +94,7 @@ def test_published_numbers_are_those_of_their_source():
     ("noisymix_wrn_28_4", {"impulse_noise": 96.4, "jpeg_compression": 91.8}),
   ],
 )
-def test_published_cells_stand_at_their_corruption(name, means):
+def test_published_accuracies_belong_to_their_corruption(name, means):
   found = by_label(references.read(name))
   for corruption, mean in means.items():
     cells = [found[f"{corruption}, severity {s}"] for s in range(1, 6)]
@@ -119,7 +119,7 @@ def test_the_author_folder_is_one_reference(author):
 
 
 @pytest.mark.parametrize("name", references.AUTHOR_FILES)
-def test_files_are_known_by_content_alone(author, name):
+def test_formats_are_detected_by_content(author, name):
   whole = references.read(str(author / name))
   other = (author / name).rename(author / "some.txt")
   assert references.read(str(other)).rows.equals(whole.rows)
@@ -134,7 +134,7 @@ def test_files_are_known_by_content_alone(author, name):
     ("cifar10c_per_corruption.csv", CORRUPTIONS + "snow,1,0.9", "mean is 0.65"),
   ],
 )
-def test_files_of_different_evaluations_are_refused(author, name, text, words):
+def test_files_of_different_evaluations_are_rejected(author, name, text, words):
   (author / name).write_text(text)
   with pytest.raises(ValueError, match=f"different evaluations.*{words}"):
     references.read(str(author))
@@ -150,7 +150,7 @@ def test_robustbench_table_needs_its_model(tmp_path):
     "fog, severity 2": 0.5,
     "snow, severity 1": 0.9390000001,
   }
-  for model, has in (("", "many models"), (":C", "0 rows of C")):
+  for model, has in (("", "many rows"), (":C", "0 rows of C")):
     words = f"it has {has}: write .*results.csv:MODEL.*one of A, B$"
     with pytest.raises(ValueError, match=words):
       references.read(f"{path}{model}")
@@ -210,7 +210,7 @@ def compare(make_run, tmp_path):
     command = ("--mode=compare", f"--workdir={run_folder}")
     command += (f"--reference={path}{model}",)
     if error:
-      return refuses(error, *command)
+      return rejects(error, *command)
     code, out, err = run(*command)
     assert code == 0, err
     written = out.split()[-1]
@@ -251,7 +251,7 @@ def test_data_set_is_that_of_file_or_folder_or_unknown(
   if dataset == "cifar10" and folder != "x":
     other = "ImageNet" if data == "CIFAR-10" else "CIFAR-100"
     assert (
-      f"its dataset is CIFAR-10, its folder's {other}: {data} is assumed"
+      f"the file says CIFAR-10, but its folder {other}: {data} is assumed"
       in text
     )
 
@@ -327,7 +327,7 @@ def test_norm_is_that_of_the_folder(compare, folder, epsilon, measure):
     ("L2", {"dataset": 10}, "lacks a field or has one of the wrong type"),
   ],
 )
-def test_what_a_robustbench_file_cannot_say(compare, folder, fields, words):
+def test_invalid_robustbench_files(compare, folder, fields, words):
   compare(f"{folder}/model.json", MODEL | fields, error=words)
 
 
@@ -347,7 +347,7 @@ def test_notes_of_published_numbers(compare):
   assert "(reference) abc" in text and "50 in the reference" in text
 
 
-def test_what_exists_as_a_path_is_a_path(compare, monkeypatch, tmp_path):
+def test_existing_path_is_a_path(compare, monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "t").write_text(",fog\n,1\nb:c,0.9\n")
   model = references.read("t:b:c")
@@ -359,8 +359,8 @@ def test_what_exists_as_a_path_is_a_path(compare, monkeypatch, tmp_path):
   name = PUBLISHED[0]
   (tmp_path / name).mkdir()
   command = ("--mode=compare", f"--workdir={tmp_path / 'a-0'}")
-  refuses(f"a path: give the path as ./{name}", *command, f"--reference={name}")
-  refuses("has neither results.json", *command, f"--reference=./{name}")
+  rejects(f"a path: give the path as ./{name}", *command, f"--reference={name}")
+  rejects("has neither results.json", *command, f"--reference=./{name}")
 
 
 def test_a_run_is_a_reference(make_run, corruption):
@@ -400,7 +400,7 @@ def test_a_run_is_a_reference(make_run, corruption):
     (CORRUPTIONS + "fog,2,0.4", "fog, severity 2 is given twice"),
     ("epsilon,accuracy\n1,.5\n1.0,.5", "L2 eps 1 .PGD-10. is given twice"),
     ("epsilon,accuracy\n-1,0.5", "epsilon -1.0 is not a number of at least 0"),
-    (json.dumps(METRICS)[:-20], "not complete JSON"),
+    (json.dumps(METRICS)[:-20], "not valid JSON"),
     (json.dumps(METRICS | {"clean_accuracy": 91.2}), "of clean is 91.2, .*100"),
     (json.dumps(METRICS | {"clean_accuracy": "a"}), r"'a', not in \[0, 1\]"),
     ('{"clean_acc": "95"}', r"lacks a field.*'additional_data'"),
@@ -408,7 +408,7 @@ def test_a_run_is_a_reference(make_run, corruption):
     ("[1]", "of the wrong type|it has"),
   ],
 )
-def test_bad_files_are_refused_in_a_sentence(tmp_path, content, words):
+def test_bad_files_cause_a_one_line_error(tmp_path, content, words):
   path = tmp_path / "their.file"
   content = content if isinstance(content, bytes) else content.encode()
   path.write_bytes(content)
@@ -417,7 +417,7 @@ def test_bad_files_are_refused_in_a_sentence(tmp_path, content, words):
   assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_unknown_names_list_what_is_published(tmp_path):
+def test_unknown_names_list_the_published_ones(tmp_path):
   for name in ("nonsense", f"{tmp_path}:model", f"{tmp_path}/absent.csv:A"):
     with pytest.raises(ValueError, match="no file or folder") as caught:
       references.read(name)
@@ -491,7 +491,7 @@ def test_bad_files_through_the_command(compare, content, words):
 
 
 def parts(tree, before=()):
-  """The places of all parts of a tree of JSON."""
+  """The paths of all parts of a JSON tree."""
   rows = enumerate(tree) if isinstance(tree, list) else tree.items()
   for key, part in rows:
     yield (*before, key)
@@ -502,7 +502,7 @@ def parts(tree, before=()):
 @pytest.mark.parametrize(
   "place", [p for p in parts(OWN) if p != ("notes",)], ids=str
 )
-def test_numbers_of_ones_own_are_rejected_or_compared(
+def test_user_provided_numbers_are_rejected_or_compared(
   make_run, tmp_path, place
 ):
   run, path = make_run("A"), tmp_path / "mine.json"

@@ -43,7 +43,7 @@ def test_wilson_equals_scipy_and_stays_in_range():
 
 
 @pytest.mark.parametrize("correct, total", [(0, 0), (-1, 5), (6, 5)])
-def test_wilson_refuses_what_is_no_proportion(correct, total):
+def test_wilson_rejects_invalid_counts(correct, total):
   with pytest.raises(ValueError, match=f"{correct} of {total}"):
     statistics.wilson(correct, total)
 
@@ -95,7 +95,7 @@ def test_newcombe_equals_published_intervals(first, second, low, high):
 
 
 def pairs(both, first, second, neither):
-  """Two rows of bits with the cells of a 2x2 table."""
+  """Two bool arrays with the given cells of a 2x2 table."""
   cells = (both, first, second, neither)
   return (
     {"a": np.repeat([True, True, False, False], cells)},
@@ -123,7 +123,7 @@ def test_p_by_hand():
   )
 
 
-def test_sign_flips_are_fishers():
+def test_sign_flips_reproduce_fishers_example():
   # Section 21: of 2^15 patterns 863 have a sum of 314 or more.
   assert sum(DARWIN) == 314
   found = statistics.sign_flip_p(np.array(DARWIN))
@@ -175,7 +175,7 @@ def test_interval_of_one_row_is_agresti_and_mins(cells, expected):
 
 
 def test_images_are_the_samples():
-  """A row that repeats tells nothing new; independent ones do."""
+  """A repeated row adds no information; independent rows do."""
   first, second = pairs(60, 40, 20, 40)
   once = statistics.paired(first, second, {"a": 1})
   copies = [{name: side["a"] for name in "abcde"} for side in (first, second)]

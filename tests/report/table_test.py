@@ -47,7 +47,7 @@ def test_narrower_terminals_break_cells_then_transpose():
 
 
 @pytest.mark.parametrize("width", [26, 32, 36, 80, 200])
-def test_no_figure_is_lost_and_no_line_too_long(width):
+def test_no_number_is_lost_and_no_line_is_too_long(width):
   text = TABLE.text(width)
   for figure in ("50.0", "(40.4-59.6)", "1.0", "(0.8-1.2)", "2.0"):
     assert figure in text

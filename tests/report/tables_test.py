@@ -1,4 +1,4 @@
-"""Numbers of tables against the counts, and what stands beside them."""
+"""Numbers in tables compared with counts, and their notes."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def test_summary_shows_every_number(make_run, corruption):
   assert table.best == {(1, 1), (1, 4)}
 
 
-def test_what_is_equal_is_in_the_title_and_what_is_not_a_column(make_run):
+def test_common_settings_are_in_the_title_and_others_are_columns(make_run):
   one = make_run("A")
   table = tables.summary([one, make_run("B")])
   assert table.title == (
@@ -76,7 +76,7 @@ def test_seeds_are_one_row(make_full_run):
   assert "seeds 1, 2, 3" in tables.summary(shown).title
 
 
-def test_attacks_that_differ_have_columns_of_their_own(make_run):
+def test_different_attacks_have_separate_columns(make_run):
   one = make_run("A", found=[adversarial(30, "PGD-100")])
   other = make_run("B", rows=(), found=[adversarial(10, norm="linf")])
   table = tables.summary([one, other])
@@ -110,7 +110,7 @@ def test_sources_of_corrupted_images_are_not_mixed(make_full_run):
   assert means.rows[-1][2:] == ("100.0", "-")
 
 
-def test_other_test_images_are_a_warning(make_full_run):
+def test_different_test_images_cause_a_warning(make_full_run):
   one = make_full_run("A")
   data = {"test": {"size": 1000, "fingerprint": "sha256:0123456789abcdef"}}
   table = tables.summary([one, make_full_run("B", data=data)])
@@ -127,7 +127,7 @@ def test_other_test_images_are_a_warning(make_full_run):
   assert notes[0].startswith("warning: fourier: evaluated on different numbers")
 
 
-def test_epsilons_without_accuracy_are_hidden_but_named(make_run):
+def test_epsilons_without_accuracy_are_hidden_and_listed(make_run):
   rows = ((0.0, 95), (0.5, 30), (1.0, 1), (2.0, 0))
   shown = [make_run("A", rows=rows), make_run("B", rows=rows)]
   table = tables.summary(shown)
@@ -139,12 +139,12 @@ def test_epsilons_without_accuracy_are_hidden_but_named(make_run):
   assert tables.every_epsilon([make_run("C")]) is None
 
 
-def test_summary_of_nothing_is_rejected():
+def test_summary_without_runs_is_rejected():
   with pytest.raises(ValueError, match="give at least one"):
     tables.summary([])
 
 
-def test_means_are_those_of_the_rule(make_full_run):
+def test_means_and_differences_by_hand(make_full_run):
   base = make_full_run("Standard")
   names = [name for name in CORRUPTIONS if name not in ("frost", "spatter")]
   better = make_full_run("Better", names=names, shift=50)
@@ -193,7 +193,7 @@ def relative(make_run, run, *base):
   return tables._relative(first, second).split(" ")[0]
 
 
-def test_relative_error_of_what_both_have(make_run):
+def test_relative_error_over_shared_corruptions(make_run):
   run = {("fog", 1): 8, ("fog", 2): 4, ("snow", 1): 5}
   one = {("fog", 1): 6, ("fog", 2): 6, ("fog", 3): 0, ("frost", 1): 1}
   # Errors .2 + .6 over (.4 + .4): 1.
@@ -258,7 +258,7 @@ def test_no_calibration(make_run):
   assert tables.calibration([make_run("C")]) is None
 
 
-def test_a_number_that_some_seeds_lack_says_so(make_full_run):
+def test_number_that_some_seeds_lack_is_marked(make_full_run):
   runs = [make_full_run("A"), make_full_run("A", 1, names=())]
   (row,) = tables.summary(runs).rows
   assert row[:3:2] == ("A (2 seeds)", "77.0 (1 of 2 seeds)")
@@ -301,12 +301,12 @@ def test_floors_compare_with_required(make_run, corruption):
     ("clean", None, "at least", 92),
   ],
 )
-def test_requirement_of_another_form_is_rejected(make_run, row):
+def test_malformed_requirement_is_rejected(make_run, row):
   with pytest.raises(ValueError, match="is not .metric, epsilon, bound"):
     tables.floors(make_run("A"), [row])
 
 
-def test_fields_that_differ_and_all(make_full_run):
+def test_differing_fields_and_all_fields(make_full_run):
   runs = [make_full_run(x, seed) for x in "AB" for seed in (0, 1)]
   table = tables.fields(runs, differing=True)
   assert table.rows == (("method.name", "A", "B"),)

@@ -1,4 +1,4 @@
-"""Runs in an object store: fsspec's in memory, and its view of a local disk."""
+"""Runs in object stores: fsspec's in-memory store, and a local disk."""
 
 import os
 import pathlib
@@ -13,7 +13,7 @@ import fsspec
 import pytest
 
 from ram_jax.runs import bucket, metrics
-from tests.main_test import config, data, refuses, run  # noqa: F401
+from tests.main_test import config, data, rejects, run  # noqa: F401
 from tests.reliability_test import (  # noqa: F401
   FLAGS,
   KILLED,
@@ -42,7 +42,7 @@ def memory():
 
 
 def fetched(url, folder):
-  """What lies in a store, as a folder."""
+  """The content of a store, copied to a folder."""
   files, root = fsspec.core.url_to_fs(url)
   for path in files.find(root):
     target = folder / path.removeprefix(f"{root}/")
@@ -54,14 +54,14 @@ def fetched(url, folder):
 
 
 def kept(url):
-  """The folder of what could not be copied."""
+  """The local folder that could not be copied."""
   folder = bucket._local_folder(url)
   shutil.rmtree(folder)
   (found,) = folder.parent.glob(f"{folder.name}-*")
   return found
 
 
-def test_stopped_run_goes_on_from_the_store(
+def test_stopped_run_resumes_from_the_store(
   monkeypatch,
   command,  # noqa: F811
   whole,  # noqa: F811
@@ -96,7 +96,7 @@ def test_stopped_run_goes_on_from_the_store(
   assert code == 0 and "is finished" in err
 
 
-def test_killed_run_goes_on_from_the_store(command, whole, tmp_path):  # noqa: F811
+def test_killed_run_resumes_from_the_store(command, whole, tmp_path):  # noqa: F811
   url = f"file://{tmp_path / 'store'}"
   argv = (*command, f"--workdir={url}")
   quick = "import sys; from ram_jax.runs import bucket; bucket.SECONDS = 0.2\n"
@@ -115,13 +115,13 @@ def test_killed_run_goes_on_from_the_store(command, whole, tmp_path):  # noqa: F
 def test_store_in_use(command, memory):  # noqa: F811
   with bucket.opened(memory):
     words = f"--workdir={memory} is in use by process {os.getpid()} on "
-    refuses(words, *command, f"--workdir={memory}")
+    rejects(words, *command, f"--workdir={memory}")
   with bucket.opened(memory):  # nothing is waited for
     pass
 
 
 def test_store_that_fails(monkeypatch, command, memory):  # noqa: F811
-  """The run goes on; what could not be copied is kept, and where is said."""
+  """The run continues; the local folder is kept, and the message names it."""
 
   def put(self, path, name):
     raise PermissionError("no rights")
@@ -153,7 +153,7 @@ def test_store_that_fails_for_a_while(monkeypatch, memory):
   assert fsspec.filesystem("memory").cat(f"{memory}/a") == b"a"
 
 
-def test_what_ends_a_run_is_not_hidden_by_the_store(
+def test_store_errors_do_not_hide_the_original_error(
   monkeypatch, memory, capsys
 ):
   def put(self, path, name):
@@ -185,8 +185,8 @@ def test_sigterm_does_not_end_the_last_copy(monkeypatch, memory):
   assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_taken_over_while_cut_off(memory):
-  """One that was thought dead comes back, and leaves all as it is."""
+def test_store_taken_over_while_disconnected(memory):
+  """A program that reconnects after a takeover changes nothing in the store."""
   store = fsspec.filesystem("memory")
   fails = pytest.raises(OSError, match="process 1 on moon has taken it over")
   with fails, bucket.opened(memory) as folder:
@@ -208,13 +208,11 @@ def test_taken_over_while_cut_off(memory):
 )
 def test_unusable_store(monkeypatch, command, url, words):  # noqa: F811
   monkeypatch.setitem(sys.modules, "gcsfs", None)
-  refuses(words, *command, f"--workdir={url}")
+  rejects(words, *command, f"--workdir={url}")
 
 
-def test_copy_that_breaks_off_can_be_gone_on_from(
-  monkeypatch, memory, tmp_path
-):
-  """Whenever it does: one checkpoint is whole, and none lacks its lines."""
+def test_run_resumes_from_an_interrupted_copy(monkeypatch, memory, tmp_path):
+  """At any time, one checkpoint is complete, with all lines before it."""
   files, root = fsspec.core.url_to_fs(memory)
   left = []
 
@@ -265,8 +263,8 @@ def test_copy_that_breaks_off_can_be_gone_on_from(
   left[:] = [0] * 1000  # for what comes after the test
 
 
-def test_answer_that_is_lost(memory, tmp_path):
-  """What is gone in the store already need not be removed again."""
+def test_lost_response(memory, tmp_path):
+  """An object that was already deleted is not an error."""
   folder = tmp_path / "run"
   folder.mkdir()
   (folder / "a").write_text("a")
@@ -277,7 +275,7 @@ def test_answer_that_is_lost(memory, tmp_path):
   store.push(folder)
 
 
-def test_what_is_gone_here_goes_there(memory, tmp_path):
+def test_deleted_files_are_deleted_in_the_store(memory, tmp_path):
   files, root = fsspec.core.url_to_fs(memory)
   store, names = bucket._Store(memory), ("a", "b.part", "c/d")
   folder = tmp_path / "run"
@@ -292,7 +290,7 @@ def test_what_is_gone_here_goes_there(memory, tmp_path):
   assert not [t for t in threading.enumerate() if t.name == "bucket"]
 
 
-def test_compared_in_a_store(whole, memory):  # noqa: F811
+def test_compare_in_a_store(whole, memory):  # noqa: F811
   files = fsspec.filesystem("memory")
   files.put(str(whole), memory, recursive=True)
   argv = ("--mode=compare", f"--workdir={memory}", f"--reference={whole}")
@@ -304,7 +302,7 @@ def test_compared_in_a_store(whole, memory):  # noqa: F811
 
 
 @pytest.mark.parametrize("flag", ["runs", "workdir"])
-def test_reports_are_made_here(flag):
+def test_reports_must_be_local(flag):
   given = {"runs": "runs/a", "workdir": "report"} | {flag: "gs://bucket/run"}
   words = f"--{flag}=gs://bucket/run is a URL, which is only supported as"
-  refuses(words, "--mode=report", *(f"--{k}={v}" for k, v in given.items()))
+  rejects(words, "--mode=report", *(f"--{k}={v}" for k, v in given.items()))

@@ -1,4 +1,4 @@
-"""Checkpoints: exact, the newest two, and damage that is told, not hidden."""
+"""Checkpoints: exact, limited to the newest two; damage is reported."""
 
 import resource
 import shutil
@@ -56,11 +56,11 @@ def restore(folder, template=None):
     checkpoints.close()
 
 
-def test_newest_comes_back_bit_for_bit(saved):
+def test_newest_is_restored_bit_identically(saved):
   assert_equal(restore(saved), state(6))
 
 
-def test_the_newest_two_stay(saved):
+def test_the_newest_two_are_kept(saved):
   assert sorted(p.name for p in saved.iterdir()) == ["4", "6"]
 
 
@@ -87,7 +87,7 @@ def test_another_shape_is_named(saved):
 
 
 def damage(path, how):
-  """Deletes a file or folder, or leaves a file of other bytes."""
+  """Deletes a file or folder, or replaces the content of a file."""
   if path.is_dir():
     shutil.rmtree(path)
     return
@@ -105,24 +105,24 @@ def test_damage_is_reported_and_the_previous_one_used(
   saved, tmp_path, how, capsys
 ):
   parts = [p.relative_to(saved) for p in (saved / "6").rglob("*")]
-  refused = set()
+  rejected = set()
   for number, part in enumerate(sorted(parts)):
     copy = shutil.copytree(saved, tmp_path / str(number))
     if how != "delete" and (copy / part).is_dir():
       continue
     damage(copy / part, how)
     found = restore(copy)
-    # What is not refused must be right: some files are only logs.
+    # What is not rejected must be right: some files are only logs.
     if found.step == 6:
       assert_equal(found, state(6))
       continue
-    refused.add(part.parts[1])
+    rejected.add(part.parts[1])
     assert_equal(found, state(4))
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"the checkpoint {copy / '6'} is damaged (")
     assert line.endswith("; kept as 6.damaged): using step 4")
     assert {p.name for p in copy.iterdir()} == {"4", "6.damaged"}
-  assert refused >= {"state", "beside"}
+  assert rejected >= {"state", "beside"}
 
 
 def test_step_of_a_damaged_checkpoint_is_saved_again(copy, capsys):
@@ -155,7 +155,7 @@ def test_all_damaged_is_an_error_and_nothing_is_moved(copy):
 
 
 def test_other_arrays_are_not_taken_for_the_saved_ones(copy, monkeypatch):
-  """What orbax reads without complaint is compared, too."""
+  """Even if orbax reads the checkpoint without an error."""
   real = checkpoint.ocp.CheckpointManager.restore
 
   def changed(manager, step, args):
@@ -168,7 +168,7 @@ def test_other_arrays_are_not_taken_for_the_saved_ones(copy, monkeypatch):
   assert restore(copy).step == 4
 
 
-def test_what_a_killed_run_left_is_removed(copy):
+def test_leftovers_of_a_killed_run_are_removed(copy):
   left = copy / "5.orbax-checkpoint-tmp"
   (left / "state").mkdir(parents=True)
   assert restore(copy).step == 6
@@ -178,7 +178,7 @@ def test_what_a_killed_run_left_is_removed(copy):
   assert {p.name for p in copy.iterdir()} == {"6", "8"}
 
 
-def test_full_disk_is_reported_and_the_others_stay(copy):
+def test_full_disk_is_reported_and_the_others_are_kept(copy):
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   checkpoints = Checkpoints(copy)
   try:
@@ -195,7 +195,7 @@ def test_full_disk_is_reported_and_the_others_stay(copy):
     shutil.rmtree(copy / str(step))
 
 
-def test_complaints_of_other_readers_are_dropped(monkeypatch):
+def test_event_loop_errors_are_silenced(monkeypatch):
   heard = []
 
   class Args:
@@ -217,7 +217,7 @@ MODEL = wide_resnet.Model(
 )
 
 
-def test_variables_come_without_the_optimizer(tmp_path):
+def test_variables_are_restored_without_the_optimizer(tmp_path):
   shape = (8, 8, 3)
   wanted = jax.eval_shape(
     lambda key: MODEL.init(key, jnp.zeros((1, *shape)), train=False),

@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, what may differ, and when it is finished."""
+"""A run's folder: ownership, fields that may differ, and finished runs."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def test_differences_ignore_tuples_and_given_fields():
 
 
 def owned(folder, given):
-  """A folder as a started run leaves it."""
+  """The folder of a run that was started."""
   resolved = experiment.resolve(given)
   run_folder.claim(resolved, DATA, folder)
   return resolved
@@ -73,7 +73,7 @@ def test_data_may_move_but_not_change(tmp_path):
     run_folder.check_data(DATA, tmp_path)
 
 
-def test_another_runs_folder_is_refused(tmp_path):
+def test_folder_of_another_run_is_rejected(tmp_path):
   owned(tmp_path, config())
   other = experiment.resolve(config(seed=1, train__epochs=7))
   with pytest.raises(ValueError) as caught:
@@ -85,7 +85,7 @@ def test_another_runs_folder_is_refused(tmp_path):
     run_folder.check(experiment.resolve(augmix.get_config()), tmp_path)
 
 
-def test_folder_that_is_none(tmp_path, monkeypatch):
+def test_unusable_folders(tmp_path, monkeypatch):
   given = experiment.resolve(config())
   file = tmp_path / "file"
   file.write_text("")
@@ -114,7 +114,7 @@ def test_damaged_config_is_reported(tmp_path, text):
       read()
 
 
-def test_config_comes_back(tmp_path):
+def test_config_is_read_back(tmp_path):
   with pytest.raises(FileNotFoundError, match="must name the folder of a run"):
     run_folder.read(tmp_path)
   given = owned(tmp_path, config())
@@ -166,7 +166,7 @@ def trained(tmp_path):
   return Trained(tmp_path / "run")
 
 
-def test_finished_run_is_known(trained, tmp_path):
+def test_finished_run_is_recognized(trained, tmp_path):
   assert run_folder.finished(trained.config, tmp_path / "none") is None
   assert run_folder.finished(trained.config, trained.folder) is None
   trained.save(3)
@@ -181,7 +181,7 @@ def test_finished_run_is_known(trained, tmp_path):
 @pytest.mark.parametrize("case", ["partly", "step", "damaged", "foreign"])
 def test_unfinished_or_unknown_results_are_reevaluated(trained, case):
   trained.save(4)
-  if case == "partly":  # measured by --mode=evaluate while it was training
+  if case == "partly":  # evaluated by --mode=evaluate while it was training
     trained.head["run"]["step"] = 2
   elif case == "step":  # of a longer run, by the size of its data
     trained.head["data"]["train"]["size"] = 80

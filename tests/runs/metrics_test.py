@@ -1,4 +1,4 @@
-"""metrics.jsonl without gaps and doubles, TensorBoard, the progress line."""
+"""metrics.jsonl without gaps and duplicates, TensorBoard, the progress line."""
 
 import io
 import json
@@ -38,13 +38,13 @@ def scalars(folder):
   return found
 
 
-def test_lines_come_back(tmp_path):
+def test_lines_are_read_back(tmp_path):
   assert metrics.read(tmp_path / "metrics.jsonl") == []
   write(tmp_path, 0, [3, 6])
   assert metrics.read(tmp_path / "metrics.jsonl") == [row(3), row(6)]
 
 
-def test_resumed_run_drops_what_lies_behind(tmp_path):
+def test_resumed_run_drops_later_lines(tmp_path):
   write(tmp_path, 0, [3, 4, 6, 7])
   write(tmp_path, 4, [6, 8])
   steps = [r["step"] for r in metrics.read(tmp_path / "metrics.jsonl")]
@@ -123,7 +123,7 @@ def test_progress_on_a_terminal_is_one_line():
   assert text.count("\r") == 3
 
 
-def test_progress_elsewhere_is_a_line_now_and_then(monkeypatch):
+def test_progress_without_a_terminal_is_occasional_lines(monkeypatch):
   clock = iter([100.0, 110.0, 120.0, 121.0])
   monkeypatch.setattr(metrics.time, "monotonic", lambda: next(clock))
   stream = io.StringIO()
@@ -136,7 +136,7 @@ def test_progress_elsewhere_is_a_line_now_and_then(monkeypatch):
   assert stream.getvalue().splitlines()[1].endswith("| 0:00:20 left")
 
 
-def test_announcement_is_for_people(capsys):
-  metrics.announce("measuring: clean")
+def test_announcements_go_to_stderr(capsys):
+  metrics.announce("evaluating: clean")
   out, err = capsys.readouterr()
-  assert (out, err) == ("", "measuring: clean\n")
+  assert (out, err) == ("", "evaluating: clean\n")

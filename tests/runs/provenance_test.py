@@ -1,4 +1,4 @@
-"""What a run was trained with."""
+"""Versions and devices with which a run was trained."""
 
 import json
 

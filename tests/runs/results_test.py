@@ -1,4 +1,4 @@
-"""Reading run folders, whole and damaged."""
+"""Reads run folders, intact and damaged."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def test_loads_what_was_written(make_run):
     ),
   ],
 )
-def test_damaged_results_are_refused(make_run, damage, error, words):
+def test_damaged_results_are_rejected(make_run, damage, error, words):
   folder = make_run("AugMix").folder
   damage(folder)
   with pytest.raises(error, match=words) as caught:
@@ -70,10 +70,10 @@ def test_damaged_results_are_refused(make_run, damage, error, words):
     (("run",), {"name": "a"}, "run has no 'label'"),
     (("run",), 3, "wrong type"),
     (("run", "seed"), "0", "run.seed has the wrong type: '0'"),
-    (("rows", 0, "correct"), 201, "clean needs whole numbers"),
-    (("rows", 0, "correct"), 0.9, "clean needs whole numbers"),
-    (("rows", 0, "correct"), True, "clean needs whole numbers"),
-    (("rows", 0, "total"), 0, "clean needs whole numbers"),
+    (("rows", 0, "correct"), 201, "clean needs integers"),
+    (("rows", 0, "correct"), 0.9, "clean needs integers"),
+    (("rows", 0, "correct"), True, "clean needs integers"),
+    (("rows", 0, "total"), 0, "clean needs integers"),
     (("rows", 1, "settings"), {}, "adversarial has a row without attack"),
     (("rows", 1, "settings", "norm"), 2, "adversarial has a row without norm"),
     (("rows", 1, "settings", "epsilon"), -1, "epsilon >= 0"),
@@ -129,7 +129,7 @@ def test_half_written_last_line_is_tolerated(make_run):
     '{"step": 1, "epoch": 1, "loss": NaN}',
   ],
 )
-def test_other_damage_of_metrics_is_refused(make_run, line):
+def test_other_damage_of_metrics_is_rejected(make_run, line):
   run = make_run("AugMix")
   path = run.folder / "metrics.jsonl"
   lines = path.read_text().splitlines(keepends=True)

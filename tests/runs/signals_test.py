@@ -1,4 +1,4 @@
-"""Signals: the first asks, the second obeys nobody; handlers come back."""
+"""Signals: the first requests a stop, the second has its default effect."""
 
 import os
 import pathlib
@@ -16,13 +16,13 @@ from ram_jax.runs import signals as stopping
 
 @pytest.fixture(autouse=True)
 def heard():
-  """A shell's background jobs, and what they start, ignore Ctrl-C."""
+  """Restores Ctrl-C, which a shell's background jobs ignore."""
   before = signal.signal(signal.SIGINT, signal.default_int_handler)
   yield
   signal.signal(signal.SIGINT, before)
 
 
-def test_first_signal_asks_and_second_has_its_usual_effect():
+def test_first_signal_requests_a_stop_and_second_has_its_default_effect():
   before = [signal.getsignal(number) for number in stopping.WORDS]
   with pytest.raises(KeyboardInterrupt), stopping.listen() as stop:
     assert not stop.requested()
@@ -59,7 +59,7 @@ def test_ignored_signal_stays_ignored():
     assert not stop.requested()
 
 
-def test_other_threads_hear_nothing():
+def test_other_threads_ignore_signals():
   heard = []
 
   def listen():
@@ -85,7 +85,7 @@ def test_unhandled_signal_ends_the_process(monkeypatch, capfd):
   )
 
 
-def test_answered_signal_ends_nothing(monkeypatch):
+def test_handled_signal_does_not_end_the_process(monkeypatch):
   monkeypatch.setattr(stopping, "PATIENCE", (None, 0.05, 0.05))
   monkeypatch.setattr(os, "_exit", lambda code: pytest.fail(str(code)))
   with pytest.raises(stopping.Stopped), stopping.listen() as stop:

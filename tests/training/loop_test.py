@@ -1,4 +1,4 @@
-"""The training loop: resume, NaN, and the whole of a run."""
+"""The training loop: complete runs, resuming, and NaN."""
 
 import dataclasses
 import json
@@ -61,13 +61,13 @@ def fit(config, training, data, folder, stop=None):
 
 @pytest.fixture(scope="module")
 def whole(robust, data, tmp_path_factory):
-  """Last state and lines of a run that nothing stopped."""
+  """Last state and lines of an uninterrupted run."""
   folder = tmp_path_factory.mktemp("whole")
   return fit(*robust, data, folder), lines(folder)
 
 
 def interrupted(training, after):
-  """The training whose dispatch is interrupted like a person would."""
+  """A training run whose dispatch is interrupted as by Ctrl-C."""
   calls = iter(range(after))
 
   def dispatch(*args):
@@ -102,7 +102,7 @@ def test_resumed_run_equals_uninterrupted(robust, data, whole, tmp_path, after):
   assert [row["step"] for row in lines(tmp_path / "cut")] == [3, 4, 6, 8]
 
 
-def test_loop_compiles_once_and_copies_nothing_unasked(
+def test_loop_compiles_once_without_implicit_transfers(
   robust, data, tmp_path, caplog
 ):
   config, training = robust
@@ -136,7 +136,7 @@ def assert_equal(a, b):
 
 
 def signalled(training, stop, after, number):
-  """The training in whose dispatch a signal arrives."""
+  """A training run that receives a signal during a dispatch."""
   steps = iter(range(1, after + 1))
 
   def dispatch(*args):
@@ -168,7 +168,7 @@ def test_signal_at_any_step_changes_no_result(robust, data, whole, tmp_path):
 
 
 def test_damaged_checkpoint_loses_only_its_steps(robust, data, whole, tmp_path):
-  """Back to a step between two lines: those behind it are cut off."""
+  """Resumes from a step between two lines; later lines are removed."""
   config, training = robust
   for after in (5, 2):
     stop = stopping.Stop()

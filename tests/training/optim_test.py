@@ -13,30 +13,30 @@ STEPS = EPOCHS * PER_EPOCH
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_sgd_is_pytorchs(nesterov):
+def test_sgd_equals_pytorch(nesterov):
   torch = pytest.importorskip("torch")
   rng = np.random.default_rng(0)
   start, targets = rng.normal(size=(2, 7))
   weight = torch.nn.Parameter(torch.tensor(start))
-  theirs = torch.optim.SGD(
+  reference = torch.optim.SGD(
     [weight], lr=0.1, momentum=0.9, nesterov=nesterov, weight_decay=5e-4
   )
   # The author steps the cosine once an epoch.
-  cosine = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, EPOCHS)
+  cosine = torch.optim.lr_scheduler.CosineAnnealingLR(reference, EPOCHS)
   with jax.enable_x64(True):
     schedule = optim.learning_rate("cosine_epoch", 0.1, PER_EPOCH, EPOCHS)
-    ours = optim.sgd(schedule, 0.9, nesterov, 5e-4)
+    actual = optim.sgd(schedule, 0.9, nesterov, 5e-4)
     params = jnp.asarray(start)
-    state = ours.init(params)
+    state = actual.init(params)
     for step in range(STEPS):
-      assert theirs.param_groups[0]["lr"] == pytest.approx(
+      assert reference.param_groups[0]["lr"] == pytest.approx(
         float(schedule(step)), rel=1e-12
       )
-      theirs.zero_grad()
+      reference.zero_grad()
       ((weight - torch.tensor(targets)) ** 4).sum().backward()
-      theirs.step()
+      reference.step()
       gradient = 4 * (params - targets) ** 3
-      updates, state = ours.update(gradient, state, params)
+      updates, state = actual.update(gradient, state, params)
       params = optax.apply_updates(params, updates)
       np.testing.assert_allclose(params, weight.detach().numpy(), rtol=1e-12)
       if (step + 1) % PER_EPOCH == 0:
@@ -56,6 +56,6 @@ def test_learning_rates():
   assert float(constant(0)) == float(constant(7)) == pytest.approx(0.1)
 
 
-def test_unknown_schedule_lists_the_known():
+def test_unknown_schedule_lists_the_schedules():
   with pytest.raises(ValueError, match="cosine_epoch, cosine_step, constant"):
     optim.learning_rate("linear", 0.1, 2, 4)

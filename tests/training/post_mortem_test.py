@@ -1,4 +1,4 @@
-"""A step that is not finite is found, explained, kept and can be repeated."""
+"""A non-finite step is found, explained, stored, and can be repeated."""
 
 import dataclasses
 import functools
@@ -94,7 +94,7 @@ def build(method, rate=0.1, per_dispatch=2):
 
 
 def fails(config, training, data, folder):
-  """The error, and what is in the folder of the post-mortem."""
+  """The error, and the content of the post-mortem folder."""
   checkpoints = Checkpoints(folder / "checkpoints")
   with pytest.raises(FloatingPointError) as caught:
     train.fit(config, training, data, folder, checkpoints)
@@ -167,7 +167,7 @@ def test_the_step_can_be_repeated_from_the_state_before_it(
   assert int(state.step) == 16  # every number of it is finite, or fit stops
 
 
-def test_exploding_rate_is_seen_at_the_update(data, tmp_path):
+def test_exploding_learning_rate_is_detected_at_the_update(data, tmp_path):
   config, training = build(Method(), rate=1e38)
   text, report, _ = fails(config, training, data, tmp_path)
   # Loss and gradient are finite still, and so are the new parameters, but not
@@ -178,7 +178,9 @@ def test_exploding_rate_is_seen_at_the_update(data, tmp_path):
   assert text.startswith("step 1: parameter_norm inf. The last checkpoint")
 
 
-def test_statistics_alone_are_seen(data, tmp_path, step_of_culprit):
+def test_nan_only_in_the_statistics_is_detected(
+  data, tmp_path, step_of_culprit
+):
   # Squares of 1e30 are infinite, and so is the variance; what is divided by it
   # is 0, and the loss finite.
   config, training = build(Method(lambda images: images * 1e30))
@@ -188,7 +190,7 @@ def test_statistics_alone_are_seen(data, tmp_path, step_of_culprit):
   assert set(report["metrics"]) == {"statistics_norm"}
 
 
-def test_a_good_run_leaves_nothing(healthy, data, tmp_path):
+def test_good_run_has_no_post_mortem(healthy, data, tmp_path):
   config, training = healthy
   checkpoints = Checkpoints(tmp_path / "checkpoints")
   train.fit(config, training, data, tmp_path, checkpoints)
@@ -196,7 +198,7 @@ def test_a_good_run_leaves_nothing(healthy, data, tmp_path):
   assert not (tmp_path / "post_mortem").exists()
 
 
-def test_no_room_for_a_post_mortem(harmful, data, tmp_path):
+def test_no_memory_for_a_post_mortem(harmful, data, tmp_path):
   config, training = harmful
 
   def full(*args):

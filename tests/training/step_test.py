@@ -1,4 +1,4 @@
-"""The training step: the same on any devices, in any arrangement.
+"""The training step is the same on any devices, with loops or unrolled.
 
 Equalities are shown in float64, where rounding cannot hide a wrong term; in
 float32 rounding itself grows through the step (stated at the one such test).
@@ -106,14 +106,14 @@ def same_as(reference, found):
   ],
   ids=["4 devices", "2 steps in a dispatch", "loops instead of repeats"],
 )
-def test_arrangement_changes_nothing(data, reference, arrangement):
+def test_devices_and_loops_do_not_change_the_step(data, reference, arrangement):
   with jax.enable_x64(True):
     found = steps(data, **arrangement)
   same_as(reference, found)
 
 
 @pytest.mark.slow
-def test_augmix_on_4_devices_changes_nothing(data):
+def test_augmix_on_4_devices_does_not_change_the_step(data):
   with jax.enable_x64(True):
     one, four = (
       steps(data, augment=None, count=1, devices=devices) for devices in (1, 4)
@@ -121,7 +121,7 @@ def test_augmix_on_4_devices_changes_nothing(data):
   same_as(one, four)
 
 
-def test_steps_written_out_are_the_same(data, reference):
+def test_steps_equal_a_plain_implementation(data, reference):
   """Three forwards one after another, JSD by its definition, SGD by hand."""
   config = small(robust_augmix)
   with jax.enable_x64(True):
@@ -180,13 +180,13 @@ def test_steps_written_out_are_the_same(data, reference):
       params = jax.tree.map(
         lambda p, g, m: p - 0.1 * (g + 0.9 * m), params, grad, momentum
       )
-  ours = reference[0]
-  assert distance(params, ours.params) <= 1e-9
-  assert distance(stats, ours.batch_stats) <= 1e-9
-  theirs = np.concatenate([np.ravel(m) for m in jax.tree.leaves(momentum)])
-  trace = [x for x in jax.tree.leaves(ours.opt_state) if np.ndim(x)]
+  actual = reference[0]
+  assert distance(params, actual.params) <= 1e-9
+  assert distance(stats, actual.batch_stats) <= 1e-9
+  expected = np.concatenate([np.ravel(m) for m in jax.tree.leaves(momentum)])
+  trace = [x for x in jax.tree.leaves(actual.opt_state) if np.ndim(x)]
   trace = np.concatenate([np.ravel(x) for x in trace])
-  assert np.linalg.norm(theirs - trace) <= 1e-9 * np.linalg.norm(trace)
+  assert np.linalg.norm(expected - trace) <= 1e-9 * np.linalg.norm(trace)
 
 
 def test_attack_on_batch_statistics_is_the_same_on_4_devices(data):
@@ -233,8 +233,8 @@ def test_every_option_changes_the_step(data, references, method, part, option):
   state, _ = steps(data, method=method, **option)
   # Rounding alone makes 1e-5 of four devices, and nothing of one.
   least = 1e-3 if "devices" in option else 1e-5
-  theirs = getattr(references[method], part)
-  assert distance(getattr(state, part), theirs) > least
+  expected = getattr(references[method], part)
+  assert distance(getattr(state, part), expected) > least
 
 
 def test_one_step_in_float32_on_1_and_4_devices(data):
