@@ -25,7 +25,7 @@ from benchmarks.autoattack import NORMS, networks, to_torch
 from ram_jax import parallel
 from ram_jax.attacks import fab, square
 from ram_jax.attacks.targets import by_logit
-from ram_jax.evaluation import pool
+from ram_jax.evaluation import autoattack, pool
 
 # Results of the original -> network, norm and epsilon.
 CASES = {
@@ -61,7 +61,7 @@ def measure(
     images = arrays["test_images"][:count].astype(np.float32) / 255
     labels = arrays["test_labels"][:count].astype(np.int32)
 
-  def attacked(version: str, seed: int = 0) -> ram_jax.Result:
+  def attacked(version: str, seed: int = 0) -> autoattack.Result:
     return ram_jax.autoattack(
       ours,
       images,

@@ -131,6 +131,6 @@ def check_size(name: str, value: Any) -> None:
   """
   if isinstance(value, float | int) and not 0 <= value < math.inf:
     raise ValueError(
-      f"{name} {value} is not a size: give a finite number of at least 0, "
+      f"{name} {value} is not possible: give a finite number of at least 0, "
       "in pixel units"
     )

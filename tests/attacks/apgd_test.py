@@ -238,7 +238,7 @@ def test_x64_leaves_nothing_in_single_precision(x64):
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
-    ({"epsilon": -0.5}, "epsilon -0.5 is not a size"),
+    ({"epsilon": -0.5}, "epsilon -0.5 is not possible"),
     ({"objective": "kl"}, "objective 'kl' does not exist: choose one of"),
     ({"norm": "l1"}, "norm 'l1' does not exist"),
     ({"steps": 0}, "steps 0 .* at least 1"),

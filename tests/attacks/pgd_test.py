@@ -347,14 +347,14 @@ def test_x64_leaves_nothing_in_single_precision(x64):
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
-    ({"epsilon": -0.5}, "epsilon -0.5 is not a size"),
-    ({"epsilon": float("nan")}, "epsilon nan is not a size"),
-    ({"step_size": float("inf")}, "step_size inf is not a size"),
+    ({"epsilon": -0.5}, "epsilon -0.5 is not possible"),
+    ({"epsilon": float("nan")}, "epsilon nan is not possible"),
+    ({"step_size": float("inf")}, "step_size inf is not possible"),
     ({"norm": "l1"}, r"'l1' does not exist: choose one of \['l2', 'linf'\]"),
     ({"objective": "kl"}, r"choose one of \['cross_entropy', 'dlr', 'marg"),
     ({"start": "x"}, r"choose one of \['none', 'sphere', 'uniform'\]"),
     ({"steps": -1}, "steps -1 .* at least 0"),
-    ({"steps": 2.0}, "steps 2.0 .* whole number"),
+    ({"steps": 2.0}, "steps 2.0 .* integer"),
     ({"restarts": 0}, "restarts 0 .* at least 1"),
   ],
 )

@@ -211,11 +211,11 @@ def test_x64_leaves_nothing_in_single_precision(x64):
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
-    ({"epsilon": -0.5}, "epsilon -0.5 is not a size"),
-    ({"epsilon": float("nan")}, "epsilon nan is not a size"),
+    ({"epsilon": -0.5}, "epsilon -0.5 is not possible"),
+    ({"epsilon": float("nan")}, "epsilon nan is not possible"),
     ({"norm": "l1"}, r"'l1' does not exist: choose one of \['l2', 'linf'\]"),
     ({"steps": 0}, "steps 0 .* at least 1"),
-    ({"steps": 2.0}, "steps 2.0 .* whole number"),
+    ({"steps": 2.0}, "steps 2.0 .* integer"),
     ({"p_init": 0.0}, "p_init 0.0 .* in .0, 1"),
   ],
 )
