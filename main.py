@@ -103,46 +103,48 @@ def compute(flags: argparse.Namespace) -> None:
   config = command_line.load(flags.config, flags.overrides)
   config.weights.initial = flags.init_from or config.weights.initial
   config.weights.measured = flags.weights or config.weights.measured
-  if flags.save_adversarial:
-    if "autoattack" not in config.evaluators:
-      raise ValueError(
-        "--save_adversarial needs config.evaluators.autoattack, which this "
-        "config does not have"
-      )
-    with config.unlocked():  # runs of earlier versions do not have the field
-      config.evaluators.autoattack.save_to = flags.save_adversarial
   name = f"{config.name}-{config.seed}"
   if config.weights.measured:
     name = f"weights-{pathlib.Path(config.weights.measured).stem}"
   workdir = flags.workdir or str(pathlib.Path("runs") / name)
+  saved = pathlib.Path(flags.save_adversarial or os.devnull).resolve()
+  if saved.is_relative_to(pathlib.Path(workdir).resolve()):
+    raise ValueError(
+      f"--save_adversarial={flags.save_adversarial} is in --workdir={workdir}: "
+      "choose another folder"
+    )
   find_devices(f"{workdir}: {flags.mode}")
   with bucket.opened(workdir) as folder:
-    work(config, folder, flags.mode, workdir)
+    work(config, folder, flags, workdir)
 
 
 def work(
-  config: ConfigDict, folder: pathlib.Path, mode: str, workdir: str
+  config: ConfigDict,
+  folder: pathlib.Path,
+  flags: argparse.Namespace,
+  workdir: str,
 ) -> None:
   """Trains, evaluates or profiles in a folder, and shows the result.
 
   Args:
     config: complete.
     folder: the run's folder.
-    mode: `train`, `evaluate` or `profile`.
+    flags: `mode` (`train`, `evaluate` or `profile`) and `save_adversarial`.
     workdir: the folder as given by the user.
   """
-  if mode == "profile":
+  if flags.mode == "profile":
     found = profiling.profile(config, folder)
     if parallel.is_first_process():
       Console().print(tables.profile(found))
       print(f"Trace: {workdir}/{profiling.FOLDER}")
     return
-  if mode == "train":
-    experiment.train_and_evaluate(config, folder)
+  if flags.mode == "train":
+    run = experiment.train_and_evaluate
   elif config.weights.measured:
-    experiment.evaluate_weights(config, folder)
+    run = experiment.evaluate_weights
   else:
-    experiment.evaluate_run(config, folder)
+    run = experiment.evaluate_run
+  run(config, folder, flags.save_adversarial)
   if parallel.is_first_process():
     show(config, folder, workdir)
 

@@ -162,8 +162,6 @@ def get_config() -> ConfigDict:
       "epsilons": (),
       # Use only the first N test images; 0: all. None: 1000 on CPUs, else all.
       "images": config_dict.placeholder(int),
-      # Folder for the adversarial images (--save_adversarial). Empty: not saved
-      "save_to": "",
     }
   )
   # Accuracy on corrupted test images

@@ -221,7 +221,9 @@ def prepare(
 
 
 def train_and_evaluate(
-  config: ConfigDict, workdir: str | pathlib.Path
+  config: ConfigDict,
+  workdir: str | pathlib.Path,
+  save_adversarial: str | None = None,
 ) -> results_lib.Run:
   """Trains a run to its end and evaluates it.
 
@@ -232,6 +234,7 @@ def train_and_evaluate(
   Args:
     config: a complete config from `configs/`.
     workdir: the run's folder; created if missing.
+    save_adversarial: folder for AutoAttack's adversarial images, if any.
 
   Returns:
     The evaluated run.
@@ -251,14 +254,17 @@ def train_and_evaluate(
     )
   config, file = with_weights(config)
   folder = pathlib.Path(workdir)
-  if finished := run_folder.finished(config, folder):
+  finished = run_folder.finished(config, folder)
+  if finished and not save_adversarial:
     # A read-only folder can also be shown.
     if os.access(folder, os.W_OK):
       run_folder.check(config, folder)
     announce(f"{folder} is finished (--mode=evaluate evaluates it again)")
     return finished
   run = prepare(config, folder, train=True)
-  evaluation = evaluation_loop.build(config, run.source, run.test, run.notes)
+  evaluation = evaluation_loop.build(
+    config, run.source, run.test, run.notes, save_adversarial
+  )
   training, data = build_training(config, run.source, run.train, file)
   # A second state is kept for a post-mortem.
   training_loop.check_memory(training, data, 2, "training")
@@ -312,7 +318,9 @@ def build_training(
 
 
 def evaluate_run(
-  config: ConfigDict, workdir: str | pathlib.Path
+  config: ConfigDict,
+  workdir: str | pathlib.Path,
+  save_adversarial: str | None = None,
 ) -> results_lib.Run:
   """Evaluates a trained run (again), without loading its training images.
 
@@ -322,6 +330,7 @@ def evaluate_run(
   Args:
     config: the run's config; its evaluation fields may differ.
     workdir: the run's folder.
+    save_adversarial: folder for AutoAttack's adversarial images, if any.
 
   Returns:
     The evaluated run.
@@ -334,7 +343,9 @@ def evaluate_run(
   folder = pathlib.Path(workdir)
   config = resolve(config, run_folder.read(folder))
   run = prepare(config, folder, train=False)
-  evaluation = evaluation_loop.build(config, run.source, run.test, run.notes)
+  evaluation = evaluation_loop.build(
+    config, run.source, run.test, run.notes, save_adversarial
+  )
   with run.locked(claim=False) as stop:
     with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
       shape = run.test[0].shape[1:]
@@ -345,13 +356,16 @@ def evaluate_run(
 
 
 def evaluate_weights(
-  config: ConfigDict, workdir: str | pathlib.Path
+  config: ConfigDict,
+  workdir: str | pathlib.Path,
+  save_adversarial: str | None = None,
 ) -> results_lib.Run:
   """Evaluates the weights in a file in the same way as those of a run.
 
   Args:
     config: complete; `weights.measured` names the file, `model` its network.
     workdir: folder of the results; created if missing.
+    save_adversarial: folder for AutoAttack's adversarial images, if any.
 
   Returns:
     The evaluated run.
@@ -365,7 +379,9 @@ def evaluate_weights(
   config, file = with_weights(config)
   about = describe(file, pathlib.Path(path).stem)
   run = prepare(config, folder, train=False)
-  evaluation = evaluation_loop.build(config, run.source, run.test, run.notes)
+  evaluation = evaluation_loop.build(
+    config, run.source, run.test, run.notes, save_adversarial
+  )
   params, batch_stats = names.from_torch(
     evaluation.module, run.test[0].shape[1:], file.tensors
   )

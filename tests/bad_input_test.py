@@ -195,7 +195,9 @@ RANGE = {
   "evaluators.autoattack.images": [("-1", "images is -1")],
   "evaluators.autoattack.name": [("none", "unknown evaluator: choose one of")],
   "evaluators.autoattack.norm": [("l1", "norm is 'l1': give l2 or linf")],
-  "evaluators.autoattack.version": [("best", "give standard, fast, or some")],
+  "evaluators.autoattack.version": [
+    ("best", "give standard, fast, plus, or some")
+  ],
   "evaluators.fourier.images": [("-1", "images is -1")],
   "evaluators.fourier.name": [("none", "unknown evaluator: choose one of")],
   "evaluators.fourier.norm": [("0", "a finite number above 0"), ("nan", "")],
@@ -837,5 +839,7 @@ def test_folder_for_adversarial_images(data, tmp_path):
   rejects("no adversarial images to save", *arrays(data), flag)
   epsilons = "--config.evaluators.autoattack.epsilons=0.5,"
   (tmp_path / "mine.npy").touch()
-  rejects("is not empty and has no manifest", *arrays(data), flag, epsilons)
+  rejects("is not empty: choose a new", *arrays(data), flag, epsilons)
   assert [path.name for path in tmp_path.iterdir()] == ["mine.npy"]
+  inside = "--save_adversarial=run/images"
+  rejects("run: choose another folder", *arrays(data), inside, epsilons)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from ram_jax import parallel, plugins
 from ram_jax.contracts import Evaluator, Note, Picture, Row, Source
 from ram_jax.data import pipeline
-from ram_jax.evaluation import rows, views
+from ram_jax.evaluation import autoattack, rows, views
 from ram_jax.evaluation.cache import Parts, cache_key
 from ram_jax.models.classifier import Classifier, check_values
 from ram_jax.runs import folder as run_folder
@@ -50,6 +50,7 @@ def build(
   source: Source,
   test: tuple[np.ndarray, np.ndarray],
   notes: tuple[Note, ...] = (),
+  save_adversarial: str | None = None,
 ) -> Evaluation:
   """Builds the evaluation of a config; rejects invalid fields and data.
 
@@ -58,6 +59,7 @@ def build(
     source: the data set.
     test: images uint8 [N,H,W,C] and labels int32 [N].
     notes: notes on data and attacks.
+    save_adversarial: folder for AutoAttack's adversarial images, if any.
 
   Returns:
     The evaluation.
@@ -80,6 +82,8 @@ def build(
     )
     for name, spec in specs.items()
   }
+  if save_adversarial:
+    evaluators = autoattack.saving(evaluators, save_adversarial)
   for name, evaluator in evaluators.items():
     try:
       evaluator.check(images, labels)

@@ -87,7 +87,9 @@ class _Pool:
   def step(self) -> bool:
     """Fills free slots or runs a dispatch; returns whether work is left."""
     free = self._image < 0
-    if self._queue and free.sum() >= min(len(self._queue), len(free) // 4):
+    if self._queue and free.sum() >= min(
+      len(self._queue), max(1, len(free) // 4)
+    ):
       flags = self._fill(np.flatnonzero(free))
     else:
       advance = _one if jax.default_backend() == "cpu" else _several

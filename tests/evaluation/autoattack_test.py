@@ -16,7 +16,7 @@ from flax import nnx
 import ram_jax
 from ram_jax import keys as keys_lib
 from ram_jax import parallel
-from ram_jax.evaluation import autoattack, pool
+from ram_jax.evaluation import autoattack, pool, suite
 from tests import found
 from tests.attacks import resnet2b
 from tests.evaluation.evaluators_test import Network
@@ -46,9 +46,9 @@ def data(network):
 def attacked(name, network, data, size):
   """The pool's outcome of one attack on the correct images."""
   _, pixels, labels = data
-  attack = autoattack.ATTACKS[name].make(norm="l2", epsilon=EPSILON, steps=5)
+  attack = suite.ATTACKS[name].make(norm="l2", epsilon=EPSILON, steps=5)
   order = np.argsort(-np.asarray(network(jnp.asarray(pixels))), -1)[:, 1:]
-  stage = autoattack.ATTACKS[name]
+  stage = suite.ATTACKS[name]
   targets = order[3:, : stage.targets]
   if not stage.targets:
     targets = np.tile(np.arange(stage.restarts), (SIZE - 3, 1))
@@ -81,7 +81,7 @@ def test_pool_gives_the_same_in_any_batch(network, data, name):
   delta = (one.images - pixels[3:]).reshape(SIZE - 3, -1)
   assert np.linalg.norm(delta, axis=1).max() <= EPSILON * (1 + 1e-6)
   # Some fall and some do not, and those that do not have had all their steps.
-  stage = autoattack.ATTACKS[name]
+  stage = suite.ATTACKS[name]
   runs = min(stage.targets, CLASSES - 1) or stage.restarts
   left = int(np.sum(~one.success))
   if name != "square":  # with as few queries it finds hardly any
@@ -114,7 +114,7 @@ def test_pool_on_four_devices_is_the_attack_on_one(network, data, name):
   np.testing.assert_array_equal(pooled.success, changed)
 
 
-VERSION, VERSIONS = "apgd-ce+apgd-t", autoattack.VERSIONS
+VERSION, VERSIONS = "apgd-ce+apgd-t", suite.VERSIONS
 
 
 def evaluated(network, data, cache=lambda _, f: f(), size=8):
@@ -161,7 +161,7 @@ def test_rows_of_the_stages_and_their_worst_case(network, data, monkeypatch):
 
 
 def test_interrupted_evaluation_resumes(network, data, monkeypatch):
-  monkeypatch.setattr(autoattack, "UNIT", 1)
+  monkeypatch.setattr(suite, "UNIT", 1)
   whole, stored, calls = evaluated(network, data), {}, []
 
   def cache(name, compute):
@@ -185,9 +185,9 @@ def test_plus_runs_its_attacks_in_order(network, data, monkeypatch):
     name: dataclasses.replace(
       stage, make=functools.partial(stage.make, steps=2)
     )
-    for name, stage in autoattack.ATTACKS.items()
+    for name, stage in suite.ATTACKS.items()
   }
-  monkeypatch.setattr(autoattack, "ATTACKS", few)
+  monkeypatch.setattr(suite, "ATTACKS", few)
   built = autoattack.Evaluator("plus", "l2", (0.01,), 0, 8)
   images, _, labels = data
   run, _ = found.collect(built, parallel.replicate(network), images, labels)
@@ -216,12 +216,12 @@ def test_saved_images_are_those_of_the_rows(network, data, tmp_path):
   images, _, labels = data
   model = parallel.replicate(network)
 
-  def evaluate(folder, epsilon=EPSILON, network=model):
+  def evaluate(folder):
     built = autoattack.Evaluator(
-      "apgd-ce", "l2", (epsilon,), 20, 8, save_to=str(folder)
+      "apgd-ce", "l2", (EPSILON,), 20, 8, save_to=str(folder)
     )
     built.check(images, labels)
-    return found.collect(built, network, images, labels)[0]
+    return found.collect(built, model, images, labels)[0]
 
   run = evaluate(tmp_path / "new")
   row = found.row(run, "autoattack", norm="l2", epsilon=EPSILON)
@@ -242,18 +242,14 @@ def test_saved_images_are_those_of_the_rows(network, data, tmp_path):
   delta = moved.astype(np.float64) - images[:20] / 255
   lengths = np.linalg.norm(delta.reshape(20, -1), axis=1)
   assert lengths.max() <= EPSILON * (1 + 1e-6) and lengths.max() > 0
-  evaluate(tmp_path / "new")  # the same images again
-  with pytest.raises(ValueError, match=r"other images: epsilons"):
-    evaluate(tmp_path / "new", epsilon=0.2)
-  other = parallel.replicate(Network(network.first, 2 * network.second))
-  with pytest.raises(ValueError, match=r"other images: weights"):
-    evaluate(tmp_path / "new", network=other)
-  (tmp_path / "other").mkdir()
-  (tmp_path / "other" / "mine.npy").touch()
-  with pytest.raises(ValueError, match=r"is not empty and has no manifest"):
-    evaluate(tmp_path / "other")
+  with pytest.raises(ValueError, match="new is not empty: choose a new folder"):
+    evaluate(tmp_path / "new")
+  evaluators = {"mine": autoattack.Evaluator("fast", "l2", (), 0, 8)}
+  one = autoattack.saving(evaluators, str(tmp_path / "other"))["mine"]
   with pytest.raises(ValueError, match="no adversarial images to save"):
-    autoattack.Evaluator("fast", "l2", (), 0, 8, save_to=str(tmp_path))
+    one.check(images, labels)
+  with pytest.raises(ValueError, match="config has 0"):
+    autoattack.saving({}, str(tmp_path))
 
 
 def test_no_epsilon_is_no_result(network, data):
@@ -272,6 +268,7 @@ def test_no_epsilon_is_no_result(network, data):
     ),
     ({"norm": "l1"}, "norm is 'l1': give l2 or linf"),
     ({"epsilons": (0.0,)}, "finite numbers above 0"),
+    ({"epsilons": (0.5, 0.5)}, "different finite numbers"),
     ({"images": -1}, "images is -1"),
   ],
 )
@@ -301,6 +298,8 @@ def test_input_of_another_form(network, data):
     (r"not in \[0,1\]", {"images": 2 * pixels}),
     ("one integer per image", {"labels": labels[1:]}),
     ("one integer per image", {"labels": np.eye(SIZE)}),
+    ("labels are 0 to 9.* 5 classes", {"labels": np.arange(SIZE) % 10}),
+    ("epsilon is 8, and pixels", {"norm": "linf", "epsilon": 8}),
     ("batch_size is 0", {"batch_size": 0}),
   ):
     with pytest.raises(ValueError, match=words):
@@ -314,10 +313,59 @@ def test_warnings(network, data):
   def saturated(images):
     return jnp.round(network(images))
 
+  def noisy(images):
+    noise = jax.random.normal(jax.random.key(0), (len(images), CLASSES))
+    return network(images) + noise
+
   (text,) = call(probabilities, data).warnings
   assert "without softmax" in text
   (text,) = call(saturated, data).warnings
   assert f"of {SIZE} of {SIZE} clean images is zero" in text
+  text, *_ = call(noisy, data).warnings
+  assert "the network is not deterministic" in text
+
+
+def test_square_that_finds_more_is_a_warning(network, data):
+  def masked(images):  # correct gradients of nothing
+    return jax.lax.stop_gradient(network(images))
+
+  version = "apgd-ce+square"
+  result = call(masked, data, version=version, epsilon=1.0)
+  text = result.warnings[-1]
+  assert "Square, which uses no gradients, finds" in text
+  assert "at epsilon 1" in text and not result.robust.all()
+
+
+def test_doubles_are_attacked_as_floats(network, data):
+  """Else, rounding of the center would put images outside a small ball."""
+  doubles = np.float64(data[0]) / 255
+  options = {"norm": "linf", "epsilon": 2 / 255}
+  one = call(network, data, **options)
+  other = call(network, data, images=doubles, **options)
+  assert other.images.dtype == np.float32
+  assert 0 < other.robust.sum() < other.clean.sum()
+  np.testing.assert_array_equal(one.robust, other.robust)
+
+
+def test_logits_that_are_not_finite(network, data):
+  images, _, labels = data
+
+  @jax.tree_util.Partial
+  def broken(images):  # NaN where the first pixel is bright
+    logits = network(images)
+    return jnp.where(images[:, 0, 0, :1] > 0.5, jnp.nan, logits)
+
+  built = autoattack.Evaluator("apgd-ce", "l2", (0.2,), 0, 8)
+  run, _ = found.collect(built, parallel.replicate(broken), images, labels)
+  row = found.row(run, "autoattack", norm="l2", epsilon=0.2)
+  bright = images[:, 0, 0, 0] > 127
+  assert row.values["not_finite"] >= bright.sum() > 0
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_pool_with_one_slot_per_device(network, data, size):
+  result = call(network, data, version="apgd-ce", batch_size=size)
+  np.testing.assert_array_equal(result.robust, call(network, data).robust)
 
 
 def test_saturated_logits_are_noticed_and_attacked(network, data):

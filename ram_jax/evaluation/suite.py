@@ -1,0 +1,413 @@
+"""A suite of attacks, each on the images that the others did not break.
+
+Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble
+of diverse parameter-free attacks", ICML 2020; code fra31/auto-attack,
+`autoattack/autoattack.py`.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ram_jax import losses, parallel
+from ram_jax.attacks import apgd, fab, square, targets
+from ram_jax.attacks.iterative import RANKS
+from ram_jax.attacks.pgd import finite_gradients
+from ram_jax.contracts import Cache, IterativeAttack, Model, Row
+from ram_jax.evaluation import pool, rows
+
+UNIT = 4  # number of batches whose results are cached together
+# Square, which uses no gradients, should find at most this fraction of the
+# images; softmax outputs sum to one within this (auto-attack checks.py).
+GAIN, SOFTMAX = 0.002, 1e-5
+CHANGE = 1e-4  # of the logits, relative to their norm (likewise)
+CHECKED = 200  # number of images whose logits and gradients are checked
+TOLERANCE = 1e-6  # of the ball's radius, relative
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One attack of a suite.
+
+  Attributes:
+    make: (norm, epsilon) -> the attack.
+    targets: number of target classes; 0: untargeted.
+    malt: whether the targets are the classes with the smallest margin relative
+      to the margin's gradient, instead of the largest logits.
+    classes: least number of classes that the attack needs.
+    restarts: number of runs of an untargeted attack, each on the images that
+      are left.
+    passes: forward and backward passes per step, for a number of classes.
+  """
+
+  make: Callable[..., IterativeAttack]
+  targets: int = 0
+  malt: bool = False
+  classes: int = 2
+  restarts: int = 1
+  passes: Callable[[int], tuple[int, int]] = lambda classes: (1, 1)
+
+
+_ce = functools.partial(apgd.Attack, objective="cross_entropy")
+_untargeted_dlr = functools.partial(apgd.Attack, objective="dlr")
+_dlr = functools.partial(apgd.Attack, objective="targeted_dlr")
+_fab = functools.partial(fab.Attack, targeted=False)
+ATTACKS: Mapping[str, Stage] = {
+  "apgd-ce": Stage(_ce),
+  "apgd-dlr": Stage(_untargeted_dlr, classes=3),
+  "apgd-margin": Stage(functools.partial(apgd.Attack, objective="margin")),
+  "apgd-t": Stage(_dlr, RANKS, classes=4),
+  "apgd-malt": Stage(_dlr, 3, malt=True, classes=4),
+  "fab-t": Stage(fab.Attack, RANKS, passes=lambda classes: (2, 1)),
+  "square": Stage(square.Attack, passes=lambda classes: (1, 0)),
+  "apgd-ce-5": Stage(_ce, restarts=5),
+  "apgd-dlr-5": Stage(_untargeted_dlr, classes=3, restarts=5),
+  "fab-5": Stage(_fab, restarts=5, passes=lambda classes: (3, 1 + classes)),
+}
+VERSIONS: Mapping[str, tuple[str, ...]] = {
+  "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+  "fast": ("apgd-ce", "apgd-malt", "apgd-margin"),
+  "plus": ("apgd-ce-5", "apgd-dlr-5", "fab-5", "square", "apgd-t", "fab-t"),
+}
+
+
+def attacks_of(version: str) -> tuple[str, ...]:
+  """Names of the attacks of a version.
+
+  Args:
+    version: a key of `VERSIONS`, or keys of `ATTACKS` joined by "+".
+
+  Returns:
+    The names in order.
+
+  Raises:
+    ValueError: for anything else.
+  """
+  names = VERSIONS.get(version, tuple(version.split("+")))
+  if not set(names) <= set(ATTACKS):
+    raise ValueError(
+      f"version is {version!r}: give {', '.join(VERSIONS)}, or some of "
+      f"{', '.join(ATTACKS)} joined by +"
+    )
+  return names
+
+
+def label(version: str) -> str:
+  """Name of the worst case over a version's attacks, for tables."""
+  return "AutoAttack" if version == "standard" else f"AutoAttack-{version}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """The state after an attack of a suite.
+
+  Attributes:
+    name: name of the attack, or "clean".
+    correct: bool [N], images that are still classified correctly.
+    finite: bool [N], whether the logits are finite, of the adversarial image if
+      one was found, else of the clean one.
+    images: floats [N,H,W,C]: the adversarial image if one was found, else the
+      clean one.
+    forwards: forward passes of the attack's steps, summed over its images.
+    backwards: backward passes.
+    unconfirmed: number of images whose adversarial image was classified
+      correctly when it was classified again; they count as correct.
+  """
+
+  name: str
+  correct: np.ndarray
+  finite: np.ndarray
+  images: np.ndarray
+  forwards: int = 0
+  backwards: int = 0
+  unconfirmed: int = 0
+
+  def found(self) -> dict[str, Any]:
+    """The per-image results, for `rows.row`."""
+    return {"correct": self.correct, "finite": self.finite}
+
+  def row(self, suite: "Suite", number: int) -> Row:
+    """The row of this stage, the number-th of a suite."""
+    settings = {"stage": number, "attack": self.name, "version": suite.version}
+    settings |= {"norm": suite.norm, "epsilon": suite.epsilon}
+    values = {"forwards": self.forwards, "backwards": self.backwards}
+    found = self.found() | {"values": values}
+    return rows.row("autoattack_stage", settings, found)
+
+
+def _fresh(name: str, compute: Callable[[], Any]) -> Any:
+  del name
+  return compute()
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+  """A version of AutoAttack at one epsilon.
+
+  Attributes:
+    version: see `Evaluator`.
+    norm: "l2" or "linf".
+    epsilon: radius of the ball, for pixels in [0,1].
+    batch_size: examples per batch, over all devices; does not change results.
+    keep: whether to keep the adversarial images; otherwise, outcomes have the
+      clean ones.
+    cache: stores the results of a few batches of images.
+  """
+
+  version: str
+  norm: str
+  epsilon: float
+  batch_size: int
+  keep: bool = False
+  cache: Cache = _fresh
+
+  def run(
+    self, model: Model, images: np.ndarray, labels: np.ndarray, key: jax.Array
+  ) -> Iterator[Outcome]:
+    """Attacks images.
+
+    Args:
+      model: on the devices.
+      images: floats [N,H,W,C] in [0,1].
+      labels: int32 [N].
+      key: source of all randomness, with the position and the attack.
+
+    Yields:
+      The outcome for the clean images, then after each attack.
+
+    Raises:
+      ValueError: for labels that are not classes of the network, or an attack
+        that needs more classes.
+    """
+    batch = {"images": images, "labels": labels}
+    logits = _logits(model, batch, self.batch_size)
+    self._check_classes(logits.shape[-1], labels)
+    clean = _right(logits, labels)
+    outcome = Outcome("clean", clean, _finite(logits), images)
+    yield outcome
+    for name in attacks_of(self.version):
+      outcome = self._attacked(name, model, batch, logits, key, outcome)
+      yield outcome
+
+  def _check_classes(self, count: int, labels: np.ndarray) -> None:
+    if len(labels) and not 0 <= labels.min() <= labels.max() < count:
+      raise ValueError(
+        f"labels are {labels.min()} to {labels.max()}, and the network has "
+        f"{count} classes: give 0 to {count - 1}"
+      )
+    for name in attacks_of(self.version):
+      if count < ATTACKS[name].classes:
+        raise ValueError(
+          f"{name} needs {ATTACKS[name].classes} classes or more, and the "
+          f"network has {count}: choose other attacks (version)"
+        )
+
+  def _attacked(
+    self,
+    name: str,
+    model: Model,
+    batch: dict[str, np.ndarray],
+    logits: np.ndarray,
+    key: jax.Array,
+    before: Outcome,
+  ) -> Outcome:
+    """Runs an attack on the images that are still classified correctly."""
+    key = jax.random.fold_in(key, list(ATTACKS).index(name))
+    left = np.flatnonzero(before.correct)
+    correct, finite = before.correct.copy(), before.finite.copy()
+    images = before.images.copy() if self.keep else before.images
+    passes, unconfirmed = np.zeros(2, int), 0
+    unit = UNIT * self.batch_size
+    for start in range(0, len(left), unit):
+      index = left[start : start + unit]
+      some = {part: array[index] for part, array in batch.items()}
+      some["positions"] = index.astype(np.int32)
+      digest = hashlib.sha256(index.tobytes()).hexdigest()[:16]
+      kind = f"{name} {self.norm} {self.epsilon}{' images' * self.keep}"
+      found = self.cache(
+        f"{kind} {digest}",
+        functools.partial(self._unit, name, model, some, logits[index], key),
+      )
+      hit = index[found["success"]]
+      correct[hit], finite[hit] = False, found["finite"]
+      if self.keep:
+        images[hit] = found["images"]
+      passes += found["passes"]
+      unconfirmed += found["unconfirmed"]
+    return Outcome(name, correct, finite, images, *passes.tolist(), unconfirmed)
+
+  def _unit(
+    self,
+    name: str,
+    model: Model,
+    batch: dict[str, np.ndarray],
+    logits: np.ndarray,
+    key: jax.Array,
+  ) -> dict[str, Any]:
+    """Attacks some images; only verified successes count."""
+    stage = ATTACKS[name]
+    attack = stage.make(norm=self.norm, epsilon=self.epsilon)
+    aims = self._targets(stage, model, batch, logits)
+    size = min(self.batch_size, _rounded(len(logits)))
+    found = pool.run(
+      attack, finite_gradients(model), batch | {"targets": aims}, key, size
+    )
+    tried = np.flatnonzero(found.success)
+    moved = {"images": found.images[tried], "labels": batch["labels"][tried]}
+    again = logits[:0]
+    if len(tried):
+      again = _logits(model, moved, size)
+    sure = ~_right(again, moved["labels"])
+    sure &= self._inside(moved["images"], batch["images"][tried])
+    success = np.zeros(len(logits), bool)
+    success[tried[sure]] = True
+    return {
+      "success": success,
+      "finite": _finite(again)[sure],
+      "images": moved["images"][sure if self.keep else slice(0)],
+      "passes": np.array(stage.passes(logits.shape[-1])) * found.image_steps,
+      "unconfirmed": int(np.sum(~sure)),
+    }
+
+  def _targets(
+    self,
+    stage: Stage,
+    model: Model,
+    batch: dict[str, np.ndarray],
+    logits: np.ndarray,
+  ) -> np.ndarray:
+    """Target classes [N,T] in order, or the numbers of the restarts."""
+    if not stage.targets:
+      restarts = np.arange(stage.restarts, dtype=np.int32)
+      return np.broadcast_to(restarts, (len(logits), stage.restarts))
+    if stage.malt:
+      order = _malt(model, batch, self.batch_size)
+    else:
+      order = targets.by_logit(jnp.asarray(logits), batch["labels"])
+    return np.asarray(order, np.int32)[:, : stage.targets]
+
+  def _inside(self, moved: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Whether images [N,...] are in the ball and [0,1], up to rounding."""
+    delta = np.float64(moved) - images
+    if self.norm == "l2":
+      sizes = np.sqrt(np.sum(delta**2, axis=(1, 2, 3)))
+    else:
+      sizes = np.max(np.abs(delta), axis=(1, 2, 3))
+    in_range = (moved >= 0).all((1, 2, 3)) & (moved <= 1).all((1, 2, 3))
+    return in_range & (sizes <= self.epsilon * (1 + TOLERANCE))
+
+  def warnings(self, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Signs in the results that they may be too high.
+
+    Args:
+      outcomes: from `run`.
+
+    Yields:
+      The warnings.
+    """
+    where = f"at epsilon {self.epsilon:.4g}"
+    for before, after in itertools.pairwise(outcomes):
+      gain = np.mean(before.correct) - np.mean(after.correct)
+      if after.name == "square" and gain > GAIN and before.name != "clean":
+        yield (
+          f"Square, which uses no gradients, finds {100 * gain:.1f} % that "
+          f"earlier attacks did not find, {where}: gradients may be masked"
+        )
+      if after.unconfirmed:
+        yield (
+          f"{after.unconfirmed} adversarial images of {after.name}, {where}, "
+          "are classified correctly when they are classified again, and count "
+          "as correct"
+        )
+
+
+def network_warnings(
+  model: Model, images: np.ndarray, labels: np.ndarray, batch_size: int
+) -> Iterator[str]:
+  """Properties of a network that make attacks fail (auto-attack `checks.py`).
+
+  Args:
+    model: on the devices.
+    images: floats [N,H,W,C] in [0,1]; the first 200 are used.
+    labels: int32 [N].
+    batch_size: examples per batch, over all devices.
+
+  Yields:
+    The warnings.
+  """
+  some = {"images": images[:CHECKED], "labels": labels[:CHECKED]}
+  size = min(batch_size, _rounded(len(some["labels"])))
+  logits = _logits(model, some, size)
+  # In another order, as noise or batch statistics may depend on the position.
+  turned = {name: array[::-1] for name, array in some.items()}
+  again = _logits(model, turned, size)[::-1]
+  scale = np.linalg.norm(np.nan_to_num(logits), axis=-1, keepdims=True)
+  same = np.isclose(logits / scale, again / scale, 0, CHANGE, equal_nan=True)
+  if changed := int(np.sum(~np.all(same, axis=-1))):
+    yield (
+      f"the logits of {changed} of {len(logits)} images change when they are "
+      "classified again in another order: the network is not deterministic, or "
+      "images of a batch depend on each other"
+    )
+  sums = np.sum(logits, axis=-1)
+  if (logits >= 0).all() and (np.abs(sums - 1) < SOFTMAX).all():
+    yield (
+      "the network returns probabilities, whose gradients vanish: it must "
+      "return logits, without softmax"
+    )
+  if flat := int(np.sum(_flat(model, some, size))):
+    yield (
+      f"the gradient of the cross-entropy of {flat} of {len(logits)} clean "
+      "images is zero or not finite"
+    )
+
+
+def _rounded(count: int) -> int:
+  """The next multiple of the number of devices."""
+  devices = jax.device_count()
+  return -(-count // devices) * devices
+
+
+def _finite(logits: np.ndarray) -> np.ndarray:
+  return np.isfinite(logits).all(-1)
+
+
+def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  return np.array(losses.correct(jnp.asarray(logits), jnp.asarray(labels)))
+
+
+@parallel.per_example
+def _logits(
+  model: Model, positions: jax.Array, batch: dict[str, jax.Array]
+) -> jax.Array:
+  del positions
+  return model(batch["images"])
+
+
+@parallel.per_example
+def _flat(
+  model: Model, positions: jax.Array, batch: dict[str, jax.Array]
+) -> jax.Array:
+  """Whether the gradient of the cross-entropy is zero or not finite."""
+  del positions
+
+  def loss(images: jax.Array) -> jax.Array:
+    return jnp.sum(losses.cross_entropy(model(images), batch["labels"]))
+
+  size = jnp.max(jnp.abs(jax.grad(loss)(batch["images"])), axis=(1, 2, 3))
+  return ~((size > 0) & jnp.isfinite(size))
+
+
+@parallel.per_example
+def _malt(
+  model: Model, positions: jax.Array, batch: dict[str, jax.Array]
+) -> jax.Array:
+  del positions
+  return targets.by_distance(model, batch["images"], batch["labels"])
