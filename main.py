@@ -35,7 +35,7 @@ USER_ERRORS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
 
 
 def main(argv: Sequence[str]) -> int:
-  """Runs the program; a user error is one line on stderr.
+  """Runs the program and reports user errors as one line on stderr.
 
   Args:
     argv: the command line without the program's name.

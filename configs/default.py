@@ -179,7 +179,7 @@ def get_config() -> ConfigDict:
       # so that all runs are evaluated on the same images.
       "seed": 0,
       # Folder with frost1.png to frost5.jpg. Empty: use the files in the
-      # installed package imagecorruptions.
+      # installed imagecorruptions package.
       "frost_folder": "",
       # Corruptions to evaluate, such as fog,snow. Empty: all available ones.
       "names": (),

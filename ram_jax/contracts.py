@@ -167,7 +167,7 @@ class IterativeAttack(Attack, Protocol):
     ...
 
   def images(self, state: Any) -> jax.Array:
-    """Returns the adversarial images [B,H,W,C]; the input where none exist."""
+    """Returns adversarial images [B,H,W,C], or the input if none was found."""
     ...
 
   def found(self, state: Any) -> jax.Array:

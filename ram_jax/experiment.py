@@ -243,7 +243,7 @@ def train_and_evaluate(
     ValueError: for an invalid config, data or folder, before the first step.
     FloatingPointError: if a step has a NaN or an infinity; the last checkpoint
       before it is kept, and `post_mortem/` contains the step.
-    OSError: if the folder cannot be written, for example because of a full
+    OSError: if the folder cannot be written to, for example because of a full
       disk.
     signals.Stopped: after SIGTERM or Ctrl-C, with everything saved.
   """
@@ -256,7 +256,7 @@ def train_and_evaluate(
   folder = pathlib.Path(workdir)
   finished = run_folder.finished(config, folder)
   if finished and not save_adversarial:
-    # A read-only folder can also be shown.
+    # Results in a read-only folder can still be shown.
     if os.access(folder, os.W_OK):
       run_folder.check(config, folder)
     announce(f"{folder} is finished (--mode=evaluate evaluates it again)")
@@ -541,7 +541,7 @@ def _repeats(value: Any) -> bool:
 
 
 def _check_weights(config: ConfigDict, is_run: bool) -> None:
-  """Checks weights and normalization, and fills in that of a preset."""
+  """Checks weights and normalization, and applies a normalization preset."""
   weights = config.weights
   if weights.initial and weights.measured:
     raise ValueError(

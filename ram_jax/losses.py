@@ -26,11 +26,11 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
   if targets.shape != logits.shape[:-1]:
     raise ValueError(
       f"targets of shape {targets.shape} do not match logits {logits.shape}: "
-      "give integer classes [B] or probabilities [B, K]"
+      "pass integer classes [B] or probabilities [B, K]"
     )
   if not jnp.issubdtype(targets.dtype, jnp.integer):
     raise ValueError(
-      f"targets [B] of dtype {targets.dtype} are not classes: give integers, "
+      f"targets [B] of dtype {targets.dtype} are not classes: pass integers, "
       "or probabilities [B, K]"
     )
   return -jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]

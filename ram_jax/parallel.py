@@ -160,7 +160,7 @@ def first_process(function: Callable[[], None]) -> None:
   """Calls a function in the first process; if it fails, all processes fail.
 
   Args:
-    function: has no arguments and no result.
+    function: takes no arguments and returns nothing.
 
   Raises:
     ValueError: in the other processes; in the first, if the function raised it.
@@ -179,7 +179,7 @@ def first_process(function: Callable[[], None]) -> None:
 
 
 def replicate(tree: Any) -> Any:
-  """Copies arrays of the host, or of one device, to every local device."""
+  """Copies arrays on the host, or on one device, to every local device."""
   return jax.device_put(tree, _sharding())
 
 

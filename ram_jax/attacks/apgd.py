@@ -2,7 +2,7 @@
 
 The defaults are those of AutoAttack (auto-attack `autopgd_base.py`), with two
 differences: random starts are drawn from JAX's keys, and perturbations stay
-inside the ball by the size of a rounding error.
+inside the ball by a margin the size of a rounding error.
 """
 
 import dataclasses

@@ -82,7 +82,7 @@ class Attack:
     Args:
       keys: random keys [B], one for each example.
       images: pixels [B, H, W, C] in [0, 1].
-      targets: integer classes [B], or for the cross-entropy probabilities
+      targets: integer classes [B], or, for cross-entropy, probabilities
         [B, K].
       model: images -> logits [B, K]; a pytree if it has variables.
 

@@ -20,7 +20,7 @@ def load(
   Args:
     source: a data source (`load(split)`, `num_classes`, `label`).
     split: 'train' or 'test'.
-    limit: number of examples to use, the first ones; 0: all.
+    limit: use only the first `limit` examples; 0: all.
 
   Returns:
     Images uint8 [N, H, W, 3] and labels int32 [N].
@@ -138,7 +138,7 @@ def as_labels(
 
 
 def fingerprint(images: np.ndarray, labels: np.ndarray) -> str:
-  """Identifies data by its content, to detect that two runs use the same data.
+  """Identifies data by content, to detect whether two runs use the same data.
 
   Args:
     images: any array.

@@ -24,8 +24,8 @@ class Evaluator(contracts.Evaluator):
     attack: its epsilon and step size are replaced by those of the sweep.
     epsilons: radii of the attack's ball, for pixels in [0,1].
     relative_step_size: step size in units of epsilon.
-    check_images: number of test images on which the attack itself is checked,
-      the first ones, or all if there are fewer; 0: no check.
+    check_images: number of test images, from the start of the test set, on
+      which the attack itself is checked; all if there are fewer; 0: no check.
     batch_size: examples per batch, over all devices; does not change results.
   """
 
@@ -39,7 +39,7 @@ class Evaluator(contracts.Evaluator):
     if not isinstance(self.attack, Attack):
       raise ValueError(
         f"attack is {self.attack.label}, but this evaluator supports only pgd: "
-        "use the evaluator autoattack for others (docs/autoattack.md)"
+        "use the autoattack evaluator for others (docs/autoattack.md)"
       )
     good = [
       isinstance(e, float | int) and 0 <= e < np.inf for e in self.epsilons

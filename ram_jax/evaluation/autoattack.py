@@ -20,7 +20,7 @@ from ram_jax.runs import folder as run_folder
 from ram_jax.runs import metrics, provenance
 from ram_jax.runs.checkpoint import fingerprint
 
-SCHEMA = 1  # of the manifest of adversarial images
+SCHEMA = 1  # version of the format of manifest.json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Evaluator(contracts.Evaluator):
     good = [isinstance(e, Real) and 0 < e < np.inf for e in self.epsilons]
     if not all(good) or len(set(self.epsilons)) < len(self.epsilons):
       raise ValueError(
-        f"epsilons are {self.epsilons}: give different finite numbers above 0"
+        f"epsilons are {self.epsilons}: give distinct finite numbers above 0"
       )
     if self.norm not in NORMS:
       raise ValueError(f"norm is {self.norm!r}: give l2 or linf")
@@ -94,7 +94,7 @@ class Evaluator(contracts.Evaluator):
     if self.images and self.images < len(images):
       yield Note(f"AutoAttack: on the first {self.images} test images")
       images, labels = images[: self.images], labels[: self.images]
-    # As `image.color.dequantise`, on the host.
+    # Same as `image.color.dequantise`, on the host.
     pixels = images.astype(np.float32) / np.float32(255)
     keep, saved = bool(self.save_to), {}
     warned = list(
@@ -114,7 +114,7 @@ class Evaluator(contracts.Evaluator):
       saved["clean"] = outcomes[0]
       saved[f"{self.version}_{self.norm}_{epsilon}"] = outcomes[-1]
     for text in warned:
-      yield Note(f"AutoAttack may fail: {text}", "warning")
+      yield Note(f"AutoAttack may be unreliable: {text}", "warning")
     if self.save_to:
       made_with = {
         "version": self.version,
@@ -134,7 +134,7 @@ class Evaluator(contracts.Evaluator):
 def saving(
   evaluators: Mapping[str, contracts.Evaluator], folder: str
 ) -> dict[str, contracts.Evaluator]:
-  """Lets the evaluation with AutoAttack save its adversarial images.
+  """Makes the AutoAttack evaluator save its adversarial images.
 
   Args:
     evaluators: evaluators by their name in the config.
@@ -144,14 +144,14 @@ def saving(
     The evaluators.
 
   Raises:
-    ValueError: if there is not exactly one with AutoAttack.
+    ValueError: unless there is exactly one AutoAttack evaluator.
   """
   found = [
     name for name, one in evaluators.items() if isinstance(one, Evaluator)
   ]
   if len(found) != 1:
     raise ValueError(
-      f"--save_adversarial={folder} needs one evaluator autoattack, and the "
+      f"--save_adversarial={folder} needs one autoattack evaluator, but the "
       f"config has {len(found)}"
     )
   one = dataclasses.replace(evaluators[found[0]], save_to=folder)
@@ -164,9 +164,10 @@ class Result:
 
   Attributes:
     clean: bool [N], whether the clean image is classified correctly.
-    finite: bool [N], whether the logits of `images` are finite; an image whose
-      logits are not counts as misclassified.
-    robust: bool [N], whether it is classified correctly under every attack.
+    finite: bool [N], whether the logits of `images` are finite; if not, the
+      image counts as misclassified.
+    robust: bool [N], whether the image is classified correctly under every
+      attack.
     stages: bool [N] by attack, in order: still classified correctly after it.
     images: floats [N,H,W,C]: the adversarial image if one was found, else the
       clean one.
@@ -221,7 +222,7 @@ def autoattack(
   _check(images, labels)
   if norm == "linf" and epsilon >= 1:
     raise ValueError(
-      f"epsilon is {epsilon}, and pixels are in [0,1]: give, for example, 8/255"
+      f"epsilon is {epsilon}, but pixels are in [0,1]: give, for example, 8/255"
     )
   parallel.check_batch_size(batch_size, "batch_size")
   Evaluator(version, norm, (epsilon,), 0, batch_size)
@@ -231,7 +232,7 @@ def autoattack(
   model = parallel.replicate(logits_fn)
   attacks = suite.Suite(version, norm, epsilon, batch_size, keep=True)
   labels = labels.astype(np.int32)
-  # The type that JAX computes with: else, the ball's center would be rounded.
+  # The type that JAX computes with; otherwise, the ball's center is rounded.
   images = images.astype(jnp.result_type(float))
   # Matrix products of reduced precision would change the attacks' decisions.
   with jax.default_matmul_precision("highest"):
@@ -268,7 +269,7 @@ def _check(images: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _check_folder(folder: pathlib.Path) -> None:
-  """Rejects a folder that exists and is not empty, or cannot be written."""
+  """Rejects a folder that is not empty or cannot be written to."""
   run_folder.check_writable(folder, "--save_adversarial")
   if folder.is_dir() and any(folder.iterdir()):
     raise ValueError(
@@ -293,7 +294,7 @@ def _write(
   if not parallel.is_first_process():
     return
   part = folder.with_name(f"{folder.name}.part")
-  shutil.rmtree(part, ignore_errors=True)  # of an interrupted evaluation
+  shutil.rmtree(part, ignore_errors=True)  # left by an interrupted evaluation
   part.mkdir(parents=True)
   files = {}
   for name, array in arrays.items():

@@ -1,4 +1,4 @@
-"""The one evaluation loop: every evaluator, then the results."""
+"""The evaluation loop: runs every evaluator, then writes the results."""
 
 import dataclasses
 import pathlib

@@ -1,4 +1,4 @@
-"""A suite of attacks, each on the images that the others did not break.
+"""A suite of attacks, each run on the images that are still robust.
 
 Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble
 of diverse parameter-free attacks", ICML 2020; code fra31/auto-attack,
@@ -24,12 +24,12 @@ from ram_jax.contracts import Cache, IterativeAttack, Model, Row
 from ram_jax.evaluation import pool, rows
 
 UNIT = 4  # number of batches whose results are cached together
-# Square, which uses no gradients, should find at most this fraction of the
-# images; softmax outputs sum to one within this (auto-attack checks.py).
+# Square, which uses no gradients, should succeed on at most this fraction of
+# the images; softmax outputs sum to one within this (auto-attack checks.py).
 GAIN, SOFTMAX = 0.002, 1e-5
-CHANGE = 1e-4  # of the logits, relative to their norm (likewise)
+CHANGE = 1e-4  # tolerated change of logits relative to their norm (likewise)
 CHECKED = 200  # number of images whose logits and gradients are checked
-TOLERANCE = 1e-6  # of the ball's radius, relative
+TOLERANCE = 1e-6  # relative to the radius of the ball
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Stage:
   Attributes:
     make: (norm, epsilon) -> the attack.
     targets: number of target classes; 0: untargeted.
-    malt: whether the targets are the classes with the smallest margin relative
-      to the margin's gradient, instead of the largest logits.
-    classes: least number of classes that the attack needs.
+    malt: whether the targets are the classes with the smallest ratio of margin
+      to gradient norm, instead of those with the largest logits.
+    classes: minimum number of classes that the attack needs.
     restarts: number of runs of an untargeted attack, each on the images that
       are left.
     passes: forward and backward passes per step, for a number of classes.
@@ -111,14 +111,14 @@ class Outcome:
   Attributes:
     name: name of the attack, or "clean".
     correct: bool [N], images that are still classified correctly.
-    finite: bool [N], whether the logits are finite, of the adversarial image if
-      one was found, else of the clean one.
+    finite: bool [N], whether the logits are finite, for the adversarial image
+      if one was found, otherwise for the clean one.
     images: floats [N,H,W,C]: the adversarial image if one was found, else the
       clean one.
     forwards: forward passes of the attack's steps, summed over its images.
     backwards: backward passes.
-    unconfirmed: number of images whose adversarial image was classified
-      correctly when it was classified again; they count as correct.
+    unconfirmed: number of images whose adversarial image is classified
+      correctly by a second forward pass; they count as correct.
   """
 
   name: str
@@ -134,7 +134,7 @@ class Outcome:
     return {"correct": self.correct, "finite": self.finite}
 
   def row(self, suite: "Suite", number: int) -> Row:
-    """The row of this stage, the number-th of a suite."""
+    """The row of this stage; `number` is its position in the suite."""
     settings = {"stage": number, "attack": self.name, "version": suite.version}
     settings |= {"norm": suite.norm, "epsilon": suite.epsilon}
     values = {"forwards": self.forwards, "backwards": self.backwards}
@@ -180,7 +180,7 @@ class Suite:
       key: source of all randomness, with the position and the attack.
 
     Yields:
-      The outcome for the clean images, then after each attack.
+      The outcome for the clean images, then one after each attack.
 
     Raises:
       ValueError: for labels that are not classes of the network, or an attack
@@ -199,13 +199,13 @@ class Suite:
   def _check_classes(self, count: int, labels: np.ndarray) -> None:
     if len(labels) and not 0 <= labels.min() <= labels.max() < count:
       raise ValueError(
-        f"labels are {labels.min()} to {labels.max()}, and the network has "
+        f"labels are {labels.min()} to {labels.max()}, but the network has "
         f"{count} classes: give 0 to {count - 1}"
       )
     for name in attacks_of(self.version):
       if count < ATTACKS[name].classes:
         raise ValueError(
-          f"{name} needs {ATTACKS[name].classes} classes or more, and the "
+          f"{name} needs at least {ATTACKS[name].classes} classes, but the "
           f"network has {count}: choose other attacks (version)"
         )
 
@@ -304,7 +304,7 @@ class Suite:
     return in_range & (sizes <= self.epsilon * (1 + TOLERANCE))
 
   def warnings(self, outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """Signs in the results that they may be too high.
+    """Signs that the results may be too high.
 
     Args:
       outcomes: from `run`.
@@ -317,14 +317,15 @@ class Suite:
       gain = np.mean(before.correct) - np.mean(after.correct)
       if after.name == "square" and gain > GAIN and before.name != "clean":
         yield (
-          f"Square, which uses no gradients, finds {100 * gain:.1f} % that "
-          f"earlier attacks did not find, {where}: gradients may be masked"
+          f"Square, which uses no gradients, succeeds on {100 * gain:.1f} % of "
+          f"the images after earlier attacks failed, {where}: gradients may be "
+          "masked"
         )
       if after.unconfirmed:
         yield (
           f"{after.unconfirmed} adversarial images of {after.name}, {where}, "
-          "are classified correctly when they are classified again, and count "
-          "as correct"
+          "are classified correctly by a second forward pass, and count as "
+          "correct"
         )
 
 
@@ -354,7 +355,7 @@ def network_warnings(
     yield (
       f"the logits of {changed} of {len(logits)} images change when they are "
       "classified again in another order: the network is not deterministic, or "
-      "images of a batch depend on each other"
+      "the logits of an image depend on the rest of the batch"
     )
   sums = np.sum(logits, axis=-1)
   if (logits >= 0).all() and (np.abs(sums - 1) < SOFTMAX).all():

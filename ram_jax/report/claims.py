@@ -1,4 +1,4 @@
-"""Tests the paper's claims with the results of runs.
+"""Tests the paper's claims against the results of runs.
 
 `CLAIMS` has one entry for each claim of section 5 and for the costs and the
 hypothesis of section 6: which metric of which methods is compared, and when the
@@ -19,7 +19,7 @@ from ram_jax.runs.results import Run
 
 ROBUST_AUGMIX, STANDARD = "robust_augmix", "standard"
 ADVERSARIAL, AUGMIX = "adversarial", "augmix"
-# Names of the methods in texts.
+# Names of the methods in prose.
 METHODS = {
   ROBUST_AUGMIX: "RobustAugMix",
   STANDARD: "standard training",
@@ -34,10 +34,10 @@ SIMILAR = 0.03
 HOW = (
   "differences: accuracy of RobustAugMix minus that of the baseline, in "
   "percentage points, with 95 % intervals (Agresti and Min 2005)",
-  "tests: exact and two-sided, for one network per method; McNemar's test, and "
-  "for means over corruptions, severities or epsilons a sign-flip test of the "
-  "sums of each image, because the samples are the images; they do not cover "
-  "variation between seeds",
+  "tests: exact and two-sided, for one network per method: McNemar's test for "
+  "single rows, and a sign-flip test on per-image sums for means over "
+  "corruptions, severities or epsilons, because the samples are the images; "
+  "they do not cover variation between seeds",
   f"significant (*): p < {LEVEL:g} after Holm's correction over all "
   "comparisons of a claim (the p-values shown are corrected); not decided: the "
   "tests are consistent with both verdicts",
@@ -135,7 +135,7 @@ def within(radius: float) -> Rule:
 
 
 def longer(found: Sequence[Comparison]) -> str:
-  """Agrees if longer than both, disagrees if never; there is no test."""
+  """Agrees if longer than both, disagrees if longer than neither; no test."""
   signs = [c.sign for c in found]
   return _verdict(signs.count(1) == 2, signs.count(-1) == len(signs))
 
@@ -371,7 +371,7 @@ def evaluate(runs: Sequence[Run]) -> Claims | None:
 
 
 def _choose(runs: Sequence[Run]) -> tuple[dict[str, Run], list[str]]:
-  """Chooses one run of each method; and notes about the choice."""
+  """Chooses one run of each method; also returns notes about the choice."""
   chosen, notes = {}, []
   for method, name in METHODS.items():
     group = [run for run in runs if run.about["method"] == method]

@@ -105,7 +105,7 @@ def title(groups: Sequence[Group]) -> str:
 
 
 def lead(groups: Sequence[Group]) -> str:
-  """Summary of what was run: everything that is equal for all runs."""
+  """Summary of what was run: everything that all runs have in common."""
   known = pd.DataFrame([facts(g) for g in groups], dtype=object)
   shared = known.drop(columns="test set", errors="ignore").bfill().iloc[0]
   shared = shared[known.nunique() == 1]
@@ -139,7 +139,7 @@ def _count(number: int | None, unit: str) -> str:
 
 
 def notes(groups: Sequence[Group], rows: pd.DataFrame) -> tuple[Note, ...]:
-  """How the numbers were obtained; notes of some of the runs name these runs.
+  """How the numbers were obtained; notes on only some runs name those runs.
 
   Args:
     groups: the groups that are shown.
@@ -241,7 +241,7 @@ def calibration(runs: Sequence[Run]) -> Table | None:
         columns.append((f"{test_set}: {name}", cells, True))
   lines = (
     "RMS: root mean square calibration error in adaptive bins of 100; ECE: "
-    "expected calibration error; both in [0, 1]. NLL: negative log likelihood, "
+    "expected calibration error; both in [0, 1]. NLL: negative log-likelihood, "
     "nats. Brier: squared error of the probabilities, in [0, 2]. Smaller is "
     "better in all",
   )

@@ -64,7 +64,7 @@ def check(config: ConfigDict, folder: pathlib.Path) -> None:
 
 
 def check_writable(folder: pathlib.Path, flag: str) -> None:
-  """Rejects a folder that cannot be written.
+  """Rejects a folder that cannot be written to.
 
   Args:
     folder: the folder; it may be missing.
@@ -301,7 +301,7 @@ def claim(
 
   Raises:
     ValueError: if it now belongs to another run.
-    OSError: if it cannot be written.
+    OSError: if it cannot be written to.
   """
   check_owner(config, folder)
   check_data(data, folder)
@@ -325,7 +325,7 @@ def write_json(tree: Any, path: pathlib.Path) -> None:
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Turns nested dicts into one, with dots between the names."""
+  """Flattens nested dicts, joining the names with dots."""
   rows = {}
   for name, value in tree.items():
     if isinstance(value, dict):

@@ -1,9 +1,9 @@
 """The results of a run: the schema, its writer and its only reader.
 
 results.json has the head (run, config, versions, device, data, timing), the
-notes and the rows; results.csv has the same rows; correct.npz has which images
-were classified correctly; pictures.npz has images for figures. Damaged and
-unsupported files are rejected, so that no wrong number appears in a table.
+notes and the rows; results.csv has the same rows; correct.npz records which
+images were classified correctly; pictures.npz has images for figures. Damaged
+and unsupported files are rejected, so that no wrong number appears in a table.
 """
 
 import dataclasses
@@ -385,7 +385,7 @@ def _row_problems(row: dict[str, Any]) -> Iterator[str]:
     yield f"{name} needs an epsilon >= 0: {row!r:.200}"
   for key, value in row["values"].items():
     if not _is_finite(value):
-      yield f"{name} needs a number as {key}: {row!r:.200}"
+      yield f"{name} needs a finite number for {key}: {row!r:.200}"
 
 
 def _row(row: dict[str, Any]) -> Row:

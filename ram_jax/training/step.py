@@ -62,8 +62,8 @@ def differentiate(
     method: a `Method` of `ram_jax.methods`.
     module: the model.
     crop_flip: an `Augment` that is applied first (flip and crop).
-    separate_views: compute BatchNorm statistics for each view (the author's
-      three forward passes) or over all views together (AugMix's code).
+    separate_views: whether to compute BatchNorm statistics for each view (the
+      author's three forward passes) or over all views together (AugMix's code).
     attack_batch_norm: `running` or `batch` statistics during the attack.
     unroll: for CPUs, see `forward_views`.
 
@@ -84,7 +84,7 @@ def differentiate(
     batch_norm=attack_batch_norm,
   )
   views, targets = method.views(view_keys, batch, model)
-  # Only the names' order matters from here on; a dict would sort it.
+  # From here on, only the order of the views matters; a dict would sort them.
   names, view_images = zip(*views, strict=True)
   view_images = jax.lax.stop_gradient(view_images)
 
@@ -117,7 +117,7 @@ def train_step(
   optimizer: optax.GradientTransformation,
   **static: Any,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  """Updates the state on one batch; runs inside the device axis.
+  """Updates the state on one batch; runs inside a mapped function.
 
   Args:
     state: see `differentiate`.
@@ -161,7 +161,7 @@ def train_steps(
   unroll: bool,
   **static: Any,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  """Several steps in one dispatch.
+  """Runs several steps in one dispatch.
 
   Args:
     state: see `differentiate`.

@@ -268,7 +268,7 @@ def test_no_epsilon_is_no_result(network, data):
     ),
     ({"norm": "l1"}, "norm is 'l1': give l2 or linf"),
     ({"epsilons": (0.0,)}, "finite numbers above 0"),
-    ({"epsilons": (0.5, 0.5)}, "different finite numbers"),
+    ({"epsilons": (0.5, 0.5)}, "distinct finite numbers"),
     ({"images": -1}, "images is -1"),
   ],
 )
@@ -332,7 +332,7 @@ def test_square_that_finds_more_is_a_warning(network, data):
   version = "apgd-ce+square"
   result = call(masked, data, version=version, epsilon=1.0)
   text = result.warnings[-1]
-  assert "Square, which uses no gradients, finds" in text
+  assert "Square, which uses no gradients, succeeds on" in text
   assert "at epsilon 1" in text and not result.robust.all()
 
 
@@ -422,7 +422,7 @@ def test_few_classes(data):
     return jnp.stack([-mean, mean], axis=-1)
 
   labels = (data[1].mean((1, 2, 3)) > 0.5).astype(int)
-  with pytest.raises(ValueError, match="apgd-t needs 4 classes or more.* 2"):
+  with pytest.raises(ValueError, match="apgd-t needs at least 4 classes.* 2"):
     call(two, data, labels=labels, version="standard")
 
 

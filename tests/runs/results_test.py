@@ -79,7 +79,11 @@ def test_damaged_results_are_rejected(make_run, damage, error, words):
     (("rows", 1, "settings", "epsilon"), -1, "epsilon >= 0"),
     (("rows", 1, "settings", "epsilon"), "1", "row without epsilon"),
     (("rows", 0, "settings"), {"a": None}, "clean has a setting a of None"),
-    (("rows", 0, "values"), {"rms": None}, "clean needs a number as rms"),
+    (
+      ("rows", 0, "values"),
+      {"rms": None},
+      "clean needs a finite number for rms",
+    ),
     (("rows", 0, "evaluator"), None, "a row's evaluator is None"),
     (("rows", 0, "evaluator"), "corruption", "row without corruption"),
     (("rows", 0, "evaluator"), "fourier", "row without y"),
