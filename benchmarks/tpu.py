@@ -1,7 +1,7 @@
 r"""Estimates of the TPU compiler, without a TPU.
 
-    python -m benchmarks.tpu --topologies=v5e:2x2 --chips=1,4 \
-        --models=resnet18 --methods=robust_augmix --programs=train
+    python -m benchmarks.tpu --topology=v5e:2x2 --chips=1,4 \
+        --model=resnet18 --method=robust_augmix --programs=train
 
 Compiles what training and evaluation run, for TPUs that are not there, and
 shows the compiler's own estimates of time and memory. Nothing is executed. It
@@ -32,6 +32,7 @@ from jax.experimental import topologies
 from benchmarks import setting, timing, tpu_text
 from ram_jax import experiment, parallel, plugins
 from ram_jax import keys as keys_lib
+from ram_jax.attacks.norms import NORMS
 from ram_jax.attacks.pgd import Attack, finite_gradients
 from ram_jax.evaluation import (
   adversarial,
@@ -47,23 +48,16 @@ STEPS = 10  # per dispatch, as on any accelerator
 # Programs by what they belong to; a batch of an evaluation has no method.
 PARTS = ("augmix", "attack")
 EVALUATION = ("clean", "pgd")
-AUTOATTACK = [
-  f"{attack}/{norm}/{program}"
-  for attack, stage in autoattack.ATTACKS.items()
-  if not stage.malt  # only its target classes differ from apgd-t's
-  for norm in ("l2", "linf")
-  for program in pool.PROGRAMS
-]
 Lowered = tuple[Callable, tuple, int]  # pmapped, its arguments, steps in a run
 
 
 def main() -> None:
   """Compiles every combination of the flags and adds the rows to a file."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--topologies", default="v5e:2x2")
+  parser.add_argument("--topology", default="v5e:2x2")
   parser.add_argument("--chips", default="1")
-  parser.add_argument("--models", default="resnet18")
-  parser.add_argument("--methods", default="robust_augmix")
+  parser.add_argument("--model", default="resnet18")
+  parser.add_argument("--method", default="robust_augmix")
   parser.add_argument(
     "--programs",
     default="train",
@@ -80,7 +74,7 @@ def main() -> None:
       "libtpu is not installed: in an environment of its own, "
       f'pip install -r requirements.txt "jax[tpu]=={jax.__version__}"\n',
     )
-  for topology in flags.topologies.split(","):
+  for topology in flags.topology.split(","):
     for case in cases(flags):
       row = measure(topology, case, flags.texts)
       print(json.dumps(row, indent=2), flush=True)
@@ -98,14 +92,24 @@ def cases(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
   """
   programs = []
   for name in flags.programs.split(","):
-    programs += AUTOATTACK if name == "autoattack" else [name]
-  for model in flags.models.split(","):
+    programs += every_attack() if name == "autoattack" else [name]
+  for model in flags.model.split(","):
     for program in programs:
       trained = program == "train" or program in PARTS
-      for method in flags.methods.split(",") if trained else (None,):
+      for method in flags.method.split(",") if trained else (None,):
         for chips in map(int, flags.chips.split(",")):
           case = {"program": program, "model": model, "method": method}
           yield case | {"chips": chips, "batch_size": flags.batch_size}
+
+
+def every_attack() -> list[str]:
+  """The programs of AutoAttack, without those that are another one's."""
+  names = {}
+  for name, stage in autoattack.ATTACKS.items():
+    for norm in NORMS:
+      attack = stage.make(norm=norm, epsilon=0.5)
+      names.setdefault(attack, f"{name}/{norm}")
+  return [f"{name}/{part}" for name in names.values() for part in pool.PROGRAMS]
 
 
 def chips(topology: str, count: int) -> list[jax.Device]:
@@ -168,7 +172,7 @@ def build(case: dict[str, Any], devices: list[jax.Device]) -> Lowered:
 
   Returns:
     The mapped function, its arguments without values, and the number of steps
-    of training in it (else 1).
+    (of training or of an attack in a pool) in it.
   """
   program, size = case["program"], case["batch_size"]
   config = setting.CONFIGS[case["method"] or "standard"].get_config(
@@ -257,7 +261,7 @@ def _pooled(
   if name == "merge":
     fresh = {"fresh": Array(batch["labels"].shape, bool)}
     return mapped, (shared, {"old": state, "new": state}, fresh), 1
-  return mapped, (shared, state, {}), 1
+  return mapped, (shared, state, {}), pool.STEPS if name == "several" else 1
 
 
 def write(topology: str, row: dict[str, Any], folder: pathlib.Path) -> None:

@@ -189,7 +189,7 @@ def test_compiles_for_a_tpu(chips):
 
 @needs_libtpu
 @pytest.mark.usefixtures("tiny_network")
-@pytest.mark.parametrize("program", ["clean", "apgd-ce/l2/one"])
+@pytest.mark.parametrize("program", ["clean", "apgd-ce/l2/several"])
 def test_evaluation_compiles_for_a_tpu(program):
   case = {"program": program, "model": "resnet18", "method": None}
   row = tpu.measure("v5e:2x2", case | {"chips": 1, "batch_size": 8})
