@@ -36,7 +36,8 @@ def page(before: str, folder: pathlib.Path) -> str:
     if "machine" in result:
       parts.append(_machine(result["machine"]) + "\n")
     parts += [*TABLES[kind](result), ""]
-  return "\n".join(parts).rstrip() + "\n"
+  text = "\n".join(parts).replace(" 1 cores", " 1 core")
+  return text.rstrip() + "\n"
 
 
 def _machine(found: dict[str, Any]) -> str:
