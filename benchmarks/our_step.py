@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from benchmarks import setting, timing
 from ram_jax import experiment, losses, parallel, plugins
+from ram_jax.data import feed
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier, forward_views
 from ram_jax.training import loop as train
@@ -61,7 +62,7 @@ def build(method: str, model: str, batch_size: int, **overrides: Any) -> Step:
   images = timing.pictures(DATA_SIZE)
   built = train.build(config, source, images.shape)
   labels = np.arange(DATA_SIZE, dtype=np.int32) % source.num_classes
-  data = {"images": images, "labels": labels}
+  data = feed.as_rows({"images": images, "labels": labels})
   state = [built.create()]
   key = jax.random.key(1)
   state[0], data, key = parallel.replicate((state[0], data, key))

@@ -5,7 +5,11 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ram_jax import trace
+
 MARK = "## Measured\n"
+MEMORY = ("arguments, MiB", "temporary, MiB")
+REDUCED = "all-reduced, MB"
 SIDES = {
   "pytorch": "PyTorch",
   "pytorch_and_pillow": "PyTorch and Pillow",
@@ -29,9 +33,11 @@ def page(before: str, folder: pathlib.Path) -> str:
     result = json.loads(path.read_text(encoding="utf-8"))
     kind = path.stem.partition("_")[0]
     parts.append(f"### {path.stem.replace('_', ' ')}\n")
-    parts.append(_machine(result["machine"]) + "\n")
+    if "machine" in result:
+      parts.append(_machine(result["machine"]) + "\n")
     parts += [*TABLES[kind](result), ""]
-  return "\n".join(parts).rstrip() + "\n"
+  text = "\n".join(parts).replace(" 1 cores", " 1 core")
+  return text.rstrip() + "\n"
 
 
 def _machine(found: dict[str, Any]) -> str:
@@ -166,6 +172,44 @@ def _scaling(result: dict[str, Any]) -> Iterator[str]:
   yield from _table([*columns, "all-reduced per step, MB"], rows)
 
 
+def _tpu(result: dict[str, Any]) -> Iterator[str]:
+  versions = result["versions"]
+  yield (
+    f"Estimates of the TPU compiler (libtpu {versions['libtpu']}, jax "
+    f"{versions['jax']}) for {result['topology']}, in million cycles of a "
+    "chip; nothing was run on a TPU. Training: cycles per step.\n"
+  )
+  trained = [row for row in result["rows"] if row["program"] == "train"]
+  parts = [*trace.PARTS.values(), trace.OTHER]
+  if trained:
+    yield from _table(
+      ["network, batch", "method", "chips", "all", *parts, *MEMORY, REDUCED],
+      [_tpu_row(row, parts) for row in trained],
+    )
+    yield ""
+  others = [row for row in result["rows"] if row["program"] != "train"]
+  if others:
+    yield from _table(
+      ["network, batch", "method", "chips", "program", "all", *MEMORY],
+      [_tpu_row(row, ()) for row in others],
+    )
+
+
+def _tpu_row(row: dict[str, Any], parts: Sequence[str]) -> Iterator[Any]:
+  yield f"{row['model']}, {row['batch_size']}"
+  yield from (row["method"], row["chips"])
+  if not parts:
+    yield row["program"]
+  if "error" in row:
+    yield "rejected"
+    return
+  yield row["cycles"] / 1e6
+  yield from (row["parts"].get(part, 0) / 1e6 for part in parts)
+  yield from (row["memory_mib"][name] for name in ("argument", "temp"))
+  if parts:
+    yield row["collectives"].get("bytes", 0) / 1e6
+
+
 TABLES = {
   "augmix": lambda result: _rates(result, "batch"),
   "corruptions": lambda result: _rates(result, "corruption"),
@@ -174,4 +218,5 @@ TABLES = {
   "attack": _attack,
   "startup": _startup,
   "scaling": _scaling,
+  "tpu": _tpu,
 }

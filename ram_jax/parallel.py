@@ -12,7 +12,7 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 AXIS = "devices"
+Devices = Sequence[jax.Device] | None
 # Variables in which Kubernetes lists the hosts of a slice.
 SLICE = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
 SLICE += ("TPU_PROCESS_ADDRESSES_PATH",)  # since jax 0.12
@@ -239,7 +240,10 @@ def gather(tree: Any) -> Any:
 
 
 def training_dispatch(
-  function: Callable, streamed: bool = False, donate: bool = True
+  function: Callable,
+  streamed: bool = False,
+  donate: bool = True,
+  devices: Devices = None,
 ) -> Callable:
   """Maps a training function over the devices.
 
@@ -248,6 +252,7 @@ def training_dispatch(
       and both results are equal on all devices.
     streamed: whether each device has its own data, instead of a copy.
     donate: whether the memory of the state is reused for the new state.
+    devices: those to compile for, which may be absent; None: the local ones.
 
   Returns:
     The same function; its `indices` have a leading axis of local devices, and
@@ -259,6 +264,30 @@ def training_dispatch(
     in_axes=(None, 0 if streamed else None, None, 0),
     out_axes=None,
     donate_argnums=0 if donate else (),
+    devices=devices,
+  )
+
+
+def example_dispatch(function: Callable, devices: Devices = None) -> Callable:
+  """The compiled program of `per_example`, for one batch.
+
+  Args:
+    function: see `per_example`.
+    devices: see `training_dispatch`.
+
+  Returns:
+    The pmapped function; positions and batch have an axis of local devices.
+  """
+
+  def gathered(shared: Any, index: jax.Array, batch: dict) -> Any:
+    return gather(function(shared, index, batch))
+
+  return jax.pmap(
+    gathered,
+    axis_name=AXIS,
+    in_axes=(None, 0, 0),
+    out_axes=None,
+    devices=devices,
   )
 
 
@@ -275,14 +304,9 @@ def per_example(function: Callable) -> Callable:
     with copies of example 0, whose results are dropped. Every process gets all
     results.
   """
+  mapped = example_dispatch(function)
 
-  def gathered(shared: Any, index: jax.Array, batch: dict) -> Any:
-    return gather(function(shared, index, batch))
-
-  mapped = jax.pmap(
-    gathered, axis_name=AXIS, in_axes=(None, 0, 0), out_axes=None
-  )
-
+  @functools.wraps(function)
   def run(shared: Any, batch: dict[str, np.ndarray], batch_size: int) -> Any:
     size = len(next(iter(batch.values())))
     results = []
@@ -293,6 +317,30 @@ def per_example(function: Callable) -> Callable:
     return jax.tree.map(lambda *x: np.concatenate(x)[:size], *results)
 
   return run
+
+
+def stateful_dispatch(function: Callable, devices: Devices = None) -> Callable:
+  """The compiled program of `stateful`.
+
+  Args:
+    function: see `stateful`.
+    devices: see `training_dispatch`.
+
+  Returns:
+    The pmapped function; state and batch have an axis of local devices.
+  """
+
+  def gathered(shared: Any, state: Any, batch: dict) -> Any:
+    state, results = function(shared, state, batch)
+    return state, gather(results)
+
+  return jax.pmap(
+    gathered,
+    axis_name=AXIS,
+    in_axes=(None, 0, 0),
+    out_axes=(0, None),
+    devices=devices,
+  )
 
 
 def stateful(function: Callable) -> Callable:
@@ -307,18 +355,9 @@ def stateful(function: Callable) -> Callable:
     [local devices, b, ...]; `batch` is a dict of arrays [B, ...]; every process
     gets all results, as numpy arrays.
   """
+  mapped = stateful_dispatch(function)
 
-  def gathered(shared: Any, state: Any, batch: dict) -> Any:
-    state, results = function(shared, state, batch)
-    return state, gather(results)
-
-  mapped = jax.pmap(
-    gathered,
-    axis_name=AXIS,
-    in_axes=(None, 0, 0),
-    out_axes=(0, None),
-  )
-
+  @functools.wraps(function)
   def run(shared: Any, state: Any, batch: dict[str, np.ndarray]) -> Any:
     rows = {name: shard(array) for name, array in batch.items()}
     state, results = mapped(shared, state, rows)

@@ -20,11 +20,9 @@ PARTS = {
   "communication": "communication",
 }
 OTHER = "other"
-_COLLECTIVE = re.compile(
-  "all-(reduce|gather|to-all)|reduce-scatter|collective-"
-)
+COLLECTIVE = re.compile("all-(reduce|gather|to-all)|reduce-scatter|collective-")
 # Their time is that of the instructions that they run.
-_CONTAINERS = ("while", "call", "conditional")
+CONTAINERS = ("while", "call", "conditional")
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)")
 _OPCODE = re.compile(r" ([a-z][\w\-]*)\(")
@@ -47,12 +45,14 @@ class Instruction:
     scope: the key of `PARTS` in its own metadata, if any.
     inside: name of the computation that contains it.
     calls: names of the computations that it calls.
+    text: what follows its name.
   """
 
   opcode: str
   scope: str | None
   inside: str
   calls: list[str]
+  text: str
 
 
 class Event(NamedTuple):
@@ -89,6 +89,7 @@ def _instruction(text: str, inside: str) -> Instruction:
     scope=_outermost(scopes[1]) if scopes else None,
     inside=inside,
     calls=[x for row in _CALLED.findall(text) for x in _NAME.findall(row)],
+    text=text,
   )
 
 
@@ -123,7 +124,7 @@ def parts(program: dict[str, Instruction]) -> dict[str, str]:
     return scope(callers[row.inside]) if row.inside in callers else None
 
   def part(row: Instruction) -> str:
-    if _COLLECTIVE.match(row.opcode):
+    if COLLECTIVE.match(row.opcode):
       return PARTS["communication"]
     return PARTS.get(scope(row), OTHER)
 
@@ -232,7 +233,7 @@ def by_part(text: str, profile: Any) -> dict[str, float]:
   """
   program = read_program(text)
   part = parts(program)
-  containers = {n for n, row in program.items() if row.opcode in _CONTAINERS}
+  containers = {n for n, row in program.items() if row.opcode in CONTAINERS}
   total = dict.fromkeys((*PARTS.values(), OTHER), 0.0)
   for name, time in busy_time(events(profile), containers).items():
     total[part.get(name, OTHER)] += time / 1e9

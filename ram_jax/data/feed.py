@@ -46,6 +46,7 @@ def dispatches(
   Yields:
     `data` and `indices` for `training.dispatch`.
   """
+  data = as_rows(data)
   order = functools.partial(
     pipeline.batch_indices,
     seed,
@@ -61,6 +62,21 @@ def dispatches(
   for start in starts:
     # Copied explicitly: implicit transfers in a dispatch are a mistake.
     yield data, parallel.place(parallel.shard(order(start), axis=1))
+
+
+def as_rows(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Images as rows, as the training step takes them.
+
+  A TPU would copy [N,H,W,C] into another layout in every dispatch.
+
+  Args:
+    data: `images` [N,H,W,C] and `labels` [N].
+
+  Returns:
+    `images` [N,H*W*C], a view, and `labels`.
+  """
+  images = data["images"]
+  return data | {"images": images.reshape(len(images), -1)}
 
 
 def _rows(

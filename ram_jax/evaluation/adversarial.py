@@ -84,7 +84,7 @@ class Evaluator(contracts.Evaluator):
     by_epsilon = {}
     for epsilon in map(float, self.epsilons):
       shared = (*parallel.replicate((self._sized(epsilon), key)), model)
-      attack = functools.partial(_robust, shared, batch, self.batch_size)
+      attack = functools.partial(robust, shared, batch, self.batch_size)
       found = cache(str(epsilon), attack)
       by_epsilon[epsilon] = found["correct"]
       yield rows.row("adversarial", self.settings(epsilon), found)
@@ -111,7 +111,7 @@ class Evaluator(contracts.Evaluator):
 
     def attacked(attack: Attack, epsilon: float) -> dict[str, np.ndarray]:
       sized = dataclasses.replace(self, attack=attack)._sized(epsilon)
-      return _robust((*parallel.replicate((sized, key)), model), some, size)
+      return robust((*parallel.replicate((sized, key)), model), some, size)
 
     first = {epsilon: row[:count] for epsilon, row in by_epsilon.items()}
     yield from attack_checks.probe_model(self.attack, model, some, size)
@@ -132,12 +132,21 @@ class Evaluator(contracts.Evaluator):
 
 
 @parallel.per_example
-def _robust(
+def robust(
   shared: tuple[Attack, jax.Array, Classifier],
   positions: jax.Array,
   batch: dict[str, jax.Array],
 ) -> dict[str, jax.Array]:
-  """`correct` and `finite` (logits) of attacked images, bools [b]."""
+  """Attacks a batch.
+
+  Args:
+    shared: the attack, the evaluation's key and the classifier.
+    positions: int32 [b], in the test set.
+    batch: `images` uint8 [b,H,W,C] and `labels` int32 [b].
+
+  Returns:
+    `correct` and `finite` (logits) of the attacked images, bools [b].
+  """
   attack, key, model = shared
   keys = keys_lib.per_example(key, positions)
   images, labels = dequantise(batch["images"]), batch["labels"]

@@ -182,3 +182,12 @@ def _several(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
 def _images(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
   del batch
   return state, shared[0].images(state)
+
+
+# What an attack runs on accelerators.
+PROGRAMS = {
+  "start": _start,
+  "merge": _merge,
+  "several": _several,
+  "images": _images,
+}

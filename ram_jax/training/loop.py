@@ -54,6 +54,7 @@ def build(
   source: Any,
   images_shape: tuple[int, ...],
   start: Callable[[Any], tuple[Any, Any]] | None = None,
+  devices: parallel.Devices = None,
 ) -> Training:
   """Builds the training run of a config; rejects invalid fields.
 
@@ -63,6 +64,7 @@ def build(
     images_shape: [N,H,W,C] of the training images.
     start: module -> parameters and running statistics to start from; None for
       random ones.
+    devices: see `parallel.training_dispatch`.
 
   Returns:
     The training run.
@@ -92,6 +94,7 @@ def build(
   static = {
     "method": plugins.build("method", method),
     "module": module,
+    "image_shape": images_shape[1:],
     "crop_flip": plugins.build("augment", config.augment),
     "separate_views": batch_norm.views == "separate",
     "attack_batch_norm": batch_norm.attack,
@@ -107,10 +110,13 @@ def build(
     first = functools.partial(
       create, module, optimizer, init_key, images_shape[1:]
     )
+  dispatch = functools.partial(
+    parallel.training_dispatch, streamed=streamed, devices=devices
+  )
   return Training(
     create=first,
-    dispatch=parallel.training_dispatch(steps, streamed),
-    diagnose=parallel.training_dispatch(diagnose, streamed, donate=False),
+    dispatch=dispatch(steps),
+    diagnose=dispatch(diagnose, donate=False),
     schedule=schedule,
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,

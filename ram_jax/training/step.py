@@ -44,6 +44,7 @@ def differentiate(
   *,
   method: Any,
   module: nn.Module,
+  image_shape: tuple[int, int, int],
   crop_flip: Any,
   separate_views: bool,
   attack_batch_norm: str,
@@ -56,11 +57,12 @@ def differentiate(
 
   Args:
     state: the state, equal on every device.
-    data: `images` uint8 [N,H,W,C] and `labels` int32 [N], the whole set.
+    data: `images` uint8 [N,H*W*C] and `labels` int32 [N], the whole set.
     key: the run's key, equal on every device.
     indices: int32 [b], this device's part of the batch.
     method: a `Method` of `ram_jax.methods`.
     module: the model.
+    image_shape: (H, W, C).
     crop_flip: an `Augment` that is applied first (flip and crop).
     separate_views: whether to compute BatchNorm statistics for each view (the
       author's three forward passes) or over all views together (AugMix's code).
@@ -74,7 +76,8 @@ def differentiate(
   keys = keys_lib.per_example(jax.random.fold_in(key, state.step), positions)
   crop_keys, view_keys = keys_lib.split(keys)
   with jax.named_scope("crop_flip"):
-    images = crop_flip(crop_keys, dequantise(data["images"][indices]))
+    images = data["images"][indices].reshape(-1, *image_shape)
+    images = crop_flip(crop_keys, dequantise(images))
   batch = {"images": images, "labels": data["labels"][indices]}
 
   model = Classifier(

@@ -108,7 +108,8 @@ def test_processes_read_disjoint_rows_that_make_the_batch(
   for dispatch, images in enumerate(zip(*parts, strict=True)):
     # [devices, K, b, ...] to [K, B, ...]: every row of the batch, once.
     found = np.concatenate(np.concatenate(images), axis=1)
-    wanted = data["images"][order[2 * dispatch : 2 * dispatch + 2]]
+    rows = feed.as_rows(data)["images"]
+    wanted = rows[order[2 * dispatch : 2 * dispatch + 2]]
     np.testing.assert_array_equal(found, wanted)
 
 

@@ -73,6 +73,7 @@ def build(method, rate=0.1, per_dispatch=2):
   static = {
     "method": method,
     "module": Net(),
+    "image_shape": (4, 4, 3),
     "crop_flip": lambda keys, images: images,
     "separate_views": True,
     "attack_batch_norm": "running",

@@ -1,0 +1,287 @@
+r"""Estimates of the TPU compiler, without a TPU.
+
+    python -m benchmarks.tpu --topology=v5e:2x2 --chips=1,4 \
+        --model=resnet18 --method=robust_augmix --programs=train
+
+Compiles what training and evaluation run, for TPUs that are not there, and
+shows the compiler's own estimates of time and memory. Nothing is executed. It
+needs libtpu, in an environment of its own, because JAX would look for a TPU in
+every program that finds libtpu installed.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+
+import jax
+import numpy as np
+from jax import ShapeDtypeStruct as Array
+from jax.experimental import topologies
+
+from benchmarks import setting, timing, tpu_text
+from ram_jax import experiment, parallel, plugins
+from ram_jax import keys as keys_lib
+from ram_jax.attacks.norms import NORMS
+from ram_jax.attacks.pgd import Attack, finite_gradients
+from ram_jax.evaluation import (
+  adversarial,
+  autoattack,
+  clean,
+  pool,
+)
+from ram_jax.models.classifier import Classifier
+from ram_jax.training import loop as train
+
+TRAINING_IMAGES = 50_000
+STEPS = 10  # per dispatch, as on any accelerator
+# Programs by what they belong to; a batch of an evaluation has no method.
+PARTS = ("augmix", "attack")
+EVALUATION = ("clean", "pgd")
+Lowered = tuple[Callable, tuple, int]  # pmapped, its arguments, steps in a run
+
+
+def main() -> None:
+  """Compiles every combination of the flags and adds the rows to a file."""
+  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+  parser.add_argument("--topology", default="v5e:2x2")
+  parser.add_argument("--chips", default="1")
+  parser.add_argument("--model", default="resnet18")
+  parser.add_argument("--method", default="robust_augmix")
+  parser.add_argument(
+    "--programs",
+    default="train",
+    help=f"train, {', '.join(PARTS + EVALUATION)}, autoattack (all of it), or "
+    "such as apgd-ce/l2/several",
+  )
+  parser.add_argument("--batch_size", type=int, default=128)
+  parser.add_argument("--texts", help="FOLDER for the compiled programs")
+  parser.add_argument("--out", default=timing.FOLDER)
+  flags = parser.parse_args()
+  if not importlib.util.find_spec("libtpu"):
+    parser.exit(
+      1,
+      "libtpu is not installed: in an environment of its own, "
+      f'pip install -r requirements.txt "jax[tpu]=={jax.__version__}"\n',
+    )
+  for topology in flags.topology.split(","):
+    for case in cases(flags):
+      row = measure(topology, case, flags.texts)
+      print(json.dumps(row, indent=2), flush=True)
+      write(topology, row, pathlib.Path(flags.out))
+
+
+def cases(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
+  """Every combination of the flags.
+
+  Args:
+    flags: of the command line.
+
+  Yields:
+    program, model, method (None in an evaluation), chips and batch size.
+  """
+  programs = []
+  for name in flags.programs.split(","):
+    programs += every_attack() if name == "autoattack" else [name]
+  for model in flags.model.split(","):
+    for program in programs:
+      trained = program == "train" or program in PARTS
+      for method in flags.method.split(",") if trained else (None,):
+        for chips in map(int, flags.chips.split(",")):
+          case = {"program": program, "model": model, "method": method}
+          yield case | {"chips": chips, "batch_size": flags.batch_size}
+
+
+def every_attack() -> list[str]:
+  """The programs of AutoAttack, without those that are another one's."""
+  names = {}
+  for name, stage in suite.ATTACKS.items():
+    for norm in NORMS:
+      attack = stage.make(norm=norm, epsilon=0.5)
+      names.setdefault(attack, f"{name}/{norm}")
+  return [f"{name}/{part}" for name in names.values() for part in pool.PROGRAMS]
+
+
+def chips(topology: str, count: int) -> list[jax.Device]:
+  """Devices that need not exist.
+
+  Args:
+    topology: such as `v5e:2x2`.
+    count: how many of its chips.
+
+  Returns:
+    The first ones.
+  """
+  found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+  return list(found.devices[:count])
+
+
+def measure(
+  topology: str, case: dict[str, Any], texts: str | None = None
+) -> dict[str, Any]:
+  """Compiles one program.
+
+  Args:
+    topology: such as `v5e:2x2`.
+    case: from `cases`.
+    texts: folder for the compiled program, if wanted.
+
+  Returns:
+    The case, memory in MiB, and `tpu_text.estimates`; or the compiler's error.
+  """
+  start = time.monotonic()
+  mapped, arguments, steps = build(case, chips(topology, case["chips"]))
+  # As in training and evaluation.
+  with jax.default_matmul_precision("highest"):
+    lowered = mapped.lower(*arguments)
+  try:
+    compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    return case | {"error": str(error)[:2000]}
+  text = compiled.as_text()
+  if texts:
+    name = "_".join(str(x).replace("/", "_") for x in case.values())
+    path = pathlib.Path(texts) / f"{topology.replace(':', '_')}_{name}.txt"
+    path.write_text(text, encoding="utf-8")
+  memory = compiled.memory_analysis()
+  sizes = {
+    name: round(getattr(memory, f"{name}_size_in_bytes") / 2**20, 1)
+    for name in ("argument", "output", "alias", "temp", "generated_code")
+  }
+  seconds = round(time.monotonic() - start)
+  row = case | {"compile_seconds": seconds, "memory_mib": sizes}
+  return row | tpu_text.estimates(text, steps)
+
+
+def build(case: dict[str, Any], devices: list[jax.Device]) -> Lowered:
+  """The program of a case.
+
+  Args:
+    case: from `cases`.
+    devices: the chips to compile for.
+
+  Returns:
+    The mapped function, its arguments without values, and the number of steps
+    (of training or of an attack in a pool) in it.
+  """
+  program, size = case["program"], case["batch_size"]
+  config = setting.CONFIGS[case["method"] or "standard"].get_config(
+    f"model={case['model']}"
+  )
+  # What `experiment.resolve` chooses on accelerators.
+  config.train.update(
+    dtype="bfloat16", unroll=False, steps_per_dispatch=STEPS, batch_size=size
+  )
+  config = experiment.resolve(config)
+  source, shape = setting.Source(), (TRAINING_IMAGES, 32, 32, 3)
+  training = train.build(config, source, shape, devices=devices)
+  state = jax.eval_shape(training.create)
+  key = jax.eval_shape(jax.random.key, 0)
+  rows = len(devices), size // len(devices)
+  if program == "train":
+    data = {  # as `feed.as_rows` returns it
+      "images": Array((shape[0], math.prod(shape[1:])), np.uint8),
+      "labels": Array(shape[:1], np.int32),
+    }
+    indices = Array((rows[0], STEPS, rows[1]), np.int32)
+    return training.dispatch, (state, data, key, indices), STEPS
+  dtype = config.train.dtype if program in PARTS else "float32"
+  module = plugins.build_model(config, source, dtype, None)
+  model = Classifier(state.params, state.batch_stats, module)
+  batch = {
+    "images": Array((*rows, 32, 32, 3), np.uint8),
+    "labels": Array(rows, np.int32),
+  }
+  positions = Array(rows, np.int32)
+  if program in EVALUATION:
+    function, shared = _evaluation(program, model, key)
+    mapped = parallel.example_dispatch(function.__wrapped__, devices)
+    return mapped, (shared, positions, batch), 1
+  batch |= {"images": Array((*rows, 32, 32, 3), np.float32)}
+  batch |= {name: positions for name in ("positions", "targets", "number")}
+  if program in PARTS:
+    method = plugins.build("method", plugins.attack_spec(config.method, False))
+    mapped = parallel.stateful_dispatch(_part(program, method), devices)
+    return mapped, ((key, model), {}, batch), 1
+  attack, norm, name = program.split("/")
+  attack = suite.ATTACKS[attack].make(norm=norm, epsilon=0.5)
+  shared = attack, key, finite_gradients(model)
+  return _pooled(name, shared, batch, devices)
+
+
+def _evaluation(
+  program: str, model: Classifier, key: Any
+) -> tuple[Callable, Any]:
+  if program == "clean":
+    return clean.per_example, model
+  return adversarial.robust, (
+    Attack(0.5, 0.125, 10, start="sphere"),
+    key,
+    model,
+  )
+
+
+def _part(program: str, method: Any) -> Callable:
+  """AugMix, or the training attack, of a batch."""
+
+  def run(shared: Any, state: Any, batch: dict[str, jax.Array]) -> Any:
+    key, model = shared
+    keys = keys_lib.per_example(key, batch["positions"])
+    if program == "augmix":
+      return method.augment(keys, batch["images"]), {}
+    return method.attack(keys, batch["images"], batch["labels"], model), {}
+
+  return run
+
+
+def _pooled(
+  name: str, shared: Any, batch: dict[str, Any], devices: list[jax.Device]
+) -> Lowered:
+  """A program of `pool.py`."""
+  program = pool.PROGRAMS[name].__wrapped__
+  mapped = parallel.stateful_dispatch(program, devices)
+  if name == "start":
+    return mapped, (shared, {}, batch), 1
+  local = jax.tree.map(lambda x: Array(x.shape[1:], x.dtype), batch)
+  start = pool.PROGRAMS["start"].__wrapped__
+  state, _ = jax.eval_shape(start, shared, {}, local)
+  state = jax.tree.map(
+    lambda x: Array((len(devices), *x.shape), x.dtype), state
+  )
+  if name == "merge":
+    fresh = {"fresh": Array(batch["labels"].shape, bool)}
+    return mapped, (shared, {"old": state, "new": state}, fresh), 1
+  return mapped, (shared, state, {}), pool.STEPS if name == "several" else 1
+
+
+def write(topology: str, row: dict[str, Any], folder: pathlib.Path) -> None:
+  """Adds a row to a topology's file, or replaces the same case's.
+
+  Args:
+    topology: such as `v5e:2x2`.
+    row: from `measure`.
+    folder: of the benchmarks' results.
+  """
+  path = folder / f"tpu_{topology.replace(':', '_')}.json"
+  rows = []
+  if path.exists():
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+  case = ("program", "model", "method", "chips", "batch_size")
+  rows = [old for old in rows if any(old[k] != row[k] for k in case)] + [row]
+  versions = {p: importlib.metadata.version(p) for p in ("jax", "libtpu")}
+  found = {"topology": topology, "versions": versions, "rows": rows}
+  path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+  main()
