@@ -36,9 +36,9 @@ from ram_jax.attacks.norms import NORMS
 from ram_jax.attacks.pgd import Attack, finite_gradients
 from ram_jax.evaluation import (
   adversarial,
-  autoattack,
   clean,
   pool,
+  suite,
 )
 from ram_jax.models.classifier import Classifier
 from ram_jax.training import loop as train
