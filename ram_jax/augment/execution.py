@@ -15,7 +15,7 @@ from ram_jax.image import color, warp
 
 # The operations that are tables or warps, in their order.
 _NAMES = tuple(ops.OPS)[:9]
-# Above, the selects of a warp cost more than running every operation.
+# The length of a warp's program grows with the square of the moves.
 _MAX_ROWS = 16
 
 
@@ -40,7 +40,7 @@ def run(
   """
   everywhere = functools.partial(dense, operations)
   tpu = everywhere
-  if as_table_and_warp(operations, severity, levels.shape):
+  if covered(operations, severity, levels.shape):
     tpu = functools.partial(table_and_warp, severity)
   return jax.lax.platform_dependent(
     levels,
@@ -93,15 +93,14 @@ def dense(
   return jax.lax.scan(slot, levels, steps)[0]
 
 
-def as_table_and_warp(
+def covered(
   operations: Sequence[ops.Op], severity: float, shape: Sequence[int]
 ) -> bool:
   """Whether `table_and_warp` covers these operations and images [N,H,W,C]."""
-  square = shape[1] == shape[2]
-  covered = tuple(operations) == tuple(ops.OPS[name] for name in _NAMES)
-  return (
-    square and covered and warp.bounds(severity, shape[1]).rows <= _MAX_ROWS
-  )
+  _, height, width, _ = shape
+  same = tuple(operations) == tuple(ops.OPS[name] for name in _NAMES)
+  near = warp.bounds(severity, height).rows <= _MAX_ROWS
+  return same and height == width and near
 
 
 def table_and_warp(

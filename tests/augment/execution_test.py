@@ -90,7 +90,6 @@ def test_each_platform_has_its_execution():
 )
 def test_what_tables_and_warps_cover(fields, size, covered):
   augment = augmix.Augment(**fields)
-  ours = execution.as_table_and_warp(
-    augment._operations(), augment.severity, (2, *size, 3)
-  )
+  operations, shape = augment._operations(), (2, *size, 3)
+  ours = execution.covered(operations, augment.severity, shape)
   assert ours == covered
