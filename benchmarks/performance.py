@@ -17,6 +17,16 @@ SIDES = {
   "ours": "ram_jax",
 }
 
+RATES = {
+  "original": "original, images/s",
+  "baseline": "by groups, images/s",
+  "ours": "ram_jax, images/s",
+  "one_by_one": "one by one",
+  "dense": "dense",
+  "table_and_warp": "table and warp",
+  "ratio": "speedup",
+}
+
 
 def page(before: str, folder: pathlib.Path) -> str:
   """Replaces the measured part of a page.
@@ -70,12 +80,11 @@ def _cell(value: Any) -> str:
 
 def _rates(result: dict[str, Any], head: str) -> Iterator[str]:
   rates = result["images_per_second"]
-  columns = [head, "original, images/s", "ram_jax, images/s", "speedup"]
-  names = ("original", "ours", "ratio")
+  names = [name for name in RATES if name in next(iter(rates.values()))]
   rows = [[name, *map(row.get, names)] for name, row in rates.items()]
   if "mixed" in result:
     rows.append(["all mixed", *map(result["mixed"].get, names)])
-  yield from _table(columns, rows)
+  yield from _table([head, *map(RATES.get, names)], rows)
 
 
 def _step(result: dict[str, Any]) -> Iterator[str]:

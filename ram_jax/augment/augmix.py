@@ -1,9 +1,8 @@
 """AugMix (Hendrycks et al., ICLR 2020): mixed chains of random operations.
 
 As in the original, operations, levels, depths and weights are drawn
-independently for every image. For execution, the chains are sorted by
-operation, because a vmapped `lax.switch` would run every operation on every
-chain.
+independently for every image. How the chains are then run depends on the
+platform, without an effect on the result.
 """
 
 import dataclasses
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ram_jax import keys as random
-from ram_jax.augment import ops
+from ram_jax.augment import execution, ops
 from ram_jax.image import color
 
 _FLAVOURS = {"bilinear": ops.OPS, "author": ops.OPS_AUTHOR}
@@ -37,7 +36,6 @@ class Augment:
     severity: largest level, 1 to 10.
     alpha: parameter of the Dirichlet distribution and of m ~ Beta(alpha,
       alpha).
-    chunk: chains that run together; affects speed and memory, not results.
 
   Raises:
     ValueError: at construction, on a value outside its range.
@@ -49,7 +47,6 @@ class Augment:
   depth: tuple[int, int] | int = (1, 3)
   severity: float = 3
   alpha: float = 1.0
-  chunk: int = 32
 
   def __post_init__(self) -> None:
     if not _whole(self.operations) or self.operations not in (9, 13):
@@ -57,10 +54,8 @@ class Augment:
     if self.resampling not in _FLAVOURS:
       known = "' or '".join(_FLAVOURS)
       raise ValueError(f"resampling is {self.resampling!r}; give '{known}'")
-    for name in ("width", "chunk"):
-      value = getattr(self, name)
-      if not _whole(value) or value < 1:
-        raise ValueError(f"{name} is {value!r}; give a whole number from 1")
+    if not _whole(self.width) or self.width < 1:
+      raise ValueError(f"width is {self.width!r}; give a whole number from 1")
     if not _real(self.severity) or not 1 <= self.severity <= 10:
       raise ValueError(f"severity is {self.severity!r}; give 1 to 10")
     if not _real(self.alpha) or not 0 < self.alpha < float("inf"):
@@ -98,14 +93,14 @@ class Augment:
       ValueError: on other shapes or types.
     """
     _check(keys, images)
-    batch, *shape = images.shape
+    batch, height, width, channels = images.shape
     plan_keys, _ = random.split(keys)
-    plan, uniforms = jax.vmap(self._plan)(plan_keys)
-    plan = plan.reshape(batch * self.width, -1)
-    uniforms = uniforms.reshape(*plan.shape, 2)
+    plan, params = self._arguments(plan_keys, (height, width))
     levels = jnp.repeat(color.quantise(images), self.width, axis=0)
-    levels = self._run(levels, plan, uniforms)
-    levels = levels.reshape(batch, self.width, *shape)
+    levels = execution.run(
+      self._operations(), self.severity, levels, plan, params
+    )
+    levels = levels.reshape(batch, self.width, height, width, channels)
     return color.dequantise(levels, images.dtype)
 
   def mix(
@@ -162,6 +157,24 @@ class Augment:
     weights = jax.nn.softmax(logs[: self.width])
     return weights, jax.nn.softmax(logs[self.width :])[0]
 
+  def _operations(self) -> tuple[ops.Op, ...]:
+    """What the numbers of a plan mean."""
+    return tuple(_FLAVOURS[self.resampling].values())[: self.operations]
+
+  def _arguments(
+    self, keys: jax.Array, size: tuple[int, int]
+  ) -> tuple[jax.Array, jax.Array]:
+    """The plan of all chains [N,slots], and its operations' params [...,1]."""
+    plan, uniforms = jax.vmap(self._plan)(keys)
+    plan = plan.reshape(len(keys) * self.width, -1)
+    uniforms = uniforms.reshape(*plan.shape, 2)
+    params = jnp.zeros((*plan.shape, 1), jnp.float32)
+    for number, op in enumerate(self._operations()):
+      scale = functools.partial(op.scale, severity=self.severity, size=size)
+      scaled = jax.vmap(jax.vmap(scale))(uniforms)
+      params = jnp.where(plan[..., None] == number, scaled, params)
+    return plan, params
+
   def _plan(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Operations [width,slots] of one image's chains and their uniforms.
 
@@ -177,67 +190,6 @@ class Augment:
     choice = jnp.floor(choice * self.operations).astype(jnp.int32)
     plan = jnp.where(jnp.arange(most) < depth, choice, self.operations)
     return plan, uniforms.reshape(self.width, most, 2)
-
-  def _run(
-    self, levels: jax.Array, plan: jax.Array, uniforms: jax.Array
-  ) -> jax.Array:
-    """Executes the plan [N,slots] on the chains' levels [N,H,W,C]."""
-    count, *shape = levels.shape
-    chunk = min(self.chunk, count)
-    # Padding rows at the end, so that every chunk is full.
-    levels = jnp.concatenate([levels, jnp.zeros((chunk, *shape), jnp.uint8)])
-    plan = jnp.pad(plan, ((0, chunk), (0, 0)), constant_values=self.operations)
-    uniforms = jnp.pad(uniforms, ((0, chunk), (0, 0), (0, 0)))
-
-    def slot(index: jax.Array, carry: tuple) -> tuple:
-      levels, chain = carry  # levels[i] belongs to chain[i]
-      order = jnp.argsort(plan[chain, index], stable=True)
-      chain = chain[order]
-      levels = self._run_slot(
-        levels[order], plan[chain, index], uniforms[chain, index], chunk
-      )
-      return levels, chain
-
-    start = (levels, jnp.arange(count + chunk, dtype=jnp.int32))
-    levels, chain = jax.lax.fori_loop(0, self.depth[1], slot, start)
-    return levels[jnp.argsort(chain)[:count]]
-
-  def _run_slot(
-    self, levels: jax.Array, plan: jax.Array, uniforms: jax.Array, chunk: int
-  ) -> jax.Array:
-    """Applies one operation to each chain; the chains are sorted by it."""
-    every = tuple(_FLAVOURS[self.resampling].values())[: self.operations]
-    bounds = jnp.searchsorted(plan, jnp.arange(len(every) + 1))
-    for number, op in enumerate(every):
-      first, last = bounds[number], bounds[number + 1]
-      step = functools.partial(
-        self._run_chunk, op, uniforms, chunk, first, last
-      )
-      trips = (last - first + chunk - 1) // chunk
-      levels = jax.lax.fori_loop(0, trips, step, levels)
-    return levels
-
-  def _run_chunk(
-    self,
-    op: ops.Op,
-    uniforms: jax.Array,
-    chunk: int,
-    first: jax.Array,
-    last: jax.Array,
-    number: jax.Array,
-    levels: jax.Array,
-  ) -> jax.Array:
-    """Applies `op` to the rows of one chunk that are before `last`."""
-    start = first + number * chunk
-    drawn = jax.lax.dynamic_slice_in_dim(uniforms, start, chunk)
-    old = jax.lax.dynamic_slice_in_dim(levels, start, chunk)
-    scale = functools.partial(
-      op.scale, severity=self.severity, size=levels.shape[1:3]
-    )
-    new = jax.vmap(op.apply)(old, jax.vmap(scale)(drawn))
-    inside = start + jnp.arange(chunk) < last
-    new = jnp.where(inside[:, None, None, None], new, old)
-    return jax.lax.dynamic_update_slice_in_dim(levels, new, start, 0)
 
 
 def _product(first: jax.Array, second: jax.Array) -> jax.Array:

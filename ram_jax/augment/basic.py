@@ -1,6 +1,7 @@
 """Random horizontal flips and crops, the usual CIFAR augmentation."""
 
 import dataclasses
+import functools
 import numbers
 
 import jax
@@ -56,5 +57,30 @@ class Augment:
     corner = jax.random.randint(
       crop_key, (2,), 0, 2 * self.padding + 1, jnp.int32
     )
-    start = (corner[0], corner[1], jnp.zeros((), jnp.int32))
-    return jax.lax.dynamic_slice(jnp.pad(image, border), start, image.shape)
+    return jax.lax.platform_dependent(
+      jnp.pad(image, border),
+      corner,
+      tpu=functools.partial(crop_by_select, image.shape),
+      default=functools.partial(crop_by_slice, image.shape),
+    )
+
+
+def crop_by_slice(
+  shape: tuple[int, ...], image: jax.Array, corner: jax.Array
+) -> jax.Array:
+  """The part of an image with this shape and upper left corner."""
+  return jax.lax.dynamic_slice(image, (*corner, 0), shape)
+
+
+def crop_by_select(
+  shape: tuple[int, ...], image: jax.Array, corner: jax.Array
+) -> jax.Array:
+  """The same for TPUs, where a batch of slices would be a slow gather."""
+  for axis in (0, 1):
+    length = shape[axis]
+    slices = [
+      jax.lax.slice_in_dim(image, first, first + length, axis=axis)
+      for first in range(image.shape[axis] - length + 1)
+    ]
+    image = jax.lax.select_n(corner[axis], *slices)
+  return image

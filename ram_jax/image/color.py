@@ -116,34 +116,76 @@ def autocontrast(levels: jax.Array) -> jax.Array:
     levels: uint8 [H,W,C].
 
   Returns:
-    uint8 [H,W,C], equal to Pillow's, including the entries of its table that
-    double precision leaves one below the exact quotient.
+    uint8 [H,W,C].
   """
   lowest = jnp.min(levels, axis=(0, 1)).astype(jnp.int32)[:, None]
   highest = jnp.max(levels, axis=(0, 1)).astype(jnp.int32)[:, None]
+  return lookup(levels, autocontrast_table(lowest, highest))
+
+
+def autocontrast_table(lowest: jax.Array, highest: jax.Array) -> jax.Array:
+  """Pillow's table, for channels with these extreme levels.
+
+  Args:
+    lowest: int32 [...,1].
+    highest: int32 [...,1].
+
+  Returns:
+    int32 [...,256], including the entries that double precision leaves one
+    below the exact quotient.
+  """
   level = jnp.arange(LEVELS, dtype=jnp.int32)
-  span = jnp.maximum(highest - lowest, 1)
-  stretched = jnp.clip(255 * (level - lowest) // span, 0, 255)
-  stretched -= _one_below(lowest, highest, level)
-  table = jnp.where(highest <= lowest, level, stretched)
-  return lookup(levels, table)
+  offset = jnp.maximum(level - lowest, 0)
+  stretched = _quotient(255 * offset, jnp.maximum(highest - lowest, 1))
+  stretched = jnp.minimum(stretched, 255) - _one_below(lowest, highest)
+  return jnp.where(highest <= lowest, level, stretched)
 
 
-def _one_below(
-  lowest: jax.Array, highest: jax.Array, level: jax.Array
-) -> jax.Array:
+def _one_below(lowest: jax.Array, highest: jax.Array) -> jax.Array:
   """1 where Pillow's autocontrast table is one below the exact value."""
-  known = jnp.asarray(_autocontrast_exceptions())
-  wanted = (lowest * LEVELS + highest) * LEVELS + level
-  place = jnp.searchsorted(known, wanted.ravel()).reshape(wanted.shape)
-  found = known[jnp.minimum(place, known.size - 1)]
-  return (found == wanted).astype(jnp.int32)
+  sets, numbers = _autocontrast_exceptions()
+  level = jnp.arange(LEVELS, dtype=jnp.int32)
+  low, high = (
+    jnp.sum(jnp.where(level == highest, digit, 0), -1, dtype=jnp.int32)
+    for digit in jnp.split(_rows(numbers, lowest[..., 0]), 2, axis=-1)
+  )
+  bits = _rows(sets, low + LEVELS * high)[..., None]
+  bits = bits >> jnp.arange(8, dtype=jnp.int32) & 1
+  return bits.reshape(*lowest.shape[:-1], LEVELS)
+
+
+def _rows(table: np.ndarray, index: jax.Array) -> jax.Array:
+  """Rows of a table of bytes [R,K], int32 [...,K]."""
+  return jax.lax.platform_dependent(
+    index,
+    tpu=functools.partial(rows_by_matmul, table),
+    default=functools.partial(rows_by_gather, table),
+  )
+
+
+def rows_by_gather(table: np.ndarray, index: jax.Array) -> jax.Array:
+  """The rows for CPUs and GPUs."""
+  return jnp.asarray(table)[index].astype(jnp.int32)
+
+
+def rows_by_matmul(table: np.ndarray, index: jax.Array) -> jax.Array:
+  """The rows for TPUs; bfloat16 holds 0..255 exactly."""
+  chosen = jax.nn.one_hot(index, len(table), dtype=jnp.bfloat16)
+  values = jnp.asarray(table).astype(jnp.bfloat16)
+  rows = jnp.matmul(chosen, values, preferred_element_type=jnp.float32)
+  return rows.astype(jnp.int32)
 
 
 @functools.cache
-def _autocontrast_exceptions() -> np.ndarray:
-  """Sorted codes (lowest, highest, level) of the entries one below exact."""
-  codes = []
+def _autocontrast_exceptions() -> tuple[np.ndarray, np.ndarray]:
+  """The entries of Pillow's autocontrast tables that are one below exact.
+
+  Returns:
+    The distinct sets of such entries, as bits, uint8 [sets,32]; and the number
+    of the set of each (lowest, highest), uint8 [256,512]: first the low bytes
+    of all highest, then the high ones.
+  """
+  found = np.zeros((LEVELS, LEVELS, LEVELS), bool)
   for span in range(1, LEVELS):
     # Rounding only matters where the exact quotient is an integer.
     offsets = np.arange(0, span + 1, span // math.gcd(span, 255))
@@ -151,9 +193,13 @@ def _autocontrast_exceptions() -> np.ndarray:
     level = lowest + offsets
     scale = 255.0 / span
     pillow = (level * scale + -lowest * scale).astype(int)
-    code = (lowest * LEVELS + lowest + span) * LEVELS + level
-    codes.append(code[pillow < 255 * offsets // span])
-  return np.sort(np.concatenate(codes)).astype(np.int32)
+    found[lowest, lowest + span, level] = pillow < 255 * offsets // span
+  bits = np.packbits(found, axis=-1, bitorder="little")
+  # As strings, because rows are compared slowly.
+  sets, number = np.unique(bits.view("S32").ravel(), return_inverse=True)
+  sets = sets.view(np.uint8).reshape(-1, 32)
+  high, low = divmod(number.reshape(LEVELS, LEVELS), LEVELS)
+  return sets, np.concatenate([low, high], axis=1).astype(np.uint8)
 
 
 def equalize(levels: jax.Array) -> jax.Array:
@@ -165,16 +211,37 @@ def equalize(levels: jax.Array) -> jax.Array:
   Returns:
     uint8 [H,W,C].
   """
-  pixels = levels.shape[0] * levels.shape[1]
-  counts = histogram(levels)
-  highest = jnp.max(levels, axis=(0, 1)).astype(jnp.int32)[:, None]
+  return lookup(levels, equalize_table(histogram(levels)))
+
+
+def equalize_table(counts: jax.Array) -> jax.Array:
+  """Pillow's table, for channels with these histograms.
+
+  Args:
+    counts: int32 [...,256].
+
+  Returns:
+    int32 [...,256].
+  """
   level = jnp.arange(LEVELS, dtype=jnp.int32)
-  last = jnp.sum(jnp.where(level == highest, counts, 0), axis=1, keepdims=True)
-  step = (pixels - last) // 255
-  below = jnp.cumsum(counts, axis=1, dtype=jnp.int32) - counts
+  through = jnp.cumsum(counts, axis=-1, dtype=jnp.int32)
+  # Pillow leaves out the pixels of the highest level.
+  others = jnp.where(through < through[..., -1:], through, 0)
+  step = jnp.max(others, axis=-1, keepdims=True) // 255
   safe = jnp.maximum(step, 1)
-  table = jnp.where(step == 0, level, (safe // 2 + below) // safe)
-  return lookup(levels, jnp.minimum(table, 255))
+  table = _quotient(safe // 2 + through - counts, safe)
+  return jnp.where(step == 0, level, jnp.minimum(table, 255))
+
+
+def _quotient(dividend: jax.Array, divisor: jax.Array) -> jax.Array:
+  """`dividend // divisor`, if it is below 256, and otherwise at least 256.
+
+  For dividends below 2^23. Floats are faster than integers. Adding one half
+  makes up for rounding, on TPUs as well, where a quotient is not the nearest
+  float.
+  """
+  half = dividend.astype(jnp.float32) + 0.5
+  return jnp.floor(half / divisor.astype(jnp.float32)).astype(jnp.int32)
 
 
 def histogram(levels: jax.Array) -> jax.Array:
@@ -202,11 +269,24 @@ def histogram_by_scatter(levels: jax.Array) -> jax.Array:
 
 def histogram_by_matmul(levels: jax.Array) -> jax.Array:
   """The histogram for TPUs: a product of two 16-wide one-hot codes."""
-  high, low = _one_hot_digits(levels)
+  return counts_of_planes(_planes(levels))
+
+
+def counts_of_planes(planes: jax.Array) -> jax.Array:
+  """Counts the levels of every plane, int32 [...,P]: int32 [...,256]."""
+  high, low = _one_hot(planes >> 4, 16), _one_hot(planes & 15, 16)
   counts = jnp.einsum(
-    "cph,cpl->chl", high, low, preferred_element_type=jnp.float32
+    "...hp,...lp->...hl", high, low, preferred_element_type=jnp.float32
   )
-  return counts.reshape(counts.shape[0], LEVELS).astype(jnp.int32)
+  return counts.reshape(*planes.shape[:-1], LEVELS).astype(jnp.int32)
+
+
+def extremes(counts: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The lowest and the highest level that histograms [...,256] contain."""
+  level = jnp.arange(LEVELS, dtype=jnp.int32)
+  lowest = jnp.min(jnp.where(counts > 0, level, LEVELS), -1, keepdims=True)
+  highest = jnp.max(jnp.where(counts > 0, level, 0), -1, keepdims=True)
+  return lowest, highest
 
 
 def lookup(levels: jax.Array, table: jax.Array) -> jax.Array:
@@ -234,20 +314,37 @@ def lookup_by_gather(levels: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def lookup_by_matmul(levels: jax.Array, table: jax.Array) -> jax.Array:
-  """The table lookup for TPUs; bfloat16 holds 0..255 exactly."""
-  high, low = _one_hot_digits(levels)
-  digits = table.reshape(-1, 16, 16).astype(jnp.bfloat16)
+  """The table lookup for TPUs."""
+  mapped = map_planes(_planes(levels), table).astype(jnp.uint8)
+  return mapped.T.reshape(levels.shape)
+
+
+def map_planes(planes: jax.Array, table: jax.Array) -> jax.Array:
+  """Maps every level through its plane's table, by matrix products.
+
+  Args:
+    planes: int32 [...,P].
+    table: integers [...,256] in 0..255, which bfloat16 holds exactly.
+
+  Returns:
+    Whole float32 numbers [...,P].
+  """
+  digits = table.reshape(*table.shape[:-1], 32, 8).astype(jnp.bfloat16)
   rows = jnp.einsum(
-    "cph,chl->cpl", high, digits, preferred_element_type=jnp.float32
+    "...hp,...hl->...lp",
+    _one_hot(planes >> 3, 32),
+    digits,
+    preferred_element_type=jnp.float32,
   )
-  mapped = jnp.sum(rows * low, axis=-1)
-  return mapped.T.reshape(levels.shape).astype(jnp.uint8)
+  # One term of the sum is not zero.
+  return jnp.sum(rows * _one_hot(planes & 7, 8), axis=-2)
 
 
-def _one_hot_digits(levels: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """One-hot codes [C,P,16] of both hexadecimal digits of every level."""
-  values = levels.reshape(-1, levels.shape[-1]).T.astype(jnp.int32)
-  return (
-    jax.nn.one_hot(values >> 4, 16, dtype=jnp.bfloat16),
-    jax.nn.one_hot(values & 15, 16, dtype=jnp.bfloat16),
-  )
+def _planes(levels: jax.Array) -> jax.Array:
+  """The channels of an image [H,W,C] as int32 [C,H*W]."""
+  return levels.reshape(-1, levels.shape[-1]).T.astype(jnp.int32)
+
+
+def _one_hot(digits: jax.Array, base: int) -> jax.Array:
+  """One-hot codes, bfloat16 [...,base,P], of digits [...,P]."""
+  return jax.nn.one_hot(digits, base, axis=-2, dtype=jnp.bfloat16)

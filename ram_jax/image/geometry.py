@@ -62,10 +62,10 @@ def shear_x(
     uint8 [H,W,C].
   """
   height, width, _ = levels.shape
-  bits = _coordinate_bits(height)
+  bits = coordinate_bits(height)
   slope = jnp.round(jnp.float32(coefficient) * (1 << bits)).astype(jnp.int32)
   shift = slope * (2 * jnp.arange(height, dtype=jnp.int32) + 1)  # doubled
-  whole, part = _split(shift[:, None], bits + 1)
+  whole, part = split(shift[:, None], bits + 1)
   source = jnp.arange(width, dtype=jnp.int32) + whole
   pixel = source + (part >= _ONE // 2)  # pixel that contains the center
 
@@ -98,10 +98,10 @@ def rotate_bilinear(levels: jax.Array, degrees: jax.Array) -> jax.Array:
     uint8 [H,W,C].
   """
   height, width, channels = levels.shape
-  bits = _coordinate_bits(max(height, width))
+  bits = coordinate_bits(max(height, width))
   # Rounded by numpy, because JAX treats float64 constants differently under
   # x64.
-  turn = np.round(_turns() * (1 << bits)).astype(np.int32)
+  turn = np.round(turns() * (1 << bits)).astype(np.int32)
   cos, sin = _row(jnp.asarray(turn), degrees)
   # Twice the distance from the center, so that it is an integer.
   right = 2 * jnp.arange(width, dtype=jnp.int32) + 1 - width
@@ -110,8 +110,8 @@ def rotate_bilinear(levels: jax.Array, degrees: jax.Array) -> jax.Array:
   y = (height << bits) - sin * right + cos * down
   inside = (x >= 0) & (x < width << (bits + 1))
   inside &= (y >= 0) & (y < height << (bits + 1))
-  column, right_part = _split(x - (1 << bits), bits + 1)
-  row, down_part = _split(y - (1 << bits), bits + 1)
+  column, right_part = split(x - (1 << bits), bits + 1)
+  row, down_part = split(y - (1 << bits), bits + 1)
   flat = levels.reshape(height * width, channels)
 
   def tap(dy: int, dx: int) -> jax.Array:
@@ -119,10 +119,8 @@ def rotate_bilinear(levels: jax.Array, degrees: jax.Array) -> jax.Array:
     index += jnp.clip(column + dx, 0, width - 1)
     return flat[index].astype(jnp.int32)
 
-  upper = _mix(tap(0, 0), tap(0, 1), right_part[..., None])
-  lower = _mix(tap(1, 0), tap(1, 1), right_part[..., None])
-  turned = upper + _product(lower - upper, down_part[..., None])
-  turned = turned >> _WEIGHT_BITS
+  corners = tap(0, 0), tap(0, 1), tap(1, 0), tap(1, 1)
+  turned = mix_corners(*corners, down_part[..., None], right_part[..., None])
   return jnp.where(inside[..., None], turned, 0).astype(jnp.uint8)
 
 
@@ -212,12 +210,12 @@ def _row(table: jax.Array, degrees: jax.Array) -> jax.Array:
   return table[jnp.round(degrees).astype(jnp.int32) % 360]
 
 
-def _coordinate_bits(size: int) -> int:
+def coordinate_bits(size: int) -> int:
   """Fractional bits that leave room for three times twice the size."""
   return 29 - math.ceil(math.log2(size))
 
 
-def _split(fixed: jax.Array, bits: int) -> tuple[jax.Array, jax.Array]:
+def split(fixed: jax.Array, bits: int) -> tuple[jax.Array, jax.Array]:
   """Whole part (floor) and fraction, the fraction as a weight."""
   part = fixed & ((1 << bits) - 1)
   surplus = bits - _WEIGHT_BITS
@@ -228,6 +226,20 @@ def _split(fixed: jax.Array, bits: int) -> tuple[jax.Array, jax.Array]:
 def _mix(first: jax.Array, second: jax.Array, part: jax.Array) -> jax.Array:
   """Linear interpolation of levels, as a fixed-point number."""
   return (first << _WEIGHT_BITS) + (second - first) * part
+
+
+def mix_corners(
+  first: jax.Array,
+  second: jax.Array,
+  third: jax.Array,
+  fourth: jax.Array,
+  down: jax.Array,
+  right: jax.Array,
+) -> jax.Array:
+  """Bilinear interpolation of levels, truncated; the weights from `split`."""
+  upper = _mix(first, second, right)
+  lower = _mix(third, fourth, right)
+  return (upper + _product(lower - upper, down)) >> _WEIGHT_BITS
 
 
 def _linear(tap: Callable, part: jax.Array) -> jax.Array:
@@ -259,7 +271,7 @@ def _product(value: jax.Array, part: jax.Array) -> jax.Array:
 
 
 @functools.cache
-def _turns() -> np.ndarray:
+def turns() -> np.ndarray:
   """Cosine and sine [360,2] of Pillow's (negative) angle per degree."""
   angles = [-math.radians(degrees) for degrees in range(360)]
   return np.array(
@@ -270,7 +282,7 @@ def _turns() -> np.ndarray:
 @functools.cache
 def _fixed_matrices(height: int, width: int) -> np.ndarray:
   """Pillow's 16.16 matrices [360,6] of a rotation about the center."""
-  cos, sin = _turns().T
+  cos, sin = turns().T
   x, y = width / 2, height / 2
   shift_x = cos * -x + sin * -y + x
   shift_y = -sin * -x + cos * -y + y

@@ -1,5 +1,7 @@
 """Flips and crops keep pixels exactly and have the right probabilities."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +53,17 @@ def test_an_example_depends_on_its_own_key_and_image_alone():
   np.testing.assert_array_equal(
     np.asarray(spread).reshape(36, 32, 32, 3), together[:36]
   )
+
+
+def test_both_crops_are_equal():
+  image = np.random.default_rng(2).integers(0, 256, (9, 8, 3), np.uint8)
+  corners = jnp.argwhere(jnp.ones((5, 5))).astype(jnp.int32)
+  slices, selects = (
+    jax.vmap(functools.partial(crop, (5, 4, 3), image))(corners)
+    for crop in (basic.crop_by_slice, basic.crop_by_select)
+  )
+  np.testing.assert_array_equal(slices, selects)
+  np.testing.assert_array_equal(slices[7], image[1:6, 2:6])
 
 
 def test_no_flip_and_no_padding_change_nothing(batch):

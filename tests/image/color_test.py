@@ -39,6 +39,13 @@ def test_lookup_equals_numpy(lookup):
       np.testing.assert_array_equal(actual[..., channel], expected)
 
 
+@pytest.mark.parametrize("rows", [color.rows_by_gather, color.rows_by_matmul])
+def test_rows_equal_numpy(rows):
+  table = np.random.default_rng(1).integers(0, 256, (300, 7), np.uint8)
+  index = np.array([[0, 299, 7], [255, 256, 7]])
+  np.testing.assert_array_equal(rows(table, index), table[index])
+
+
 def test_quantise_inverts_dequantise_and_clips():
   levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
   np.testing.assert_array_equal(

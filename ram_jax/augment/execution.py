@@ -1,0 +1,170 @@
+"""Executions of drawn chains: one for each kind of device, equal results.
+
+A chain is a row of the plan: numbers of operations, each with its parameter. A
+number without an operation leaves the image as it is.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from ram_jax.augment import ops
+from ram_jax.image import color, warp
+
+# The operations that are tables or warps, in their order.
+_NAMES = tuple(ops.OPS)[:9]
+# The length of a warp's program grows with the square of the moves.
+_MAX_ROWS = 16
+
+
+def run(
+  operations: Sequence[ops.Op],
+  severity: float,
+  levels: jax.Array,
+  plan: jax.Array,
+  params: jax.Array,
+) -> jax.Array:
+  """Runs chains in the way that is fastest on the device.
+
+  Args:
+    operations: what the plan's numbers mean.
+    severity: from which the parameters were drawn.
+    levels: uint8 [N,H,W,C].
+    plan: int32 [N,slots].
+    params: float32 [N,slots,1], 0 where the plan has no operation.
+
+  Returns:
+    uint8 [N,H,W,C].
+  """
+  everywhere = functools.partial(dense, operations)
+  tpu = everywhere
+  if covered(operations, severity, levels.shape):
+    tpu = functools.partial(table_and_warp, severity)
+  return jax.lax.platform_dependent(
+    levels,
+    plan,
+    params,
+    cpu=functools.partial(one_by_one, operations),
+    tpu=tpu,
+    default=everywhere,
+  )
+
+
+def one_by_one(
+  operations: Sequence[ops.Op],
+  levels: jax.Array,
+  plan: jax.Array,
+  params: jax.Array,
+) -> jax.Array:
+  """For CPUs: a loop over chains runs the drawn operations and no others."""
+  branches = [op.apply for op in operations] + [lambda levels, _: levels]
+
+  def slot(levels: jax.Array, step: tuple) -> tuple:
+    return jax.lax.switch(step[0], branches, levels, step[1]), None
+
+  def chain(drawn: tuple) -> jax.Array:
+    levels, *steps = drawn
+    return jax.lax.scan(slot, levels, tuple(steps))[0]
+
+  return jax.lax.map(chain, (levels, plan, params))
+
+
+def dense(
+  operations: Sequence[ops.Op],
+  levels: jax.Array,
+  plan: jax.Array,
+  params: jax.Array,
+) -> jax.Array:
+  """For GPUs: every slot runs every operation on all chains, and selects.
+
+  Each operation is a few large kernels, and nothing waits for the host.
+  """
+
+  def slot(levels: jax.Array, step: tuple) -> tuple:
+    result = levels
+    for number, op in enumerate(operations):
+      chosen = (step[0] == number)[:, None, None, None]
+      result = jnp.where(chosen, jax.vmap(op.apply)(levels, step[1]), result)
+    return result, None
+
+  steps = jnp.swapaxes(plan, 0, 1), jnp.swapaxes(params, 0, 1)
+  return jax.lax.scan(slot, levels, steps)[0]
+
+
+def covered(
+  operations: Sequence[ops.Op], severity: float, shape: Sequence[int]
+) -> bool:
+  """Whether `table_and_warp` covers these operations and images [N,H,W,C]."""
+  _, height, width, _ = shape
+  same = tuple(operations) == tuple(ops.OPS[name] for name in _NAMES)
+  near = warp.bounds(severity, height).rows <= _MAX_ROWS
+  return same and height == width and near
+
+
+def table_and_warp(
+  severity: float, levels: jax.Array, plan: jax.Array, params: jax.Array
+) -> jax.Array:
+  """For TPUs: every slot is a table per channel and then an affine warp.
+
+  Identities fill in for what an operation lacks, so nothing is selected. There
+  are no gathers, and an array's last axis is pixels or chains, never channels.
+  """
+  count, size, _, channels = levels.shape
+  limits = warp.bounds(severity, size)
+
+  def slot(words: jax.Array, step: tuple) -> tuple:
+    planes = _unpack(words.reshape(-1, count).T, channels)
+    planes = planes.reshape(channels * count, -1)
+    tables = _tables(planes, *(jnp.tile(x, channels) for x in step))
+    planes = color.map_planes(planes, tables).reshape(channels, count, -1)
+    words = _pack(planes).T.reshape(size, size, count)
+    return warp.warp(words, _motion(*step), limits), None
+
+  planes = jnp.moveaxis(levels, 3, 0).astype(jnp.float32)
+  words = _pack(planes.reshape(channels, count, -1)).T
+  words = words.reshape(size, size, count)
+  words, _ = jax.lax.scan(slot, words, (plan.T, params[..., 0].T))
+  return _unpack(words, channels).transpose(3, 1, 2, 0).astype(jnp.uint8)
+
+
+def _pack(planes: jax.Array) -> jax.Array:
+  """Whole floats [C,...] in 0..255 as the bytes of int32 [...]."""
+  total = sum(plane * 256**i for i, plane in enumerate(planes))
+  return total.astype(jnp.int32)
+
+
+def _unpack(words: jax.Array, channels: int) -> jax.Array:
+  """The lowest bytes of int32 [...], int32 [C,...]."""
+  return jnp.stack([words >> 8 * i & 255 for i in range(channels)])
+
+
+def _param(
+  name: str, number: jax.Array, param: jax.Array, otherwise: float = 0
+) -> jax.Array:
+  """The parameter, or that of an identity if it is another operation's."""
+  return jnp.where(number == _NAMES.index(name), param, otherwise)
+
+
+def _tables(
+  planes: jax.Array, number: jax.Array, param: jax.Array
+) -> jax.Array:
+  """The operations' tables [N,256] for planes [N,P]; or identities."""
+  number, param = number[:, None], param[:, None]
+  counts = color.counts_of_planes(planes)
+  level = jnp.arange(color.LEVELS, dtype=jnp.uint8)
+  table = color.solarize(level, _param("solarize", number, param, 256))
+  table = color.posterize(table, _param("posterize", number, param, 8))
+  for name, made in (
+    ("equalize", color.equalize_table(counts)),
+    ("autocontrast", color.autocontrast_table(*color.extremes(counts))),
+  ):
+    table = jnp.where(number == _NAMES.index(name), made, table)
+  return table
+
+
+def _motion(number: jax.Array, param: jax.Array) -> warp.Motion:
+  """The operations' motions [N]; or none."""
+  names = "rotate", "shear_x", "shear_y", "translate_x", "translate_y"
+  return warp.Motion(*(_param(name, number, param) for name in names))
