@@ -182,8 +182,13 @@ def square_progress(
     sys.path.insert(0, str(folder))
   from autoattack.square import SquareAttack
 
-  original = SquareAttack(
-    theirs, NORMS[norm], n_queries=QUERIES[-1], eps=epsilon, device="cpu"
+  original = SquareAttack(  # as AutoAttack builds it
+    theirs,
+    NORMS[norm],
+    n_queries=QUERIES[-1],
+    eps=epsilon,
+    device="cpu",
+    resc_schedule=False,
   )
   x, y = to_torch(images), torch.tensor(labels).long()
   original.init_hyperparam(x)
