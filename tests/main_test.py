@@ -545,7 +545,7 @@ def test_help_names_every_flag_and_config():
   assert caught.value.code == 0
   text = flags.parser().format_help()
   names = [f"--{name}" for name in vars(flags.parse([])) if name != "overrides"]
-  assert len(names) == 10
+  assert len(names) == 11
   for name in (
     *names,
     "train:",
@@ -576,8 +576,9 @@ def test_flags_given_twice_or_with_a_space(monkeypatch):
   argv += ["--config.seed", "2", "--config.method.augment.depth", "-1"]
   argv += ["--config.dataset.name", "-", "--workdir", "~/b"]
   assert run(*argv)[0] == 0
-  [(config, folder, mode, workdir)] = seen
-  assert (config.seed, config.method.augment.depth, mode) == (2, -1, "train")
+  [(config, folder, flags, workdir)] = seen
+  assert (config.seed, config.method.augment.depth) == (2, -1)
+  assert flags.mode == "train"
   assert config.dataset.name == "-"
   assert workdir == str(folder) == str(pathlib.Path.home() / "b")
 

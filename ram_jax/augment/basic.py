@@ -69,7 +69,8 @@ def crop_by_slice(
   shape: tuple[int, ...], image: jax.Array, corner: jax.Array
 ) -> jax.Array:
   """The part of an image with this shape and upper left corner."""
-  return jax.lax.dynamic_slice(image, (*corner, 0), shape)
+  first = jnp.zeros_like(corner[0])  # of the same type, also under x64
+  return jax.lax.dynamic_slice(image, (*corner, first), shape)
 
 
 def crop_by_select(

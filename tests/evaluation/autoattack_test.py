@@ -299,7 +299,7 @@ def test_input_of_another_form(network, data):
     ("one integer per image", {"labels": labels[1:]}),
     ("one integer per image", {"labels": np.eye(SIZE)}),
     ("labels are 0 to 9.* 5 classes", {"labels": np.arange(SIZE) % 10}),
-    ("epsilon is 8, and pixels", {"norm": "linf", "epsilon": 8}),
+    ("epsilon is 8, but pixels", {"norm": "linf", "epsilon": 8}),
     ("batch_size is 0", {"batch_size": 0}),
   ):
     with pytest.raises(ValueError, match=words):
