@@ -186,7 +186,10 @@ def _autoattack_tables() -> Lines:
   ]
   text = "FAB-T, smallest norm found for an image: ratio to the original's"
   yield f"| {text} | {' | '.join(cells)} |", True
-  for side, text in (("original", "Square alone, original"), ("ours", "ours")):
+  for side, text in (
+    ("original", "Square alone, original"),
+    ("ours", "Square alone, ram_jax"),
+  ):
     cells = [", ".join(map(str, case["square"][side])) for case in cases]
     if side == "original":
       queries = ", ".join(map(str, cases[0]["square"]["queries"]))
