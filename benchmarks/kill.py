@@ -33,6 +33,7 @@ COMMAND = (
   "--config.evaluate.batch_size=8",
   "--config.evaluators.adversarial.epsilons=0.25,0.5,1.0,2.0",
   "--config.evaluators.autoattack.epsilons=0.25,0.5",
+  "--config.evaluators.autoattack.version=apgd-ce+apgd-t",
   "--config.evaluators.corruption.generate=True",
   "--config.evaluators.corruption.names=brightness,contrast,gaussian_noise",
   "--config.evaluators.fourier.images=16",  # 514 frequencies
