@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import random
 
 import equinox as eqx
 import jax
@@ -16,7 +17,10 @@ from flax import nnx
 import ram_jax
 from ram_jax import keys as keys_lib
 from ram_jax import parallel
+from ram_jax.contracts import Note
 from ram_jax.evaluation import autoattack, pool, suite
+from ram_jax.evaluation.cache import Parts
+from ram_jax.runs.signals import Stop
 from tests import found
 from tests.attacks import resnet2b
 from tests.evaluation.evaluators_test import Network
@@ -160,24 +164,36 @@ def test_rows_of_the_stages_and_their_worst_case(network, data, monkeypatch):
   assert result.clean.sum() == SIZE - 3 and result.warnings == ()
 
 
-def test_interrupted_evaluation_resumes(network, data, monkeypatch):
+def test_evaluation_interrupted_at_10_random_moments(
+  network, data, monkeypatch, tmp_path
+):
   monkeypatch.setattr(suite, "UNIT", 1)
-  whole, stored, calls = evaluated(network, data), {}, []
+  step, left = pool._Pool.step, [np.inf]
 
-  def cache(name, compute):
-    if name not in stored:
-      calls.append(name)
-      if len(calls) in (2, 4):
-        raise KeyboardInterrupt
-      stored[name] = compute()
-    return stored[name]
+  def interrupted(self):
+    left[0] -= 1
+    if left[0] < 0:
+      raise KeyboardInterrupt
+    return step(self)
 
-  for _ in range(2):
-    with pytest.raises(KeyboardInterrupt):
-      evaluated(network, data, cache)
-  resumed = evaluated(network, data, cache)
+  monkeypatch.setattr(pool._Pool, "step", interrupted)
+  whole, rng, interruptions = evaluated(network, data), random.Random(0), 0
+  while interruptions < 10:
+    left[0] = rng.randrange(60)
+    # As after a kill, everything is read from the file again.
+    parts = Parts(tmp_path / "parts.jsonl", Stop())
+    try:
+      resumed = evaluated(network, data, parts.cache_for("same"))
+    except KeyboardInterrupt:
+      interruptions += 1
+    else:
+      assert correct(resumed) == correct(whole)
+      (tmp_path / "parts.jsonl").unlink()
+  left[0] = np.inf
+  resumed = evaluated(network, data, parts.cache_for("same"))
+  assert [p for p in resumed if isinstance(p, Note)] == []
   assert correct(resumed) == correct(whole)
-  assert len(stored) == len(calls) - 2 > 3
+  assert [dict(p.values) for p in resumed] == [dict(p.values) for p in whole]
 
 
 def test_plus_runs_its_attacks_in_order(network, data, monkeypatch):
