@@ -219,7 +219,23 @@ def _tpu_row(row: dict[str, Any], parts: Sequence[str]) -> Iterator[Any]:
     yield row["collectives"].get("bytes", 0) / 1e6
 
 
+def _autoattack(result: dict[str, Any]) -> Iterator[str]:
+  rows = [
+    [
+      f"{row['network']}, {row['norm']} {row['epsilon']}, {row['images']}",
+      row["seconds"]["original"],
+      *(row[kind][v] for v in ("standard", "fast") for kind in KINDS),
+    ]
+    for row in result["rows"]
+  ]
+  head = ["network, attack, images", "original, s", "standard, s", "speedup"]
+  yield from _table([*head, "fast, s", "speedup over the original"], rows)
+  yield "\nIncluding compilation; the original is version `standard`."
+
+
+KINDS = ("seconds", "ratio")
 TABLES = {
+  "autoattack": _autoattack,
   "augmix": lambda result: _rates(result, "batch"),
   "corruptions": lambda result: _rates(result, "corruption"),
   "step": _step,
