@@ -103,12 +103,11 @@ def to_torch(images: np.ndarray) -> torch.Tensor:
 
 
 def original(
-  folder: pathlib.Path, network: nn.Module, norm: str, epsilon: float
+  network: nn.Module, norm: str, epsilon: float
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
   """The original AutoAttack of a network, version standard, seed 0.
 
   Args:
-    folder: its checkout.
     network: pixels in [0,1] -> logits.
     norm: "l2" or "linf".
     epsilon: radius of the ball.
@@ -116,8 +115,6 @@ def original(
   Returns:
     (images [N,H,W,C], labels [N]) -> adversarial images.
   """
-  if str(folder) not in sys.path:
-    sys.path.insert(0, str(folder))
   from autoattack import AutoAttack
 
   def attack(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -132,13 +129,12 @@ def original(
 
 
 def measure(
-  name: str, folder: pathlib.Path, data: pathlib.Path, count: int, repeats: int
+  name: str, data: pathlib.Path, count: int, repeats: int
 ) -> dict[str, Any]:
   """One network, attacked by both.
 
   Args:
     name: a key of `CASES`.
-    folder: checkout of the original.
     data: folder of the shared data.
     count: first N test images.
     repeats: rounds.
@@ -152,7 +148,7 @@ def measure(
   with np.load(data / "cifar10_lossless.npz") as arrays:
     images = arrays["test_images"][:count].astype(np.float32) / 255
     labels = arrays["test_labels"][:count].astype(np.int64)
-  attack = original(folder, theirs, norm, epsilon)
+  attack = original(theirs, norm, epsilon)
   taken: dict[str, list[float]] = {}
   robust = {}
   for _ in range(repeats):
@@ -202,8 +198,9 @@ def main() -> None:
   parser.add_argument("--repeats", type=int, default=3)
   parser.add_argument("--out", default=timing.FOLDER)
   flags = parser.parse_args()
+  sys.path.insert(0, str(flags.original))
   rows = [
-    measure(name, flags.original, flags.data, flags.images, flags.repeats)
+    measure(name, flags.data, flags.images, flags.repeats)
     for name in flags.networks.split(",")
   ]
   timing.write(f"autoattack_{jax.default_backend()}", {"rows": rows}, flags.out)

@@ -10,6 +10,7 @@ table.
 """
 
 import argparse
+import functools
 import pathlib
 import sys
 from typing import Any
@@ -25,7 +26,7 @@ from benchmarks.autoattack import NORMS, networks, to_torch
 from ram_jax import parallel
 from ram_jax.attacks import fab, square
 from ram_jax.attacks.targets import by_logit
-from ram_jax.evaluation import autoattack, pool
+from ram_jax.evaluation import pool
 
 # Results of the original -> network, norm and epsilon.
 CASES = {
@@ -39,14 +40,11 @@ SIZE = 64  # images per batch
 STEP = jax.jit(lambda attack, state, model: attack.step(state, model))
 
 
-def measure(
-  case: str, folder: pathlib.Path, data: pathlib.Path
-) -> dict[str, Any]:
+def measure(case: str, data: pathlib.Path) -> dict[str, Any]:
   """Compares every stage, and FAB-T and Square alone.
 
   Args:
     case: a key of `CASES`.
-    folder: checkout of the original.
     data: folder of the shared data.
 
   Returns:
@@ -61,23 +59,20 @@ def measure(
     images = arrays["test_images"][:count].astype(np.float32) / 255
     labels = arrays["test_labels"][:count].astype(np.int32)
 
-  def attacked(version: str, seed: int = 0) -> autoattack.Result:
-    return ram_jax.autoattack(
-      ours,
-      images,
-      labels,
-      norm=norm,
-      epsilon=epsilon,
-      version=version,
-      batch_size=SIZE,
-      seed=seed,
-    )
-
-  whole = attacked("standard")
+  attack = functools.partial(
+    ram_jax.autoattack,
+    ours,
+    images,
+    labels,
+    norm=norm,
+    epsilon=epsilon,
+    batch_size=SIZE,
+  )
+  whole = attack(version="standard")
   stages = {"clean": whole.clean} | whole.stages
   for alone in ("fab-t", "square"):
-    stages[f"alone-{alone}"] = attacked(alone).robust
-  first = [attacked("apgd-ce", seed).robust for seed in SEEDS]
+    stages[f"alone-{alone}"] = attack(version=alone).robust
+  first = [attack(version="apgd-ce", seed=seed).robust for seed in SEEDS]
   rows = {
     stage: {
       "original": int(known[stage.replace("-", "_")].sum()),
@@ -96,15 +91,14 @@ def measure(
     "images": count,
     "stages": rows,
     "apgd_ce_differ": [int((x != known["apgd_ce"]).sum()) for x in first],
-    "fab_norms": fab_norms(ours, theirs, folder, norm, *left),
-    "square": square_progress(ours, theirs, folder, norm, epsilon, *left),
+    "fab_norms": fab_norms(ours, theirs, norm, *left),
+    "square": square_progress(ours, theirs, norm, epsilon, *left),
   }
 
 
 def fab_norms(
   ours: Any,
   theirs: torch.nn.Module,
-  folder: pathlib.Path,
   norm: str,
   images: np.ndarray,
   labels: np.ndarray,
@@ -114,7 +108,6 @@ def fab_norms(
   Args:
     ours: the network.
     theirs: the same in PyTorch.
-    folder: checkout of the original.
     norm: "l2" or "linf".
     images: floats [n,H,W,C], classified correctly.
     labels: integers [n].
@@ -123,8 +116,6 @@ def fab_norms(
     Smallest and largest ratio of ours to the original's norm, and how many
     differ by more than 1 %.
   """
-  if str(folder) not in sys.path:
-    sys.path.insert(0, str(folder))
   from autoattack.fab_pt import FABAttack_PT
 
   attack = fab.Attack(np.float32(1e6), norm=norm)
@@ -158,7 +149,6 @@ def fab_norms(
 def square_progress(
   ours: Any,
   theirs: torch.nn.Module,
-  folder: pathlib.Path,
   norm: str,
   epsilon: float,
   images: np.ndarray,
@@ -169,7 +159,6 @@ def square_progress(
   Args:
     ours: the network.
     theirs: the same in PyTorch.
-    folder: checkout of the original.
     norm: "l2" or "linf".
     epsilon: radius of the ball.
     images: floats [n,H,W,C], classified correctly.
@@ -178,8 +167,6 @@ def square_progress(
   Returns:
     Counts for each of `QUERIES`, by side.
   """
-  if str(folder) not in sys.path:
-    sys.path.insert(0, str(folder))
   from autoattack.square import SquareAttack
 
   original = SquareAttack(  # as AutoAttack builds it
@@ -223,9 +210,10 @@ def main() -> None:
   parser.add_argument("--cases", default=",".join(CASES))
   parser.add_argument("--out", default=timing.FOLDER.parent)
   flags = parser.parse_args()
+  sys.path.insert(0, str(flags.original))
   rows = []
   for case in flags.cases.split(","):
-    rows.append(measure(case, flags.original, flags.data))
+    rows.append(measure(case, flags.data))
     timing.write("autoattack_parity", {"rows": rows}, flags.out)
 
 

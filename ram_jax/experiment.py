@@ -229,7 +229,8 @@ def train_and_evaluate(
 
   If the workdir contains part of the same run, it resumes from the last
   checkpoint with the same draws and data order; on CPUs, the result is
-  bit-identical to that of an uninterrupted run. A finished run is not changed.
+  bit-identical to that of an uninterrupted run. A finished run is not changed,
+  unless adversarial images are requested, which evaluates it again.
 
   Args:
     config: a complete config from `configs/`.

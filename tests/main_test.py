@@ -308,6 +308,8 @@ def test_trained_run_is_shown(trained):
   assert clean.total == 32
   assert f"Results: {folder / 'results.json'}" in out
   assert "train on 4 x cpu" in err and "step 4/4" in err
+  assert "evaluating: clean" in err
+  assert "evaluating: autoattack" not in err  # it is switched off
   assert (folder / "figures" / "training_curves.png").exists()
 
 

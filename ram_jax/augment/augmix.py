@@ -2,7 +2,7 @@
 
 As in the original, operations, levels, depths and weights are drawn
 independently for every image. How the chains are then run depends on the
-platform, without an effect on the result.
+platform, which does not affect the result.
 """
 
 import dataclasses
@@ -55,7 +55,9 @@ class Augment:
       known = "' or '".join(_FLAVOURS)
       raise ValueError(f"resampling is {self.resampling!r}; give '{known}'")
     if not _whole(self.width) or self.width < 1:
-      raise ValueError(f"width is {self.width!r}; give a whole number from 1")
+      raise ValueError(
+        f"width is {self.width!r}; give an integer of at least 1"
+      )
     if not _real(self.severity) or not 1 <= self.severity <= 10:
       raise ValueError(f"severity is {self.severity!r}; give 1 to 10")
     if not _real(self.alpha) or not 0 < self.alpha < float("inf"):
@@ -202,7 +204,7 @@ def _product(first: jax.Array, second: jax.Array) -> jax.Array:
 
 
 def _whole(value: object) -> bool:
-  """Whether this is a whole number and not a bool."""
+  """Whether this is an integer and not a bool."""
   return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
@@ -221,7 +223,7 @@ def _depth_range(depth: object) -> tuple[int, int]:
   if not good or not 1 <= pair[0] <= pair[1]:
     raise ValueError(
       f"depth is {depth!r}; give (least, most) with 1 <= least <= most, "
-      "one whole number from 1, or -1 for (1, 3)"
+      "one integer of at least 1, or -1 for (1, 3)"
     )
   return int(pair[0]), int(pair[1])
 

@@ -32,7 +32,7 @@ class Augment:
     padding = self.padding
     whole = isinstance(padding, numbers.Integral)
     if not whole or isinstance(padding, bool) or padding < 0:
-      raise ValueError(f"padding is {padding!r}; give a whole number from 0")
+      raise ValueError(f"padding is {padding!r}; give an integer of at least 0")
 
   @jax.named_scope("augment")
   def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:

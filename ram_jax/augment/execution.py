@@ -1,7 +1,7 @@
-"""Executions of drawn chains: one for each kind of device, equal results.
+"""Runs drawn chains: one implementation per platform, with equal results.
 
 A chain is a row of the plan: numbers of operations, each with its parameter. A
-number without an operation leaves the image as it is.
+number without an operation leaves the image unchanged.
 """
 
 import functools
@@ -26,11 +26,11 @@ def run(
   plan: jax.Array,
   params: jax.Array,
 ) -> jax.Array:
-  """Runs chains in the way that is fastest on the device.
+  """Runs chains with the fastest implementation for the platform.
 
   Args:
-    operations: what the plan's numbers mean.
-    severity: from which the parameters were drawn.
+    operations: the operations that the plan's numbers refer to.
+    severity: the severity from which the parameters were drawn.
     levels: uint8 [N,H,W,C].
     plan: int32 [N,slots].
     params: float32 [N,slots,1], 0 where the plan has no operation.
@@ -108,8 +108,9 @@ def table_and_warp(
 ) -> jax.Array:
   """For TPUs: every slot is a table per channel and then an affine warp.
 
-  Identities fill in for what an operation lacks, so nothing is selected. There
-  are no gathers, and an array's last axis is pixels or chains, never channels.
+  An operation that is only a table is followed by the identity warp, and vice
+  versa, so nothing is selected. There are no gathers, and the last axis of an
+  array is pixels or chains, never channels.
   """
   count, size, _, channels = levels.shape
   limits = warp.bounds(severity, size)
@@ -143,14 +144,14 @@ def _unpack(words: jax.Array, channels: int) -> jax.Array:
 def _param(
   name: str, number: jax.Array, param: jax.Array, otherwise: float = 0
 ) -> jax.Array:
-  """The parameter, or that of an identity if it is another operation's."""
+  """The parameter of this operation, or that of an identity."""
   return jnp.where(number == _NAMES.index(name), param, otherwise)
 
 
 def _tables(
   planes: jax.Array, number: jax.Array, param: jax.Array
 ) -> jax.Array:
-  """The operations' tables [N,256] for planes [N,P]; or identities."""
+  """Tables [N,256] of the operations for planes [N,P], or identities."""
   number, param = number[:, None], param[:, None]
   counts = color.counts_of_planes(planes)
   level = jnp.arange(color.LEVELS, dtype=jnp.uint8)
@@ -165,6 +166,6 @@ def _tables(
 
 
 def _motion(number: jax.Array, param: jax.Array) -> warp.Motion:
-  """The operations' motions [N]; or none."""
+  """Motions [N] of the operations, or none."""
   names = "rotate", "shear_x", "shear_y", "translate_x", "translate_y"
   return warp.Motion(*(_param(name, number, param) for name in names))

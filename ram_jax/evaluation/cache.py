@@ -15,6 +15,7 @@ import numpy as np
 
 from ram_jax import parallel
 from ram_jax.contracts import Cache
+from ram_jax.runs import metrics
 from ram_jax.runs.signals import Stop
 
 # Results depend on the whole package, not only on the evaluation.
@@ -43,20 +44,27 @@ class Parts:
       len(self._kept), f"the content of {path} (is it shared by all hosts?)"
     )
 
-  def cache_for(self, depends: Any) -> Cache:
+  def cache_for(self, depends: Any, text: str) -> Cache:
     """The cache of one evaluator.
 
     Args:
       depends: everything that its parts depend on, as JSON; parts that were
         stored for other values are not used.
+      text: printed before the first part; an evaluator without parts is
+        switched off.
 
     Returns:
       The function that the evaluator calls for each part; values are JSON or
       arrays.
     """
     key = _sha256(json.dumps(depends, sort_keys=True))
+    announced = False
 
     def cache(name: str, compute: Callable[[], Any]) -> Any:
+      nonlocal announced
+      if not announced:
+        metrics.announce(text)
+        announced = True
       self._stop.boundary()
       row = self._kept.get((key, name))
       if row:

@@ -147,8 +147,9 @@ def run(
   # Lower precision for float32 products would change the results of attacks.
   with jax.default_matmul_precision("highest"):
     for name, evaluator in evaluation.evaluators.items():
-      metrics.announce(f"evaluating: {name}")
-      cache = parts.cache_for([depends, dependencies(head, name)])
+      cache = parts.cache_for(
+        [depends, dependencies(head, name)], f"evaluating: {name}"
+      )
       images, labels = evaluation.images, evaluation.labels
       found += evaluator.results(model, images, labels, key, cache)
   head["timing"] = {

@@ -124,7 +124,7 @@ def _rotation(degrees: jax.Array, most: int, bits: int) -> jax.Array:
 
 
 def _move_rows(words: jax.Array, moves: jax.Array, limits: Bounds) -> jax.Array:
-  """Moves every row left by its whole number of pixels.
+  """Moves every row left by its integer number of pixels.
 
   Returns:
     int32 [H,H+2*columns,N]; outside the image, its border is repeated.

@@ -220,7 +220,7 @@ def test_any_size_runs_and_lowers_for_tpu(shape):
       {"resampling": "cubic"},
       "resampling is 'cubic'; give 'bilinear' or 'author'",
     ),
-    ({"width": 0}, "width is 0; give a whole number from 1"),
+    ({"width": 0}, "width is 0; give an integer of at least 1"),
     ({"width": 3.0}, "width is 3.0"),
     ({"depth": (3, 1)}, r"depth is \(3, 1\); give"),
     ({"depth": 0}, "depth is 0; give"),

@@ -79,7 +79,7 @@ def test_no_flip_and_no_padding_change_nothing(batch):
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
-    ({"padding": -1}, "padding is -1; give a whole number from 0"),
+    ({"padding": -1}, "padding is -1; give an integer of at least 0"),
     ({"padding": 1.5}, "padding is 1.5"),
     ({"flip": 1}, "flip is 1; give True or False"),
   ],

@@ -183,14 +183,14 @@ def test_evaluation_interrupted_at_10_random_moments(
     # As after a kill, everything is read from the file again.
     parts = Parts(tmp_path / "parts.jsonl", Stop())
     try:
-      resumed = evaluated(network, data, parts.cache_for("same"))
+      resumed = evaluated(network, data, parts.cache_for("same", ""))
     except KeyboardInterrupt:
       interruptions += 1
     else:
       assert correct(resumed) == correct(whole)
       (tmp_path / "parts.jsonl").unlink()
   left[0] = np.inf
-  resumed = evaluated(network, data, parts.cache_for("same"))
+  resumed = evaluated(network, data, parts.cache_for("same", ""))
   assert [p for p in resumed if isinstance(p, Note)] == []
   assert correct(resumed) == correct(whole)
   assert [dict(p.values) for p in resumed] == [dict(p.values) for p in whole]
