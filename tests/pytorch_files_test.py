@@ -10,7 +10,6 @@ import types
 import jax
 import numpy as np
 import pytest
-from safetensors.torch import save_file
 
 from ram_jax import plugins
 from ram_jax.contracts import Row
@@ -19,6 +18,7 @@ from ram_jax.models import wide_resnet
 from tests.main_test import config, data, rejects, results, run  # noqa: F401
 
 torch = pytest.importorskip("torch")
+from safetensors.torch import save_file  # noqa: E402
 
 COMMON = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 OWN = ((0.5, 0.25, 0.125), (0.25, 0.5, 0.75))  # exact in float32
