@@ -114,6 +114,30 @@ def get_config() -> ConfigDict:
       "weight_decay": 5e-4,  # For all parameters, including BatchNorm
     }
   )
+  # Average of the weights over training, which is then evaluated
+  config.average = ConfigDict(
+    {
+      # none | ema (exponential, after each step) | swa (equal, of epochs' ends)
+      "name": "none",
+      # Maximum weight of the old average in the EMA, in [0,1). In step t after
+      # the start, it is min(decay, (1 + t) / (10 + t)).
+      "decay": 0.995,
+      # Share of the training, in [0,1), in which the average is a plain copy
+      "start": 0.025,
+      # Its running statistics: copied (from the last weights) | averaged |
+      # reestimated (from the training images of an epoch, after training)
+      "batch_norm": "copied",
+    }
+  )
+  # Adversarial weight perturbation: a second forward and backward pass in each
+  # step, with weights that were moved along the gradient of the loss
+  config.awp = ConfigDict(
+    {
+      # Size of the move, relative to the norm of each weight tensor; 0: none
+      "gamma": 0.0,
+      "first_epoch": 0,  # Epochs that are trained without it
+    }
+  )
   # BatchNorm statistics in training; the evaluation uses running statistics
   config.batch_norm = ConfigDict(
     {
@@ -130,6 +154,9 @@ def get_config() -> ConfigDict:
       # Images per batch, over all devices together. Does not change results.
       "batch_size": 512,
       "images": 0,  # Use only the first N test images; 0: all
+      # Evaluate (and export) the average of the weights, if the run has one;
+      # false: the last weights
+      "average": True,
     }
   )
   # Metrics to evaluate

@@ -32,6 +32,7 @@ from ram_jax.runs import results as results_lib
 from ram_jax.runs import signals
 from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.runs.metrics import announce
+from ram_jax.training import averaging
 from ram_jax.training import loop as training_loop
 
 Split = tuple[np.ndarray, np.ndarray]  # uint8 [N,H,W,C], int32 [N]
@@ -44,6 +45,7 @@ def _one_of(*allowed: str) -> tuple[str, Callable[[Any], bool]]:
 # Allowed values, in words and as a predicate; NaN fails every comparison.
 _COUNT = ("an integer, at least 1", lambda v: v >= 1)
 _LIMIT = ("a number of images, or 0 for all", lambda v: v >= 0)
+_SHARE = ("a number in [0, 1)", lambda v: 0 <= v < 1)
 _SIZE = ("a finite number, at least 0", lambda v: 0 <= v < math.inf)
 _POSITIVE = ("a finite number above 0", lambda v: 0 < v < math.inf)
 _RULES = {
@@ -63,8 +65,14 @@ _RULES = {
   "train.device_data_gib": _SIZE,
   "train.dtype": _one_of("float32", "bfloat16"),
   "optimizer.learning_rate": _POSITIVE,
-  "optimizer.momentum": ("a number in [0, 1)", lambda v: 0 <= v < 1),
+  "optimizer.momentum": _SHARE,
   "optimizer.weight_decay": _SIZE,
+  "average.name": _one_of(*averaging.NAMES),
+  "average.decay": _SHARE,
+  "average.start": _SHARE,
+  "average.batch_norm": _one_of(*averaging.BATCH_NORM),
+  "awp.gamma": _SIZE,
+  "awp.first_epoch": ("an integer, at least 0", lambda v: v >= 0),
   "batch_norm.views": _one_of("separate", "joint"),
   "batch_norm.attack": _one_of("running", "batch"),
   "evaluate.batch_size": _COUNT,
@@ -274,9 +282,16 @@ def train_and_evaluate(
       state = training_loop.fit(
         config, training, data, folder, checkpoints, stop
       )
+    if averaged(config):
+      state = state.replace(**state.average)
     return evaluation_loop.run(
       config, evaluation, state, folder, stop, run.data
     )
+
+
+def averaged(config: ConfigDict) -> bool:
+  """Whether the average of the weights is evaluated, not the last ones."""
+  return config.average.name != "none" and config.evaluate.average
 
 
 def with_weights(config: ConfigDict) -> tuple[ConfigDict, Weights | None]:
@@ -350,7 +365,9 @@ def evaluate_run(
   with run.locked(claim=False) as stop:
     with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
       shape = run.test[0].shape[1:]
-      state = checkpoints.restore_variables(evaluation.module, shape)
+      state = checkpoints.restore_variables(
+        evaluation.module, shape, averaged(config)
+      )
     return evaluation_loop.run(
       config, evaluation, state, folder, stop, run.data
     )
@@ -440,7 +457,7 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   module = plugins.build_model(config, source, "float32", axis_name=None)
   with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
     # The shapes of the parameters do not depend on the size of the images.
-    state = checkpoints.restore_variables(module, (32, 32, 3))
+    state = checkpoints.restore_variables(module, (32, 32, 3), averaged(config))
   variables = {"params": state.params, "batch_stats": state.batch_stats}
   check_values(f"the weights of step {int(state.step)}", variables)
   metadata = {

@@ -248,6 +248,9 @@ def notes(config: ConfigDict, head: dict[str, Any]) -> Iterator[Note]:
   if config.weights.initial:
     name = pathlib.Path(config.weights.initial).name
     yield Note(f"training started from the weights in {name}")
+  if (name := config.average.name) != "none" and not config.weights.measured:
+    used = "average" if config.evaluate.average else "last"
+    yield Note(f"evaluated the {used} weights of training with {name.upper()}")
   if config.weights.measured:
     name = pathlib.Path(config.weights.measured).name
     yield Note(f"weights of {name} ({config.weights.fingerprint[:19]}...)")

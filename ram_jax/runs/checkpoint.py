@@ -96,13 +96,17 @@ class Checkpoints:
     return _fitted(template, _by_name(saved), path), open_line
 
   def restore_variables(
-    self, module: nn.Module, image_shape: tuple[int, int, int]
+    self,
+    module: nn.Module,
+    image_shape: tuple[int, int, int],
+    averaged: bool = False,
   ) -> Any:
     """Reads the newest intact checkpoint, without the optimizer state.
 
     Args:
       module: the model that was trained.
       image_shape: (H, W, C) of its images.
+      averaged: whether to read the averaged weights instead of the last ones.
 
     Returns:
       An object with `step`, `params` and `batch_stats`.
@@ -115,8 +119,10 @@ class Checkpoints:
     key, images = jax.random.key(0), jnp.zeros((1, *image_shape))
     init = functools.partial(module.init, key, images, train=False)
     memory.check(init, 1, 0, "evaluation")
-    found, _ = self.restore({"step": 0} | jax.eval_shape(init))
-    return types.SimpleNamespace(**found)
+    variables = jax.eval_shape(init)
+    template = {"average": variables} if averaged else variables
+    found, _ = self.restore({"step": 0} | template)
+    return types.SimpleNamespace(**(found | found.pop("average", {})))
 
   def close(self) -> None:
     """Waits until everything is on disk.

@@ -18,8 +18,9 @@ from ram_jax.runs import provenance
 from ram_jax.runs import signals as stopping
 from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.runs.metrics import announce
-from ram_jax.training import optim, post_mortem, step
+from ram_jax.training import averaging, optim, post_mortem, step
 from ram_jax.training.log import Log
+from ram_jax.training.perturbation import WeightPerturbation
 from ram_jax.training.state import TrainState, begin, create
 
 
@@ -31,6 +32,8 @@ class Training:
     create: () -> the state before the first step.
     dispatch: (state, data, key, indices) -> (state, metrics), pmapped.
     diagnose: `post_mortem.diagnose`, pmapped; the same arguments for one step.
+    add_statistics: `step.add_statistics`, pmapped, for averaged weights whose
+      running statistics are estimated after training; else None.
     schedule: learning rate by step.
     steps_per_epoch: full batches per epoch; the last partial batch is dropped.
     total_steps: steps of the whole run.
@@ -42,6 +45,7 @@ class Training:
   create: Callable[[], TrainState]
   dispatch: Callable
   diagnose: Callable
+  add_statistics: Callable | None
   schedule: Callable
   steps_per_epoch: int
   total_steps: int
@@ -98,25 +102,37 @@ def build(
     "crop_flip": plugins.build("augment", config.augment),
     "separate_views": batch_norm.views == "separate",
     "attack_batch_norm": batch_norm.attack,
+    "perturbation": _perturbation(config, steps_per_epoch),
     "unroll": train.unroll,
   }
-  steps = functools.partial(step.train_steps, optimizer=optimizer, **static)
+  average = averaging.build(
+    **config.average, steps_per_epoch=steps_per_epoch, total_steps=total_steps
+  )
+  steps = functools.partial(
+    step.train_steps, optimizer=optimizer, averaging=average, **static
+  )
   diagnose = functools.partial(post_mortem.diagnose, **static)
   streamed = math.prod(images_shape) > train.device_data_gib * 2**30
   if start:
-    first = functools.partial(begin, optimizer, *start(module))
+    first = functools.partial(begin, optimizer, *start(module), bool(average))
   else:
     init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
     first = functools.partial(
-      create, module, optimizer, init_key, images_shape[1:]
+      create, module, optimizer, init_key, images_shape[1:], bool(average)
     )
   dispatch = functools.partial(
     parallel.training_dispatch, streamed=streamed, devices=devices
   )
+  statistics = None
+  if average and average.batch_norm == "reestimated":
+    names = ("module", "image_shape", "crop_flip")
+    chosen = {name: static[name] for name in names}
+    statistics = dispatch(functools.partial(step.add_statistics, **chosen))
   return Training(
     create=first,
     dispatch=dispatch(steps),
     diagnose=dispatch(diagnose, donate=False),
+    add_statistics=statistics,
     schedule=schedule,
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,
@@ -194,6 +210,8 @@ def fit(
       before, now = now, now + training.per_dispatch
       log.add(metrics)
       save = crosses(before, now, save_every) or now == total
+      if now == total and training.add_statistics:
+        state = _with_statistics(config, training, data, key, state)
       if save or crosses(before, now, config.train.log_every):
         with watch.explaining():
           log.write(now)
@@ -206,6 +224,37 @@ def fit(
       if leave:
         raise stopping.Stopped(stop.number, f"step {now} of {total} is saved")
   return state
+
+
+def _perturbation(
+  config: ConfigDict, steps_per_epoch: int
+) -> WeightPerturbation | None:
+  awp = config.awp
+  if not awp.gamma:
+    return None
+  return WeightPerturbation(awp.gamma, awp.first_epoch * steps_per_epoch)
+
+
+def _with_statistics(
+  config: ConfigDict,
+  training: Training,
+  data: dict[str, np.ndarray],
+  key: jax.Array,
+  state: TrainState,
+) -> TrainState:
+  """Averaged weights with running statistics of the images of one epoch."""
+  zeros = jax.tree.map(np.zeros_like, state.average["batch_stats"])
+  total = {"params": state.average["params"], "batch_stats": zeros}
+  total = jax.tree.map(np.asarray, total) | {"step": np.int32(0)}
+  total = parallel.replicate(total)
+  count = training.steps_per_epoch
+  epoch = dataclasses.replace(training, total_steps=count, per_dispatch=1)
+  batch_size = config.train.batch_size
+  for rows, indices in feed.dispatches(epoch, data, config.seed, batch_size, 0):
+    total, _ = training.add_statistics(total, rows, key, indices)
+  means = jax.tree.map(lambda x: x / count, total["batch_stats"])
+  average = {"params": total["params"], "batch_stats": means}
+  return state.replace(average=average)
 
 
 def crosses(before: int, now: int, every: int) -> bool:

@@ -18,12 +18,14 @@ class TrainState:
     params: trained parameters.
     batch_stats: BatchNorm's running means and (unbiased) variances.
     opt_state: the optimizer's state (momentum, step count).
+    average: averaged `params` and `batch_stats`; None without averaging.
   """
 
   step: jax.Array
   params: Any
   batch_stats: Any
   opt_state: Any
+  average: Any = None
 
 
 def create(
@@ -31,6 +33,7 @@ def create(
   optimizer: optax.GradientTransformation,
   key: jax.Array,
   image_shape: tuple[int, int, int],
+  averaged: bool = False,
 ) -> TrainState:
   """Initializes parameters, statistics and optimizer.
 
@@ -39,6 +42,7 @@ def create(
     optimizer: the run's optimizer.
     key: one key.
     image_shape: (H, W, C) of the images.
+    averaged: whether the run averages its weights.
 
   Returns:
     The state before the first step.
@@ -46,13 +50,17 @@ def create(
 
   def init(key: jax.Array) -> TrainState:
     variables = module.init(key, jnp.zeros((1, *image_shape)), train=False)
-    return begin(optimizer, variables["params"], variables["batch_stats"])
+    chosen = variables["params"], variables["batch_stats"]
+    return begin(optimizer, *chosen, averaged=averaged)
 
   return jax.jit(init)(key)
 
 
 def begin(
-  optimizer: optax.GradientTransformation, params: Any, batch_stats: Any
+  optimizer: optax.GradientTransformation,
+  params: Any,
+  batch_stats: Any,
+  averaged: bool = False,
 ) -> TrainState:
   """The state before the first step, from given variables.
 
@@ -60,13 +68,16 @@ def begin(
     optimizer: the run's optimizer.
     params: parameters of the model.
     batch_stats: running statistics of the model.
+    averaged: whether the run averages its weights.
 
   Returns:
     The state.
   """
+  average = {"params": params, "batch_stats": batch_stats}
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
     batch_stats=batch_stats,
     opt_state=optimizer.init(params),
+    average=jax.tree.map(jnp.copy, average) if averaged else None,
   )

@@ -11,7 +11,10 @@ from flax import linen as nn
 from ram_jax import keys as keys_lib
 from ram_jax import parallel
 from ram_jax.image.color import dequantise
+from ram_jax.models.batch_norm import MOMENTUM
 from ram_jax.models.classifier import Classifier, forward_views
+from ram_jax.training.averaging import Averaging
+from ram_jax.training.perturbation import WeightPerturbation
 from ram_jax.training.state import TrainState
 
 
@@ -25,6 +28,7 @@ class Pass:
     targets: targets of the method's loss.
     metrics: the loss and the method's metrics, [b] by name.
     gradient: gradient of the mean loss.
+    params: the parameters at which it was computed.
     batch_stats: the new running statistics.
   """
 
@@ -33,6 +37,7 @@ class Pass:
   targets: Any
   metrics: dict[str, jax.Array]
   gradient: Any
+  params: Any
   batch_stats: Any
 
 
@@ -48,6 +53,7 @@ def differentiate(
   crop_flip: Any,
   separate_views: bool,
   attack_batch_norm: str,
+  perturbation: WeightPerturbation | None,
   unroll: bool,
 ) -> tuple[Pass, tuple[str, ...]]:
   """Computes a batch's views and the gradient of the loss, without the update.
@@ -67,19 +73,16 @@ def differentiate(
     separate_views: whether to compute BatchNorm statistics for each view (the
       author's three forward passes) or over all views together (AugMix's code).
     attack_batch_norm: `running` or `batch` statistics during the attack.
+    perturbation: perturbs the parameters before the forward and backward pass
+      that the update uses; None for none.
     unroll: for CPUs, see `forward_views`.
 
   Returns:
     This device's results, and the views' names.
   """
-  positions = parallel.positions(len(indices))
-  keys = keys_lib.per_example(jax.random.fold_in(key, state.step), positions)
-  crop_keys, view_keys = keys_lib.split(keys)
-  with jax.named_scope("crop_flip"):
-    images = data["images"][indices].reshape(-1, *image_shape)
-    images = crop_flip(crop_keys, dequantise(images))
+  key = jax.random.fold_in(key, state.step)
+  images, view_keys = _images(data, key, indices, image_shape, crop_flip)
   batch = {"images": images, "labels": data["labels"][indices]}
-
   model = Classifier(
     params=state.params,
     batch_stats=state.batch_stats,
@@ -104,11 +107,28 @@ def differentiate(
     loss, metrics = method.loss(logits, targets)
     return loss.mean(), (logits, {"loss": loss} | metrics, batch_stats)
 
-  gradient, (logits, metrics, batch_stats) = jax.grad(objective, has_aux=True)(
-    state.params
-  )
-  parts = (view_images, logits, targets, metrics, gradient, batch_stats)
+  params, gradient = state.params, jax.grad(objective, has_aux=True)
+  if perturbation:
+    ascent, _ = gradient(params)
+    params = perturbation(params, parallel.mean(ascent), state.step)
+  slope, (logits, metrics, batch_stats) = gradient(params)
+  parts = (view_images, logits, targets, metrics, slope, params, batch_stats)
   return Pass(*parts), names
+
+
+def _images(
+  data: dict[str, jax.Array],
+  key: jax.Array,
+  indices: jax.Array,
+  image_shape: tuple[int, int, int],
+  crop_flip: Any,
+) -> tuple[jax.Array, jax.Array]:
+  """This device's images of a batch, and keys for their views."""
+  keys = keys_lib.per_example(key, parallel.positions(len(indices)))
+  crop_keys, view_keys = keys_lib.split(keys)
+  with jax.named_scope("crop_flip"):
+    images = data["images"][indices].reshape(-1, *image_shape)
+    return crop_flip(crop_keys, dequantise(images)), view_keys
 
 
 def train_step(
@@ -118,6 +138,7 @@ def train_step(
   indices: jax.Array,
   *,
   optimizer: optax.GradientTransformation,
+  averaging: Averaging | None,
   **static: Any,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """Updates the state on one batch; runs inside a mapped function.
@@ -128,6 +149,7 @@ def train_step(
     key: see `differentiate`.
     indices: see `differentiate`.
     optimizer: the run's optimizer.
+    averaging: how the weights are averaged, if at all.
     **static: see `differentiate`.
 
   Returns:
@@ -140,15 +162,16 @@ def train_step(
     (found.gradient, found.batch_stats, jax.tree.map(jnp.mean, found.metrics))
   )
   with jax.named_scope("update"):
+    # The weight decay is that of the perturbed weights, as in the code of
+    # adversarial weight perturbation.
     updates, opt_state = optimizer.update(
-      gradient, state.opt_state, state.params
+      gradient, state.opt_state, found.params
     )
-    state = TrainState(
-      step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
-      batch_stats=batch_stats,
-      opt_state=opt_state,
-    )
+    params = optax.apply_updates(state.params, updates)
+    now, average = state.step + 1, state.average
+    if averaging:
+      average = averaging.update(average, params, batch_stats, now)
+    state = TrainState(now, params, batch_stats, opt_state, average)
     metrics["gradient_norm"] = optax.tree.norm(gradient)
     metrics["parameter_norm"] = optax.tree.norm(state.params)
     metrics["statistics_norm"] = optax.tree.norm(batch_stats)
@@ -192,3 +215,42 @@ def train_steps(
     state, metrics = body(state, row)
     rows.append(metrics)
   return state, jax.tree.map(lambda *x: jnp.stack(x), *rows)
+
+
+def add_statistics(
+  total: dict[str, Any],
+  data: dict[str, jax.Array],
+  key: jax.Array,
+  indices: jax.Array,
+  *,
+  module: nn.Module,
+  image_shape: tuple[int, int, int],
+  crop_flip: Any,
+) -> tuple[dict[str, Any], tuple[()]]:
+  """Adds the BatchNorm statistics of a batch; runs inside a mapped function.
+
+  Args:
+    total: `step`, the number of batches so far; `params` of the model; and
+      `batch_stats`, the sum of the batches' means and unbiased variances.
+    data: see `differentiate`.
+    key: see `differentiate`.
+    indices: int32 [1, b], this device's part of the batch.
+    module: see `differentiate`.
+    image_shape: see `differentiate`.
+    crop_flip: see `differentiate`.
+
+  Returns:
+    The new total, and no metrics.
+  """
+  key = jax.random.fold_in(key, total["step"])
+  images, _ = _images(data, key, indices[0], image_shape, crop_flip)
+  zeros = jax.tree.map(jnp.zeros_like, total["batch_stats"])
+  variables = {"params": total["params"], "batch_stats": zeros}
+  _, update = module.apply(variables, images, True, mutable=["batch_stats"])
+
+  def add(old: jax.Array, new: jax.Array) -> jax.Array:
+    return old + new / (1 - MOMENTUM)  # the update of a running 0
+
+  found = parallel.mean(update["batch_stats"])
+  sums = jax.tree.map(add, total["batch_stats"], found)
+  return total | {"batch_stats": sums, "step": total["step"] + 1}, ()
