@@ -245,6 +245,22 @@ def consistency() -> ConfigDict:
   )
 
 
+def adversarial_view() -> ConfigDict:
+  """Options of RobustAugMix; by default, the paper's eq. 4 and 5.
+
+  Returns:
+    Fields of the method's spec.
+  """
+  return ConfigDict(
+    {
+      # Images that the attack starts from: clean | augmix (the augmented view)
+      "attacked": "clean",
+      # Weight of the cross-entropy of the adversarial view, which is added
+      "adversarial_weight": 0.0,
+    }
+  )
+
+
 def attack(steps: int) -> ConfigDict:
   """PGD with the paper's epsilon and step size (ram_jax/attacks/pgd.py).
 

@@ -30,6 +30,7 @@ def complete() -> ConfigDict:
       **default.consistency(),
       "augment": default.augmix(),
       "attack": default.attack(steps=7),
+      **default.adversarial_view(),
     }
   )
   return config

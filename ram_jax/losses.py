@@ -1,4 +1,4 @@
-"""Losses per example: cross-entropy and Jensen-Shannon consistency."""
+"""Losses per example: cross-entropy, and divergences of predictions."""
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +92,19 @@ def clamped_jensen_shannon(*logits: jax.Array) -> jax.Array:
   log_p = _stack(logits)
   mixture = jnp.clip(jnp.mean(jnp.exp(log_p), axis=0), MIXTURE_FLOOR, 1.0)
   return _mean_divergence(log_p, jnp.log(mixture))
+
+
+def kullback_leibler(logits: jax.Array, others: jax.Array) -> jax.Array:
+  """KL(p || q) of two softmax distributions.
+
+  Args:
+    logits: scores [B, K] of p.
+    others: scores [B, K] of q.
+
+  Returns:
+    Divergences [B] in nats, at least 0 up to rounding.
+  """
+  return _mean_divergence(_log_softmax(logits)[None], _log_softmax(others))
 
 
 def _log_softmax(logits: jax.Array) -> jax.Array:

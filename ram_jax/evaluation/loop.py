@@ -245,6 +245,10 @@ def notes(config: ConfigDict, head: dict[str, Any]) -> Iterator[Note]:
     yield Note(
       "trained with 13 operations, which overlap the corruptions", "warning"
     )
+  method = config.method.to_dict()
+  for name, papers in (("attacked", "clean"), ("adversarial_weight", 0)):
+    if method.get(name, papers) != papers:
+      yield Note(f"trained with {name}={method[name]}; the paper's is {papers}")
   if config.weights.initial:
     name = pathlib.Path(config.weights.initial).name
     yield Note(f"training started from the weights in {name}")

@@ -1,6 +1,10 @@
-"""RobustAugMix: AugMix whose third view is adversarial (paper, eq. 4 and 5)."""
+"""RobustAugMix: AugMix whose third view is adversarial (paper, eq. 4 and 5).
+
+Options beyond the paper attack the augmented image, and add cross-entropy.
+"""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -13,6 +17,8 @@ from ram_jax.contracts import Metrics, Views
 from ram_jax.methods import consistency
 from ram_jax.models.classifier import Classifier
 
+ATTACKED = ("clean", "augmix")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method(consistency.Consistency):
@@ -20,18 +26,39 @@ class Method(consistency.Consistency):
 
   Attributes:
     augment: draws the augmented view.
-    attack: crafts the adversarial view from the clean images.
+    attack: crafts the adversarial view.
+    attacked: the images that it starts from, `clean` (the paper's) or
+      `augmix`, the augmented view.
+    adversarial_weight: weight of CE(adversarial), which is added; 0 in the
+      paper.
   """
 
   augment: Augment
   attack: Attack
+  attacked: str = "clean"
+  adversarial_weight: float = 0.0
 
   label: ClassVar[str] = "RobustAugMix"
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.attacked not in ATTACKED:
+      raise ValueError(
+        f"unknown attacked {self.attacked!r}: choose one of "
+        f"{', '.join(ATTACKED)} (config.method.attacked)"
+      )
+    if not (
+      math.isfinite(self.adversarial_weight) and self.adversarial_weight >= 0
+    ):
+      raise ValueError(
+        f"adversarial_weight is {self.adversarial_weight}: it must be finite "
+        "and at least 0 (config.method.adversarial_weight; the paper's is 0)"
+      )
 
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
   ) -> tuple[Views, jax.Array]:
-    """Clean images, one AugMix view, and x + delta* of eq. 5.
+    """Clean images, one augmented view, and x + delta* of eq. 5.
 
     Args:
       keys: keys [B].
@@ -44,12 +71,10 @@ class Method(consistency.Consistency):
     """
     images, labels = batch["images"], batch["labels"]
     augment_keys, attack_keys = keys_lib.split(keys)
-    views = (
-      ("clean", images),
-      ("augmix", self.augment(augment_keys, images)),
-      ("adversarial", self.attack(attack_keys, images, labels, model)),
-    )
-    return views, labels
+    views = {"clean": images, "augmix": self.augment(augment_keys, images)}
+    start = views[self.attacked]
+    views["adversarial"] = self.attack(attack_keys, start, labels, model)
+    return tuple(views.items()), labels
 
   def loss(
     self, logits: tuple[jax.Array, ...], targets: jax.Array
@@ -64,5 +89,8 @@ class Method(consistency.Consistency):
       Loss [B] and metrics [B] by name.
     """
     loss, metrics = super().loss(logits, targets)
-    accuracy = losses.correct(logits[2], targets)
-    return loss, metrics | {"adversarial_accuracy": accuracy}
+    metrics["adversarial_accuracy"] = losses.correct(logits[2], targets)
+    if self.adversarial_weight:
+      extra = losses.cross_entropy(logits[2], targets)
+      loss = loss + self.adversarial_weight * extra
+    return loss, metrics

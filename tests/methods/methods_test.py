@@ -23,12 +23,14 @@ SPECS = {
   "adversarial": {"attack": ATTACK},
   "augmix": {"augment": {"name": "augmix"}},
   "robust_augmix": {"augment": {"name": "augmix"}, "attack": ATTACK},
+  "trades": {"attack": ATTACK},
 }
 VIEWS = {
   "standard": ("clean",),
   "adversarial": ("adversarial",),
   "augmix": ("clean", "augmix_1", "augmix_2"),
   "robust_augmix": ("clean", "augmix", "adversarial"),
+  "trades": ("clean", "adversarial"),
 }
 
 
@@ -124,12 +126,79 @@ def test_loss_is_cross_entropy_plus_weighted_divergence(name):
   np.testing.assert_array_equal(metrics["accuracy"], p[0].argmax(-1) == labels)
 
 
+def test_trades_equals_pytorch():
+  torch = pytest.importorskip("torch")
+  rng = np.random.default_rng(3)
+  logits, labels = rng.normal(size=(2, 5, 10)) * 3, np.arange(5)
+  clean, adversarial = theirs = [
+    torch.tensor(x, requires_grad=True) for x in logits
+  ]
+  functional = torch.nn.functional
+  divergence = functional.kl_div(
+    functional.log_softmax(adversarial, dim=1),
+    functional.softmax(clean, dim=1),
+    reduction="batchmean",
+  )
+  cross_entropy = functional.cross_entropy(clean, torch.tensor(labels))
+  expected = cross_entropy + 6 * divergence
+  expected.backward()
+
+  def mean(logits):
+    return method("trades").loss(tuple(logits), labels)[0].mean()
+
+  with jax.enable_x64(True):
+    loss, gradient = jax.value_and_grad(mean)(jnp.asarray(logits))
+  np.testing.assert_allclose(loss, expected.item(), rtol=1e-12)
+  for ours, tensor in zip(gradient, theirs, strict=True):
+    np.testing.assert_allclose(ours, tensor.grad, rtol=1e-9, atol=1e-15)
+
+
+def test_trades_attacks_the_clean_predictions(model):
+  """Its steps increase the divergence, whatever the labels."""
+  with jax.enable_x64(True):
+    given = batch(16)
+    keys = keys_lib.per_example(jax.random.key(0), jnp.arange(16))
+
+    def divergence(**attack):
+      made = method("trades", attack=ATTACK | attack)
+      ((_, clean), (_, images)), _ = made.views(keys, given, model)
+      found = model(clean), model(images)
+      return losses.kullback_leibler(*found)
+
+    start, found = divergence(steps=0), divergence(steps=4)
+    given["labels"] = given["labels"] % 3
+    other = divergence(steps=4)
+  assert (found > start).all()
+  np.testing.assert_array_equal(found, other)
+
+
+def test_options_beyond_the_paper(model):
+  rng = np.random.default_rng(3)
+  with jax.enable_x64(True):
+    logits = tuple(jnp.asarray(rng.normal(size=(3, 5, 10))))
+    plain, _ = method("robust_augmix").loss(logits, jnp.arange(5))
+    options = {"attacked": "augmix", "adversarial_weight": 0.5}
+    made = method("robust_augmix", **options)
+    loss, _ = made.loss(logits, jnp.arange(5))
+    extra = losses.cross_entropy(logits[2], jnp.arange(5))
+    np.testing.assert_allclose(loss, plain + 0.5 * extra, rtol=1e-12)
+    given = batch()
+    keys = keys_lib.per_example(jax.random.key(0), jnp.arange(4))
+    images = jax.jit(lambda *x: [x for _, x in made.views(*x)[0]])
+    _, augmented, adversarial = images(keys, given, model)
+    moved = np.linalg.norm(np.reshape(adversarial - augmented, (4, -1)), axis=1)
+  assert (moved <= ATTACK["epsilon"] + 1e-6).all()
+  assert (moved > 0).all()
+
+
 @pytest.mark.parametrize(
   ("fields", "words"),
   [
     ({"weight": -1.0}, "weight is -1.0"),
     ({"weight": float("nan")}, "weight is nan"),
     ({"jensen_shannon": "fast"}, "exact, clamped"),
+    ({"attacked": "both"}, "clean, augmix"),
+    ({"adversarial_weight": -0.5}, "adversarial_weight is -0.5"),
     ({"temperature": 1.0}, "has no field temperature"),
   ],
 )

@@ -1,0 +1,76 @@
+"""TRADES (Zhang et al. 2019, arXiv 1901.08573)."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+
+from ram_jax import losses
+from ram_jax.attacks.pgd import Attack
+from ram_jax.contracts import Metrics, Views
+from ram_jax.models.classifier import Classifier
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+  """CE(clean) + weight * KL(clean || adversarial).
+
+  Attributes:
+    attack: increases the divergence from the clean predictions. With
+      probabilities as targets, the gradients of divergence and cross-entropy
+      are equal, so its objective is `cross_entropy`.
+    weight: beta of the paper, 6; 1 / lambda of its equation.
+  """
+
+  attack: Attack
+  weight: float = 6.0
+
+  label: ClassVar[str] = "TRADES"
+
+  def __post_init__(self) -> None:
+    if not (math.isfinite(self.weight) and self.weight >= 0):
+      raise ValueError(
+        f"weight is {self.weight}: it must be finite and at least 0 "
+        "(config.method.weight; the paper's is 6)"
+      )
+
+  def views(
+    self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
+  ) -> tuple[Views, jax.Array]:
+    """Clean images, and those with the most different predictions.
+
+    Args:
+      keys: keys [B].
+      batch: `images` [B,H,W,C] in [0,1], `labels` [B].
+      model: the classifier as it is now.
+
+    Returns:
+      Views ((name, images), ...) and targets [B].
+    """
+    images = batch["images"]
+    predictions = jax.lax.stop_gradient(jax.nn.softmax(model(images)))
+    adversarial = self.attack(keys, images, predictions, model)
+    return (("clean", images), ("adversarial", adversarial)), batch["labels"]
+
+  def loss(
+    self, logits: tuple[jax.Array, ...], targets: jax.Array
+  ) -> tuple[jax.Array, Metrics]:
+    """Cross-entropy of the clean view plus the divergence of the other.
+
+    Args:
+      logits: one [B,K] per view, in the views' order.
+      targets: labels [B].
+
+    Returns:
+      Loss [B] and metrics [B] by name.
+    """
+    clean, adversarial = logits
+    metrics = {
+      "cross_entropy": losses.cross_entropy(clean, targets),
+      "kullback_leibler": losses.kullback_leibler(clean, adversarial),
+      "accuracy": losses.correct(clean, targets),
+      "adversarial_accuracy": losses.correct(adversarial, targets),
+    }
+    divergence = metrics["kullback_leibler"]
+    return metrics["cross_entropy"] + self.weight * divergence, metrics
