@@ -282,16 +282,11 @@ def train_and_evaluate(
       state = training_loop.fit(
         config, training, data, folder, checkpoints, stop
       )
-    if averaged(config):
+    if averaging.evaluated(config):
       state = state.replace(**state.average)
     return evaluation_loop.run(
       config, evaluation, state, folder, stop, run.data
     )
-
-
-def averaged(config: ConfigDict) -> bool:
-  """Whether the average of the weights is evaluated, not the last ones."""
-  return config.average.name != "none" and config.evaluate.average
 
 
 def with_weights(config: ConfigDict) -> tuple[ConfigDict, Weights | None]:
@@ -366,7 +361,7 @@ def evaluate_run(
     with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
       shape = run.test[0].shape[1:]
       state = checkpoints.restore_variables(
-        evaluation.module, shape, averaged(config)
+        evaluation.module, shape, averaging.evaluated(config)
       )
     return evaluation_loop.run(
       config, evaluation, state, folder, stop, run.data
@@ -457,7 +452,9 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   module = plugins.build_model(config, source, "float32", axis_name=None)
   with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
     # The shapes of the parameters do not depend on the size of the images.
-    state = checkpoints.restore_variables(module, (32, 32, 3), averaged(config))
+    state = checkpoints.restore_variables(
+      module, (32, 32, 3), averaging.evaluated(config)
+    )
   variables = {"params": state.params, "batch_stats": state.batch_stats}
   check_values(f"the weights of step {int(state.step)}", variables)
   metadata = {

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 NAMES = ("none", "ema", "swa")
 BATCH_NORM = ("copied", "averaged", "reestimated")
@@ -81,6 +82,11 @@ def build(
   if name == "ema":
     return Averaging(_exponential(decay, first), batch_norm)
   return Averaging(_equal(first, steps_per_epoch), batch_norm)
+
+
+def evaluated(config: ConfigDict) -> bool:
+  """Whether a run's average is evaluated, not its last weights."""
+  return config.average.name != "none" and config.evaluate.average
 
 
 def _exponential(decay: float, first: float) -> Callable:
