@@ -1,12 +1,11 @@
 """Averages of the weights over training: EMA and SWA.
 
 EMA as in Rebuffi et al. (arXiv 2103.01946), SWA as in Izmailov et al. (arXiv
-1803.05407). Both are `average = decay * average + (1 - decay) * weights` after
-each step, with a decay that depends on the step.
+1803.05407). Both are `average = share * average + (1 - share) * weights` after
+each step, with a share that depends on the step.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,13 +21,21 @@ class Averaging:
   """How a run averages its weights.
 
   Attributes:
-    decay: weight of the old average by the number of completed steps.
+    name: `ema` or `swa`.
+    decay: maximum share of the old average in the EMA.
+    start: share of the training during which the average is a copy.
     batch_norm: running statistics of the average: `copied` from the last
       weights, `averaged` like the weights, or `reestimated` after training.
+    steps_per_epoch: steps in an epoch.
+    total_steps: steps in the run.
   """
 
-  decay: Callable[[jax.Array], jax.Array]
+  name: str
+  decay: float
+  start: float
   batch_norm: str
+  steps_per_epoch: int
+  total_steps: int
 
   def update(
     self, average: Any, params: Any, batch_stats: Any, step: jax.Array
@@ -44,70 +51,30 @@ class Averaging:
     Returns:
       The new `params` and `batch_stats`.
     """
-    decay = self.decay(step)
+    share = self._ema(step) if self.name == "ema" else self._swa(step)
 
     def mean(old: jax.Array, new: jax.Array) -> jax.Array:
-      return decay * old + (1 - decay) * new
+      return share * old + (1 - share) * new
 
     if self.batch_norm == "averaged":
       batch_stats = jax.tree.map(mean, average["batch_stats"], batch_stats)
     params = jax.tree.map(mean, average["params"], params)
     return {"params": params, "batch_stats": batch_stats}
 
+  def _ema(self, step: jax.Array) -> jax.Array:
+    """min(decay, (1 + t) / (10 + t)), t steps after the start."""
+    t = step - jnp.asarray(self.start * self.total_steps)
+    return jnp.where(t < 0, 0, jnp.minimum(self.decay, (1 + t) / (10 + t)))
 
-def build(
-  name: str,
-  decay: float,
-  start: float,
-  batch_norm: str,
-  steps_per_epoch: int,
-  total_steps: int,
-) -> Averaging | None:
-  """Builds the averaging that a config describes.
-
-  Args:
-    name: `none`, `ema` or `swa`.
-    decay: maximum decay of the EMA.
-    start: share of the training during which the average is a copy.
-    batch_norm: see `Averaging`.
-    steps_per_epoch: steps in an epoch.
-    total_steps: steps in the run.
-
-  Returns:
-    The averaging, None without one.
-  """
-  first = start * total_steps
-  if name == "none":
-    return None
-  if name == "ema":
-    return Averaging(_exponential(decay, first), batch_norm)
-  return Averaging(_equal(first, steps_per_epoch), batch_norm)
+  def _swa(self, step: jax.Array) -> jax.Array:
+    """Equal shares for the ends of all epochs after the start."""
+    before = int(self.start * self.total_steps // self.steps_per_epoch)
+    epochs = (step // self.steps_per_epoch - before).astype(float)
+    ends = step % self.steps_per_epoch == 0
+    share = jnp.where(ends, (epochs - 1) / jnp.maximum(epochs, 1), 1)
+    return jnp.where(epochs < 1, 0, share)
 
 
 def evaluated(config: ConfigDict) -> bool:
   """Whether a run's average is evaluated, not its last weights."""
   return config.average.name != "none" and config.evaluate.average
-
-
-def _exponential(decay: float, first: float) -> Callable:
-  """min(decay, (1 + t) / (10 + t)), t steps after `first`."""
-
-  def schedule(step: jax.Array) -> jax.Array:
-    since = step - jnp.asarray(first)
-    growing = jnp.minimum(decay, (1 + since) / (10 + since))
-    return jnp.where(since >= 0, growing, 0)
-
-  return schedule
-
-
-def _equal(first: float, steps_per_epoch: int) -> Callable:
-  """Equal weights for the ends of all epochs after step `first`."""
-  before = int(first // steps_per_epoch)
-
-  def schedule(step: jax.Array) -> jax.Array:
-    epochs = step // steps_per_epoch - before
-    ends = step % steps_per_epoch == 0
-    old = (epochs - 1) / jnp.maximum(epochs, 1).astype(jnp.result_type(float))
-    return jnp.where(epochs < 1, 0, jnp.where(ends, old, 1))
-
-  return schedule

@@ -105,9 +105,11 @@ def build(
     "perturbation": _perturbation(config, steps_per_epoch),
     "unroll": train.unroll,
   }
-  average = averaging.build(
-    **config.average, steps_per_epoch=steps_per_epoch, total_steps=total_steps
-  )
+  average = None
+  if config.average.name != "none":
+    average = averaging.Averaging(
+      **config.average, steps_per_epoch=steps_per_epoch, total_steps=total_steps
+    )
   steps = functools.partial(
     step.train_steps, optimizer=optimizer, averaging=average, **static
   )
