@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import functools
 import os
 import pathlib
 import sys
@@ -106,6 +107,10 @@ def compute(flags: argparse.Namespace) -> None:
   name = f"{config.name}-{config.seed}"
   if config.weights.measured:
     name = f"weights-{pathlib.Path(config.weights.measured).stem}"
+  if flags.runs:
+    name = "ensemble"
+    if config.weights.measured:
+      raise ValueError("--weights and --runs cannot be evaluated together")
   workdir = flags.workdir or str(pathlib.Path("runs") / name)
   saved = pathlib.Path(flags.save_adversarial or os.devnull).resolve()
   if saved.is_relative_to(pathlib.Path(workdir).resolve()):
@@ -138,13 +143,18 @@ def work(
       Console().print(tables.profile(found))
       print(f"Trace: {workdir}/{profiling.FOLDER}")
     return
-  if flags.mode == "train":
+  if flags.runs:
+    run = functools.partial(
+      experiment.evaluate_ensemble, runs=flags_lib.folders(flags.runs)
+    )
+  elif flags.mode == "train":
     run = experiment.train_and_evaluate
   elif config.weights.measured:
     run = experiment.evaluate_weights
   else:
     run = experiment.evaluate_run
-  run(config, folder, flags.save_adversarial)
+  save = {"save_adversarial": flags.save_adversarial}
+  run(config, workdir=folder, **save)
   if parallel.is_first_process():
     show(config, folder, workdir)
 

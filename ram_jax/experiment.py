@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,11 +26,11 @@ from ram_jax.data import pipeline, sanity
 from ram_jax.evaluation import loop as evaluation_loop
 from ram_jax.interop import names, normalization, weights
 from ram_jax.interop.weights import PRODUCER, Weights
-from ram_jax.models.classifier import check_values
+from ram_jax.models.classifier import Classifier, Ensemble, check_values
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import results as results_lib
 from ram_jax.runs import signals
-from ram_jax.runs.checkpoint import Checkpoints
+from ram_jax.runs.checkpoint import Checkpoints, fingerprint
 from ram_jax.runs.metrics import announce
 from ram_jax.training import averaging
 from ram_jax.training import loop as training_loop
@@ -284,8 +284,9 @@ def train_and_evaluate(
       )
     if averaging.evaluated(config):
       state = state.replace(**state.average)
+    model, step = classifier(evaluation.module, state)
     return evaluation_loop.run(
-      config, evaluation, state, folder, stop, run.data
+      config, evaluation, model, step, folder, stop, run.data
     )
 
 
@@ -358,13 +359,10 @@ def evaluate_run(
     config, run.source, run.test, run.notes, save_adversarial
   )
   with run.locked(claim=False) as stop:
-    with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
-      shape = run.test[0].shape[1:]
-      state = checkpoints.restore_variables(
-        evaluation.module, shape, averaging.evaluated(config)
-      )
+    average = averaging.evaluated(config)
+    model, step = _restored(config, run.source, folder, average)
     return evaluation_loop.run(
-      config, evaluation, state, folder, stop, run.data
+      config, evaluation, model, step, folder, stop, run.data
     )
 
 
@@ -401,10 +399,102 @@ def evaluate_weights(
   state = types.SimpleNamespace(
     step=about.pop("step"), params=params, batch_stats=batch_stats
   )
+  model, step = classifier(evaluation.module, state)
   with run.locked() as stop:
     return evaluation_loop.run(
-      config, evaluation, state, folder, stop, run.data, about
+      config, evaluation, model, step, folder, stop, run.data, about
     )
+
+
+def evaluate_ensemble(
+  config: ConfigDict,
+  runs: Sequence[str | pathlib.Path],
+  workdir: str | pathlib.Path,
+  save_adversarial: str | None = None,
+) -> results_lib.Run:
+  """Evaluates the mean of the probabilities of several trained runs.
+
+  Attacks see the whole ensemble.
+
+  Args:
+    config: complete; its data set must be that of the runs.
+    runs: folders of the runs; networks and methods may differ.
+    workdir: folder of the results; created if missing.
+    save_adversarial: folder for AutoAttack's adversarial images, if any.
+
+  Returns:
+    The evaluated ensemble.
+
+  Raises:
+    FileNotFoundError: if a folder contains no run or no checkpoint.
+    ValueError: if a run has another data set or is damaged, or the workdir
+      contains something else.
+  """
+  config = resolve(config, run_folder.read(pathlib.Path(runs[0])))
+  folder = pathlib.Path(workdir)
+  source = plugins.build("dataset", config.dataset)
+  members = [_member(config, source, pathlib.Path(path)) for path in runs]
+  model = Ensemble(tuple(member for member, _ in members))
+  labels = [label for _, label in members]
+  with config.unlocked():
+    config.weights.fingerprint = fingerprint(model)
+    config.weights.notes = (f"mean probabilities of {', '.join(labels)}",)
+  about = {"name": folder.name, "method": "ensemble", "epochs": 0}
+  networks = dict.fromkeys(member.module.label for member in model.members)
+  about |= {"label": f"Ensemble of {len(runs)}", "model": " + ".join(networks)}
+  run = prepare(config, folder, train=False)
+  evaluation = evaluation_loop.build(
+    config, run.source, run.test, run.notes, save_adversarial
+  )
+  with run.locked() as stop:
+    return evaluation_loop.run(
+      config, evaluation, model, 0, folder, stop, run.data, about
+    )
+
+
+def _member(
+  config: ConfigDict, source: Source, folder: pathlib.Path
+) -> tuple[Classifier, str]:
+  """A trained run of an ensemble, and its name."""
+  trained = ConfigDict(run_folder.read(folder))
+  pair = ({"dataset": x.dataset.to_dict()} for x in (trained, config))
+  if differ := run_folder.differences(*pair, run_folder.PLACES):
+    raise ValueError(
+      f"{folder} has another data set than --config: {differ[0]}"
+    )
+  average = averaging.evaluated(trained) and config.evaluate.average
+  model, step = _restored(trained, source, folder, average)
+  name = f"{trained.name}-{trained.seed}"
+  return model, f"{name} (step {step}, {fingerprint(model)[:12]}...)"
+
+
+def _restored(
+  config: ConfigDict, source: Source, folder: pathlib.Path, average: bool
+) -> tuple[Classifier, int]:
+  """The weights of a run's newest checkpoint, without a device axis."""
+  module = plugins.build_model(config, source, "float32", axis_name=None)
+  with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+    # The shapes of the parameters do not depend on the size of the images.
+    state = checkpoints.restore_variables(module, (32, 32, 3), average)
+  return classifier(module, state)
+
+
+def classifier(module: Any, state: Any) -> tuple[Classifier, int]:
+  """A model to evaluate, and the number of updates of its weights.
+
+  Args:
+    module: the network.
+    state: has `step`, `params` and `batch_stats`.
+
+  Returns:
+    The classifier and the step.
+
+  Raises:
+    ValueError: if the weights contain invalid numbers.
+  """
+  variables = {"params": state.params, "batch_stats": state.batch_stats}
+  check_values(f"the weights of step {int(state.step)}", variables)
+  return Classifier(module=module, **variables), int(state.step)
 
 
 def describe(file: weights.Weights, name: str) -> dict[str, Any]:
@@ -449,23 +539,19 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
     raise ValueError(f"--out={out} must end in {weights.FORMAT}")
   config = ConfigDict(run_folder.read(folder))
   source = plugins.build("dataset", config.dataset)
-  module = plugins.build_model(config, source, "float32", axis_name=None)
-  with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
-    # The shapes of the parameters do not depend on the size of the images.
-    state = checkpoints.restore_variables(
-      module, (32, 32, 3), averaging.evaluated(config)
-    )
-  variables = {"params": state.params, "batch_stats": state.batch_stats}
-  check_values(f"the weights of step {int(state.step)}", variables)
+  average = averaging.evaluated(config)
+  model, step = _restored(config, source, folder, average)
   metadata = {
     "run": f"{config.name}-{config.seed}",
     "method": config.method.name,
     "model": json.dumps(config.model.to_dict()),
     "data": source.label,
-    "step": str(int(state.step)),
+    "step": str(step),
   }
   out.parent.mkdir(parents=True, exist_ok=True)
-  return weights.write(out, module, state.params, state.batch_stats, metadata)
+  return weights.write(
+    out, model.module, model.params, model.batch_stats, metadata
+  )
 
 
 def _inherit(config: ConfigDict, trained: dict[str, Any]) -> None:

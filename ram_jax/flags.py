@@ -33,10 +33,11 @@ FLAGS = {
   "mode": (
     "MODE",
     "train: train (or resume) and evaluate; evaluate: evaluate a trained "
-    "run again, or --weights; profile: show the time of each part of a "
-    "training step; corrupt: write a corrupted test set in the layout of "
-    "CIFAR-10-C; export: write a run's weights for PyTorch; compare: "
-    "compare a run with a reference; report: show several runs on one page",
+    "run again, or --weights, or the ensemble of --runs; profile: show the "
+    "time of each part of a training step; corrupt: write a corrupted test set "
+    "in the layout of CIFAR-10-C; export: write a run's weights for PyTorch; "
+    "compare: compare a run with a reference; report: show several runs on one "
+    "page",
   ),
   "init_from": ("FILE", "weights to start from: .safetensors, PyTorch's .pt"),
   "weights": ("FILE", "weights to evaluate instead of a run"),
@@ -49,7 +50,10 @@ FLAGS = {
     "NAME|PATH",
     "name of published numbers, or a file or folder",
   ),
-  "runs": ("FOLDER,FOLDER", "the runs of a report"),
+  "runs": (
+    "FOLDER,FOLDER",
+    "the runs of a report, or of an ensemble to evaluate",
+  ),
   "baseline": ("FOLDER", "one of --runs, with which the others are compared"),
 }
 PATHS = (
@@ -68,6 +72,7 @@ MODES = {
     "workdir",
     "init_from",
     "weights",
+    "runs",
     "save_adversarial",
   ),
   "profile": ("config", "workdir", "init_from"),

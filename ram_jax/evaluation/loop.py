@@ -16,7 +16,7 @@ from ram_jax.contracts import Evaluator, Note, Picture, Row, Source
 from ram_jax.data import pipeline
 from ram_jax.evaluation import autoattack, rows, views
 from ram_jax.evaluation.cache import Parts, cache_key
-from ram_jax.models.classifier import Classifier, check_values
+from ram_jax.models.classifier import Classifier, Ensemble
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import metrics, provenance
 from ram_jax.runs import results as runs
@@ -96,7 +96,8 @@ def build(
 def run(
   config: ConfigDict,
   evaluation: Evaluation,
-  state: Any,
+  model: Classifier | Ensemble,
+  step: int,
   folder: pathlib.Path,
   stop: stopping.Stop,
   data: dict[str, Any] | None = None,
@@ -110,7 +111,8 @@ def run(
   Args:
     config: resolved.
     evaluation: from `build`.
-    state: has `step`, `params` and `batch_stats`.
+    model: the classifier, with finite weights.
+    step: number of updates of its weights.
     folder: the run's folder, locked.
     stop: checked between parts.
     data: `train`, size and fingerprint of the training data, if known.
@@ -120,24 +122,20 @@ def run(
     The evaluated run.
 
   Raises:
-    ValueError: if the state contains invalid numbers.
     stopping.Stopped: after a signal.
   """
-  variables = {"params": state.params, "batch_stats": state.batch_stats}
-  check_values(f"the weights of step {int(state.step)}", variables)
   stop.at_once("finished parts of the evaluation are kept")
   started = time.monotonic()
   # Fail now if the file is damaged, not after hours of evaluation.
   log = metrics.read(folder / "metrics.jsonl")
-  params, batch_stats = parallel.replicate((state.params, state.batch_stats))
-  model = Classifier(params, batch_stats, evaluation.module)
+  model = parallel.replicate(model)
   # Streams 0 and 1 of the seed are for initial weights and training.
   key = jax.random.fold_in(jax.random.key(config.seed), 2)
-  head = describe(config, evaluation, int(state.step), folder)
+  head = describe(config, evaluation, step, folder)
   head["run"] |= about or {}
   if data and "train" in data:
     head["data"]["train"] = data["train"]
-  depends = {"weights": fingerprint((params, batch_stats)), **cache_key()}
+  depends = {"weights": fingerprint(model), **cache_key()}
   parts = Parts(folder / run_folder.PARTS, stop)
   found = [*evaluation.notes, *notes(config, head)]
   # An export states its network, so nothing is assumed.

@@ -64,6 +64,23 @@ class Classifier:
     return outputs
 
 
+@flax.struct.dataclass
+class Ensemble:
+  """The mean of the predicted probabilities of several classifiers.
+
+  Attributes:
+    members: the classifiers; their networks may differ.
+  """
+
+  members: tuple[Classifier, ...]
+
+  def __call__(self, images: jax.Array) -> jax.Array:
+    """Logarithms [B, K] of the mean probabilities; images as in Classifier."""
+    logits = jnp.stack([member(images) for member in self.members])
+    log_p = jax.nn.log_softmax(logits.astype(jnp.result_type(float)))
+    return jax.nn.logsumexp(log_p, axis=0) - jnp.log(len(self.members))
+
+
 def check_values(what: str, variables: Mapping[str, Any]) -> None:
   """Rejects variables with invalid numbers.
 

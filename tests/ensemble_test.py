@@ -1,0 +1,100 @@
+"""Averaged weights and ensembles, from training to results."""
+
+import contextlib
+
+import jax
+import numpy as np
+import pytest
+from scipy import special
+
+from configs import adversarial
+from ram_jax import experiment
+from ram_jax.data import digits
+from ram_jax.models.classifier import Classifier
+from ram_jax.runs.checkpoint import Checkpoints
+from tests import found, tiny
+
+pytestmark = pytest.mark.usefixtures("tiny_network", "quick_compilation")
+
+
+def config(seed=0, **overrides):
+  result = adversarial.get_config("smoke,dataset=digits")
+  with result.unlocked():
+    for name in set(result.evaluators) - {"clean", "adversarial"}:
+      del result.evaluators[name]
+  result.seed = seed
+  result.method.attack.steps = result.evaluators.adversarial.attack.steps = 1
+  result.average.name, result.average.decay = "ema", 0.5
+  result.evaluate.images = 0
+  result.update_from_flattened_dict(overrides)
+  return result
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+  parent = tmp_path_factory.mktemp("runs")
+  for seed in range(2):
+    experiment.train_and_evaluate(config(seed), parent / str(seed))
+  return [parent / "0", parent / "1"]
+
+
+def probabilities(folder, images, averaged=True):
+  module = tiny.build_model(None, digits.Source(), "float32", None)
+  with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+    state = checkpoints.restore_variables(module, (32, 32, 3), averaged)
+  model = Classifier(state.params, state.batch_stats, module)
+  logits = jax.jit(lambda m, x: m(x))(model, images.astype(np.float32) / 255)
+  return special.softmax(np.float64(logits), axis=1)
+
+
+def note(run, words):
+  return [note.text for note in run.notes if words in note.text]
+
+
+def test_the_average_or_the_last_weights_are_evaluated(folders):
+  images, labels = digits.Source().load("test")
+  losses = []
+  for averaged in (True, False):
+    chosen = probabilities(folders[0], images, averaged)
+    nll = -np.log(chosen[np.arange(len(labels)), labels]).mean()
+    fields = {"evaluate.average": averaged}
+    run = experiment.evaluate_run(config(**fields), folders[0])
+    row = found.row(run, "clean")
+    np.testing.assert_allclose(row.values["nll"], nll, rtol=1e-5)
+    used = "average" if averaged else "last"
+    assert note(run, f"evaluated the {used} weights of training with EMA")
+    losses.append(nll)
+  assert abs(losses[0] - losses[1]) > 1e-3 * losses[0]
+
+
+def test_ensemble_predicts_the_mean_probability(folders, tmp_path):
+  images, labels = digits.Source().load("test")
+  each = [probabilities(folder, images) for folder in folders]
+  expected = np.mean(each, axis=0).argmax(1) == labels
+  run = experiment.evaluate_ensemble(config(), folders, tmp_path / "both")
+  np.testing.assert_array_equal(found.row(run, "clean").correct, expected)
+  (text,) = note(run, "mean probabilities of ")
+  assert "adversarial-0 (step" in text and "adversarial-1 (step" in text
+  assert run.about["label"] == "Ensemble of 2"
+  # A folder of results belongs to one ensemble.
+  with pytest.raises(ValueError, match=r"weights\.fingerprint is"):
+    experiment.evaluate_ensemble(config(), folders[::-1], tmp_path / "both")
+
+
+def test_attack_sees_the_whole_ensemble(folders, tmp_path):
+  """Two copies of a network are attacked exactly as the network."""
+  fields = {"evaluators.adversarial.epsilons": (0.5,)}
+  twice = [folders[0], folders[0]]
+  ensemble = experiment.evaluate_ensemble(config(**fields), twice, tmp_path)
+  alone = experiment.evaluate_run(config(**fields), folders[0])
+  rows = [
+    found.row(run, "adversarial", epsilon=0.5) for run in (ensemble, alone)
+  ]
+  np.testing.assert_array_equal(rows[0].correct, rows[1].correct)
+  assert 0 < rows[0].correct_count < rows[0].total
+
+
+def test_run_with_another_data_set_is_rejected(folders, tmp_path):
+  other = adversarial.get_config("smoke,dataset=cifar10")
+  with pytest.raises(ValueError, match="another data set"):
+    experiment.evaluate_ensemble(other, folders, tmp_path)
