@@ -25,6 +25,7 @@ def config(seed=0, **overrides):
   result.seed = seed
   result.method.attack.steps = result.evaluators.adversarial.attack.steps = 1
   result.average.name, result.average.decay = "ema", 0.5
+  result.optimizer.learning_rate = 0.5
   result.evaluate.images = 0
   result.update_from_flattened_dict(overrides)
   return result
@@ -60,11 +61,11 @@ def test_the_average_or_the_last_weights_are_evaluated(folders):
     fields = {"evaluate.average": averaged}
     run = experiment.evaluate_run(config(**fields), folders[0])
     row = found.row(run, "clean")
-    np.testing.assert_allclose(row.values["nll"], nll, rtol=1e-5)
+    np.testing.assert_allclose(row.values["nll"], nll, rtol=1e-6)
     used = "average" if averaged else "last"
     assert note(run, f"evaluated the {used} weights of training with EMA")
     losses.append(nll)
-  assert abs(losses[0] - losses[1]) > 1e-3 * losses[0]
+  assert abs(losses[0] - losses[1]) > 2e-5 * losses[0]
 
 
 def test_ensemble_predicts_the_mean_probability(folders, tmp_path):
