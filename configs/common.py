@@ -1,4 +1,4 @@
-"""Short names of models and data sets, for the config string.
+"""Short names of models, data sets and views, for the config string.
 
 `--config=configs/robust_augmix.py:model=wrn_40_2,dataset=cifar100,smoke`
 """
@@ -40,6 +40,34 @@ MODELS = {
   "preact_resnet18_rice": {"name": "preact_resnet", "variant": "rice"},
   "preact_resnet18_fast": {"name": "preact_resnet", "variant": "fast"},
 }
+_WAVES = {
+  "name": "waves",
+  "kind": "planar",  # planar (AFA) | lattice (Soklaski et al.)
+  "low": 1,  # Lowest frequency in cycles per image
+  "high": 3,  # Highest frequency in cycles per image
+  # L2 norm of a channel's wave in images of 32x32 pixels; planar: the mean
+  "strength": 5.0,
+}
+VIEWS = {
+  # AugMix, as in the paper
+  "augmix": default.augmix().to_dict(),
+  # One random operation (TrivialAugment Wide); no fields
+  "trivial": {"name": "trivial"},
+  # AugMix whose chains are operations of TrivialAugment
+  "augmix_trivial": default.augmix().to_dict() | {"operations": 14},
+  # Plane waves: of low frequency, and with whole numbers of cycles
+  "waves": _WAVES,
+  "lattice": _WAVES | {"kind": "lattice", "high": 16},
+  # TrivialAugment, and then random erasing
+  "trivial_erasing": {
+    "name": "erasing",
+    "augment": {"name": "trivial"},  # Applied first
+    "probability": 0.5,  # Of erasing a rectangle, for each image
+    "area": (0.02, 0.33),  # Range of its share of the image's area
+    "ratio": (0.3, 3.3),  # Range of its height / width
+    "value": 0.5,  # Its new color, in [0,1]
+  },
+}
 SMOKE_MODEL = "wrn_10_1"
 
 
@@ -48,7 +76,8 @@ def apply(config: ConfigDict, argument: str) -> ConfigDict:
 
   Args:
     config: a complete config.
-    argument: `model=…`, `dataset=…` and `smoke`, comma-separated, in any order.
+    argument: `model=…`, `dataset=…`, `views=…` and `smoke`, comma-separated, in
+      any order.
 
   Returns:
     The same config, changed and locked.
@@ -64,6 +93,8 @@ def apply(config: ConfigDict, argument: str) -> ConfigDict:
     _set_dataset(config, chosen["dataset"])
   if "model" in chosen:
     config.model = model_spec(chosen["model"])
+  if "views" in chosen:
+    _set_views(config, chosen["views"])
   return config.lock()
 
 
@@ -120,12 +151,12 @@ def _parse(argument: str) -> dict[str, str]:
   chosen = {}
   for part in filter(None, argument.split(",")):
     key, _, value = part.partition("=")
-    valid = key in ("model", "dataset") and value
+    valid = key in ("model", "dataset", "views") and value
     if not (valid or part == "smoke") or key in chosen:
       raise ValueError(
         f"cannot use {part!r} in the config string {argument!r}: it accepts "
-        "model=NAME, dataset=NAME and smoke, each at most once, separated by "
-        "commas"
+        "model=NAME, dataset=NAME, views=NAME and smoke, each at most once, "
+        "separated by commas"
       )
     chosen[key] = value
   return chosen
@@ -136,6 +167,19 @@ def _set_dataset(config: ConfigDict, name: str) -> None:
   config.evaluators.corruption.classes = 100 if name == "cifar100" else 10
   if name == "digits":
     config.augment.flip = False  # a mirrored 2 is not a digit
+
+
+def _set_views(config: ConfigDict, name: str) -> None:
+  if "augment" not in config.method:
+    raise ValueError(
+      f"views={name} is for methods with augmented views: augmix and "
+      "robust_augmix"
+    )
+  if name not in VIEWS:
+    raise ValueError(
+      f"unknown views {name!r}: choose one of {', '.join(VIEWS)}"
+    )
+  config.method.augment = ConfigDict(VIEWS[name])
 
 
 def _smoke(config: ConfigDict) -> None:

@@ -299,7 +299,9 @@ def augmix() -> ConfigDict:
   return ConfigDict(
     {
       "name": "augmix",  # Plug-in: ram_jax/augment/<name>.py
-      "operations": 9,  # Number of operations: 9 (paper) | 13 (author's code)
+      # Number of operations: 9 (paper) | 13 (author's code) | 14
+      # (TrivialAugment's, with its own strengths)
+      "operations": 9,
       # bilinear | author (rotation nearest, shear bicubic)
       "resampling": "bilinear",
       "width": 3,  # Number of chains

@@ -227,7 +227,7 @@ RANGE = {
   "method.augment.alpha": [("0", "alpha"), ("nan", "alpha")],
   "method.augment.depth": [("0", "depth"), ("-2", "depth")],
   "method.augment.name": [("cutout", "unknown augment: choose one of")],
-  "method.augment.operations": [("11", "9 or 13")],
+  "method.augment.operations": [("11", "9, 13 or 14")],
   "method.augment.resampling": [("area", "'bilinear' or 'author'")],
   "method.augment.severity": [("0", "severity"), ("11", "severity")],
   "method.augment.width": [("0", "width")],

@@ -4,10 +4,13 @@ import itertools
 import pathlib
 import re
 
+import jax
+import numpy as np
 import pytest
 
 from configs import common, default, robust_augmix
 from ram_jax import command_line, experiment, plugins
+from ram_jax.evaluation import loop as evaluation
 
 # Where fields are explained: the second has those of other data and models.
 EXPLAINED = [pathlib.Path(m.__file__) for m in (default, common)]
@@ -67,17 +70,41 @@ def test_order_of_arguments_does_not_matter():
   "argument", ["modle=x", "smoke=1", "model", "model=", "smoke,smoke", "x"]
 )
 def test_unknown_argument(argument):
-  with pytest.raises(ValueError, match="model=NAME, dataset=NAME and smoke"):
+  with pytest.raises(
+    ValueError, match="model=NAME, dataset=NAME, views=NAME and"
+  ):
     load("standard", argument)
 
 
 @pytest.mark.parametrize(
   ("argument", "known"),
-  [("model=vgg", "resnet18.*wrn_40_2"), ("dataset=svhn", "cifar10.*digits")],
+  [
+    ("model=vgg", "resnet18.*wrn_40_2"),
+    ("dataset=svhn", "cifar10.*digits"),
+    ("views=cutout", "augmix, trivial, augmix_trivial, waves"),
+  ],
 )
 def test_unknown_choice_lists_the_choices(argument, known):
   with pytest.raises(ValueError, match=known):
-    load("standard", argument)
+    load("augmix", argument)
+
+
+def test_views_need_a_method_with_augmented_views():
+  with pytest.raises(ValueError, match="augmix and robust_augmix"):
+    load("standard", "views=trivial")
+
+
+@pytest.mark.parametrize("views", common.VIEWS)
+def test_every_choice_of_views_can_be_built(views):
+  config = load("robust_augmix", f"views={views}")
+  augment = plugins.build("augment", config.method.augment)
+  images = np.full((2, 32, 32, 3), 0.25, np.float32)
+  found = jax.eval_shape(
+    augment, jax.random.split(jax.random.key(0), 2), images
+  )
+  assert found.shape == images.shape
+  overlaps = evaluation.overlapping(config.method.augment.to_dict())
+  assert overlaps == (14 if "trivial" in views else 0)
 
 
 def explained():

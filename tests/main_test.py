@@ -213,7 +213,7 @@ def test_config_mistakes(nothing_runs, config, tmp_path, override, words):
     ("method.attack.start=here", "none"),
     ("method.attack.restarts=0", "restarts 0"),
     ("method.augment.severity=11", "config.method.augment (augment 'augmix')"),
-    ("method.augment.operations=10", "give 9 or 13"),
+    ("method.augment.operations=10", "give 9, 13 or 14"),
     ("method.weight=nan", "weight is nan"),
     ("method.jensen_shannon=fuzzy", "exact, clamped"),
     ("evaluators.adversarial.epsilons=()", "epsilons are ()"),

@@ -26,14 +26,15 @@ class Augment:
   """AugMix of a batch: `(1 - m) x + m * sum_i w_i chain_i(x)`.
 
   Attributes:
-    operations: 9 (the paper's), or 13 (with color, contrast, brightness and
-      sharpness, which overlap the corruptions of CIFAR-10-C).
+    operations: 9 (the paper's), 13 (with color, contrast, brightness and
+      sharpness, which overlap the corruptions of CIFAR-10-C), or 14 (those of
+      TrivialAugment with its magnitudes, which overlap them as well).
     resampling: 'bilinear' as in AugMix's code; 'author' as in the code of
       RobustAugMix (rotation nearest, shear bicubic).
     width: chains per image, w ~ Dirichlet(alpha).
     depth: operations per chain: (least, most), uniform; or a fixed number; -1
       means (1, 3), as in AugMix's code.
-    severity: largest level, 1 to 10.
+    severity: largest level, 1 to 10; not used by the 14 operations.
     alpha: parameter of the Dirichlet distribution and of m ~ Beta(alpha,
       alpha).
 
@@ -49,8 +50,8 @@ class Augment:
   alpha: float = 1.0
 
   def __post_init__(self) -> None:
-    if not _whole(self.operations) or self.operations not in (9, 13):
-      raise ValueError(f"operations is {self.operations!r}; give 9 or 13")
+    if not _whole(self.operations) or self.operations not in (9, 13, 14):
+      raise ValueError(f"operations is {self.operations!r}; give 9, 13 or 14")
     if self.resampling not in _FLAVOURS:
       known = "' or '".join(_FLAVOURS)
       raise ValueError(f"resampling is {self.resampling!r}; give '{known}'")
@@ -161,6 +162,8 @@ class Augment:
 
   def _operations(self) -> tuple[ops.Op, ...]:
     """What the numbers of a plan mean."""
+    if self.operations == len(ops.TRIVIAL):
+      return tuple(ops.TRIVIAL.values())
     return tuple(_FLAVOURS[self.resampling].values())[: self.operations]
 
   def _arguments(

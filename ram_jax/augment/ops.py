@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ram_jax.image import color, filters, geometry
 
@@ -120,6 +121,68 @@ OPS = {
   "contrast": _op(_factor, color.contrast),
   "brightness": _op(_factor, color.brightness),
   "sharpness": _op(_factor, filters.sharpness),
+}
+
+
+_BINS = 31  # magnitudes of TrivialAugment
+
+
+def _trivial(
+  name: str, values: np.ndarray, mirrored: np.ndarray | None = None
+) -> Op:
+  """An operation with TrivialAugment's magnitudes, whatever the severity.
+
+  Args:
+    name: in `OPS`; empty for the identity.
+    values: its parameters, all equally likely.
+    mirrored: those of the other sign, used half of the time.
+  """
+  both = np.stack([values, values if mirrored is None else mirrored])
+  table = both.astype(np.float32)
+
+  def scale(
+    uniforms: jax.Array, severity: float, size: tuple[int, int]
+  ) -> jax.Array:
+    del severity, size
+    side = (uniforms[1] >= 0.5).astype(jnp.int32)
+    magnitude = jnp.floor(table.shape[1] * uniforms[0]).astype(jnp.int32)
+    return jnp.asarray(table)[side, magnitude][None]
+
+  def draw(
+    key: jax.Array, severity: float = 0, size: tuple[int, int] = (32, 32)
+  ) -> jax.Array:
+    return scale(jax.random.uniform(key, (2,), jnp.float32), severity, size)
+
+  return Op(draw, OPS[name].apply if name else lambda image, _: image, scale)
+
+
+def _signed(name: str, most: float, plus: float = 0) -> Op:
+  """An operation whose magnitudes are 0 to `most`, of both signs."""
+  values = np.linspace(0, most, _BINS)
+  if name.startswith("translate"):
+    values = np.floor(values)
+  return _trivial(name, plus + values, plus - values)
+
+
+# TrivialAugment Wide (Müller and Hutter 2021), with the ranges of torchvision's
+# TrivialAugmentWide. Brightness, contrast, color and sharpness overlap
+# CIFAR-10-C. Unlike there, affine operations interpolate bilinearly.
+TRIVIAL = {
+  "identity": _trivial("", np.zeros(1)),
+  "shear_x": _signed("shear_x", 0.99),
+  "shear_y": _signed("shear_y", 0.99),
+  "translate_x": _signed("translate_x", 32),
+  "translate_y": _signed("translate_y", 32),
+  "rotate": _signed("rotate", 135),
+  "brightness": _signed("brightness", 0.99, plus=1),
+  "color": _signed("color", 0.99, plus=1),
+  "contrast": _signed("contrast", 0.99, plus=1),
+  "sharpness": _signed("sharpness", 0.99, plus=1),
+  "posterize": _trivial("posterize", 8 - np.round(np.arange(_BINS) / 5)),
+  # Levels below a fractional threshold are those below the next integer.
+  "solarize": _trivial("solarize", np.ceil(np.linspace(255, 0, _BINS))),
+  "autocontrast": _trivial("autocontrast", np.zeros(1)),
+  "equalize": _trivial("equalize", np.zeros(1)),
 }
 
 # Whole-pixel translations do not depend on the resampling.

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -228,6 +228,21 @@ def describe(
   return head
 
 
+def overlapping(augment: Mapping[str, Any]) -> int:
+  """Whether an augmentation overlaps the corruptions.
+
+  Args:
+    augment: its spec.
+
+  Returns:
+    Its number of operations if some of them are corruptions, else 0.
+  """
+  count = 14 if augment.get("name") == "trivial" else 0
+  if augment.get("operations", 9) > 9:
+    count = augment["operations"]
+  return count or (overlapping(augment.get("augment", {})) if augment else 0)
+
+
 def notes(config: ConfigDict, head: dict[str, Any]) -> Iterator[Note]:
   """Notes on how the weights were trained and evaluated.
 
@@ -238,12 +253,13 @@ def notes(config: ConfigDict, head: dict[str, Any]) -> Iterator[Note]:
   Yields:
     The notes.
   """
-  augment = config.method.to_dict().get("augment", {})
-  if augment.get("operations") == 13:
-    yield Note(
-      "trained with 13 operations, which overlap the corruptions", "warning"
-    )
   method = config.method.to_dict()
+  for augment in (config.augment.to_dict(), method.get("augment", {})):
+    if count := overlapping(augment):
+      yield Note(
+        f"trained with {count} operations, which overlap the corruptions",
+        "warning",
+      )
   for name, papers in (("attacked", "clean"), ("adversarial_weight", 0)):
     if method.get(name, papers) != papers:
       yield Note(f"trained with {name}={method[name]}; the paper's is {papers}")

@@ -92,7 +92,7 @@ def rotate_bilinear(levels: jax.Array, degrees: jax.Array) -> jax.Array:
 
   Args:
     levels: uint8 [H,W,C].
-    degrees: scalar, an integer.
+    degrees: scalar, a multiple of 1/2.
 
   Returns:
     uint8 [H,W,C].
@@ -129,7 +129,7 @@ def rotate_nearest(levels: jax.Array, degrees: jax.Array) -> jax.Array:
 
   Args:
     levels: uint8 [H,W,C].
-    degrees: scalar, an integer.
+    degrees: scalar, a multiple of 1/2.
 
   Returns:
     uint8 [H,W,C].
@@ -206,8 +206,8 @@ def _transpose(levels: jax.Array) -> jax.Array:
 
 
 def _row(table: jax.Array, degrees: jax.Array) -> jax.Array:
-  """The table's row for an integer of degrees, modulo 360."""
-  return table[jnp.round(degrees).astype(jnp.int32) % 360]
+  """The table's row for half degrees, modulo 360."""
+  return table[jnp.round(2 * degrees).astype(jnp.int32) % 720]
 
 
 def coordinate_bits(size: int) -> int:
@@ -272,8 +272,8 @@ def _product(value: jax.Array, part: jax.Array) -> jax.Array:
 
 @functools.cache
 def turns() -> np.ndarray:
-  """Cosine and sine [360,2] of Pillow's (negative) angle per degree."""
-  angles = [-math.radians(degrees) for degrees in range(360)]
+  """Cosine and sine [720,2] of Pillow's (negative) angle per half degree."""
+  angles = [-math.radians(half / 2) for half in range(720)]
   return np.array(
     [[round(math.cos(a), 15), round(math.sin(a), 15)] for a in angles]
   )
@@ -281,7 +281,7 @@ def turns() -> np.ndarray:
 
 @functools.cache
 def _fixed_matrices(height: int, width: int) -> np.ndarray:
-  """Pillow's 16.16 matrices [360,6] of a rotation about the center."""
+  """Pillow's 16.16 matrices [720,6] of a rotation about the center."""
   cos, sin = turns().T
   x, y = width / 2, height / 2
   shift_x = cos * -x + sin * -y + x

@@ -116,7 +116,7 @@ def _sources(
 def _rotation(degrees: jax.Array, most: int, bits: int) -> jax.Array:
   """Cosine, sine and tangent [3,N] of whole degrees, as fixed-point numbers."""
   known = np.arange(-most, most + 1)
-  cos, sin = geometry.turns()[known % 360].T
+  cos, sin = geometry.turns()[2 * known % 720].T
   table = np.round(np.stack([cos, sin, sin / cos]) * (1 << bits))
   chosen = jnp.round(degrees).astype(jnp.int32) == known[:, None]
   values = jnp.where(chosen, table.astype(np.int32)[..., None], 0)

@@ -215,7 +215,7 @@ def test_any_size_runs_and_lowers_for_tpu(shape):
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
-    ({"operations": 10}, "operations is 10; give 9 or 13"),
+    ({"operations": 10}, "operations is 10; give 9, 13 or 14"),
     (
       {"resampling": "cubic"},
       "resampling is 'cubic'; give 'bilinear' or 'author'",

@@ -1,0 +1,88 @@
+"""Random erasing (Zhong et al., AAAI 2020), after another augmentation."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# torchvision draws up to ten rectangles until one fits.
+TRIES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+  """Sets a random rectangle to one value, as torchvision's RandomErasing.
+
+  Attributes:
+    augment: applied first.
+    probability: of erasing, for each image.
+    area: smallest and largest share of the image's area.
+    ratio: smallest and largest height / width; its logarithm is uniform.
+    value: of the erased pixels, in [0,1]. torchvision erases normalized images
+      with 0, which is the mean color.
+
+  Raises:
+    ValueError: at construction, on a value outside its range.
+  """
+
+  augment: Any
+  probability: float = 0.5
+  area: tuple[float, float] = (0.02, 0.33)
+  ratio: tuple[float, float] = (0.3, 3.3)
+  value: float = 0.5
+
+  def __post_init__(self) -> None:
+    for name, value in (
+      ("probability", self.probability),
+      ("value", self.value),
+    ):
+      if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value!r}; give a number in [0,1]")
+    for name, most in (("area", 1), ("ratio", math.inf)):
+      pair = getattr(self, name)
+      if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
+        raise ValueError(
+          f"{name} is {pair!r}; give (least, most), with 0 < least <= most"
+          f"{' <= 1' if most == 1 else ''}"
+        )
+
+  @jax.named_scope("augment")
+  def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Augments a batch; example i only depends on keys[i] and images[i].
+
+    Args:
+      keys: typed keys [B].
+      images: floats [B,H,W,C] in [0,1].
+
+    Returns:
+      Images [B,H,W,C] in [0,1].
+    """
+    pairs = jax.vmap(jax.random.split)(keys)
+    images = self.augment(pairs[:, 0], images)
+    erased = jax.vmap(lambda key: self._mask(key, images.shape[1:3]))(
+      pairs[:, 1]
+    )
+    return jnp.where(erased[..., None], self.value, images)
+
+  def _mask(self, key: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """The erased pixels of one image, bool [H,W]."""
+    keys = jax.random.split(key, 4)
+    chosen = jax.random.bernoulli(keys[0], self.probability)
+    logs = (math.log(x) for x in self.ratio)
+    area = jax.random.uniform(keys[1], (TRIES,), float, *self.area)
+    ratio = jnp.exp(jax.random.uniform(keys[2], (TRIES,), float, *logs))
+    total = size[0] * size[1]
+    height = jnp.round(jnp.sqrt(total * area * ratio))
+    width = jnp.round(jnp.sqrt(total * area / ratio))
+    fits = (height < size[0]) & (width < size[1])
+    first = jnp.argmax(fits)
+    lengths = jnp.stack([height, width], axis=1)[first]
+    corner = jax.random.uniform(keys[3], (2,))
+    corner = jnp.floor(corner * (jnp.asarray(size) - lengths + 1))
+    inside = [
+      (jnp.arange(n) >= corner[i]) & (jnp.arange(n) < corner[i] + lengths[i])
+      for i, n in enumerate(size)
+    ]
+    return chosen & fits.any() & inside[0][:, None] & inside[1]
