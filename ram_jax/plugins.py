@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 # Kind, as named in a config -> (folder, class that its files define).
 KINDS = {
@@ -97,7 +98,7 @@ def build(
       that the plug-in rejects; the message says where, and what is allowed.
   """
   where = where or f"config.{kind}"
-  fields = dict(spec)
+  fields = spec.to_dict() if isinstance(spec, ConfigDict) else dict(spec)
   name = fields.pop("name", None)
   cls = load(kind, name, where)
   built = {
