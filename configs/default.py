@@ -261,6 +261,22 @@ def adversarial_view() -> ConfigDict:
   )
 
 
+def augmax() -> ConfigDict:
+  """The search of AugMax for the worst mixture (ram_jax/methods/augmax.py).
+
+  Returns:
+    Fields of the method's spec.
+  """
+  return ConfigDict(
+    {
+      "steps": 5,  # Sign gradient steps
+      "step_size": 0.1,  # Of the share, in [0,1], and of the weights' logits
+      # Number of misclassifications after which an image is kept; 0: never
+      "patience": 1,
+    }
+  )
+
+
 def attack(steps: int) -> ConfigDict:
   """PGD with the paper's epsilon and step size (ram_jax/attacks/pgd.py).
 

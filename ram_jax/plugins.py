@@ -114,10 +114,10 @@ def build(
 
 
 def attack_spec(spec: Any, unroll: bool) -> dict[str, Any]:
-  """Sets `unroll` in the attack of a method's or evaluator's spec.
+  """Sets `unroll` in a method's or evaluator's spec.
 
   Args:
-    spec: the spec, with or without an `attack`.
+    spec: the spec, with or without an `attack` or `steps` of its own.
     unroll: see config.train.unroll.
 
   Returns:
@@ -126,6 +126,8 @@ def attack_spec(spec: Any, unroll: bool) -> dict[str, Any]:
   fields = spec.to_dict()
   if isinstance(fields.get("attack"), dict):
     fields["attack"]["unroll"] = unroll
+  if "steps" in fields:
+    fields["unroll"] = unroll
   return fields
 
 

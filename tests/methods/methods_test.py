@@ -24,6 +24,7 @@ SPECS = {
   "augmix": {"augment": {"name": "augmix"}},
   "robust_augmix": {"augment": {"name": "augmix"}, "attack": ATTACK},
   "trades": {"attack": ATTACK},
+  "augmax": {"augment": {"name": "augmix"}, "steps": 2},
 }
 VIEWS = {
   "standard": ("clean",),
@@ -31,6 +32,7 @@ VIEWS = {
   "augmix": ("clean", "augmix_1", "augmix_2"),
   "robust_augmix": ("clean", "augmix", "adversarial"),
   "trades": ("clean", "adversarial"),
+  "augmax": ("augmax", "augmix", "clean"),
 }
 
 
@@ -170,6 +172,53 @@ def test_trades_attacks_the_clean_predictions(model):
     other = divergence(steps=4)
   assert (found > start).all()
   np.testing.assert_array_equal(found, other)
+
+
+@pytest.mark.parametrize("patience", [0, 1, 2])
+def test_worst_mixture_equals_pytorch(patience):
+  """The authors' search, for a linear model whose images turn wrong."""
+  torch = pytest.importorskip("torch")
+  rng = np.random.default_rng(5)
+  images, chains = rng.random((99, 4, 4, 3)), rng.random((99, 3, 4, 4, 3))
+  weights, labels = rng.normal(size=(48, 10)), rng.integers(0, 10, 99)
+  labels[:80] = np.argmax(images[:80].reshape(80, -1) @ weights, axis=1)
+  start = rng.random(99), rng.random((99, 3))
+  share, logits = theirs = [torch.tensor(x) for x in start]
+  parts = torch.tensor(images), torch.tensor(chains)
+  left, wrong = np.full(99, patience), []
+
+  def mixture():
+    w = torch.softmax(logits, dim=1)[..., None, None, None]
+    m = share[:, None, None, None]
+    return (1 - m) * parts[0] + m * (w * parts[1]).sum(1)
+
+  for _ in range(6):
+    for tensor in theirs:
+      tensor.requires_grad_()
+    found = mixture().reshape(99, -1) @ torch.tensor(weights)
+    wrong.append(found.argmax(1).numpy() != labels)
+    left[wrong[-1] & (left != 0)] -= 1
+    active = torch.tensor((left > 0) | (patience == 0))
+    loss = torch.nn.functional.cross_entropy(
+      found, torch.tensor(labels), reduction="sum"
+    )
+    slopes = torch.autograd.grad(loss, theirs)
+    with torch.no_grad():
+      share += 0.1 * torch.sign(slopes[0]) * active
+      share.clamp_(0, 1)
+      logits += 0.1 * torch.sign(slopes[1]) * active[:, None]
+  assert (~wrong[0] & wrong[-1]).any()  # some images turn wrong on the way
+  with jax.enable_x64(True):
+    made = method("augmax", steps=6, patience=patience)
+    matrix = jnp.asarray(weights)
+    ours = made.worst(
+      tuple(map(jnp.asarray, start)),
+      jnp.asarray(images),
+      jnp.asarray(chains),
+      jnp.asarray(labels),
+      jax.tree_util.Partial(lambda w, x: x.reshape(len(x), -1) @ w, matrix),
+    )
+  np.testing.assert_allclose(ours, mixture().detach(), rtol=1e-9)
 
 
 def test_options_beyond_the_paper(model):

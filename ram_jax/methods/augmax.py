@@ -1,0 +1,152 @@
+"""AugMax (Wang et al., NeurIPS 2021): the worst mixture of AugMix's chains."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from ram_jax import keys as keys_lib
+from ram_jax import losses
+from ram_jax.attacks.iterative import check_count, check_size, repeat
+from ram_jax.augment.augmix import Augment
+from ram_jax.contracts import Metrics, Views
+from ram_jax.methods import consistency
+from ram_jax.models.classifier import Classifier
+
+# Share of the chains, and logits of their weights.
+Mixture = tuple[jax.Array, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method(consistency.Consistency):
+  """CE(clean) + weight * JSD(clean, AugMax, AugMix).
+
+  The AugMax view mixes chains of AugMix with a share and weights that increase
+  the loss. They are found with sign gradients, starting from random ones. As
+  in the authors' code, an image that is misclassified often enough is kept.
+
+  Attributes:
+    augment: draws the chains of both views.
+    steps: sign gradient steps, 5 in the authors' code.
+    step_size: length of a step of the share, in [0,1], and of the logits.
+    patience: number of misclassifications after which an image is kept, 1 in
+      the authors' code (tau); 0 never keeps it.
+    unroll: unroll the loop, for CPUs.
+  """
+
+  augment: Augment
+  steps: int = 5
+  step_size: float = 0.1
+  patience: int = 1
+  unroll: bool = False
+
+  label: ClassVar[str] = "AugMax"
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    check_count("steps", self.steps, 1)
+    check_count("patience", self.patience, 0)
+    check_size("step_size", self.step_size)
+
+  def views(
+    self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
+  ) -> tuple[Views, jax.Array]:
+    """The AugMax view, an AugMix view and the clean images.
+
+    Args:
+      keys: keys [B].
+      batch: `images` [B,H,W,C] in [0,1], `labels` [B].
+      model: the classifier as it is now.
+
+    Returns:
+      Views ((name, images), ...), in the order in which the authors' code
+      updates running statistics, and targets [B].
+    """
+    images, labels = batch["images"], batch["labels"]
+    chain_keys, rest = keys_lib.split(keys)
+    start_keys, mix_keys = keys_lib.split(rest)
+    chains = self.augment.chains(chain_keys, images)
+    uniforms = jax.vmap(
+      lambda key: jax.random.uniform(key, (1 + self.augment.width,))
+    )(start_keys)
+    start = uniforms[:, 0], uniforms[:, 1:]
+    views = (
+      ("augmax", self.worst(start, images, chains, labels, model)),
+      ("augmix", self.augment(mix_keys, images)),
+      ("clean", images),
+    )
+    return views, labels
+
+  @jax.named_scope("attack")
+  def worst(
+    self,
+    start: Mixture,
+    images: jax.Array,
+    chains: jax.Array,
+    labels: jax.Array,
+    model: Classifier,
+  ) -> jax.Array:
+    """Searches for the mixture with the largest loss.
+
+    Args:
+      start: share [B] in [0,1] and logits [B,width].
+      images: floats [B,H,W,C] in [0,1].
+      chains: floats [B,width,H,W,C] in [0,1].
+      labels: classes [B].
+      model: the classifier.
+
+    Returns:
+      Images [B,H,W,C] in [0,1].
+    """
+
+    def loss(mixture: Mixture) -> tuple[jax.Array, jax.Array]:
+      logits = model(mixed(mixture, images, chains))
+      correct = losses.correct(logits, labels)
+      return losses.cross_entropy(logits, labels).sum(), correct
+
+    def step(_: int, state: tuple[Mixture, jax.Array]) -> tuple:
+      (share, weights), left = state
+      slopes, correct = jax.grad(loss, has_aux=True)((share, weights))
+      left = jnp.where(correct, left, left - 1)
+      size = self.step_size * ((left > 0) | (self.patience == 0))
+      share = jnp.clip(share + size * jnp.sign(slopes[0]), 0, 1)
+      weights = weights + size[:, None] * jnp.sign(slopes[1])
+      return (share, weights), left
+
+    left = jnp.full(labels.shape, self.patience)
+    state = repeat(0, self.steps, step, (start, left), self.unroll)
+    return mixed(state[0], images, chains)
+
+  def loss(
+    self, logits: tuple[jax.Array, ...], targets: jax.Array
+  ) -> tuple[jax.Array, Metrics]:
+    """The consistency loss; also reports the AugMax view's accuracy.
+
+    Args:
+      logits: one [B,K] per view, in the views' order.
+      targets: labels [B].
+
+    Returns:
+      Loss [B] and metrics [B] by name.
+    """
+    loss, metrics = super().loss(logits[::-1], targets)
+    metrics["augmax_accuracy"] = losses.correct(logits[0], targets)
+    return loss, metrics
+
+
+def mixed(mixture: Mixture, images: jax.Array, chains: jax.Array) -> jax.Array:
+  """Mixes chains with their images.
+
+  Args:
+    mixture: share [B] and logits [B,width] of the weights.
+    images: floats [B,H,W,C].
+    chains: floats [B,width,H,W,C].
+
+  Returns:
+    Images [B,H,W,C].
+  """
+  share, logits = mixture
+  weights = jax.nn.softmax(logits)[..., None, None, None]
+  share = share[:, None, None, None]
+  return (1 - share) * images + share * jnp.sum(weights * chains, axis=1)
