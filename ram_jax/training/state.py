@@ -29,26 +29,22 @@ class TrainState:
 def create(
   module: nn.Module,
   optimizer: optax.GradientTransformation,
-  key: jax.Array,
   image_shape: tuple[int, int, int],
+  key: jax.Array,
 ) -> TrainState:
   """Initializes parameters, statistics and optimizer.
 
   Args:
     module: a model of `ram_jax.models`.
     optimizer: the run's optimizer.
-    key: one key.
     image_shape: (H, W, C) of the images.
+    key: one key.
 
   Returns:
     The state before the first step.
   """
-
-  def init(key: jax.Array) -> TrainState:
-    variables = module.init(key, jnp.zeros((1, *image_shape)), train=False)
-    return begin(optimizer, variables["params"], variables["batch_stats"])
-
-  return jax.jit(init)(key)
+  variables = module.init(key, jnp.zeros((1, *image_shape)), train=False)
+  return begin(optimizer, variables["params"], variables["batch_stats"])
 
 
 def begin(

@@ -1,5 +1,6 @@
 """One training step for every method: views, forward, loss, update."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax
@@ -36,13 +37,27 @@ class Pass:
   batch_stats: Any
 
 
+@flax.struct.dataclass
+class Settings:
+  """Numbers of a run: runs that only differ in these share one program.
+
+  Attributes:
+    key: the run's key.
+    method: a `Method` of `ram_jax.methods`, a pytree (`plugins.make_pytree`).
+    learning_rate: learning rate of the first step.
+  """
+
+  key: jax.Array
+  method: Any
+  learning_rate: jax.Array
+
+
 def differentiate(
   state: TrainState,
   data: dict[str, jax.Array],
-  key: jax.Array,
+  settings: Settings,
   indices: jax.Array,
   *,
-  method: Any,
   module: nn.Module,
   image_shape: tuple[int, int, int],
   crop_flip: Any,
@@ -52,15 +67,14 @@ def differentiate(
 ) -> tuple[Pass, tuple[str, ...]]:
   """Computes a batch's views and the gradient of the loss, without the update.
 
-  Every random number is a function of (key, state.step, position in the global
-  batch, purpose).
+  Every random number is a function of (settings.key, state.step, position in
+  the global batch, purpose).
 
   Args:
     state: the state, equal on every device.
     data: `images` uint8 [N,H*W*C] and `labels` int32 [N], the whole set.
-    key: the run's key, equal on every device.
+    settings: equal on every device.
     indices: int32 [b], this device's part of the batch.
-    method: a `Method` of `ram_jax.methods`.
     module: the model.
     image_shape: (H, W, C).
     crop_flip: an `Augment` that is applied first (flip and crop).
@@ -73,13 +87,15 @@ def differentiate(
     This device's results, and the views' names.
   """
   positions = parallel.positions(len(indices))
-  keys = keys_lib.per_example(jax.random.fold_in(key, state.step), positions)
+  key = jax.random.fold_in(settings.key, state.step)
+  keys = keys_lib.per_example(key, positions)
   crop_keys, view_keys = keys_lib.split(keys)
   with jax.named_scope("crop_flip"):
     images = data["images"][indices].reshape(-1, *image_shape)
     images = crop_flip(crop_keys, dequantise(images))
   batch = {"images": images, "labels": data["labels"][indices]}
 
+  method = settings.method
   model = Classifier(
     params=state.params,
     batch_stats=state.batch_stats,
@@ -114,10 +130,10 @@ def differentiate(
 def train_step(
   state: TrainState,
   data: dict[str, jax.Array],
-  key: jax.Array,
+  settings: Settings,
   indices: jax.Array,
   *,
-  optimizer: optax.GradientTransformation,
+  optimizer: Callable[[jax.Array], optax.GradientTransformation],
   **static: Any,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """Updates the state on one batch; runs inside a mapped function.
@@ -125,22 +141,22 @@ def train_step(
   Args:
     state: see `differentiate`.
     data: see `differentiate`.
-    key: see `differentiate`.
+    settings: see `differentiate`.
     indices: see `differentiate`.
-    optimizer: the run's optimizer.
+    optimizer: learning rate of the first step -> the run's optimizer.
     **static: see `differentiate`.
 
   Returns:
     The new state and scalar metrics, equal on every device. The norms in the
     metrics are finite only if every number in the new state is.
   """
-  found, _ = differentiate(state, data, key, indices, **static)
+  found, _ = differentiate(state, data, settings, indices, **static)
   # The statistics differ between devices if BatchNorm is not synchronized.
   gradient, batch_stats, metrics = parallel.mean(
     (found.gradient, found.batch_stats, jax.tree.map(jnp.mean, found.metrics))
   )
   with jax.named_scope("update"):
-    updates, opt_state = optimizer.update(
+    updates, opt_state = optimizer(settings.learning_rate).update(
       gradient, state.opt_state, state.params
     )
     state = TrainState(
@@ -158,7 +174,7 @@ def train_step(
 def train_steps(
   state: TrainState,
   data: dict[str, jax.Array],
-  key: jax.Array,
+  settings: Settings,
   indices: jax.Array,
   *,
   unroll: bool,
@@ -169,7 +185,7 @@ def train_steps(
   Args:
     state: see `differentiate`.
     data: see `differentiate`.
-    key: see `differentiate`.
+    settings: see `differentiate`.
     indices: int32 [K, b], this device's part of K batches.
     unroll: repeat the step's program K times instead of looping over it
       (convolutions in a loop are slow on CPUs); see also `forward_views`.
@@ -183,7 +199,7 @@ def train_steps(
     # Accelerators would otherwise use lower precision for float32 products;
     # products of bfloat16 numbers are exact anyway.
     with jax.default_matmul_precision("highest"):
-      return train_step(state, data, key, row, unroll=unroll, **static)
+      return train_step(state, data, settings, row, unroll=unroll, **static)
 
   if not unroll:
     return jax.lax.scan(body, state, indices)
