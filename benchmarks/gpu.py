@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -61,25 +62,28 @@ def main() -> None:
   parser.add_argument("--tiny", action="store_true", help="tiny networks")
   parser.add_argument("--out", default=str(ROOT / "docs/results/speed"))
   flags = parser.parse_args()
-  begin, rows = time.monotonic(), []
+  begin, path = time.monotonic(), pathlib.Path(flags.out) / "gpu.json"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  found = {}
+  if path.exists():
+    found = json.loads(path.read_text(encoding="utf-8"))["items"]
   chosen = flags.only and set(map(int, flags.only.split(",")))
   with tempfile.TemporaryDirectory() as cache:
     for number, item in enumerate(items(flags), start=1):
       if chosen and number not in chosen:
         continue
-      left = 60 * flags.minutes - (time.monotonic() - begin)
       start = time.monotonic()
-      # No item may take everything; one that has just begun is of no use.
-      limit = min(left, 60 * flags.minutes / 3)
+      left = 60 * flags.minutes - (start - begin)
       status = "did not fit"
-      if left > 60 * flags.minutes / 20:
+      if left > 3 * flags.minutes:  # whatever has just begun is of no use
+        limit = min(left, 24 * flags.minutes)  # two fifths of all at most
         status = run([*item, f"--out={flags.out}"], limit, cache)
-      seconds = round(time.monotonic() - start, 1)
-      rows.append({"item": " ".join(item), "status": status} | {"s": seconds})
-      print(number, rows[-1], flush=True)
-      path = pathlib.Path(flags.out) / "gpu.json"
-      path.parent.mkdir(parents=True, exist_ok=True)
-      path.write_text(json.dumps({"items": rows}, indent=2), encoding="utf-8")
+      seconds = round(time.monotonic() - start)
+      title = re.sub(r"=\S*/\S*", "", " ".join(item))  # without folders
+      print(f"{number}. {title}: {status}, {seconds} s", flush=True)
+      found[title] = {"status": status, "seconds": seconds}
+      text = json.dumps({"items": found}, indent=2)
+      path.write_text(text + "\n", encoding="utf-8")
 
 
 def items(flags: argparse.Namespace) -> list[list[str]]:
@@ -104,7 +108,7 @@ def items(flags: argparse.Namespace) -> list[list[str]]:
 
   def beside(network: str, form: str, *options: str) -> list[str]:
     options = f"--pytorch={form}", f"--name=step_pytorch_{form}", *options
-    return step(network, ROBUST, repeats, *options)
+    return step(network, ROBUST, "--parts=", repeats, *options)
 
   def evaluate(*options: str) -> list[str]:
     return ["evaluate", f"--models={size['evaluated']}", repeats, *options]
@@ -114,9 +118,10 @@ def items(flags: argparse.Namespace) -> list[list[str]]:
     step("small", ROBUST, *alone, *before),
     beside("small", size["form"], *pillow),
     ["augmix", f"--batches={size['batches']}", executions, repeats, *before],
-    step("large", ROBUST, *alone, *before),
+    step("large", ROBUST, "--parts=", *alone, *before),
     evaluate("--pytorch=", f"--corruptions={size['corruptions']}", *before),
     evaluate(f"--pytorch={size['form']}", tf32),
+    step("large", ROBUST, "--name=step_parts", *alone),
     step("small", others, *alone),
     beside("large", size["form"]),
   ]
@@ -142,14 +147,14 @@ def run(item: list[str], limit: float, cache: str) -> str:
   Args:
     item: a benchmark and its flags.
     limit: seconds.
-    cache: folder of JAX's compiled programs. Steps share it; an evaluation's
-      first run is to include compilation.
+    cache: folder of JAX's compiled programs. An evaluation does not use it,
+      because its first run is timed, with compilation.
 
   Returns:
     `done`, or what happened.
   """
   name, *options = item
-  cache = cache if name == "step" else ""
+  cache = "" if name == "evaluate" else cache
   with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
     process = subprocess.Popen(
       [sys.executable, "-m", f"benchmarks.{name}", *options],

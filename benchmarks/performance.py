@@ -146,9 +146,7 @@ def _evaluate(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _gpu(result: dict[str, Any]) -> Iterator[str]:
-  rows = [
-    [f"`{row['item']}`", row["status"], row["s"]] for row in result["items"]
-  ]
+  rows = [[f"`{k}`", *row.values()] for k, row in result["items"].items()]
   yield from _table(["benchmark", "", "s"], rows)
 
 

@@ -40,6 +40,9 @@ def main() -> None:
   parser.add_argument("--pytorch", default="eager", help=torch_step.HELP)
   parser.add_argument("--original", help="FOLDER of AugMix's code")
   parser.add_argument("--baseline", help="CHECKOUT of another version")
+  parser.add_argument(
+    "--parts", default="robust_augmix", help="method whose parts are timed"
+  )
   parser.add_argument("--name", default="step", help="of the file, step...")
   flags = parser.parse_args()
   cpu = jax.default_backend() == "cpu"
@@ -65,8 +68,8 @@ def measure(
     flags: of the command line.
 
   Returns:
-    Seconds of a step by side, ratios to the first side, and ours in FLOP/s; of
-    RobustAugMix the parts and what the step takes beyond them.
+    Seconds of a step by side, ratios to the first side, and ours in FLOP/s;
+    perhaps its parts and what the step takes beyond them.
   """
   step = our_step.build(method, model, batch)
   sides, extra = {}, {}
@@ -80,7 +83,7 @@ def measure(
     theirs = old.load("benchmarks.our_step").build(method, model, batch)
     sides["baseline"] = old.bound(theirs.run)
   sides["ours"] = step.run
-  parts = our_step.parts(step) if method == "robust_augmix" else {}
+  parts = our_step.parts(step) if method == flags.parts else {}
   units = dict.fromkeys(sides, step.per_dispatch)
   found = timing.compare(sides | parts, flags.repeats, units)
   if flags.original and flags.pytorch not in ("", "eager"):

@@ -19,12 +19,14 @@ def test_failures_and_hangs_do_not_stop_the_script(tmp_path, capfd):
 
 
 def test_items_that_do_not_fit_are_listed(tmp_path, monkeypatch):
-  flags = ["--minutes=0", "--baseline=x", "--data=x", f"--out={tmp_path}"]
+  flags = ["--minutes=0", "--baseline=a/b", "--data=/c", f"--out={tmp_path}"]
   monkeypatch.setattr(sys, "argv", ["gpu", *flags])
   gpu.main()
   found = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
-  assert {row["status"] for row in found["items"]} == {"did not fit"}
+  states = {row["status"] for row in found["items"].values()}
+  assert states == {"did not fit"}
   page = performance.page("", tmp_path)
+  assert "a/b" not in page and "/c" not in page
   first = "step --models=resnet18:128 --methods=robust_augmix"
   assert page.index(first) < page.index("`augmix ") < page.index("`autoattack ")
 
