@@ -26,15 +26,15 @@ def main() -> None:
     "--precision", default="highest", choices=("highest", "tensorfloat32")
   )
   parser.add_argument("--corruptions", default="", help="names, such as fog")
+  parser.add_argument("--name", default="evaluate", help="of the file")
   flags = parser.parse_args()
   exact = flags.precision == "highest"
   torch.backends.cudnn.allow_tf32 = not exact
   torch.set_float32_matmul_precision("highest" if exact else "high")
-  name = "evaluate" if exact else f"evaluate_{flags.precision}"
   for model, batch in timing.networks(flags.models):
     with jax.default_matmul_precision(flags.precision):
       row = measure(model, batch, flags)
-    timing.add(name, {"model": model, "batch": batch} | row, flags.out)
+    timing.add(flags.name, {"model": model, "batch": batch} | row, flags.out)
 
 
 def measure(model: str, batch: int, flags: Any) -> dict[str, Any]:

@@ -30,6 +30,7 @@ FULL = {
   "evaluated": "resnet18:512",
   "batches": "128,1024,8192",
   "form": "compiled",
+  "uncaptured": "uncaptured",
   "autotuned": "autotuned",
   "corruptions": "gaussian_noise,glass_blur,fog,jpeg_compression",
   "attacked": "wrn_10_1",
@@ -42,6 +43,7 @@ TINY = {
   "evaluated": "wrn_10_1:4",
   "batches": "2,4",
   "form": "traced",
+  "uncaptured": "traced",
   "autotuned": "traced",
   "corruptions": "fog",
   "attacked": "resnet_2b",
@@ -113,17 +115,18 @@ def items(flags: argparse.Namespace) -> list[list[str]]:
   def evaluate(*options: str) -> list[str]:
     return ["evaluate", f"--models={size['evaluated']}", repeats, *options]
 
-  tf32 = "--precision=tensorfloat32"
+  tf32 = "--precision=tensorfloat32", "--name=evaluate_tensorfloat32"
   found = [
     step("small", ROBUST, *alone, *before),
     beside("small", size["form"], *pillow),
     ["augmix", f"--batches={size['batches']}", executions, repeats, *before],
     step("large", ROBUST, "--parts=", *alone, *before),
     evaluate("--pytorch=", f"--corruptions={size['corruptions']}", *before),
-    evaluate(f"--pytorch={size['form']}", tf32),
+    evaluate(f"--pytorch={size['form']}", *tf32),
     step("large", ROBUST, "--name=step_parts", *alone),
     step("small", others, *alone),
     beside("large", size["form"]),
+    beside("small", size["uncaptured"]),
   ]
   if flags.data:
     original = flags.autoattack and f"--original={flags.autoattack}"
@@ -132,7 +135,7 @@ def items(flags: argparse.Namespace) -> list[list[str]]:
     found.append(["autoattack", *options, *filter(None, [original])])
   found += [
     step("large", others, *alone),
-    evaluate(f"--pytorch={size['form']}"),
+    evaluate(f"--pytorch={size['form']}", "--name=evaluate_pytorch"),
     beside("small", size["autotuned"]),
   ]
   return found

@@ -14,6 +14,7 @@ SIDES = {
   "pytorch": "PyTorch",
   "pytorch_and_pillow": "PyTorch and Pillow",
   "pytorch_compiled": "PyTorch compiled",
+  "pytorch_uncaptured": "PyTorch compiled, no CUDA graph",
   "pytorch_autotuned": "PyTorch autotuned",
   "pytorch_traced": "PyTorch traced",
   "pytorch_and_loaders": "PyTorch and loaders",

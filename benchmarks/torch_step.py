@@ -15,11 +15,12 @@ from benchmarks import our_step, pillow_augmix, timing, two_sides
 from benchmarks.setting import Setting
 from benchmarks.torch_reference import compiled, training
 
-# How PyTorch runs: eager, compiled, compiled with the best of several kernels
-# for each product, or, to rehearse these, without compiling kernels.
+# How PyTorch runs: eager; compiled and in a CUDA graph; without that; with the
+# best of several kernels for each product; or, as a rehearsal, with none.
 FORMS = {
   "eager": {},
   "compiled": {},
+  "uncaptured": {},
   "autotuned": {"autotune": True},
   "traced": {"backend": "aot_eager"},
 }
@@ -29,6 +30,13 @@ HELP = f"{', '.join(FORMS)}; empty for no PyTorch"
 def compiler(form: str) -> compiled.Compiler:
   """The compiler of a form, but for `eager`."""
   return compiled.compiler(**FORMS[form])
+
+
+def graph(form: str, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
+  """A function in a CUDA graph, where the form and the device have one."""
+  if form == "uncaptured" or device().type == "cpu":
+    return function
+  return compiled.captured(function)
 
 
 def device() -> torch.device:
@@ -103,7 +111,7 @@ def build_compiled(
     views = iter(inputs[2:])
     return program(images, labels, lambda _: next(views))
 
-  return compiled.captured(take) if images.is_cuda else take, inputs
+  return graph(form, take), inputs
 
 
 def loaded(
@@ -205,6 +213,5 @@ def evaluation(
     "clean": compiler(form)(clean),
     "attack": lambda: attack(images, labels),
   }
-  if images.is_cuda:
-    functions = {name: compiled.captured(f) for name, f in functions.items()}
+  functions = {name: graph(form, f) for name, f in functions.items()}
   return {name: lambda f=f: wait(f()) for name, f in functions.items()}
