@@ -127,19 +127,21 @@ def _case(row: dict[str, Any]) -> str:
 
 
 def _evaluate(result: dict[str, Any]) -> Iterator[str]:
-  sides = [side for side in SIDES if side in result["rows"][0]["clean"]]
+  rows = result["rows"]
+  sides = [side for side in SIDES if side in rows[0]["clean"]]
+  first = [side for side in sides if side in rows[0].get("first clean", {})]
   yield from _table(
     [
       "network, batch",
       "",
       *(f"{SIDES[side]}, images/s" for side in sides),
       "speedup",
-      "first run of ram_jax, s",
+      *(f"first run of {SIDES[side]}, s" for side in first),
     ],
     [
-      [_case(row), part, *(row[part].get(side) for side in sides)]
-      + [row[part]["ratio"], row.get(f"first {part}", {}).get("ours")]
-      for row in result["rows"]
+      [_case(row), part, *map(row[part].get, [*sides, "ratio"])]
+      + [row[f"first {part}"].get(side) for side in first]
+      for row in rows
       for part in ("clean", "pgd", "corruptions")
       if part in row
     ],
