@@ -32,7 +32,7 @@ def measure(model: str, batch: int, repeats: int) -> dict[str, Any]:
   """
   step = our_step.build("adversarial", model, batch)
   pictures = timing.pictures(batch)
-  theirs = torch_step.evaluation(step, pictures, STEPS)
+  theirs = torch_step.evaluation(step, STEPS)
   state = step.training.create()
   network = Classifier(state.params, state.batch_stats, step.module)
   images = dequantise(jax.numpy.asarray(pictures))
@@ -66,7 +66,14 @@ def measure(model: str, batch: int, repeats: int) -> dict[str, Any]:
   }
 
 
-if __name__ == "__main__":
-  title = __doc__.partition("\n")[0]
+def main() -> None:
+  """Attacks every network."""
   models = "resnet18:32,wrn_16_2:64,wrn_50_2:8"
-  timing.over_networks("attack", title, models, measure)
+  flags = timing.parser(__doc__, models).parse_args()
+  for model, batch in timing.networks(flags.models):
+    row = measure(model, batch, flags.repeats)
+    timing.add("attack", {"model": model, "batch": batch} | row, flags.out)
+
+
+if __name__ == "__main__":
+  main()

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 import ram_jax
-from benchmarks import timing
+from benchmarks import timing, torch_step
 from benchmarks.torch_reference.networks import NETWORKS
 from ram_jax import plugins
 from ram_jax.interop import names, weights
@@ -36,6 +36,7 @@ WEIGHTS = (
 CASES = {"resnet_2b": ("l2", 0.25), "wrn_10_1": ("l2", 0.5)}
 NORMS = {"l2": "L2", "linf": "Linf"}
 BATCH = 250  # default of the original
+VERSIONS = ("standard", "fast")
 
 
 class TorchResNet2B(nn.Module):
@@ -54,7 +55,8 @@ class TorchResNet2B(nn.Module):
 
   def forward(self, images: torch.Tensor) -> torch.Tensor:
     """Logits [B,10] of pixels [B,3,32,32] in [0,1]."""
-    x = self.conv1((images - self.mean) / self.std).relu()
+    mean, std = self.mean.to(images), self.std.to(images)
+    x = self.conv1((images - mean) / std).relu()
     for block in self.layer1:
       shortcut = block["shortcut"](x) if "shortcut" in block else x
       x = (block["conv2"](block["conv1"](x).relu()) + shortcut).relu()
@@ -118,8 +120,9 @@ def original(
   from autoattack import AutoAttack
 
   def attack(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    where = torch_step.device().type
     suite = AutoAttack(
-      network, NORMS[norm], epsilon, seed=0, device="cpu", verbose=False
+      network, NORMS[norm], epsilon, seed=0, device=where, verbose=False
     )
     x = to_torch(images)
     found = suite.run_standard_evaluation(x, torch.tensor(labels), bs=BATCH)
@@ -129,7 +132,7 @@ def original(
 
 
 def measure(
-  name: str, data: pathlib.Path, count: int, repeats: int
+  name: str, data: pathlib.Path, count: int, repeats: int, beside: bool
 ) -> dict[str, Any]:
   """One network, attacked by both.
 
@@ -138,6 +141,7 @@ def measure(
     data: folder of the shared data.
     count: first N test images.
     repeats: rounds.
+    beside: whether the original attacks too.
 
   Returns:
     Medians of seconds by side, ratios of the original's seconds to ours, and
@@ -145,6 +149,7 @@ def measure(
   """
   norm, epsilon = CASES[name]
   ours, theirs = networks(name, data)
+  theirs = theirs.to(torch_step.device())
   with np.load(data / "cifar10_lossless.npz") as arrays:
     images = arrays["test_images"][:count].astype(np.float32) / 255
     labels = arrays["test_labels"][:count].astype(np.int64)
@@ -152,23 +157,24 @@ def measure(
   taken: dict[str, list[float]] = {}
   robust = {}
   for _ in range(repeats):
-    for version in (None, "standard", "fast"):
+    for side in ("original", *VERSIONS) if beside else VERSIONS:
       jax.clear_caches()
       start = time.perf_counter()
-      if version:
-        found = ram_jax.autoattack(
-          ours, images, labels, norm=norm, epsilon=epsilon, version=version
-        )
-        robust[version] = found.robust
+      if side == "original":
+        moved = to_torch(attack(images, labels)).to(torch_step.device())
+        with torch.no_grad():
+          kept = theirs(moved).argmax(1).cpu().numpy() == labels
       else:
-        moved = to_torch(attack(images, labels))
-      side = version or "original"
+        found = ram_jax.autoattack(
+          ours, images, labels, norm=norm, epsilon=epsilon, version=side
+        )
+        kept = found.robust
+      robust[side] = kept
       taken.setdefault(side, []).append(time.perf_counter() - start)
       print(f"{name} {side}: {taken[side][-1]:.1f} s", flush=True)
-  with torch.no_grad():
-    kept = theirs(moved).argmax(1).numpy() == labels
+  first = next(iter(taken))
   return {
-    "network": name,
+    "model": name,
     "norm": norm,
     "epsilon": epsilon,
     "images": count,
@@ -176,14 +182,14 @@ def measure(
     "seconds": {side: statistics.median(row) for side, row in taken.items()},
     "ratio": {
       version: statistics.median(
-        a / b for a, b in zip(taken["original"], taken[version], strict=True)
+        a / b for a, b in zip(taken[first], taken[version], strict=True)
       )
-      for version in robust
+      for version in VERSIONS
     },
-    "robust": {"original": int(kept.sum())}
-    | {version: int(flags.sum()) for version, flags in robust.items()},
+    "robust": {side: int(flags.sum()) for side, flags in robust.items()},
     "differ": {
-      version: int((flags != kept).sum()) for version, flags in robust.items()
+      version: int((robust[version] != robust[first]).sum())
+      for version in VERSIONS
     },
   }
 
@@ -191,19 +197,18 @@ def measure(
 def main() -> None:
   """Measures each network and writes the results."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--original", type=pathlib.Path, required=True)
+  parser.add_argument("--original", help="FOLDER; without it ours alone")
   parser.add_argument("--data", type=pathlib.Path, required=True)
   parser.add_argument("--networks", default=",".join(CASES))
   parser.add_argument("--images", type=int, default=160)
   parser.add_argument("--repeats", type=int, default=3)
   parser.add_argument("--out", default=timing.FOLDER)
   flags = parser.parse_args()
-  sys.path.insert(0, str(flags.original))
-  rows = [
-    measure(name, flags.data, flags.images, flags.repeats)
-    for name in flags.networks.split(",")
-  ]
-  timing.write(f"autoattack_{jax.default_backend()}", {"rows": rows}, flags.out)
+  sys.path.insert(0, flags.original or "")
+  for name in flags.networks.split(","):
+    beside = bool(flags.original)
+    row = measure(name, flags.data, flags.images, flags.repeats, beside)
+    timing.add("autoattack", row, flags.out)
 
 
 if __name__ == "__main__":

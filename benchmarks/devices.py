@@ -100,9 +100,10 @@ def trained(config: Any, data: dict[str, np.ndarray], count: int) -> np.ndarray:
   """
   training = train.build(config, digits.Source(), data["images"].shape)
   state = jax.tree.map(np.asarray, training.create())
+  settings = training.settings.replace(key=KEY)
   for step in range(STEPS):
     shards = step * BATCH + np.arange(BATCH).reshape(count, 1, -1)
-    state, metrics = training.dispatch(state, data, KEY, shards)
+    state, metrics = training.dispatch(state, data, settings, shards)
     jax.block_until_ready(metrics)
     state = jax.tree.map(np.asarray, state)
   return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state)])

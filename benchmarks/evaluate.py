@@ -1,75 +1,77 @@
-r"""Evaluation, clean and under PGD-10, beside PyTorch in eager mode.
+r"""Evaluation beside PyTorch or another version: clean, PGD-10, corruptions.
 
     python -m benchmarks.evaluate --models=resnet18:64,wrn_16_2:128
+    python -m benchmarks.evaluate --pytorch=compiled --precision=tensorfloat32
 
-Ours is what `--mode=evaluate` runs, from uint8 images on the host to bits.
+Ours is what `--mode=evaluate` runs, from uint8 images on the host to bits; with
+--corruptions also on corrupted images, at all severities, which PyTorch's side
+does not make.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
+import torch
 
-from benchmarks import our_step, timing, torch_step
-from ram_jax import parallel
-from ram_jax.attacks.pgd import Attack
-from ram_jax.evaluation import adversarial, clean
-from ram_jax.models.classifier import Classifier
-
-STEPS = 10
+from benchmarks import our_evaluation, our_step, timing, torch_step, versions
 
 
-def measure(model: str, batch: int, repeats: int) -> dict[str, Any]:
+def main() -> None:
+  """Evaluates every network."""
+  models = "resnet18:64,wrn_16_2:128,wrn_50_2:8"
+  parser = timing.parser(__doc__, models)
+  parser.add_argument("--pytorch", default="eager", help=torch_step.HELP)
+  parser.add_argument("--baseline", help="CHECKOUT of another version")
+  parser.add_argument(
+    "--precision", default="highest", choices=("highest", "tensorfloat32")
+  )
+  parser.add_argument("--corruptions", default="", help="names, such as fog")
+  parser.add_argument("--name", default="evaluate", help="of the file")
+  flags = parser.parse_args()
+  exact = flags.precision == "highest"
+  torch.backends.cudnn.allow_tf32 = not exact
+  torch.set_float32_matmul_precision("highest" if exact else "high")
+  for model, batch in timing.networks(flags.models):
+    with jax.default_matmul_precision(flags.precision):
+      row = measure(model, batch, flags)
+    timing.add(flags.name, {"model": model, "batch": batch} | row, flags.out)
+
+
+def measure(model: str, batch: int, flags: Any) -> dict[str, Any]:
   """One network.
 
   Args:
     model: its short name.
     batch: images at once.
-    repeats: rounds.
+    flags: of the command line.
 
   Returns:
-    Images a second by side and the ratio, `clean` and of `pgd`.
+    By part, images a second by side and the ratio to the first side; and
+    seconds of the first run, with compilation.
   """
-  step = our_step.build("standard", model, batch, **{"train.dtype": "float32"})
-  images = timing.pictures(batch)
-  labels = np.arange(batch, dtype=np.int32) % 10
-  theirs = torch_step.evaluation(step, images, STEPS)
-  state = step.training.create()
-  network = parallel.replicate(
-    Classifier(state.params, state.batch_stats, step.module)
-  )
-  attack = Attack(
-    1.0, 1.0, STEPS, start="sphere", unroll=step.config.train.unroll
-  )
-  pgd = adversarial.Evaluator(attack, (1.0,), 2.5 / 7, 0, batch)
-  key = jax.random.key(0)
+  names = tuple(filter(None, flags.corruptions.split(",")))
+  parts = {}
+  if flags.pytorch:
+    step = our_step.build("standard", model, batch)
+    theirs = torch_step.evaluation(step, our_evaluation.STEPS, flags.pytorch)
+    side = "pytorch" if flags.pytorch == "eager" else f"pytorch_{flags.pytorch}"
+    parts[side] = {"clean": theirs["clean"], "pgd": theirs["attack"]}
+  if flags.baseline:
+    old = versions.Checkout(flags.baseline)
+    found = old.load("benchmarks.our_evaluation").parts(model, batch, names)
+    parts["baseline"] = {k: old.bound(part) for k, part in found.items()}
+  parts["ours"] = our_evaluation.parts(model, batch, names)
   row = {}
-  for name, their, ours in (
-    ("clean", "clean", lambda: clean.evaluate(network, images, labels, batch)),
-    (
-      "pgd",
-      "attack",
-      lambda: list(pgd.results(network, images, labels, key, fresh)),
-    ),
-  ):
-    sides = {"pytorch": theirs[their], "ours": ours}
-    # Elsewhere every product of the evaluation is of full precision too.
-    with jax.default_matmul_precision("highest"):
-      found = timing.compare(sides, repeats)
-    row[name] = {side: batch / found[side]["seconds"] for side in sides} | {
+  for part in parts["ours"]:
+    sides = {side: f[part] for side, f in parts.items() if part in f}
+    work = batch * (5 * len(names) if part == "corruptions" else 1)
+    found = timing.compare(sides, flags.repeats)
+    row[part] = {side: work / found[side]["seconds"] for side in sides} | {
       "ratio": found["ours"]["ratio"]
     }
+    row[f"first {part}"] = {side: found[side]["first"] for side in sides}
   return row
 
 
-def fresh(name: str, compute: Callable[[], Any]) -> Any:
-  """A cache that stores nothing."""
-  del name
-  return compute()
-
-
 if __name__ == "__main__":
-  title = __doc__.partition("\n")[0]
-  models = "resnet18:64,wrn_16_2:128,wrn_50_2:8"
-  timing.over_networks("evaluate", title, models, measure)
+  main()

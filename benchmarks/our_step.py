@@ -64,19 +64,20 @@ def build(method: str, model: str, batch_size: int, **overrides: Any) -> Step:
   labels = np.arange(DATA_SIZE, dtype=np.int32) % source.num_classes
   data = feed.as_rows({"images": images, "labels": labels})
   state = [built.create()]
-  key = jax.random.key(1)
-  state[0], data, key = parallel.replicate((state[0], data, key))
+  state[0], data, settings = parallel.replicate(
+    (state[0], data, built.settings)
+  )
   shape = built.per_dispatch, batch_size
   rows = np.random.default_rng(0).integers(0, DATA_SIZE, shape, np.int32)
 
   def run() -> Any:
     indices = parallel.shard(rows, axis=1)
-    state[0], metrics = built.dispatch(state[0], data, key, indices)
+    state[0], metrics = built.dispatch(state[0], data, settings, indices)
     return metrics
 
   def compiled_text() -> str:
     indices = parallel.shard(rows, axis=1)
-    lowered = built.dispatch.lower(state[0], data, key, indices)
+    lowered = built.dispatch.lower(state[0], data, settings, indices)
     return lowered.compile().as_text()
 
   module = plugins.build_model(config, source, config.train.dtype, None)

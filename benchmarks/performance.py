@@ -14,12 +14,17 @@ SIDES = {
   "pytorch": "PyTorch",
   "pytorch_and_pillow": "PyTorch and Pillow",
   "pytorch_compiled": "PyTorch compiled",
+  "pytorch_uncaptured": "PyTorch compiled, no CUDA graph",
+  "pytorch_autotuned": "PyTorch autotuned",
+  "pytorch_traced": "PyTorch traced",
+  "pytorch_and_loaders": "PyTorch and loaders",
+  "baseline": "before",
   "ours": "ram_jax",
 }
 
 RATES = {
   "original": "original, images/s",
-  "baseline": "by groups, images/s",
+  "baseline": "before, images/s",
   "ours": "ram_jax, images/s",
   "one_by_one": "one by one",
   "dense": "dense",
@@ -88,38 +93,64 @@ def _rates(result: dict[str, Any], head: str) -> Iterator[str]:
 
 
 def _step(result: dict[str, Any]) -> Iterator[str]:
-  rows = []
-  for row in result["steps"]:
-    name = f"{row['model']}, {row['batch']}", row["method"]
-    seconds, ratio = row["seconds"], row["ratio"]
-    times = [seconds.get(side) for side in SIDES]
-    share = f"{100 * row['peak_share']:.0f} %"
-    rows.append(
-      [*name, *times, ratio["ours"], share, row.get("step_over_parts")]
-    )
+  rows = result["rows"]
+  sides = [side for side in SIDES if any(side in r["seconds"] for r in rows)]
   yield from _table(
     [
       "network, batch",
       "method",
-      *(f"{title}, s" for title in SIDES.values()),
-      "PyTorch / ram_jax",
+      *(f"{SIDES[side]}, s" for side in sides),
+      f"{SIDES[sides[0]]} / ram_jax",
       "of matmul peak",
       "step / sum of parts",
     ],
-    rows,
+    [
+      [_case(row), row["method"], *map(row["seconds"].get, sides)]
+      + [row["ratio"]["ours"], f"{100 * row['peak_share']:.0f} %"]
+      + [row.get("step_over_parts")]
+      for row in rows
+    ],
   )
   peak = result["matmul_flops_per_second"] / 1e9
-  yield f"\nPeak: {peak:.0f} GFLOP/s, measured with a large matrix product."
+  yield f"\nPeak: {peak:.0f} GFLOP/s, measured with a large matrix product.\n"
+  parted = [row for row in rows if "parts" in row]
+  if parted:
+    names = parted[0]["parts"]
+    yield from _table(
+      ["parts of", "method", *(f"{n.replace('_', ' ')}, s" for n in names)],
+      [[_case(row), row["method"], *row["parts"].values()] for row in parted],
+    )
+
+
+def _case(row: dict[str, Any]) -> str:
+  return f"{row['model']}, {row['batch']}"
 
 
 def _evaluate(result: dict[str, Any]) -> Iterator[str]:
-  rows = [
-    [f"{row['model']}, {row['batch']}", name, *row[name].values()]
-    for row in result["rows"]
-    for name in ("clean", "pgd")
-  ]
-  columns = ["network, batch", "", "PyTorch, images/s", "ram_jax, images/s"]
-  yield from _table([*columns, "speedup"], rows)
+  rows = result["rows"]
+  sides = [side for side in SIDES if side in rows[0]["clean"]]
+  first = [side for side in sides if side in rows[0].get("first clean", {})]
+  yield from _table(
+    [
+      "network, batch",
+      "",
+      *(f"{SIDES[side]}, images/s" for side in sides),
+      "speedup",
+      *(f"first run of {SIDES[side]}, s" for side in first),
+    ],
+    [
+      [_case(row), part, *map(row[part].get, [*sides, "ratio"])]
+      + [row[f"first {part}"].get(side) for side in first]
+      for row in rows
+      for part in ("clean", "pgd", "corruptions")
+      if part in row
+    ],
+  )
+
+
+def _gpu(result: dict[str, Any]) -> Iterator[str]:
+  rows = [[f"`{k}`", *row.values()] for k, row in result["items"].items()]
+  yield from _table(["benchmark", "", "s"], rows)
 
 
 def _attack(result: dict[str, Any]) -> Iterator[str]:
@@ -137,9 +168,7 @@ def _attack(result: dict[str, Any]) -> Iterator[str]:
         (attack, "loop"),
       )
     ]
-    rows.append(
-      [f"{row['model']}, {row['batch']}", *times, attack["ours"]["ratio"]]
-    )
+    rows.append([_case(row), *times, attack["ours"]["ratio"]])
   yield from _table(
     [
       "network, batch",
@@ -222,8 +251,8 @@ def _tpu_row(row: dict[str, Any], parts: Sequence[str]) -> Iterator[Any]:
 def _autoattack(result: dict[str, Any]) -> Iterator[str]:
   rows = [
     [
-      f"{row['network']}, {row['norm']} {row['epsilon']}, {row['images']}",
-      row["seconds"]["original"],
+      f"{row['model']}, {row['norm']} {row['epsilon']}, {row['images']}",
+      row["seconds"].get("original"),
       *(row[kind][v] for v in ("standard", "fast") for kind in KINDS),
     ]
     for row in result["rows"]
@@ -240,6 +269,7 @@ TABLES = {
   "corruptions": lambda result: _rates(result, "corruption"),
   "step": _step,
   "evaluate": _evaluate,
+  "gpu": _gpu,
   "attack": _attack,
   "startup": _startup,
   "scaling": _scaling,

@@ -1,21 +1,32 @@
-r"""A training step of the four methods, beside the same step in PyTorch.
+r"""A training step of the four methods, beside PyTorch or another version.
 
     python -m benchmarks.step --models=resnet18:32,wrn_16_2:64,wrn_50_2:8
+    python -m benchmarks.step --pytorch=compiled --models=resnet18:128
+    python -m benchmarks.step --pytorch= --baseline=CHECKOUT
 
-A column of PyTorch is the reference of `benchmarks/torch_reference`: eager in
-float32, its AugMix views given; with --original (see `benchmarks/augmix.py`)
-also with AugMix on Pillow in the same process, as a loader without a core to
-spare has it; on a GPU also compiled, in bfloat16. Our column has everything:
-gather, crop, flip, AugMix, attack, update.
+PyTorch is the reference of `benchmarks/torch_reference`, with AugMix views that
+are given: `eager`, in float32; or in bfloat16, `compiled` or `autotuned`. With
+--original (see `benchmarks/pillow_augmix.py`) also with AugMix on Pillow:
+`eager` in the same process, as a loader without a core to spare has it, the
+others by loaders on every core. Our column has everything: gather, crop, flip,
+AugMix, attack, update.
 """
 
 import argparse
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from benchmarks import augmix, flops, our_step, timing, torch_step
+from benchmarks import (
+  flops,
+  our_step,
+  pillow_augmix,
+  timing,
+  torch_step,
+  versions,
+)
 from benchmarks.setting import CONFIGS
 
 PARTS = ("attack", "forward_backward", "update")
@@ -23,71 +34,109 @@ PARTS = ("attack", "forward_backward", "update")
 
 def main() -> None:
   """Times every method on every network."""
-  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--models", default="resnet18:32,wrn_16_2:64,wrn_50_2:8")
+  models = "resnet18:32,wrn_16_2:64,wrn_50_2:8"
+  parser = timing.parser(__doc__, models)
   parser.add_argument("--methods", default=",".join(CONFIGS))
+  parser.add_argument("--pytorch", default="eager", help=torch_step.HELP)
   parser.add_argument("--original", help="FOLDER of AugMix's code")
-  parser.add_argument("--repeats", type=int, default=3)
-  parser.add_argument("--out", default=timing.FOLDER)
+  parser.add_argument("--baseline", help="CHECKOUT of another version")
+  parser.add_argument(
+    "--parts", default="robust_augmix", help="method whose parts are timed"
+  )
+  parser.add_argument("--name", default="step", help="of the file, step...")
   flags = parser.parse_args()
-  gpu = jax.default_backend() != "cpu"
-  peak = flops.matmul_peak(*(("bfloat16", 8192) if gpu else ("float32", 2048)))
-  rows = []
-  for pair in flags.models.split(","):
-    model, batch = pair.split(":")
+  cpu = jax.default_backend() == "cpu"
+  peak = flops.matmul_peak(*(("float32", 2048) if cpu else ("bfloat16", 8192)))
+  for model, batch in timing.networks(flags.models):
     for method in flags.methods.split(","):
-      step = our_step.build(method, model, int(batch))
-      row = measure(step, method, flags.original, flags.repeats, gpu)
+      row = measure(model, batch, method, flags)
       row["peak_share"] = row["flops_per_second"] / peak
-      rows.append({"model": model, "batch": int(batch), "method": method} | row)
-      print(rows[-1], flush=True)
-  result = {"matmul_flops_per_second": peak, "steps": rows}
-  timing.write(f"step_{jax.default_backend()}", result, flags.out)
+      case = {"model": model, "batch": batch, "method": method}
+      head = {"matmul_flops_per_second": peak}
+      timing.add(flags.name, case | row, flags.out, **head)
 
 
 def measure(
-  step: our_step.Step, method: str, original: str, repeats: int, gpu: bool
+  model: str, batch: int, method: str, flags: argparse.Namespace
 ) -> dict[str, Any]:
   """One method on one network.
 
   Args:
-    step: ours.
+    model: short name of the network.
+    batch: images in a step.
     method: its name.
-    original: folder of AugMix's code, or None.
-    repeats: rounds.
-    gpu: whether PyTorch's compiled form is timed.
+    flags: of the command line.
 
   Returns:
-    Seconds of a step by side, ratios to PyTorch's eager step, and ours in
-    FLOP/s; of RobustAugMix the parts and what the step takes beyond them.
+    Seconds of a step by side, ratios to the first side, and ours in FLOP/s;
+    perhaps its parts and what the step takes beyond them.
   """
-  sides = {"pytorch": torch_step.build(step)}
-  if gpu:
-    sides["pytorch_compiled"] = torch_step.build(step, compiled=True)
-  if original and "augment" in step.config.method:
-    operations = augmix.original(original)
-    views = functools.partial(augmix.theirs, operations)
-    sides["pytorch_and_pillow"] = torch_step.build(step, augment=views)
+  step = our_step.build(method, model, batch)
+  sides, extra = {}, {}
+  if flags.pytorch == "eager":
+    sides = eager(step, flags.original)
+  elif flags.pytorch:
+    take, inputs = torch_step.build_compiled(step, flags.pytorch)
+    sides[f"pytorch_{flags.pytorch}"] = repeated(take, step.per_dispatch)
+  if flags.baseline:
+    old = versions.Checkout(flags.baseline)
+    theirs = old.load("benchmarks.our_step").build(method, model, batch)
+    sides["baseline"] = old.bound(theirs.run)
   sides["ours"] = step.run
-  parts = our_step.parts(step) if method == "robust_augmix" else {}
-  found = timing.compare(sides | parts, repeats, {"ours": step.per_dispatch})
-  batch = step.config.train.batch_size
-  spec = step.config.method
-  attack_steps = spec.attack.steps if "attack" in spec else 0
-  passes = flops.PASSES[method](attack_steps)
-  work = flops.forward(step.module) * passes * batch
+  parts = our_step.parts(step) if method == flags.parts else {}
+  units = dict.fromkeys(sides, step.per_dispatch)
+  found = timing.compare(sides | parts, flags.repeats, units)
+  if flags.original and flags.pytorch not in ("", "eager"):
+    steps = 20 * step.per_dispatch
+    extra["pytorch_and_loaders"] = torch_step.loaded(
+      step, take, inputs, flags.original, steps
+    )
   row = {
-    "seconds": {name: found[name]["seconds"] for name in sides},
+    "seconds": {name: found[name]["seconds"] for name in sides} | extra,
     "ratio": {name: found[name]["ratio"] for name in sides},
     "images_per_second": batch / found["ours"]["seconds"],
-    "flops_per_second": work / found["ours"]["seconds"],
-    "peak_bytes": peak_bytes(),
+    "flops_per_second": work(step, method) / found["ours"]["seconds"],
+    "peak_bytes": None if flags.baseline else peak_bytes(),
   }
   if parts:
     row["parts"] = {name: found[name]["seconds"] for name in parts}
     together = sum(row["parts"][name] for name in PARTS)
     row["step_over_parts"] = found["ours"]["seconds"] / together
   return row
+
+
+def eager(
+  step: our_step.Step, original: str | None
+) -> dict[str, Callable[[], Any]]:
+  """PyTorch's eager step, and with AugMix on Pillow if it is there."""
+  views = {"pytorch": None}
+  if original and "augment" in step.config.method:
+    views["pytorch_and_pillow"] = functools.partial(
+      pillow_augmix.views, original
+    )
+  return {
+    name: repeated(torch_step.build(step, augment), step.per_dispatch)
+    for name, augment in views.items()
+  }
+
+
+def repeated(take: Callable[[], Any], count: int) -> Callable[[], Any]:
+  """A dispatch of PyTorch's steps, waited for at its end."""
+
+  def run() -> Any:
+    for _ in range(count):
+      loss = take()
+    return torch_step.wait(loss)
+
+  return run
+
+
+def work(step: our_step.Step, method: str) -> float:
+  """Floating-point operations of a step."""
+  spec = step.config.method
+  attack_steps = spec.attack.steps if "attack" in spec else 0
+  passes = flops.PASSES[method](attack_steps)
+  return flops.forward(step.module) * passes * step.config.train.batch_size
 
 
 def peak_bytes() -> int | None:

@@ -17,6 +17,7 @@ import numpy as np
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "docs/results/speed"
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow", "torch")
+CASE = ("model", "batch", "method")  # of a row
 
 
 def compare(
@@ -33,11 +34,11 @@ def compare(
     units: how many units of work a call of a side does, where not 1.
 
   Returns:
-    By name `seconds` of a unit, the median over rounds, and `ratio`, the
-    median over rounds of the first side's seconds divided by this one's.
+    By name `seconds` of a unit, the median over rounds; `ratio`, the median
+    over rounds of the first side's seconds divided by this one's; and seconds
+    of the `first` call.
   """
-  for function in sides.values():
-    jax.block_until_ready(function())
+  first_calls = {name: seconds(function) for name, function in sides.items()}
   taken = {name: [] for name in sides}
   for _ in range(repeats):
     for name, function in sides.items():
@@ -49,6 +50,7 @@ def compare(
       "ratio": statistics.median(
         a / b for a, b in zip(first, times, strict=True)
       ),
+      "first": first_calls[name],
     }
     for name, times in taken.items()
   }
@@ -82,32 +84,27 @@ def pictures(count: int) -> np.ndarray:
   return np.asarray(np.clip(256 * large, 0, 255), np.uint8)
 
 
-def over_networks(
-  name: str,
-  description: str,
-  models: str,
-  measure: Callable[[str, int, int], dict[str, Any]],
-) -> None:
-  """The command line of a benchmark that has a row for each network.
+def parser(doc: str, models: str) -> argparse.ArgumentParser:
+  """The flags of a benchmark that has a row for each network.
 
   Args:
-    name: of the benchmark.
-    description: its first line.
+    doc: its docstring.
     models: networks and batch sizes where none are given.
-    measure: (short name, batch size, rounds) -> a row's numbers.
+
+  Returns:
+    The parser.
   """
-  parser = argparse.ArgumentParser(description=description)
-  parser.add_argument("--models", default=models)
-  parser.add_argument("--repeats", type=int, default=3)
-  parser.add_argument("--out", default=FOLDER)
-  flags = parser.parse_args()
-  rows = []
-  for pair in flags.models.split(","):
-    model, batch = pair.split(":")
-    found = measure(model, int(batch), flags.repeats)
-    rows.append({"model": model, "batch": int(batch)} | found)
-    print(rows[-1], flush=True)
-  write(f"{name}_{jax.default_backend()}", {"rows": rows}, flags.out)
+  found = argparse.ArgumentParser(description=doc.partition("\n")[0])
+  found.add_argument("--models", default=models)
+  found.add_argument("--repeats", type=int, default=3)
+  found.add_argument("--out", default=FOLDER)
+  return found
+
+
+def networks(models: str) -> list[tuple[str, int]]:
+  """Short names and batch sizes of a flag such as `resnet18:32,wrn_16_2:64`."""
+  pairs = [pair.split(":") for pair in models.split(",")]
+  return [(model, int(batch)) for model, batch in pairs]
 
 
 def machine() -> dict[str, Any]:
@@ -133,6 +130,11 @@ def machine() -> dict[str, Any]:
   }
 
 
+def device() -> str:
+  """The device for the names of files, such as `cpu` or `nvidia_h200`."""
+  return jax.devices()[0].device_kind.lower().replace(" ", "_")
+
+
 def write(name: str, result: dict[str, Any], folder: str | os.PathLike) -> None:
   """Prints a benchmark's result and writes it as NAME.json.
 
@@ -146,3 +148,25 @@ def write(name: str, result: dict[str, Any], folder: str | os.PathLike) -> None:
   path = pathlib.Path(folder) / f"{name}.json"
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text(text + "\n", encoding="utf-8")
+
+
+def add(
+  name: str, row: dict[str, Any], folder: str | os.PathLike, **head: Any
+) -> None:
+  """Adds a row to NAME_DEVICE.json, or replaces that of the same `CASE`.
+
+  Rows of another machine or of other versions are dropped.
+
+  Args:
+    name: of the benchmark.
+    row: of one case.
+    folder: where the file is.
+    **head: further entries of the file.
+  """
+  name, where, rows = f"{name}_{device()}", machine(), []
+  path = pathlib.Path(folder) / f"{name}.json"
+  if path.exists():
+    before = json.loads(path.read_text(encoding="utf-8"))
+    rows = before["rows"] if before["machine"] == where else []
+  rows = [old for old in rows if any(old.get(k) != row.get(k) for k in CASE)]
+  write(name, head | {"rows": [*rows, row]}, folder)

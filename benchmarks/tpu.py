@@ -194,7 +194,8 @@ def build(case: dict[str, Any], devices: list[jax.Device]) -> Lowered:
       "labels": Array(shape[:1], np.int32),
     }
     indices = Array((rows[0], STEPS, rows[1]), np.int32)
-    return training.dispatch, (state, data, key, indices), STEPS
+    settings = jax.eval_shape(lambda: training.settings)
+    return training.dispatch, (state, data, settings, indices), STEPS
   dtype = config.train.dtype if program in PARTS else "float32"
   module = plugins.build_model(config, source, dtype, None)
   model = Classifier(state.params, state.batch_stats, module)

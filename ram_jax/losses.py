@@ -124,4 +124,23 @@ def _stack(logits: tuple[jax.Array, ...]) -> jax.Array:
 def _mean_divergence(log_p: jax.Array, log_mixture: jax.Array) -> jax.Array:
   """Mean over n of KL(p_i || mixture); exp(log p) may be 0, log p is finite."""
   terms = jnp.exp(log_p) * (log_p - log_mixture)
-  return jnp.mean(jnp.sum(terms, axis=-1), axis=0)
+  return _mean(jnp.sum(terms, axis=-1))
+
+
+@jax.custom_vjp
+def _mean(values: jax.Array) -> jax.Array:
+  """Mean over n of values [n, B]; its gradient is divided by n exactly.
+
+  The compiler turns a division by a constant into a multiplication, unless the
+  numerator is also a constant. With the barrier, the gradient of a weighted
+  loss is bit-identical whether the weight is a constant or an argument.
+  """
+  return jnp.mean(values, axis=0)
+
+
+def _mean_gradient(values: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+  count = jax.lax.optimization_barrier(jnp.asarray(len(values), gradient.dtype))
+  return (jnp.broadcast_to(gradient / count, values.shape),)
+
+
+_mean.defvjp(lambda values: (jnp.mean(values, axis=0), values), _mean_gradient)

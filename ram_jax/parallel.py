@@ -248,8 +248,8 @@ def training_dispatch(
   """Maps a training function over the devices.
 
   Args:
-    function: (state, data, key, indices) -> (state, metrics), where state, key
-      and both results are equal on all devices.
+    function: (state, data, settings, indices) -> (state, metrics), where state,
+      settings and both results are equal on all devices.
     streamed: whether each device has its own data, instead of a copy.
     donate: whether the memory of the state is reused for the new state.
     devices: those to compile for, which may be absent; None: the local ones.

@@ -4,6 +4,8 @@ There is no registry. A file in `ram_jax/<folder>/` that defines the folder's
 class is a plug-in, and its file name is its name in a config.
 """
 
+import dataclasses
+import functools
 import importlib
 import inspect
 import pathlib
@@ -11,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
@@ -23,6 +26,9 @@ KINDS = {
   "dataset": ("data", "Source"),
   "evaluator": ("evaluation", "Evaluator"),
 }
+
+# Kinds whose numbers are arguments of compiled programs, see `make_pytree`.
+TRACED = ("method", "attack")
 
 # Changing only the name keeps the fields of the previous plug-in.
 _START = (
@@ -73,7 +79,45 @@ def load(kind: str, name: str | None, where: str | None = None) -> type:
     )
   folder, class_name = KINDS[kind]
   module = importlib.import_module(f"ram_jax.{folder}.{name}")
-  return getattr(module, class_name)
+  found = getattr(module, class_name)
+  if kind in TRACED and not hasattr(found, "_flax_dataclass"):
+    make_pytree(found)
+  return found
+
+
+@functools.cache
+def make_pytree(cls: type) -> type:
+  """Registers a frozen dataclass as a pytree whose leaves are its numbers.
+
+  Its fields of type float, and its attack, are arguments of the compiled
+  program, so that runs which differ in them share it. Everything else is a part
+  of the program and must be hashable.
+
+  Args:
+    cls: class of a method or an attack. Instances are copied without calling
+      `__init__` or `__post_init__`, which may check numbers.
+
+  Returns:
+    The class.
+  """
+  names = [
+    field.name
+    for field in dataclasses.fields(cls)
+    if field.type in (float, "float") or field.name in TRACED
+  ]
+
+  def flatten(instance: Any) -> tuple[list[Any], tuple[Any, ...]]:
+    static = dict(vars(instance))
+    return [static.pop(name) for name in names], tuple(static.items())
+
+  def unflatten(static: tuple[Any, ...], leaves: list[Any]) -> Any:
+    instance = object.__new__(cls)
+    vars(instance).update(static)
+    vars(instance).update(zip(names, leaves, strict=True))
+    return instance
+
+  jax.tree_util.register_pytree_node(cls, flatten, unflatten)
+  return cls
 
 
 def build(

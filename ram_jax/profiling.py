@@ -67,8 +67,8 @@ def _trace(
   # As in training.loop.fit, except for the number of steps.
   steps = (WARM_UP + 2 * DISPATCHES) * training.per_dispatch
   short = dataclasses.replace(training, total_steps=steps)
-  key = jax.random.fold_in(jax.random.key(config.seed), 1)
-  state, key = parallel.replicate((training.create(), key))
+  made = training.create(), training.settings
+  state, settings = parallel.replicate(made)
   batch_size, program = config.train.batch_size, None
   fed = feed.dispatches(short, data, config.seed, batch_size, now=0)
 
@@ -77,7 +77,7 @@ def _trace(
     nonlocal state, program
     start = time.monotonic()
     for rows, indices in itertools.islice(fed, count):
-      batch = (state, rows, key, indices)
+      batch = (state, rows, settings, indices)
       # The call below gets it from the cache. With several hosts, the compiled
       # program cannot be called directly.
       program = program or training.dispatch.lower(*batch).compile()

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -183,3 +185,21 @@ def test_losses_are_in_the_default_float_type(x64, loss):
   assert loss(z, second).dtype == jnp.float64
   text = str(jax.make_jaxpr(lambda x: gradient(loss, x, x))(jnp.zeros((2, 3))))
   assert "f32[" not in text
+
+
+@pytest.mark.parametrize(
+  "divergence", [losses.jensen_shannon, losses.clamped_jensen_shannon]
+)
+def test_weight_as_an_argument_gives_bit_identical_gradients(divergence):
+  """12 is no power of two, so all factors of the gradient are rounded."""
+  rng = np.random.default_rng(0)
+  logits = [rng.normal(0, 5, (12, 10)).astype("f4") for _ in range(3)]
+
+  def loss(logits, weight):
+    return (logits[0].sum(-1) + weight * divergence(*logits)).mean()
+
+  traced = jax.jit(jax.grad(loss))
+  for weight in (12.0, 7.3, 0.1):
+    constant = jax.jit(jax.grad(functools.partial(loss, weight=weight)))
+    for a, b in zip(constant(logits), traced(logits, weight), strict=True):
+      np.testing.assert_array_equal(a, b)

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+import jax
 import pytest
 
 from configs import default
@@ -63,6 +64,40 @@ def test_nested_specs_are_built_first():
   spec = {"name": "adversarial", "attack": PGD | {"steps": 3}}
   assert plugins.build("method", spec).attack == Attack(1.0, 0.1, steps=3)
   assert spec["attack"]["name"] == "pgd"  # the spec itself is left alone
+
+
+def test_numbers_of_methods_are_leaves():
+  spec = {"name": "robust_augmix", "weight": 7, "attack": PGD}
+  spec["augment"] = {"name": "augmix", "alpha": 0.5}
+  method = plugins.build("method", spec)
+  assert jax.tree.leaves(method) == [7, 1.0, 0.1]
+  # Copies skip the checks, because leaves can be tracers.
+  structure = jax.tree.structure(method)
+  changed = jax.tree.unflatten(structure, [-7, 2.0, 0.2])
+  assert (changed.weight, changed.attack.step_size) == (-7, 0.2)
+  assert changed.augment is method.augment and changed.label == method.label
+  loss = jax.jit(lambda method: method.weight * 2)(method)
+  assert loss == 14
+
+
+def test_fields_of_other_types_are_static():
+  @plugins.make_pytree
+  @dataclasses.dataclass(frozen=True)
+  class Method:
+    rate: float
+    name: str
+    steps: int = 3
+    size: "float" = 0.5
+
+    def __post_init__(self):
+      object.__setattr__(self, "double", 2 * self.steps)
+
+  method = Method(0.1, "a")
+  leaves, structure = jax.tree.flatten(method)
+  assert leaves == [0.1, 0.5]
+  assert jax.tree.unflatten(structure, leaves) == method
+  assert jax.tree.unflatten(structure, leaves).double == 6
+  assert structure != jax.tree.structure(Method(0.1, "a", steps=4))
 
 
 def test_given_fields_and_lists():

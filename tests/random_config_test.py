@@ -6,7 +6,6 @@ in each run.
 """
 
 import contextlib
-import dataclasses
 import io
 import os
 import pathlib
@@ -21,7 +20,6 @@ from hypothesis import strategies as st
 import main as program
 from ram_jax import command_line
 from ram_jax.evaluation import loop as evaluate
-from ram_jax.runs import folder as run_folder
 from ram_jax.runs import metrics
 from ram_jax.training import loop as train
 from tests import bad_input_test as bad
@@ -63,6 +61,8 @@ FREE = {
   "evaluators.adversarial.relative_step_size": floats(1e-6, 1e6),
   "evaluators.adversarial.check_images": st.integers(0, 10**6),
   "evaluators.adversarial.attack.norm": ONE_OF(["l2", "linf"]),
+  "method.attack.epsilon": floats(0, 0.99),
+  "optimizer.learning_rate": floats(1e-6, 0.1),
   "evaluators.fourier.images": st.integers(0, 10**6),
   "evaluators.corruption.severities": ONE_OF(["1", "5,1", "1,2,3,4,5"]),
   "evaluators.corruption.seed": st.integers(0, 2**32 - 1),
@@ -75,13 +75,11 @@ COMPILED = {
   "batch_norm.attack": ONE_OF(["running", "batch"]),
   "batch_norm.views": ONE_OF(["separate", "joint"]),
   "batch_norm.sync": st.booleans(),
-  "method.attack.epsilon": floats(0, 0.99),
   "method.attack.norm": ONE_OF(["l2", "linf"]),
   "method.attack.objective": ONE_OF(["cross_entropy", "dlr", "margin"]),
   "method.attack.start": ONE_OF(["none", "uniform", "sphere"]),
   "method.attack.steps": st.integers(1, 2),
   "method.attack.restarts": st.integers(1, 2),
-  "optimizer.learning_rate": floats(1e-6, 0.1),
   "optimizer.momentum": floats(0, 0.99),
   "optimizer.nesterov": st.booleans(),
   "optimizer.schedule": ONE_OF(["cosine_epoch", "cosine_step", "constant"]),
@@ -97,7 +95,6 @@ FEW = (
   {
     "batch_norm.attack": "batch",
     "method.attack.norm": "linf",
-    "method.attack.epsilon": "8/255",
     "optimizer.nesterov": False,
     "train.steps_per_dispatch": 2,
   },
@@ -133,24 +130,9 @@ def flags(overrides):
   return [f"--config.{name}={value}" for name, value in overrides.items()]
 
 
-@pytest.fixture(scope="module")
-def build():
-  """`train.build`, whose programs are shared by configs that have the same."""
-  original, programs = train.build, {}
-
-  def shared(config, *rest):
-    training = original(config, *rest)
-    fields = run_folder.flat(config.to_dict())
-    key = tuple(fields[name] for name in sorted(COMPILED))
-    dispatch = programs.setdefault(key, training.dispatch)
-    return dataclasses.replace(training, dispatch=dispatch)
-
-  return shared
-
-
 @SETTINGS
 @hypothesis.given(overrides=OVERRIDES)
-def test_valid_configs_train_two_steps(argv, build, overrides):
+def test_valid_configs_train_two_steps(argv, overrides):
   found = []
 
   def measured(config, evaluation, state, *rest):
@@ -162,7 +144,6 @@ def test_valid_configs_train_two_steps(argv, build, overrides):
     tempfile.TemporaryDirectory() as d,
   ):
     patch.setattr(evaluate, "run", measured)
-    patch.setattr(train, "build", build)
     error = run(*argv, f"--workdir={d}", *flags(overrides))
     rows = metrics.read(pathlib.Path(d) / "metrics.jsonl")
   assert error == "error: trained", error

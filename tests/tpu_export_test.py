@@ -40,7 +40,7 @@ def lowered(name, model, attack_steps=None):
   data = {"images": images, "labels": np.zeros(STEPS * size, np.int32)}
   indices = parallel.shard(np.zeros((STEPS, size), np.int32), axis=1)
   exported = jax.export.export(jax.jit(training.dispatch), platforms=["tpu"])(
-    jax.eval_shape(training.create), data, jax.random.key(0), indices
+    jax.eval_shape(training.create), data, training.settings, indices
   )
   assert exported.platforms == ("tpu",)
   return exported.mlir_module()

@@ -135,9 +135,9 @@ def training(devices=None):
     {"images": np.zeros(shape, np.uint8), "labels": np.zeros(4096, np.int32)}
   )
   data = jax.eval_shape(lambda: data)
-  key = jax.eval_shape(jax.random.key, 0)
+  state, settings = jax.eval_shape(lambda: (built.create(), built.settings))
   indices = jax.ShapeDtypeStruct((1, 2, 8), np.int32)
-  return built, (jax.eval_shape(built.create), data, key, indices)
+  return built, (state, data, settings, indices)
 
 
 def copies_of_the_data(text, size):

@@ -35,12 +35,15 @@ class Recipe:
   attack_batch_norm: str = "running"
 
 
-def sgd(model: nn.Module, learning_rate: float = 0.1) -> torch.optim.SGD:
+def sgd(
+  model: nn.Module, learning_rate: float | Tensor = 0.1, fused: bool = False
+) -> torch.optim.SGD:
   """The paper's optimizer, with the settings of its author's code.
 
   Args:
     model: all of its parameters are trained, and decay.
     learning_rate: of the next step.
+    fused: whether one kernel updates all parameters.
 
   Returns:
     The optimizer.
@@ -51,6 +54,7 @@ def sgd(model: nn.Module, learning_rate: float = 0.1) -> torch.optim.SGD:
     momentum=0.9,
     nesterov=True,
     weight_decay=5e-4,
+    fused=fused,
   )
 
 
@@ -77,31 +81,65 @@ def step(
   Returns:
     The loss before the update; nothing waits for it.
   """
-  if recipe.method == "standard":
-    views = [images]
-  elif recipe.method == "augmix":
-    views = [images, augment(images), augment(images)]
-  elif recipe.method == "adversarial":
-    views = [attack(model, images, labels, recipe, start)]
-  else:
-    adversarial = attack(model, images, labels, recipe, start)
-    views = [images, augment(images), adversarial]
-
+  seen = views(
+    images,
+    recipe,
+    augment,
+    lambda: attack(model, images, labels, recipe, start),
+  )
   model.train()
   if recipe.views == "separate":
-    logits = [model(view) for view in views]
+    logits = [model(view) for view in seen]
   else:
-    logits = model(torch.cat(views)).chunk(len(views))
-
-  loss = functional.cross_entropy(logits[0], labels)
-  if len(views) > 1:
-    divergence = DIVERGENCES[recipe.jensen_shannon](logits)
-    loss = loss + recipe.weight * divergence
-
+    logits = model(torch.cat(seen)).chunk(len(seen))
+  loss = objective(logits, labels, recipe)
   optimizer.zero_grad()
   loss.backward()
   optimizer.step()
   return loss.detach()
+
+
+def views(
+  images: Tensor,
+  recipe: Recipe,
+  augment: Callable[[Tensor], Tensor] | None,
+  attack: Callable[[], Tensor],
+) -> list[Tensor]:
+  """What a method trains on, in the order of its forward passes.
+
+  Args:
+    images: pixels [B, 3, H, W] in [0, 1].
+    recipe: names the method.
+    augment: images -> one view of each by AugMix.
+    attack: makes adversarial images.
+
+  Returns:
+    Views [B, 3, H, W].
+  """
+  if recipe.method == "standard":
+    return [images]
+  if recipe.method == "augmix":
+    return [images, augment(images), augment(images)]
+  if recipe.method == "adversarial":
+    return [attack()]
+  return [images, augment(images), attack()]
+
+
+def objective(logits: list[Tensor], labels: Tensor, recipe: Recipe) -> Tensor:
+  """Cross-entropy of the first view, and the divergence of several.
+
+  Args:
+    logits: [B, K] of each view.
+    labels: classes [B].
+    recipe: weight and form of the divergence.
+
+  Returns:
+    A scalar.
+  """
+  loss = functional.cross_entropy(logits[0], labels)
+  if len(logits) > 1:
+    loss = loss + recipe.weight * DIVERGENCES[recipe.jensen_shannon](logits)
+  return loss
 
 
 def attack(
@@ -124,17 +162,27 @@ def attack(
   Returns:
     Images in the ball around the given ones, and in [0, 1].
   """
-  if start is None:
-    noise = torch.randn_like(images)
-    start = (images + recipe.epsilon * noise / l2_norm(noise)).clamp(0, 1)
-  x = start
+  x = on_sphere(images, recipe) if start is None else start
   with frozen_statistics(model, recipe.attack_batch_norm):
     for _ in range(recipe.attack_steps):
       gradient = input_gradient(model, x, labels)
-      delta = x + recipe.step_size * gradient / l2_norm(gradient) - images
-      delta = delta * (recipe.epsilon / l2_norm(delta)).clamp(max=1)
-      x = (images + delta).clamp(0, 1)
+      x = ascend(x, gradient, images, recipe)
   return x
+
+
+def on_sphere(images: Tensor, recipe: Recipe) -> Tensor:
+  """Random images at a distance of epsilon, clipped to [0, 1]."""
+  noise = torch.randn_like(images)
+  return (images + recipe.epsilon * noise / l2_norm(noise)).clamp(0, 1)
+
+
+def ascend(
+  x: Tensor, gradient: Tensor, images: Tensor, recipe: Recipe
+) -> Tensor:
+  """A step of PGD: along the gradient, and back into the ball and [0, 1]."""
+  delta = x + recipe.step_size * gradient / l2_norm(gradient) - images
+  delta = delta * (recipe.epsilon / l2_norm(delta)).clamp(max=1)
+  return (images + delta).clamp(0, 1)
 
 
 def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

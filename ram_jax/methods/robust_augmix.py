@@ -90,7 +90,5 @@ class Method(consistency.Consistency):
     """
     loss, metrics = super().loss(logits, targets)
     metrics["adversarial_accuracy"] = losses.correct(logits[2], targets)
-    if self.adversarial_weight:
-      extra = losses.cross_entropy(logits[2], targets)
-      loss = loss + self.adversarial_weight * extra
-    return loss, metrics
+    extra = losses.cross_entropy(logits[2], targets)
+    return loss + self.adversarial_weight * extra, metrics

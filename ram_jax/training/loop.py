@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -30,7 +31,9 @@ class Training:
 
   Attributes:
     create: () -> the state before the first step.
-    dispatch: (state, data, key, indices) -> (state, metrics), pmapped.
+    settings: the run's settings, on the host.
+    dispatch: (state, data, settings, indices) -> (state, metrics), pmapped; the
+      same function for runs that only differ in their settings.
     diagnose: `post_mortem.diagnose`, pmapped; the same arguments for one step.
     add_statistics: `step.add_statistics`, pmapped, for averaged weights whose
       running statistics are estimated after training; else None.
@@ -43,6 +46,7 @@ class Training:
   """
 
   create: Callable[[], TrainState]
+  settings: step.Settings
   dispatch: Callable
   diagnose: Callable
   add_statistics: Callable | None
@@ -85,62 +89,97 @@ def build(
       f"config.train.epochs is {train.epochs}: that is {total_steps} steps, "
       "but the maximum is 2^31 - 1"
     )
-  of_sgd = config.optimizer
-  schedule = optim.learning_rate(
-    of_sgd.schedule, of_sgd.learning_rate, steps_per_epoch, train.epochs
+  of_sgd = config.optimizer.to_dict()
+  peak = of_sgd.pop("learning_rate")
+  optimizer = optim.Optimizer(
+    steps_per_epoch=steps_per_epoch, epochs=train.epochs, **of_sgd
   )
-  optimizer = optim.sgd(
-    schedule, of_sgd.momentum, of_sgd.nesterov, of_sgd.weight_decay
-  )
+  schedule = optimizer.rates(peak)
   axis_name = parallel.AXIS if batch_norm.sync else None
   module = plugins.build_model(config, source, train.dtype, axis_name)
-  method = plugins.attack_spec(config.method, train.unroll)
-  static = {
-    "method": plugins.build("method", method),
-    "module": module,
-    "image_shape": images_shape[1:],
-    "crop_flip": plugins.build("augment", config.augment),
-    "separate_views": batch_norm.views == "separate",
-    "attack_batch_norm": batch_norm.attack,
-    "perturbation": _perturbation(config, steps_per_epoch),
-    "unroll": train.unroll,
-  }
+  streamed = math.prod(images_shape) > train.device_data_gib * 2**30
   average = None
   if config.average.name != "none":
     average = averaging.Averaging(
       **config.average, steps_per_epoch=steps_per_epoch, total_steps=total_steps
     )
-  steps = functools.partial(
-    step.train_steps, optimizer=optimizer, averaging=average, **static
+  init, dispatch, diagnose, add_statistics = _programs(
+    streamed,
+    devices and tuple(devices),
+    optimizer,
+    average,
+    module=module,
+    image_shape=tuple(images_shape[1:]),
+    crop_flip=plugins.build("augment", config.augment),
+    separate_views=batch_norm.views == "separate",
+    attack_batch_norm=batch_norm.attack,
+    perturbation=_perturbation(config, steps_per_epoch),
+    unroll=train.unroll,
   )
-  diagnose = functools.partial(post_mortem.diagnose, **static)
-  streamed = math.prod(images_shape) > train.device_data_gib * 2**30
+  # Streams of the seed: 0 for initial weights, 1 for the steps.
+  init_key, key = (
+    jax.random.fold_in(jax.random.key(config.seed), i) for i in range(2)
+  )
+  method = plugins.build(
+    "method", plugins.attack_spec(config.method, train.unroll)
+  )
+  numbers = jax.tree.map(
+    lambda x: np.asarray(x, jnp.result_type(float)), (method, peak)
+  )
   if start:
-    first = functools.partial(begin, optimizer, *start(module), bool(average))
+    variables = start(module)
+    first = functools.partial(begin, optimizer(peak), *variables, bool(average))
   else:
-    init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
-    first = functools.partial(
-      create, module, optimizer, init_key, images_shape[1:], bool(average)
-    )
-  dispatch = functools.partial(
-    parallel.training_dispatch, streamed=streamed, devices=devices
-  )
-  statistics = None
-  if average and average.batch_norm == "reestimated":
-    names = ("module", "image_shape", "crop_flip")
-    chosen = {name: static[name] for name in names}
-    statistics = dispatch(functools.partial(step.add_statistics, **chosen))
+    first = functools.partial(init, init_key)
   return Training(
     create=first,
-    dispatch=dispatch(steps),
-    diagnose=dispatch(diagnose, donate=False),
-    add_statistics=statistics,
+    settings=step.Settings(key, *numbers),
+    dispatch=dispatch,
+    diagnose=diagnose,
+    add_statistics=add_statistics,
     schedule=schedule,
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,
     per_dispatch=largest_divisor(total_steps, train.steps_per_dispatch),
     streamed=streamed,
   )
+
+
+@functools.lru_cache(maxsize=8)
+def _programs(
+  streamed: bool,
+  devices: parallel.Devices,
+  optimizer: optim.Optimizer,
+  average: averaging.Averaging | None,
+  **static: Any,
+) -> tuple[Callable, Callable, Callable, Callable | None]:
+  """`Training`'s create (of a key), dispatch, diagnose and add_statistics.
+
+  The same functions for the same arguments, so that the runs of a process share
+  their compiled programs.
+  """
+  # The initial state does not depend on the learning rate.
+  init = functools.partial(
+    create,
+    static["module"],
+    optimizer(0.0),
+    static["image_shape"],
+    bool(average),
+  )
+  steps = functools.partial(
+    step.train_steps, optimizer=optimizer, averaging=average, **static
+  )
+  diagnose = functools.partial(post_mortem.diagnose, **static)
+  mapped = functools.partial(
+    parallel.training_dispatch, streamed=streamed, devices=devices
+  )
+  statistics = None
+  if average and average.batch_norm == "reestimated":
+    names = ("module", "image_shape", "crop_flip")
+    chosen = {name: static[name] for name in names}
+    statistics = mapped(functools.partial(step.add_statistics, **chosen))
+  programs = mapped(steps), mapped(diagnose, donate=False), statistics
+  return jax.jit(init), *programs
 
 
 def check_memory(
@@ -198,22 +237,22 @@ def fit(
   if now < total:
     provenance.record(folder, now)
   batch_size = config.train.batch_size
-  # Initial weights use stream 0 of the seed, steps use stream 1.
-  key = jax.random.fold_in(jax.random.key(config.seed), 1)
-  state, key = parallel.replicate((state, key))
+  state, settings = parallel.replicate((state, training.settings))
   fed = feed.dispatches(training, data, config.seed, batch_size, now)
-  watch = post_mortem.Watch(config, training, data, key, folder / "post_mortem")
+  watch = post_mortem.Watch(
+    config, training, data, settings, folder / "post_mortem"
+  )
   watch.keep(state)
   save_every = config.train.checkpoint_every * training.steps_per_epoch
   log = Log(training, batch_size, folder, now, open_line)
   with contextlib.closing(fed), contextlib.closing(log):
     for rows, indices in fed:
-      state, metrics = training.dispatch(state, rows, key, indices)
+      state, metrics = training.dispatch(state, rows, settings, indices)
       before, now = now, now + training.per_dispatch
       log.add(metrics)
       save = crosses(before, now, save_every) or now == total
       if now == total and training.add_statistics:
-        state = _with_statistics(config, training, data, key, state)
+        state = _with_statistics(config, training, data, settings, state)
       if save or crosses(before, now, config.train.log_every):
         with watch.explaining():
           log.write(now)
@@ -241,7 +280,7 @@ def _with_statistics(
   config: ConfigDict,
   training: Training,
   data: dict[str, np.ndarray],
-  key: jax.Array,
+  settings: step.Settings,
   state: TrainState,
 ) -> TrainState:
   """Averaged weights with running statistics of the images of one epoch."""
@@ -253,7 +292,8 @@ def _with_statistics(
   epoch = dataclasses.replace(training, total_steps=count, per_dispatch=1)
   batch_size = config.train.batch_size
   for rows, indices in feed.dispatches(epoch, data, config.seed, batch_size, 0):
-    total, _ = training.add_statistics(total, rows, key, indices)
+    total, _ = training.add_statistics(total, rows, settings, indices)
+    jax.block_until_ready(total["step"])  # on CPUs, dispatches must not pile up
   means = jax.tree.map(lambda x: x / count, total["batch_stats"])
   average = {"params": total["params"], "batch_stats": means}
   return state.replace(average=average)

@@ -1,5 +1,6 @@
 """SGD with Nesterov momentum and the reference's learning rate schedules."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ SCHEDULES = ("cosine_epoch", "cosine_step", "constant")
 
 
 def learning_rate(
-  name: str, peak: float, steps_per_epoch: int, epochs: int
+  name: str, peak: jax.Array | float, steps_per_epoch: int, epochs: int
 ) -> Callable[[jax.Array], jax.Array]:
   """Learning rate as a function of the number of completed steps.
 
@@ -19,7 +20,7 @@ def learning_rate(
     name: `cosine_epoch` (as in the author's code: constant within an epoch,
       `CosineAnnealingLR` stepped per epoch, to 0), `cosine_step` (as in
       AugMix's code, stepped per batch) or `constant`.
-    peak: learning rate of the first step, > 0.
+    peak: learning rate of the first step, > 0; it may be traced.
     steps_per_epoch: steps in an epoch.
     epochs: epochs in the run.
 
@@ -67,3 +68,34 @@ def sgd(
     optax.add_decayed_weights(weight_decay),
     optax.sgd(schedule, momentum=momentum, nesterov=nesterov),
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+  """A run's SGD as a function of its learning rate; equal if all fields are.
+
+  Attributes:
+    schedule: see `learning_rate`.
+    steps_per_epoch: see `learning_rate`.
+    epochs: see `learning_rate`.
+    momentum: see `sgd`.
+    nesterov: see `sgd`.
+    weight_decay: see `sgd`.
+  """
+
+  schedule: str
+  steps_per_epoch: int
+  epochs: int
+  momentum: float
+  nesterov: bool
+  weight_decay: float
+
+  def rates(self, peak: jax.Array | float) -> Callable[[jax.Array], jax.Array]:
+    """The schedule that starts at `peak`."""
+    return learning_rate(self.schedule, peak, self.steps_per_epoch, self.epochs)
+
+  def __call__(self, peak: jax.Array | float) -> optax.GradientTransformation:
+    """The optimizer whose learning rate starts at `peak`."""
+    return sgd(
+      self.rates(peak), self.momentum, self.nesterov, self.weight_decay
+    )

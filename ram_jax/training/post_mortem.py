@@ -31,11 +31,10 @@ SHOWN = 8  # names and numbers in a message; the file has all of them
 def diagnose(
   state: TrainState,
   data: dict[str, jax.Array],
-  key: jax.Array,
+  settings: step.Settings,
   indices: jax.Array,
   *,
   module: Any,
-  method: Any,
   **static: Any,
 ) -> dict[str, Any]:
   """Recomputes the parts of a step; runs inside the device axis.
@@ -43,10 +42,9 @@ def diagnose(
   Args:
     state: state before the step.
     data: see `step.differentiate`.
-    key: see `step.differentiate`.
+    settings: see `step.differentiate`.
     indices: see `step.differentiate`.
     module: see `step.differentiate`.
-    method: see `step.differentiate`.
     **static: see `step.differentiate`.
 
   Returns:
@@ -56,11 +54,11 @@ def diagnose(
     image's NaN over its batch.
   """
   found, names = step.differentiate(
-    state, data, key, indices, module=module, method=method, **static
+    state, data, settings, indices, module=module, **static
   )
   model = Classifier(state.params, state.batch_stats, module)
   logits = tuple(model(images) for images in found.images)
-  loss, _ = method.loss(logits, found.targets)
+  loss, _ = settings.method.loss(logits, found.targets)
   views = zip(found.images, found.logits, strict=True)
   rows = {
     "views": dict(zip(names, views, strict=True)),
@@ -77,14 +75,14 @@ class Watch:
     config: resolved.
     training: a `training.loop.Training`.
     data: `images` and `labels`, on the host.
-    key: the run's key, on the devices.
+    settings: the run's settings, on the devices.
     folder: folder of the post-mortem.
   """
 
   config: ConfigDict
   training: Any
   data: dict[str, np.ndarray]
-  key: jax.Array
+  settings: step.Settings
   folder: pathlib.Path
 
   def keep(self, state: TrainState) -> None:
@@ -126,13 +124,15 @@ class Watch:
       if now % training.per_dispatch == 0:
         start = state  # a run can resume from here
       # A dispatch donates its input.
-      after, metrics = training.dispatch(_copy(state), rows, self.key, shards)
+      after, metrics = training.dispatch(
+        _copy(state), rows, self.settings, shards
+      )
       metrics = {name: float(x[0]) for name, x in metrics.items()}
       if now + 1 >= last or not np.isfinite(list(metrics.values())).all():
         break
       state, now = after, now + 1
     fed.close()
-    parts = training.diagnose(state, rows, self.key, shards[:, 0])
+    parts = training.diagnose(state, rows, self.settings, shards[:, 0])
     size = len(self.data["labels"])
     (indices,) = pipeline.batch_indices(seed, now, 1, size, batch_size)
     alone = [

@@ -31,29 +31,25 @@ class TrainState:
 def create(
   module: nn.Module,
   optimizer: optax.GradientTransformation,
-  key: jax.Array,
   image_shape: tuple[int, int, int],
-  averaged: bool = False,
+  averaged: bool,
+  key: jax.Array,
 ) -> TrainState:
   """Initializes parameters, statistics and optimizer.
 
   Args:
     module: a model of `ram_jax.models`.
     optimizer: the run's optimizer.
-    key: one key.
     image_shape: (H, W, C) of the images.
     averaged: whether the run averages its weights.
+    key: one key.
 
   Returns:
     The state before the first step.
   """
-
-  def init(key: jax.Array) -> TrainState:
-    variables = module.init(key, jnp.zeros((1, *image_shape)), train=False)
-    chosen = variables["params"], variables["batch_stats"]
-    return begin(optimizer, *chosen, averaged=averaged)
-
-  return jax.jit(init)(key)
+  variables = module.init(key, jnp.zeros((1, *image_shape)), train=False)
+  chosen = variables["params"], variables["batch_stats"]
+  return begin(optimizer, *chosen, averaged=averaged)
 
 
 def begin(

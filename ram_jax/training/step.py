@@ -1,5 +1,6 @@
 """One training step for every method: views, forward, loss, update."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax
@@ -41,13 +42,27 @@ class Pass:
   batch_stats: Any
 
 
+@flax.struct.dataclass
+class Settings:
+  """Numbers of a run: runs that only differ in these share one program.
+
+  Attributes:
+    key: the run's key.
+    method: a `Method` of `ram_jax.methods`, a pytree (`plugins.make_pytree`).
+    learning_rate: learning rate of the first step.
+  """
+
+  key: jax.Array
+  method: Any
+  learning_rate: jax.Array
+
+
 def differentiate(
   state: TrainState,
   data: dict[str, jax.Array],
-  key: jax.Array,
+  settings: Settings,
   indices: jax.Array,
   *,
-  method: Any,
   module: nn.Module,
   image_shape: tuple[int, int, int],
   crop_flip: Any,
@@ -58,15 +73,14 @@ def differentiate(
 ) -> tuple[Pass, tuple[str, ...]]:
   """Computes a batch's views and the gradient of the loss, without the update.
 
-  Every random number is a function of (key, state.step, position in the global
-  batch, purpose).
+  Every random number is a function of (settings.key, state.step, position in
+  the global batch, purpose).
 
   Args:
     state: the state, equal on every device.
     data: `images` uint8 [N,H*W*C] and `labels` int32 [N], the whole set.
-    key: the run's key, equal on every device.
+    settings: equal on every device.
     indices: int32 [b], this device's part of the batch.
-    method: a `Method` of `ram_jax.methods`.
     module: the model.
     image_shape: (H, W, C).
     crop_flip: an `Augment` that is applied first (flip and crop).
@@ -80,9 +94,10 @@ def differentiate(
   Returns:
     This device's results, and the views' names.
   """
-  key = jax.random.fold_in(key, state.step)
+  key = jax.random.fold_in(settings.key, state.step)
   images, view_keys = _images(data, key, indices, image_shape, crop_flip)
   batch = {"images": images, "labels": data["labels"][indices]}
+  method = settings.method
   model = Classifier(
     params=state.params,
     batch_stats=state.batch_stats,
@@ -134,10 +149,10 @@ def _images(
 def train_step(
   state: TrainState,
   data: dict[str, jax.Array],
-  key: jax.Array,
+  settings: Settings,
   indices: jax.Array,
   *,
-  optimizer: optax.GradientTransformation,
+  optimizer: Callable[[jax.Array], optax.GradientTransformation],
   averaging: Averaging | None,
   **static: Any,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -146,9 +161,9 @@ def train_step(
   Args:
     state: see `differentiate`.
     data: see `differentiate`.
-    key: see `differentiate`.
+    settings: see `differentiate`.
     indices: see `differentiate`.
-    optimizer: the run's optimizer.
+    optimizer: learning rate of the first step -> the run's optimizer.
     averaging: how the weights are averaged, if at all.
     **static: see `differentiate`.
 
@@ -156,7 +171,7 @@ def train_step(
     The new state and scalar metrics, equal on every device. The norms in the
     metrics are finite only if every number in the new state is.
   """
-  found, _ = differentiate(state, data, key, indices, **static)
+  found, _ = differentiate(state, data, settings, indices, **static)
   # The statistics differ between devices if BatchNorm is not synchronized.
   gradient, batch_stats, metrics = parallel.mean(
     (found.gradient, found.batch_stats, jax.tree.map(jnp.mean, found.metrics))
@@ -164,7 +179,7 @@ def train_step(
   with jax.named_scope("update"):
     # The weight decay is that of the perturbed weights, as in the code of
     # adversarial weight perturbation.
-    updates, opt_state = optimizer.update(
+    updates, opt_state = optimizer(settings.learning_rate).update(
       gradient, state.opt_state, found.params
     )
     params = optax.apply_updates(state.params, updates)
@@ -181,7 +196,7 @@ def train_step(
 def train_steps(
   state: TrainState,
   data: dict[str, jax.Array],
-  key: jax.Array,
+  settings: Settings,
   indices: jax.Array,
   *,
   unroll: bool,
@@ -192,7 +207,7 @@ def train_steps(
   Args:
     state: see `differentiate`.
     data: see `differentiate`.
-    key: see `differentiate`.
+    settings: see `differentiate`.
     indices: int32 [K, b], this device's part of K batches.
     unroll: repeat the step's program K times instead of looping over it
       (convolutions in a loop are slow on CPUs); see also `forward_views`.
@@ -206,7 +221,7 @@ def train_steps(
     # Accelerators would otherwise use lower precision for float32 products;
     # products of bfloat16 numbers are exact anyway.
     with jax.default_matmul_precision("highest"):
-      return train_step(state, data, key, row, unroll=unroll, **static)
+      return train_step(state, data, settings, row, unroll=unroll, **static)
 
   if not unroll:
     return jax.lax.scan(body, state, indices)
@@ -220,7 +235,7 @@ def train_steps(
 def add_statistics(
   total: dict[str, Any],
   data: dict[str, jax.Array],
-  key: jax.Array,
+  settings: Settings,
   indices: jax.Array,
   *,
   module: nn.Module,
@@ -233,7 +248,7 @@ def add_statistics(
     total: `step`, the number of batches so far; `params` of the model; and
       `batch_stats`, the sum of the batches' means and unbiased variances.
     data: see `differentiate`.
-    key: see `differentiate`.
+    settings: see `differentiate`; only its key is used.
     indices: int32 [1, b], this device's part of the batch.
     module: see `differentiate`.
     image_shape: see `differentiate`.
@@ -242,7 +257,7 @@ def add_statistics(
   Returns:
     The new total, and no metrics.
   """
-  key = jax.random.fold_in(key, total["step"])
+  key = jax.random.fold_in(settings.key, total["step"])
   images, _ = _images(data, key, indices[0], image_shape, crop_flip)
   zeros = jax.tree.map(jnp.zeros_like, total["batch_stats"])
   variables = {"params": total["params"], "batch_stats": zeros}

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from configs import robust_augmix, standard
+from configs import adversarial, augmix, robust_augmix, standard
 from ram_jax import experiment, parallel
-from ram_jax.data import digits
+from ram_jax.data import digits, feed
+from ram_jax.runs import folder as run_folder
 from ram_jax.runs import signals as stopping
 from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.training import log
@@ -20,7 +21,6 @@ from ram_jax.training import loop as train
 pytestmark = pytest.mark.usefixtures("tiny_network")
 
 IMAGES, BATCH, SIDE = 32, 8, 8
-KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +125,67 @@ def test_loop_compiles_once_without_implicit_transfers(
   with jax.log_compiles():
     jax.jit(lambda x: 3 * x)(np.ones(7))
   assert "Compiling" in caplog.text
+  placed = training.create(), data, training.settings
   unplaced = np.zeros((jax.device_count(), 1, 2), np.int32)
   with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to"):
-    dispatch(*parallel.replicate((training.create(), data, KEY)), unplaced)
+    dispatch(*parallel.replicate(placed), unplaced)
+
+
+NUMBERS = {
+  "seed": 1,
+  "optimizer.learning_rate": 0.03,
+  "method.weight": 5.0,
+  "method.attack.epsilon": 0.3,
+  "method.attack.step_size": 0.1,
+}
+
+
+@pytest.mark.parametrize(
+  "method", [standard, adversarial, augmix, robust_augmix]
+)
+def test_runs_that_differ_in_numbers_share_a_program(method):
+  config = experiment.resolve(small(method.get_config()))
+  known = run_folder.flat(config.to_dict())
+  numbers = {name: x for name, x in NUMBERS.items() if name in known}
+  other = config.copy_and_resolve_references()
+  other.update_from_flattened_dict(numbers)
+  shape = (IMAGES, SIDE, SIDE, 3)
+  one, two = (train.build(c, digits.Source(), shape) for c in (config, other))
+  assert one.dispatch is two.dispatch and one.create.func is two.create.func
+  assert jax.tree.structure(one.settings) == jax.tree.structure(two.settings)
+  found = [
+    np.asarray(x).item() for x in jax.tree.leaves(two.settings.replace(key=0))
+  ]
+  wanted = [x for name, x in numbers.items() if name != "seed"]
+  assert sorted(found) == pytest.approx(sorted([0, *wanted]))
+  # Anything else is a part of the program.
+  other.optimizer.momentum = 0.5
+  three = train.build(other, digits.Source(), shape)
+  assert three.dispatch is not one.dispatch
+
+
+def test_numbers_need_no_compilation_but_have_an_effect(robust, data, caplog):
+  rows = feed.as_rows(data)
+  indices = np.arange(8, dtype=np.int32).reshape(4, 1, 2)
+
+  def step(changes):
+    config = robust[0].copy_and_resolve_references()
+    config.update_from_flattened_dict(changes)
+    training = train.build(config, digits.Source(), (IMAGES, SIDE, SIDE, 3))
+    placed = parallel.replicate((training.create(), rows, training.settings))
+    state, _ = training.dispatch(*placed, indices)
+    leaves = map(np.ravel, jax.tree.leaves(state.params))
+    return np.concatenate(list(leaves))
+
+  first = step({})
+  with jax.log_compiles():
+    caplog.clear()
+    others = {name: step({name: value}) for name, value in NUMBERS.items()}
+    assert "ompiling" not in caplog.text
+    step({"optimizer.momentum": 0.5})
+  assert "ompiling" in caplog.text
+  for name, found in others.items():
+    assert np.abs(found - first).max() > 1e-6, name
 
 
 def assert_equal(a, b):
@@ -192,12 +250,11 @@ def test_signal_while_the_last_step_runs(robust, data, tmp_path):
 
 
 def test_seed_changes_the_run(robust, data, whole, tmp_path):
-  config, training = robust
-  with config.unlocked():
-    config.seed = 1
+  config = robust[0].copy_and_resolve_references()
+  config.seed = 1
+  training = train.build(config, digits.Source(), (IMAGES, SIDE, SIDE, 3))
+  assert training.dispatch is robust[1].dispatch
   other = fit(config, training, data, tmp_path / "other")
-  with config.unlocked():
-    config.seed = 0
   a, b = (jax.tree.leaves(state.params)[-1] for state in (whole[0], other))
   assert np.abs(a - b).max() > 1e-4
 

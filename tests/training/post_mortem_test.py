@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from configs import standard
-from ram_jax import experiment, losses, parallel
+from ram_jax import experiment, losses, parallel, plugins
 from ram_jax.models.batch_norm import BatchNorm
 from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.training import loop as train
@@ -38,6 +38,7 @@ class Net(nn.Module):
     return nn.Dense(4)(x)
 
 
+@plugins.make_pytree
 @dataclasses.dataclass(frozen=True)
 class Method:
   """Two views; what is done to the white image's second view is given."""
@@ -69,9 +70,11 @@ def build(method, rate=0.1, per_dispatch=2):
   config.train.batch_size, config.train.epochs = BATCH, 4
   config.train.log_every = 3
   config = experiment.resolve(config)
-  optimizer = optim.sgd(constant(rate), 0.9, True, 5e-4)
+
+  def optimizer(peak):
+    return optim.sgd(constant(peak), 0.9, True, 5e-4)
+
   static = {
-    "method": method,
     "module": Net(),
     "image_shape": (4, 4, 3),
     "crop_flip": lambda keys, images: images,
@@ -83,7 +86,8 @@ def build(method, rate=0.1, per_dispatch=2):
   )
   diagnose = functools.partial(post_mortem.diagnose, unroll=True, **static)
   return config, train.Training(
-    create=functools.partial(create, Net(), optimizer, KEY, (4, 4, 3)),
+    create=functools.partial(create, Net(), optimizer(rate), (4, 4, 3), KEY),
+    settings=step.Settings(KEY, method, np.float32(rate)),
     dispatch=parallel.training_dispatch(steps),
     streamed=False,
     diagnose=parallel.training_dispatch(diagnose, donate=False),

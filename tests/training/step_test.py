@@ -60,12 +60,13 @@ def steps(
   config = small(method, **overrides)
   training = train.build(config, digits.Source(), data["images"].shape)
   state = jax.tree.map(np.asarray, training.create())
+  settings = training.settings.replace(key=KEY)
   order = np.arange(count * BATCH).reshape(count, BATCH)
   metrics = []
   for start in range(0, count, per_dispatch):
     indices = order[start : start + per_dispatch]
     shards = np.stack(np.split(indices, devices, axis=1))
-    state, row = training.dispatch(state, data, KEY, shards)
+    state, row = training.dispatch(state, data, settings, shards)
     jax.block_until_ready(row)
     state = jax.tree.map(np.asarray, state)
     metrics.append(jax.tree.map(np.asarray, row))
