@@ -89,6 +89,8 @@ def get_config() -> ConfigDict:
   # Training images of up to this many GiB (as uint8) are stored on every
   # device; more are streamed from the host. Does not change results.
   train.device_data_gib = 2.0
+  # Share of the uniform distribution in the targets of the loss, in [0,1)
+  train.label_smoothing = 0.0
   train.log_every = 50  # Steps between lines of metrics.jsonl
   train.checkpoint_every = 1  # Epochs between checkpoints
   # Maximum number of steps per call of the compiled program; more steps hide
@@ -145,6 +147,10 @@ def get_config() -> ConfigDict:
       "views": "separate",
       "attack": "running",  # Statistics used by the attack: running | batch
       "sync": True,  # Compute batch statistics over all devices
+      # Views with statistics of their own: none | adversarial | augmented (all
+      # but the clean one). The attack uses them, too.
+      "split": "none",
+      "affine": "shared",  # Scales and biases of the split: shared | split
     }
   )
 
@@ -157,6 +163,8 @@ def get_config() -> ConfigDict:
       # Evaluate (and export) the average of the weights, if the run has one;
       # false: the last weights
       "average": True,
+      # Set of a split BatchNorm: main (of clean views) | auxiliary
+      "batch_norm": "main",
     }
   )
   # Metrics to evaluate

@@ -6,12 +6,12 @@ shared by training and by the evaluation of a run or a weights file.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
 import pathlib
 import re
-import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -32,8 +32,9 @@ from ram_jax.runs import results as results_lib
 from ram_jax.runs import signals
 from ram_jax.runs.checkpoint import Checkpoints, fingerprint
 from ram_jax.runs.metrics import announce
-from ram_jax.training import averaging
+from ram_jax.training import averaging, split
 from ram_jax.training import loop as training_loop
+from ram_jax.training import state as state_lib
 
 Split = tuple[np.ndarray, np.ndarray]  # uint8 [N,H,W,C], int32 [N]
 
@@ -75,6 +76,10 @@ _RULES = {
   "awp.first_epoch": ("an integer, at least 0", lambda v: v >= 0),
   "batch_norm.views": _one_of("separate", "joint"),
   "batch_norm.attack": _one_of("running", "batch"),
+  "batch_norm.split": _one_of(*split.SPLITS),
+  "batch_norm.affine": _one_of(*split.AFFINE),
+  "evaluate.batch_norm": _one_of(*split.NAMES),
+  "train.label_smoothing": _SHARE,
   "evaluate.batch_size": _COUNT,
   "evaluate.images": _LIMIT,
 }
@@ -282,9 +287,8 @@ def train_and_evaluate(
       state = training_loop.fit(
         config, training, data, folder, checkpoints, stop
       )
-    if averaging.evaluated(config):
-      state = state.replace(**state.average)
-    model, step = classifier(evaluation.module, state)
+    variables, step = state_lib.evaluated(config, state), int(state.step)
+    model = classifier(evaluation.module, variables, step)
     return evaluation_loop.run(
       config, evaluation, model, step, folder, stop, run.data
     )
@@ -359,8 +363,7 @@ def evaluate_run(
     config, run.source, run.test, run.notes, save_adversarial
   )
   with run.locked(claim=False) as stop:
-    average = averaging.evaluated(config)
-    model, step = _restored(config, run.source, folder, average)
+    model, step = _restored(config, run.source, folder)
     return evaluation_loop.run(
       config, evaluation, model, step, folder, stop, run.data
     )
@@ -393,13 +396,11 @@ def evaluate_weights(
   evaluation = evaluation_loop.build(
     config, run.source, run.test, run.notes, save_adversarial
   )
-  params, batch_stats = names.from_torch(
+  variables = names.from_torch(
     evaluation.module, run.test[0].shape[1:], file.tensors
   )
-  state = types.SimpleNamespace(
-    step=about.pop("step"), params=params, batch_stats=batch_stats
-  )
-  model, step = classifier(evaluation.module, state)
+  step = about.pop("step")
+  model = classifier(evaluation.module, variables, step)
   with run.locked() as stop:
     return evaluation_loop.run(
       config, evaluation, model, step, folder, stop, run.data, about
@@ -462,39 +463,45 @@ def _member(
     raise ValueError(
       f"{folder} has another data set than --config: {differ[0]}"
     )
-  average = averaging.evaluated(trained) and config.evaluate.average
-  model, step = _restored(trained, source, folder, average)
+  trained.evaluate = config.evaluate
+  model, step = _restored(trained, source, folder)
   name = f"{trained.name}-{trained.seed}"
   return model, f"{name} (step {step}, {fingerprint(model)[:12]}...)"
 
 
 def _restored(
-  config: ConfigDict, source: Source, folder: pathlib.Path, average: bool
+  config: ConfigDict, source: Source, folder: pathlib.Path
 ) -> tuple[Classifier, int]:
-  """The weights of a run's newest checkpoint, without a device axis."""
+  """The evaluated weights of a run's newest checkpoint, and their step."""
   module = plugins.build_model(config, source, "float32", axis_name=None)
   with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
     # The shapes of the parameters do not depend on the size of the images.
-    state = checkpoints.restore_variables(module, (32, 32, 3), average)
-  return classifier(module, state)
+    state = checkpoints.restore_variables(
+      module, (32, 32, 3), functools.partial(state_lib.saved, config)
+    )
+  step = int(state.step)
+  return classifier(module, state_lib.evaluated(config, state), step), step
 
 
-def classifier(module: Any, state: Any) -> tuple[Classifier, int]:
-  """A model to evaluate, and the number of updates of its weights.
+def classifier(
+  module: Any, variables: tuple[Any, Any], step: int
+) -> Classifier:
+  """A model to evaluate.
 
   Args:
     module: the network.
-    state: has `step`, `params` and `batch_stats`.
+    variables: parameters and running statistics.
+    step: number of updates, for the message.
 
   Returns:
-    The classifier and the step.
+    The classifier.
 
   Raises:
     ValueError: if the weights contain invalid numbers.
   """
-  variables = {"params": state.params, "batch_stats": state.batch_stats}
-  check_values(f"the weights of step {int(state.step)}", variables)
-  return Classifier(module=module, **variables), int(state.step)
+  named = dict(zip(("params", "batch_stats"), variables, strict=True))
+  check_values(f"the weights of step {step}", named)
+  return Classifier(module=module, **named)
 
 
 def describe(file: weights.Weights, name: str) -> dict[str, Any]:
@@ -539,8 +546,7 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
     raise ValueError(f"--out={out} must end in {weights.FORMAT}")
   config = ConfigDict(run_folder.read(folder))
   source = plugins.build("dataset", config.dataset)
-  average = averaging.evaluated(config)
-  model, step = _restored(config, source, folder, average)
+  model, step = _restored(config, source, folder)
   metadata = {
     "run": f"{config.name}-{config.seed}",
     "method": config.method.name,

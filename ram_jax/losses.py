@@ -36,6 +36,22 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
   return -jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
 
 
+def smooth(targets: jax.Array, classes: int, share: float) -> jax.Array:
+  """Label smoothing, as in torch.nn.CrossEntropyLoss.
+
+  Args:
+    targets: integer classes [B], or probabilities [B, K].
+    classes: number of classes K.
+    share: of the uniform distribution in the result.
+
+  Returns:
+    Probabilities [B, K].
+  """
+  if targets.ndim == 1:
+    targets = jax.nn.one_hot(targets, classes, dtype=jnp.result_type(float))
+  return (1 - share) * targets + share / classes
+
+
 def correct(logits: jax.Array, targets: jax.Array) -> jax.Array:
   """Whether the target has the largest logit.
 

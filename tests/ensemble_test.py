@@ -42,8 +42,9 @@ def folders(tmp_path_factory):
 def probabilities(folder, images, averaged=True):
   module = tiny.build_model(None, digits.Source(), "float32", None)
   with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
-    state = checkpoints.restore_variables(module, (32, 32, 3), averaged)
-  model = Classifier(state.params, state.batch_stats, module)
+    found, _, _ = checkpoints.newest()
+  variables = found["average"] if averaged else found
+  model = Classifier(variables["params"], variables["batch_stats"], module)
   logits = jax.jit(lambda m, x: m(x))(model, images.astype(np.float32) / 255)
   return special.softmax(np.float64(logits), axis=1)
 

@@ -8,7 +8,7 @@ import pathlib
 import shutil
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -99,17 +99,19 @@ class Checkpoints:
     self,
     module: nn.Module,
     image_shape: tuple[int, int, int],
-    averaged: bool = False,
+    arranged: Callable[[Any, Any], dict[str, Any]] | None = None,
   ) -> Any:
     """Reads the newest intact checkpoint, without the optimizer state.
 
     Args:
       module: the model that was trained.
       image_shape: (H, W, C) of its images.
-      averaged: whether to read the averaged weights instead of the last ones.
+      arranged: parameters and running statistics of the module -> the part of
+        the state that contains them; None for the last weights.
 
     Returns:
-      An object with `step`, `params` and `batch_stats`.
+      An object with `step`, `params` and `batch_stats`, or with what `arranged`
+      returns.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
@@ -119,10 +121,12 @@ class Checkpoints:
     key, images = jax.random.key(0), jnp.zeros((1, *image_shape))
     init = functools.partial(module.init, key, images, train=False)
     memory.check(init, 1, 0, "evaluation")
-    variables = jax.eval_shape(init)
-    template = {"average": variables} if averaged else variables
-    found, _ = self.restore({"step": 0} | template)
-    return types.SimpleNamespace(**(found | found.pop("average", {})))
+    template = {"step": 0} | jax.eval_shape(init)
+    if arranged:
+      shapes = template["params"], template["batch_stats"]
+      template = jax.eval_shape(arranged, *shapes)
+    found, _ = self.restore(template)
+    return types.SimpleNamespace(**found)
 
   def close(self) -> None:
     """Waits until everything is on disk.

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 NAMES = ("none", "ema", "swa")
 BATCH_NORM = ("copied", "averaged", "reestimated")
@@ -73,8 +72,3 @@ class Averaging:
     ends = step % self.steps_per_epoch == 0
     share = jnp.where(ends, (epochs - 1) / jnp.maximum(epochs, 1), 1)
     return jnp.where(epochs < 1, 0, share)
-
-
-def evaluated(config: ConfigDict) -> bool:
-  """Whether a run's average is evaluated, not its last weights."""
-  return config.average.name != "none" and config.evaluate.average

@@ -20,6 +20,7 @@ from ram_jax.runs import signals as stopping
 from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.runs.metrics import announce
 from ram_jax.training import averaging, optim, post_mortem, step
+from ram_jax.training import split as split_lib
 from ram_jax.training.log import Log
 from ram_jax.training.perturbation import WeightPerturbation
 from ram_jax.training.state import TrainState, begin, create
@@ -97,12 +98,9 @@ def build(
   schedule = optimizer.rates(peak)
   axis_name = parallel.AXIS if batch_norm.sync else None
   module = plugins.build_model(config, source, train.dtype, axis_name)
+  split = split_lib.build(config)
   streamed = math.prod(images_shape) > train.device_data_gib * 2**30
-  average = None
-  if config.average.name != "none":
-    average = averaging.Averaging(
-      **config.average, steps_per_epoch=steps_per_epoch, total_steps=total_steps
-    )
+  average = _averaging(config, steps_per_epoch, total_steps)
   init, dispatch, diagnose, add_statistics = _programs(
     streamed,
     devices and tuple(devices),
@@ -114,6 +112,8 @@ def build(
     separate_views=batch_norm.views == "separate",
     attack_batch_norm=batch_norm.attack,
     perturbation=_perturbation(config, steps_per_epoch),
+    split=split,
+    label_smoothing=train.label_smoothing,
     unroll=train.unroll,
   )
   # Streams of the seed: 0 for initial weights, 1 for the steps.
@@ -128,6 +128,8 @@ def build(
   )
   if start:
     variables = start(module)
+    if split:
+      variables = split.double(*variables)
     first = functools.partial(begin, optimizer(peak), *variables, bool(average))
   else:
     first = functools.partial(init, init_key)
@@ -164,6 +166,7 @@ def _programs(
     static["module"],
     optimizer(0.0),
     static["image_shape"],
+    static["split"],
     bool(average),
   )
   steps = functools.partial(
@@ -265,6 +268,22 @@ def fit(
       if leave:
         raise stopping.Stopped(stop.number, f"step {now} of {total} is saved")
   return state
+
+
+def _averaging(
+  config: ConfigDict, steps_per_epoch: int, total_steps: int
+) -> averaging.Averaging | None:
+  average = config.average
+  if average.name == "none":
+    return None
+  if average.batch_norm == "reestimated" and config.batch_norm.split != "none":
+    raise ValueError(
+      "config.average.batch_norm=reestimated is not supported with "
+      "config.batch_norm.split: choose copied or averaged"
+    )
+  return averaging.Averaging(
+    **average, steps_per_epoch=steps_per_epoch, total_steps=total_steps
+  )
 
 
 def _perturbation(

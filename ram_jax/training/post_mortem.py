@@ -23,6 +23,7 @@ from ram_jax.runs import folder as run_folder
 from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.training import step
 from ram_jax.training.log import ADVICE, NotFiniteError
+from ram_jax.training.split import MAIN, Split
 from ram_jax.training.state import TrainState
 
 SHOWN = 8  # names and numbers in a message; the file has all of them
@@ -35,6 +36,7 @@ def diagnose(
   indices: jax.Array,
   *,
   module: Any,
+  split: Split | None,
   **static: Any,
 ) -> dict[str, Any]:
   """Recomputes the parts of a step; runs inside the device axis.
@@ -45,6 +47,7 @@ def diagnose(
     settings: see `step.differentiate`.
     indices: see `step.differentiate`.
     module: see `step.differentiate`.
+    split: see `step.differentiate`.
     **static: see `step.differentiate`.
 
   Returns:
@@ -54,9 +57,12 @@ def diagnose(
     image's NaN over its batch.
   """
   found, names = step.differentiate(
-    state, data, settings, indices, module=module, **static
+    state, data, settings, indices, module=module, split=split, **static
   )
-  model = Classifier(state.params, state.batch_stats, module)
+  variables = state.params, state.batch_stats
+  if split:
+    variables = split.select(*variables, MAIN)
+  model = Classifier(*variables, module)
   logits = tuple(model(images) for images in found.images)
   loss, _ = settings.method.loss(logits, found.targets)
   views = zip(found.images, found.logits, strict=True)

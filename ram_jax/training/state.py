@@ -7,6 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from ml_collections import ConfigDict
+
+from ram_jax.training import split
+from ram_jax.training.split import Split
 
 
 @flax.struct.dataclass
@@ -19,6 +23,8 @@ class TrainState:
     batch_stats: BatchNorm's running means and (unbiased) variances.
     opt_state: the optimizer's state (momentum, step count).
     average: averaged `params` and `batch_stats`; None without averaging.
+
+  With a split BatchNorm, parameters and statistics are those of `Split.double`.
   """
 
   step: jax.Array
@@ -32,6 +38,7 @@ def create(
   module: nn.Module,
   optimizer: optax.GradientTransformation,
   image_shape: tuple[int, int, int],
+  doubled: Split | None,
   averaged: bool,
   key: jax.Array,
 ) -> TrainState:
@@ -41,6 +48,7 @@ def create(
     module: a model of `ram_jax.models`.
     optimizer: the run's optimizer.
     image_shape: (H, W, C) of the images.
+    doubled: how BatchNorm is split, if it is.
     averaged: whether the run averages its weights.
     key: one key.
 
@@ -49,6 +57,8 @@ def create(
   """
   variables = module.init(key, jnp.zeros((1, *image_shape)), train=False)
   chosen = variables["params"], variables["batch_stats"]
+  if doubled:
+    chosen = doubled.double(*chosen)
   return begin(optimizer, *chosen, averaged=averaged)
 
 
@@ -77,3 +87,43 @@ def begin(
     opt_state=optimizer.init(params),
     average=jax.tree.map(jnp.copy, average) if averaged else None,
   )
+
+
+def saved(config: ConfigDict, params: Any, batch_stats: Any) -> dict[str, Any]:
+  """The part of a run's state that is evaluated.
+
+  Args:
+    config: the run's config.
+    params: parameters of the network, or their shapes.
+    batch_stats: its running statistics, or their shapes.
+
+  Returns:
+    A tree of the same structure as in a checkpoint.
+  """
+  if chosen := split.build(config):
+    params, batch_stats = chosen.double(params, batch_stats)
+  variables = {"params": params, "batch_stats": batch_stats}
+  if _averaged(config):
+    variables = {"average": variables}
+  return {"step": 0} | variables
+
+
+def evaluated(config: ConfigDict, state: Any) -> tuple[Any, Any]:
+  """Parameters and running statistics of the network that is evaluated.
+
+  Args:
+    config: the run's config.
+    state: a `TrainState`, or an object with the tree of `saved`.
+
+  Returns:
+    Those of the average or the last weights, with one set of BatchNorm.
+  """
+  found = state.average if _averaged(config) else vars(state)
+  variables = found["params"], found["batch_stats"]
+  if chosen := split.build(config):
+    variables = chosen.select(*variables, config.evaluate.batch_norm)
+  return variables
+
+
+def _averaged(config: ConfigDict) -> bool:
+  return config.average.name != "none" and config.evaluate.average

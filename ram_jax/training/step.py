@@ -1,5 +1,6 @@
 """One training step for every method: views, forward, loss, update."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,13 @@ import optax
 from flax import linen as nn
 
 from ram_jax import keys as keys_lib
-from ram_jax import parallel
+from ram_jax import losses, parallel
 from ram_jax.image.color import dequantise
 from ram_jax.models.batch_norm import MOMENTUM
 from ram_jax.models.classifier import Classifier, forward_views
 from ram_jax.training.averaging import Averaging
 from ram_jax.training.perturbation import WeightPerturbation
+from ram_jax.training.split import AUXILIARY, Split
 from ram_jax.training.state import TrainState
 
 
@@ -69,6 +71,8 @@ def differentiate(
   separate_views: bool,
   attack_batch_norm: str,
   perturbation: WeightPerturbation | None,
+  split: Split | None,
+  label_smoothing: float,
   unroll: bool,
 ) -> tuple[Pass, tuple[str, ...]]:
   """Computes a batch's views and the gradient of the loss, without the update.
@@ -89,6 +93,8 @@ def differentiate(
     attack_batch_norm: `running` or `batch` statistics during the attack.
     perturbation: perturbs the parameters before the forward and backward pass
       that the update uses; None for none.
+    split: how BatchNorm is split; the attack uses the auxiliary set.
+    label_smoothing: share of the uniform distribution in the loss's targets.
     unroll: for CPUs, see `forward_views`.
 
   Returns:
@@ -98,27 +104,29 @@ def differentiate(
   images, view_keys = _images(data, key, indices, image_shape, crop_flip)
   batch = {"images": images, "labels": data["labels"][indices]}
   method = settings.method
-  model = Classifier(
-    params=state.params,
-    batch_stats=state.batch_stats,
-    module=module,
-    batch_norm=attack_batch_norm,
-  )
+  variables = state.params, state.batch_stats
+  if split:
+    variables = split.select(*variables, AUXILIARY)
+  model = Classifier(*variables, module, batch_norm=attack_batch_norm)
   views, targets = method.views(view_keys, batch, model)
+  if label_smoothing:
+    targets = losses.smooth(targets, module.num_classes, label_smoothing)
   # From here on, only the order of the views matters; a dict would sort them.
   names, view_images = zip(*views, strict=True)
   view_images = jax.lax.stop_gradient(view_images)
 
+  forward = functools.partial(
+    forward_views, module, separate=separate_views, unroll=unroll
+  )
+
   @jax.named_scope("forward")
   def objective(params: Any) -> tuple[jax.Array, Any]:
-    logits, batch_stats = forward_views(
-      module,
-      params,
-      state.batch_stats,
-      view_images,
-      separate=separate_views,
-      unroll=unroll,
-    )
+    variables, images = (params, state.batch_stats), view_images
+    if split:
+      images = dict(zip(names, view_images, strict=True))
+      logits, batch_stats = split.forward(forward, *variables, images)
+    else:
+      logits, batch_stats = forward(*variables, images)
     loss, metrics = method.loss(logits, targets)
     return loss.mean(), (logits, {"loss": loss} | metrics, batch_stats)
 
