@@ -1,7 +1,8 @@
 """Computes the time of each part from a trace and a compiled program.
 
 A part is a `jax.named_scope` of the step. XLA stores the scopes in the
-`op_name` of every instruction, including fusions and gradients.
+`op_name` of what it compiles, including fusions and gradients, but not of what
+it adds.
 """
 
 import collections
@@ -63,7 +64,7 @@ class Instruction:
     """
     if COLLECTIVE.match(self.opcode):
       return "communication"
-    # Such as jit(f)/transpose(jvp(forward))/vmap(g)/add
+    # jit(f)/transpose(jvp(forward))/vmap(g)/add
     words = re.split(r"[/()]", self.op_name)
     unnamed = OTHER if "/" in self.op_name else None
     return next((word for word in words if word in PARTS), unnamed)
