@@ -23,7 +23,6 @@ _ARRAY = re.compile(r"\b([a-z]+\d*)\w*\[([\d,]*)\]")
 _COMPARED = re.compile(r" compare\([^%]*%[\w.\-]+, [^%]*%([\w.\-]+)\)")
 _CONDITION = re.compile(r"condition=%?([\w.\-]+)")
 _CONSTANT = re.compile(r" constant\((\d+)\)")
-_OP_NAME = re.compile(r'op_name="([^"]*)"')
 
 
 def estimates(text: str, steps: int = 1) -> dict[str, Any]:
@@ -48,7 +47,7 @@ def estimates(text: str, steps: int = 1) -> dict[str, Any]:
     if not (count := times.get(row.inside, 0) / steps):
       continue
     shown = {"name": name, "part": part[name], "shape": _shape(row)}
-    shown |= {"scope": _scope(row), "times": round(count, 2)}
+    shown |= {"scope": row.op_name, "times": round(count, 2)}
     if cycles := _CYCLES.search(row.text):
       spent = int(cycles[1]) * count
       parts[part[name]] += spent
@@ -65,7 +64,7 @@ def estimates(text: str, steps: int = 1) -> dict[str, Any]:
     "without_estimate": len(unknown),
     "unknown": _largest(unknown, "bytes"),
     "loops": [
-      {"name": name, "part": part[name], "scope": _scope(row)}
+      {"name": name, "part": part[name], "scope": row.op_name}
       for name, row in program.items()
       if row.opcode == "while" and _length(program, row) is None
     ],
@@ -138,8 +137,3 @@ def size(row: trace.Instruction) -> int:
 def _shape(row: trace.Instruction) -> str:
   arrays = [f"{dtype}[{shape}]" for dtype, shape in _arrays(row)]
   return ", ".join(arrays[:3]) + ", ..." * (len(arrays) > 3)
-
-
-def _scope(row: trace.Instruction) -> str:
-  found = _OP_NAME.search(row.text)
-  return found[1] if found else ""

@@ -19,6 +19,7 @@ from ram_jax.training import loop as training_loop
 
 SCHEMA = 1
 FOLDER = "profile"
+PROGRAM = "program.txt"  # compiled, beside its trace
 HOST = "host"
 WARM_UP, DISPATCHES = 2, 3
 
@@ -110,7 +111,9 @@ def _found(
   paths = folder.glob("plugins/profile/*/*.xplane.pb")
   path = max(paths, key=lambda path: path.stat().st_mtime)
   profile_data = jax.profiler.ProfileData.from_file(str(path))
-  total = trace.by_part(program.as_text(), profile_data)
+  text = program.as_text()
+  (path.parent / PROGRAM).write_text(text, encoding="utf-8")
+  total = trace.by_part(text, profile_data)
   if not (busy := sum(total.values())):
     raise ValueError(
       f"{path} names no instruction of the program: on this device, the time "

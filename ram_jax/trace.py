@@ -1,7 +1,8 @@
 """Computes the time of each part from a trace and a compiled program.
 
 A part is a `jax.named_scope` of the step. XLA stores the scopes in the
-`op_name` of every instruction, including fusions and gradients.
+`op_name` of what it compiles, including fusions and gradients, but not of what
+it adds.
 """
 
 import collections
@@ -26,7 +27,7 @@ CONTAINERS = ("while", "call", "conditional")
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)")
 _OPCODE = re.compile(r" ([a-z][\w\-]*)\(")
-_SCOPES = re.compile(r'op_name="([^"]*)"')
+_OP_NAME = re.compile(r'op_name="([^"]*)"')
 _NAME = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(
   r"(?:calls|to_apply|body|condition|computations?)="
@@ -42,17 +43,31 @@ class Instruction:
 
   Attributes:
     opcode: such as `fusion`.
-    scope: the key of `PARTS` in its own metadata, if any.
+    op_name: scopes and operation in its metadata, if any.
     inside: name of the computation that contains it.
     calls: names of the computations that it calls.
     text: what follows its name.
   """
 
   opcode: str
-  scope: str | None
+  op_name: str
   inside: str
   calls: list[str]
   text: str
+
+  @property
+  def scope(self) -> str | None:
+    """The outermost key of `PARTS` in its name, or `OTHER` if there is none.
+
+    It is None if the compiler added the instruction. The names of arguments
+    and of a reduction's function are no scopes either.
+    """
+    if COLLECTIVE.match(self.opcode):
+      return "communication"
+    # jit(f)/transpose(jvp(forward))/vmap(g)/add
+    words = re.split(r"[/()]", self.op_name)
+    unnamed = OTHER if "/" in self.op_name else None
+    return next((word for word in words if word in PARTS), unnamed)
 
 
 class Event(NamedTuple):
@@ -83,64 +98,71 @@ def read_program(text: str) -> dict[str, Instruction]:
 
 
 def _instruction(text: str, inside: str) -> Instruction:
-  opcode, scopes = _OPCODE.search(text), _SCOPES.search(text)
+  opcode, op_name = _OPCODE.search(text), _OP_NAME.search(text)
   return Instruction(
     opcode=opcode[1] if opcode else "",
-    scope=_outermost(scopes[1]) if scopes else None,
+    op_name=op_name[1] if op_name else "",
     inside=inside,
     calls=[x for row in _CALLED.findall(text) for x in _NAME.findall(row)],
     text=text,
   )
 
 
-def _outermost(op_name: str) -> str | None:
-  """The first of `PARTS` in jit(f)/transpose(jvp(forward))/vmap(g)/add."""
-  words = re.split(r"[/()]", op_name)
-  return next((word for word in words if word in PARTS), None)
-
-
 def parts(program: dict[str, Instruction]) -> dict[str, str]:
   """Attributes every instruction to a part.
 
-  A collective is communication, regardless of its scope. An instruction without
-  a scope, such as a copy added by the compiler, gets the scope of most of the
-  instructions that it was fused from, or else that of its loop.
+  A collective is communication, regardless of its scope. A fusion has the scope
+  of its name, or of most of its instructions. What the compiler added, such as
+  a copy, belongs to the loop around it, or to the first instruction that needs
+  its result, or to those that it depends on.
 
   Args:
-    program: from `read_program`.
+    program: from `read_program`, in the order of the text: computations before
+      their callers, and instructions before their users.
 
   Returns:
     Value of `PARTS`, or `OTHER`, by instruction.
   """
-  inner, callers = collections.defaultdict(collections.Counter), {}
-  for row in program.values():
-    inner[row.inside][row.scope] += row.scope is not None
-    callers |= dict.fromkeys(row.calls, row)
-
-  def scope(row: Instruction) -> str | None:
-    fused = sum((inner[name] for name in row.calls), collections.Counter())
-    if found := row.scope or max(fused, key=fused.get, default=None):
-      return found
-    return scope(callers[row.inside]) if row.inside in callers else None
-
-  def part(row: Instruction) -> str:
-    if COLLECTIVE.match(row.opcode):
-      return PARTS["communication"]
-    return PARTS.get(scope(row), OTHER)
-
-  return {name: part(row) for name, row in program.items()}
+  own, made, needed, operands = _scopes(program), {}, {}, {}
+  for name, row in program.items():
+    names = (x for x in _NAME.findall(row.text) if x in program)
+    operands[name] = [x for x in names if program[x].inside == row.inside]
+    found = (made[x] for x in operands[name] if made.get(x) in PARTS)
+    made[name] = own[name] or next(found, None)
+  callers = {x: name for name, row in program.items() for x in row.calls}
+  for name, row in reversed(program.items()):
+    around = needed.get(callers.get(row.inside))
+    added = around if around in PARTS else needed.get(name)
+    needed[name] = own[name] or added
+    if needed[name] in PARTS:
+      needed |= dict.fromkeys(operands[name], needed[name])
+  return {x: PARTS.get(needed[x] or made[x], OTHER) for x in program}
 
 
-def events(profile: Any) -> Iterator[Event]:
+def _scopes(program: dict[str, Instruction]) -> dict[str, str | None]:
+  """An instruction's own scope, or that of most instructions fused into it."""
+  scopes, inner = {}, collections.defaultdict(collections.Counter)
+  for name, row in program.items():
+    fused = () if row.opcode in CONTAINERS else row.calls
+    counts = sum((inner[x] for x in fused), collections.Counter())
+    found = [row.scope, *(scope for scope, _ in counts.most_common())]
+    unnamed = OTHER if OTHER in found else None
+    scopes[name] = next((x for x in found if x in PARTS), unnamed)
+    inner[row.inside][scopes[name]] += 1
+  return scopes
+
+
+def events(profile: Any, program: dict[str, Instruction]) -> Iterator[Event]:
   """Finds executed instructions in a trace; its layout depends on the platform.
 
   TPUs have a plane per device, with the instructions in the line `XLA Ops`.
-  GPUs have a plane per device with a line per stream, where each kernel names
-  its instruction. CPUs have one plane for all devices, with a line per thread.
+  GPUs have a plane per device with a line per stream. CPUs have one plane for
+  all devices, with a line per thread.
 
   Args:
     profile: a `jax.profiler.ProfileData`. The caller must keep a reference,
       because its planes are only valid as long as it exists.
+    program: from `read_program`.
 
   Yields:
     The events, in no particular order.
@@ -148,16 +170,34 @@ def events(profile: Any) -> Iterator[Event]:
   for plane in profile.planes:
     if plane.name == "/host:CPU":
       yield from _cpu_events(plane)
-    elif plane.name.startswith(("/device:TPU", "/device:GPU")):
-      for line in plane.lines:
+    for line in plane.lines:
+      if plane.name.startswith("/device:TPU") and line.name == "XLA Ops":
         for event in line.events:
-          if line.name == "XLA Ops":
-            # Some versions have the whole instruction: %add.1 = f32[8] add(…
-            name = event.name.split(" = ")[0].lstrip("%")
-          else:
-            name = "GPU" in plane.name and dict(event.stats).get("hlo_op")
-          if name:
-            yield Event(plane.name, name, event.start_ns, event.end_ns)
+          # Some versions have the whole instruction: %add.1 = f32[8] add(…
+          name = event.name.split(" = ")[0].lstrip("%")
+          yield Event(plane.name, name, event.start_ns, event.end_ns)
+      if plane.name.startswith("/device:GPU") and "Stream" in line.name:
+        for name, event in _kernels(line, program):
+          yield Event(plane.name, name, event.start_ns, event.end_ns)
+
+
+def _kernels(
+  line: Any, program: dict[str, Instruction]
+) -> Iterator[tuple[str, Any]]:
+  """Instruction and event of everything that a stream of a GPU runs.
+
+  A kernel in a CUDA graph has the graph in place of its instruction. XLA calls
+  its own kernels by the first instruction that they run. A kernel of a library
+  is taken to be a part of what runs before it.
+  """
+  named = {re.sub(r"\W", "_", name): name for name in reversed(program)}
+  last = ""
+  for event in sorted(line.events, key=lambda event: event.start_ns):
+    stats = dict(event.stats)
+    if "hlo_op" in stats or "kernel_details" in stats:
+      last = named.get(event.name, last)
+      last = stats["hlo_op"] if stats.get("hlo_op") in program else last
+      yield last, event
 
 
 def _cpu_events(plane: Any) -> Iterator[Event]:
@@ -235,6 +275,7 @@ def by_part(text: str, profile: Any) -> dict[str, float]:
   part = parts(program)
   containers = {n for n, row in program.items() if row.opcode in CONTAINERS}
   total = dict.fromkeys((*PARTS.values(), OTHER), 0.0)
-  for name, time in busy_time(events(profile), containers).items():
+  found = events(profile, program)
+  for name, time in busy_time(found, containers).items():
     total[part.get(name, OTHER)] += time / 1e9
   return total

@@ -53,13 +53,18 @@ def test_profile_in_the_folder_of_a_run(tmp_path, capsys):
   found = json.loads((folder / "profile" / "profile.json").read_text())
   names = {path.name.partition(".")[2] for path in files}
   assert {"xplane.pb", "trace.json.gz"} <= names
-  assert len(list((folder / "profile" / found["trace"]).iterdir())) == 3
+  traced = folder / "profile" / found["trace"]
+  assert len(list(traced.iterdir())) == 4
 
   parts = found["parts"]
   assert set(parts) == {*trace.PARTS.values(), "other", "host"}
   assert all(parts[name] > 0 for name in parts), parts
   assert sum(parts.values()) == pytest.approx(found["seconds"])
-  assert found["attributed"] > 0.8
+  assert found["attributed"] > 0.95
+  (path,) = traced.glob("*.xplane.pb")
+  profile = jax.profiler.ProfileData.from_file(str(path))
+  again = trace.by_part((traced / "program.txt").read_text(), profile)
+  assert again["attack"] == pytest.approx(4 * parts["attack"])  # 4 devices
   for name in parts:
     assert f"{parts[name] / found['seconds']:.1%}" in shown, name
   assert found["steps"] == 3 and found["config"]["train"]["unroll"]

@@ -25,6 +25,18 @@ HloModule jit__fun, is_scheduled=true
   ROOT %n = u8[4,12]{1,0} gather(%p, %q), estimated_cycles="7"
 }
 
+%body.open (c: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %c = (s32[], f32[8]) parameter(0)
+  ROOT %c1 = (s32[], f32[8]) copy(%c), estimated={"estimated_cycles":"5"}
+}
+
+%open (d: (s32[], f32[8])) -> pred[] {
+  %d = (s32[], f32[8]) parameter(0)
+  %x = s32[] get-tuple-element(%d), index=0
+  %y = s32[] get-tuple-element(%d), index=1
+  ROOT %ne = pred[] compare(%x, %y), direction=LT
+}
+
 %body.attack (a: (s32[], f32[8])) -> (s32[], f32[8]) {
   %a = (s32[]{:T(128)}, f32[8]{0:T(128)S(1)}) parameter(0)
   %f1 = bf16[4,8]{1,0:T(8,128)(2,1)} fusion(%a), kind=kOutput, calls=%fused.1, \
@@ -39,18 +51,6 @@ backend_config={"window_config":{"estimated_cycles":"100"}}
   %b = (s32[]{:T(128)}, f32[8]{0:T(128)S(1)}) parameter(0)
   %i = s32[]{:T(128)} get-tuple-element(%b), index=0
   ROOT %lt = pred[]{:T(512)} compare(%i, %seven), direction=LT
-}
-
-%body.open (c: (s32[], f32[8])) -> (s32[], f32[8]) {
-  %c = (s32[], f32[8]) parameter(0)
-  ROOT %c1 = (s32[], f32[8]) copy(%c), estimated={"estimated_cycles":"5"}
-}
-
-%open (d: (s32[], f32[8])) -> pred[] {
-  %d = (s32[], f32[8]) parameter(0)
-  %x = s32[] get-tuple-element(%d), index=0
-  %y = s32[] get-tuple-element(%d), index=1
-  ROOT %ne = pred[] compare(%x, %y), direction=LT
 }
 
 %body.step (e: (s32[], f32[8])) -> (s32[], f32[8]) {

@@ -10,7 +10,8 @@ import pytest
 from ram_jax import trace
 
 # f1 is fused of two attacks and an update; c1 stands in a loop of the
-# augmentation; c2 has neither.
+# augmentation. The compiler added t1 and c2 for k1, c3 and c4 for the result of
+# the loop, which the update needs, and c5, which only the result needs.
 PROGRAM = """
 HloModule jit_step, is_scheduled=true, entry_computation_layout={()->f32[]}
 
@@ -40,27 +41,41 @@ body=%body.1, metadata={op_name="jit(step)/augment/crop_flip/while"}
 metadata={op_name="jit(step)/transpose(jvp(forward))/vmap(attack)/add"}
   %r1 = f32[8]{0} all-reduce-start(%g1), to_apply=%cond.1, \
 metadata={op_name="jit(step)/jvp(forward)/psum"}
-  %u1 = f32[8]{0} add(%r1, %x), metadata={op_name="jit(step)/update/add"}
-  %c2 = f32[8]{0} copy(%u1)
+  %c3 = f32[8]{0} get-tuple-element(%w1), index=1
+  %c4 = f32[8]{0} copy(%c3)
+  %u1 = f32[8]{0} add(%r1, %c4), metadata={op_name="jit(step)/update/add"}
+  %t1 = f32[8]{0} transpose(%u1), dimensions={0}
+  %c2 = f32[8]{0} copy(%t1)
   %k1 = f32[8]{0} add(%c2, %c2), metadata={op_name="jit(step)/attack/add"}
-  ROOT %d1 = f32[8]{0} add(%x, %x), metadata={op_name="jit(step)/key"}
+  %d1 = f32[8]{0} add(%x, %x), metadata={op_name="jit(step)/key"}
+  %c5 = f32[8]{0} copy(%u1)
+  %c6 = f32[8]{0} copy(%x)
+  ROOT %o1 = (f32[8]{0}, f32[8]{0}, f32[8]{0}) tuple(%d1, %c5, %c6)
 }
 """.replace("\\\n", "")
 
 
 def test_parts_of_instructions():
   found = trace.parts(trace.read_program(PROGRAM))
-  shown = ("f1", "w1", "c1", "g1", "r1", "u1", "c2", "k1", "d1")
-  assert {name: found[name] for name in shown} == {
+  assert {name: found[name] for name in found if name[1:].isdigit()} == {
+    "a1": "attack",
+    "a2": "attack",
+    "a3": "update",
     "f1": "attack",
     "w1": "augmentation",
     "c1": "augmentation",
     "g1": "forward and backward",
     "r1": "communication",
+    "c3": "update",
+    "c4": "update",
     "u1": "update",
-    "c2": "other",
+    "t1": "attack",
+    "c2": "attack",
     "k1": "attack",
     "d1": "other",
+    "c5": "update",
+    "c6": "other",
+    "o1": "update",
   }
 
 
@@ -104,6 +119,7 @@ GPU = [
         event("while_kernel", 4 * S, 5 * S, hlo_op="w1"),
       ],
       "Stream #14(MemcpyH2D)": [event("MemcpyH2D", 0, 5 * S)],
+      "CUPTI overhead": [event("BUFFER_FLUSH", 0, 9 * S)],
     },
   ),
   plane("/host:CPU", python=[event("dispatch", 0, 9 * S)]),
@@ -135,8 +151,81 @@ def test_each_platforms_layout(planes):
     "attack": pytest.approx(2),
     "augmentation": pytest.approx(3),
   }
-  found = trace.busy_time(trace.events(profile), {"w1"})
+  found = trace.events(profile, trace.read_program(PROGRAM))
+  found = trace.busy_time(found, {"w1"})
   assert found == {"f1": 2 * S, "w1": 2 * S, "c1": S}
+
+
+# What XLA compiles for a GPU, shortened.
+GPU_PROGRAM = """
+HloModule jit__fun, is_scheduled=true
+
+ENTRY %main.9 (p: bf16[8,8]) -> bf16[8,8] {
+  %p = bf16[8,8]{1,0} parameter(0), metadata={op_name="x" scheduling_name="p"}
+  %cudnn-conv.24 = (bf16[8,8]{1,0}, u8[0]{0}) custom-call(%p, %p), \
+custom_call_target="__cudnn$convForward", metadata={op_name="jit(_fun)/while/\
+body/eval_jaxpr/attack/while/body/jvp(Model)/conv_general_dilated"}
+  %get-tuple-element.1.0 = bf16[8,8]{1,0} get-tuple-element(%cudnn-conv.24), \
+index=0, metadata={scheduling_name="get-tuple-element.1.0"}
+  %wrapped_transpose.2 = bf16[8,8]{0,1} fusion(%get-tuple-element.1.0), \
+kind=kInput, calls=%wrapped, metadata={scheduling_name="wrapped_transpose.2"}
+  %loop_add_fusion.3 = bf16[8,8]{1,0} fusion(%wrapped_transpose.2), kind=kLoop,\
+ calls=%add, metadata={op_name="jit(_fun)/while/body/transpose(jvp(forward))/a"}
+  %cudnn-conv-bw-filter.5.0 = (bf16[8,8]{1,0}, u8[0]{0}) custom-call(%p), \
+metadata={op_name="jit(_fun)/while/body/transpose(jvp(forward))/conv"}
+  ROOT %loop_add_fusion.4 = bf16[8,8]{1,0} fusion(%cudnn-conv-bw-filter.5.0), \
+kind=kLoop, calls=%add, metadata={op_name="jit(_fun)/while/body/update/add"}
+}
+""".replace("\\\n", "")
+
+
+def xplane(plane, line, rows):
+  """A trace in the profiler's format; rows are (name, ns, stats)."""
+  text = f'planes {{ name: "{plane}" lines {{ name: "{line}" '
+  ids, start = {}, 0
+  for name, time, stats in rows:
+    number = ids.setdefault(("event", name), len(ids) + 1)
+    text += f"events {{ metadata_id: {number} offset_ps: {start}000 "
+    text += f"duration_ps: {time}000 "
+    for stat in stats.items():
+      key, value = (ids.setdefault(("stat", x), len(ids) + 1) for x in stat)
+      text += f"stats {{ metadata_id: {key} ref_value: {value} }} "
+    text, start = text + "} ", start + time
+  text += "} "
+  for (kind, name), number in ids.items():
+    text += f"{kind}_metadata {{ key: {number} "
+    text += f'value {{ id: {number} name: "{name}" }} }} '
+  return jax.profiler.ProfileData.from_text_proto(text + "}")
+
+
+def test_kernels_in_cuda_graphs():
+  """As the profiler's cupti_collector.cc writes them; not from a GPU."""
+  kernel = {"hlo_module": "jit__fun", "tf_op": "XlaModule:"}
+  kernel |= {"kernel_details": "regs:32 grid:1,1,1"}
+  graph = kernel | {"hlo_op": "command_buffer", "cuda_graph_id": "7"}
+  rows = [
+    ("sm90_xmma_fprop", 100, kernel | {"hlo_op": "cudnn-conv.24"}),
+    # For the next kernel, not for the one before it.
+    ("wrapped_transpose_2", 7, graph),
+    ("loop_add_fusion_3", 30, graph),
+    # Of a library, which launches several.
+    ("cudnn_nchwToNhwcKernel", 2, graph),
+    ("sm90_xmma_wgrad", 40, graph),
+    ("loop_add_fusion_4", 5, graph),
+    ("MemcpyD2D", 3, kernel | {"hlo_op": "loop_add_fusion.4"}),
+    ("MemcpyH2D", 1000, {"memcpy_details": "size:8"}),
+    ("unknown", 1, {"kernel_details": "regs:8"}),
+  ]
+  profile = xplane("/device:GPU:0", "Stream #13(Kernel)", rows)
+  total = trace.by_part(GPU_PROGRAM, profile)
+  assert {name: round(time * 1e9) for name, time in total.items() if time} == {
+    "attack": 100,
+    "forward and backward": 7 + 30 + 2 + 40,
+    "update": 5 + 3 + 1,
+  }
+  profile = xplane("/device:GPU:0", "Stream #13(Kernel)", rows[-1:])
+  total = trace.by_part(GPU_PROGRAM, profile)
+  assert {name for name, time in total.items() if time} == {"other"}
 
 
 def test_every_moment_counts_once_for_each_device():
@@ -166,7 +255,7 @@ def test_scopes_of_a_real_trace(tmp_path):
 
   @jax.jit
   def step(x):
-    return repeat("attack", repeat("update", x, 10), 90)
+    return repeat("attack", repeat("update", x @ x, 10), 90)
 
   x = jnp.eye(64)  # the compiler calls smaller loops without a trace of them
   program = step.lower(x).compile()
@@ -177,7 +266,7 @@ def test_scopes_of_a_real_trace(tmp_path):
   (path,) = tmp_path.rglob("*.xplane.pb")
   profile = jax.profiler.ProfileData.from_file(str(path))
   rows = trace.read_program(program.as_text())
-  parts, found = trace.parts(rows), list(trace.events(profile))
+  parts, found = trace.parts(rows), list(trace.events(profile, rows))
   runs = collections.Counter(event.name for event in found)
   most = {"attack": 5 * 90, "update": 5 * 10, "other": 5}
   for part, count in most.items():
