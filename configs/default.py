@@ -91,6 +91,9 @@ def get_config() -> ConfigDict:
   train.device_data_gib = 2.0
   # Share of the uniform distribution in the targets of the loss, in [0,1)
   train.label_smoothing = 0.0
+  # Share of the training, in [0,1], in which the attack's epsilon and step size
+  # rise linearly from 0; 0: none
+  train.epsilon_ramp = 0.0
   train.log_every = 50  # Steps between lines of metrics.jsonl
   train.checkpoint_every = 1  # Epochs between checkpoints
   # Maximum number of steps per call of the compiled program; more steps hide
@@ -110,10 +113,15 @@ def get_config() -> ConfigDict:
     {
       "learning_rate": 0.1,  # Initial learning rate
       # cosine_epoch (updated every epoch) | cosine_step (every step) | constant
+      # | piecewise (divided by 10 after a half and after three quarters)
       "schedule": "cosine_epoch",
+      "warmup_epochs": 0.0,  # Epochs in which it rises linearly; 0: none
       "momentum": 0.9,  # In [0,1)
       "nesterov": True,  # Use Nesterov momentum
-      "weight_decay": 5e-4,  # For all parameters, including BatchNorm
+      "weight_decay": 5e-4,  # Coefficient of the L2 penalty's gradient
+      # Apply it to biases and BatchNorm's scales as well, as in the author's
+      # code
+      "decay_all": True,
     }
   )
   # Average of the weights over training, which is then evaluated

@@ -80,6 +80,8 @@ _RULES = {
   "batch_norm.affine": _one_of(*split.AFFINE),
   "evaluate.batch_norm": _one_of(*split.NAMES),
   "train.label_smoothing": _SHARE,
+  "train.epsilon_ramp": ("a number from 0 to 1", lambda v: 0 <= v <= 1),
+  "optimizer.warmup_epochs": _SIZE,
   "evaluate.batch_size": _COUNT,
   "evaluate.images": _LIMIT,
 }

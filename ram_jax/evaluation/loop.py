@@ -269,6 +269,9 @@ def notes(config: ConfigDict, head: dict[str, Any]) -> Iterator[Note]:
   if (name := config.average.name) != "none" and not config.weights.measured:
     used = "average" if config.evaluate.average else "last"
     yield Note(f"evaluated the {used} weights of training with {name.upper()}")
+  if config.batch_norm.split != "none" and not config.weights.measured:
+    used = config.evaluate.batch_norm
+    yield Note(f"evaluated with the {used} set of the split BatchNorm")
   if config.weights.measured:
     name = pathlib.Path(config.weights.measured).name
     yield Note(f"weights of {name} ({config.weights.fingerprint[:19]}...)")

@@ -114,15 +114,20 @@ def build(
     perturbation=_perturbation(config, steps_per_epoch),
     split=split,
     label_smoothing=train.label_smoothing,
+    ramp_steps=train.epsilon_ramp * total_steps,
     unroll=train.unroll,
   )
   # Streams of the seed: 0 for initial weights, 1 for the steps.
   init_key, key = (
     jax.random.fold_in(jax.random.key(config.seed), i) for i in range(2)
   )
-  method = plugins.build(
-    "method", plugins.attack_spec(config.method, train.unroll)
-  )
+  spec = plugins.attack_spec(config.method, train.unroll)
+  method = plugins.build("method", spec)
+  if train.epsilon_ramp and not hasattr(method, "attack"):
+    raise ValueError(
+      f"config.train.epsilon_ramp is {train.epsilon_ramp}, but the method "
+      f"{config.method.name} has no attack: set it to 0"
+    )
   numbers = jax.tree.map(
     lambda x: np.asarray(x, jnp.result_type(float)), (method, peak)
   )

@@ -3,26 +3,36 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-SCHEDULES = ("cosine_epoch", "cosine_step", "constant")
+SCHEDULES = ("cosine_epoch", "cosine_step", "constant", "piecewise")
 
 
 def learning_rate(
-  name: str, peak: jax.Array | float, steps_per_epoch: int, epochs: int
+  name: str,
+  peak: jax.Array | float,
+  steps_per_epoch: int,
+  epochs: int,
+  warmup_epochs: float = 0,
 ) -> Callable[[jax.Array], jax.Array]:
   """Learning rate as a function of the number of completed steps.
 
   Args:
     name: `cosine_epoch` (as in the author's code: constant within an epoch,
       `CosineAnnealingLR` stepped per epoch, to 0), `cosine_step` (as in
-      AugMix's code, stepped per batch) or `constant`.
-    peak: learning rate of the first step, > 0; it may be traced.
+      AugMix's code, stepped per batch), `constant`, or `piecewise` (divided
+      by 10 after a half and after three quarters of the epochs, as in Rice et
+      al. 2020).
+    peak: learning rate of the first step without a warm-up, > 0; it may be
+      traced.
     steps_per_epoch: steps in an epoch.
     epochs: epochs in the run.
+    warmup_epochs: epochs in which it also rises linearly, from `peak` over
+      their number of steps; 0 for none.
 
   Returns:
     A schedule for optax.
@@ -37,8 +47,17 @@ def learning_rate(
     )
 
   def schedule(step: jax.Array) -> jax.Array:
+    rate = decayed(step)
+    if not warmup_epochs:
+      return rate
+    return rate * jnp.minimum(1, (step + 1) / (warmup_epochs * steps_per_epoch))
+
+  def decayed(step: jax.Array) -> jax.Array:
     if name == "constant":
       return jnp.asarray(peak)
+    if name == "piecewise":
+      ends = [epochs * steps_per_epoch * share for share in (0.5, 0.75)]
+      return peak * 0.1 ** sum((step >= end).astype(int) for end in ends)
     done = step // steps_per_epoch if name == "cosine_epoch" else step
     whole = epochs if name == "cosine_epoch" else epochs * steps_per_epoch
     return peak / 2 * (1 + jnp.cos(math.pi * done / whole))
@@ -51,21 +70,27 @@ def sgd(
   momentum: float,
   nesterov: bool,
   weight_decay: float,
+  decay_all: bool = True,
 ) -> optax.GradientTransformation:
-  """The update rule of `torch.optim.SGD`; weight decay on every parameter.
+  """The update rule of `torch.optim.SGD`.
 
   Args:
     schedule: learning rate by step.
     momentum: in [0, 1).
     nesterov: whether to use Nesterov momentum.
-    weight_decay: coefficient of the L2 penalty's gradient, >= 0. It also
-      applies to BatchNorm's scales and biases, as in the author's code.
+    weight_decay: coefficient of the L2 penalty's gradient, >= 0.
+    decay_all: whether it applies to biases and BatchNorm's scales as well, as
+      in the author's code.
 
   Returns:
     The transformation.
   """
+
+  def chosen(params: Any) -> Any:
+    return jax.tree.map(lambda x: decay_all or x.ndim > 1, params)
+
   return optax.chain(
-    optax.add_decayed_weights(weight_decay),
+    optax.add_decayed_weights(weight_decay, None if decay_all else chosen),
     optax.sgd(schedule, momentum=momentum, nesterov=nesterov),
   )
 
@@ -81,6 +106,8 @@ class Optimizer:
     momentum: see `sgd`.
     nesterov: see `sgd`.
     weight_decay: see `sgd`.
+    decay_all: see `sgd`.
+    warmup_epochs: see `learning_rate`.
   """
 
   schedule: str
@@ -89,13 +116,15 @@ class Optimizer:
   momentum: float
   nesterov: bool
   weight_decay: float
+  decay_all: bool
+  warmup_epochs: float
 
   def rates(self, peak: jax.Array | float) -> Callable[[jax.Array], jax.Array]:
     """The schedule that starts at `peak`."""
-    return learning_rate(self.schedule, peak, self.steps_per_epoch, self.epochs)
+    length = self.steps_per_epoch, self.epochs, self.warmup_epochs
+    return learning_rate(self.schedule, peak, *length)
 
   def __call__(self, peak: jax.Array | float) -> optax.GradientTransformation:
     """The optimizer whose learning rate starts at `peak`."""
-    return sgd(
-      self.rates(peak), self.momentum, self.nesterov, self.weight_decay
-    )
+    decay = self.weight_decay, self.decay_all
+    return sgd(self.rates(peak), self.momentum, self.nesterov, *decay)

@@ -1,5 +1,6 @@
 """One training step for every method: views, forward, loss, update."""
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -73,6 +74,7 @@ def differentiate(
   perturbation: WeightPerturbation | None,
   split: Split | None,
   label_smoothing: float,
+  ramp_steps: float,
   unroll: bool,
 ) -> tuple[Pass, tuple[str, ...]]:
   """Computes a batch's views and the gradient of the loss, without the update.
@@ -95,6 +97,7 @@ def differentiate(
       that the update uses; None for none.
     split: how BatchNorm is split; the attack uses the auxiliary set.
     label_smoothing: share of the uniform distribution in the loss's targets.
+    ramp_steps: steps in which the attack's epsilon rises from 0; 0 for none.
     unroll: for CPUs, see `forward_views`.
 
   Returns:
@@ -104,6 +107,8 @@ def differentiate(
   images, view_keys = _images(data, key, indices, image_shape, crop_flip)
   batch = {"images": images, "labels": data["labels"][indices]}
   method = settings.method
+  if ramp_steps:
+    method = _weaker(method, jnp.minimum(1, state.step / ramp_steps))
   variables = state.params, state.batch_stats
   if split:
     variables = split.select(*variables, AUXILIARY)
@@ -137,6 +142,15 @@ def differentiate(
   slope, (logits, metrics, batch_stats) = gradient(params)
   parts = (view_images, logits, targets, metrics, slope, params, batch_stats)
   return Pass(*parts), names
+
+
+def _weaker(method: Any, share: jax.Array) -> Any:
+  """The method with an attack of this share of its epsilon and step size."""
+  sizes = {n: getattr(method.attack, n) for n in ("epsilon", "step_size")}
+  sizes = {name: share.astype(x.dtype) * x for name, x in sizes.items()}
+  weaker = copy.copy(method)
+  object.__setattr__(weaker, "attack", method.attack.replace(**sizes))
+  return weaker
 
 
 def _images(

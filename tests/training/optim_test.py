@@ -56,6 +56,45 @@ def test_learning_rates():
   assert float(constant(0)) == float(constant(7)) == pytest.approx(0.1)
 
 
+def test_piecewise_with_a_warm_up_equals_pytorch():
+  torch = pytest.importorskip("torch")
+  epochs, steps = 8, 3
+  reference = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+  ends = [4 * steps, 6 * steps]
+  rates = torch.optim.lr_scheduler.MultiStepLR(reference, ends)
+  with jax.enable_x64(True):
+    schedule = optim.learning_rate("piecewise", 0.1, steps, epochs, 1.5)
+    for step in range(epochs * steps):
+      expected = rates.get_last_lr()[0] * min(1, (step + 1) / (1.5 * steps))
+      assert float(schedule(jnp.array(step))) == pytest.approx(expected, 1e-12)
+      reference.step()
+      rates.step()
+
+
+@pytest.mark.parametrize("decay_all", [True, False])
+def test_weight_decay_of_some_parameters_equals_pytorch(decay_all):
+  torch = pytest.importorskip("torch")
+  rng = np.random.default_rng(0)
+  start = {"kernel": rng.normal(size=(2, 3)), "scale": rng.normal(size=3)}
+  weights = {n: torch.nn.Parameter(torch.tensor(x)) for n, x in start.items()}
+  decay = {"kernel": 0.1, "scale": 0.1 if decay_all else 0}
+  groups = [{"params": [weights[n]], "weight_decay": decay[n]} for n in start]
+  reference = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+  with jax.enable_x64(True):
+    actual = optim.sgd(lambda _: 0.1, 0.9, False, 0.1, decay_all)
+    params = jax.tree.map(jnp.asarray, start)
+    state = actual.init(params)
+    for _ in range(3):
+      sum((x**2).sum() for x in weights.values()).backward()
+      reference.step()
+      reference.zero_grad()
+      gradient = jax.tree.map(lambda x: 2 * x, params)
+      updates, state = actual.update(gradient, state, params)
+      params = optax.apply_updates(params, updates)
+  for name, weight in weights.items():
+    np.testing.assert_allclose(params[name], weight.detach(), rtol=1e-12)
+
+
 def test_unknown_schedule_lists_the_schedules():
-  with pytest.raises(ValueError, match="cosine_epoch, cosine_step, constant"):
+  with pytest.raises(ValueError, match="cosine_step, constant, piecewise"):
     optim.learning_rate("linear", 0.1, 2, 4)

@@ -224,6 +224,11 @@ def references(data):
     (standard, "params", {"optimizer.learning_rate": 0.05}),
     (standard, "params", {"optimizer.nesterov": False}),
     (standard, "params", {"optimizer.schedule": "cosine_step"}),
+    (standard, "params", {"optimizer.warmup_epochs": 1.0}),
+    (standard, "opt_state", {"optimizer.decay_all": False}),
+    (standard, "opt_state", {"train.label_smoothing": 0.1}),
+    (standard, "opt_state", {"awp.gamma": 0.01}),
+    (adversarial, "opt_state", {"train.epsilon_ramp": 0.5}),
     (standard, "batch_stats", {"augment.flip": False}),
     (standard, "batch_stats", {"augment.padding": 1}),
     (standard, "batch_stats", {"batch_norm.sync": False, "devices": 4}),
@@ -236,6 +241,21 @@ def test_every_option_changes_the_step(data, references, method, part, option):
   least = 1e-3 if "devices" in option else 1e-5
   expected = getattr(references[method], part)
   assert distance(getattr(state, part), expected) > least
+
+
+def test_epsilon_rises_from_0(data):
+  fields = {"train.epsilon_ramp": 0.5}, {"method.attack.epsilon": 0.0}
+  with jax.enable_x64(True):
+    ramp, none = (
+      steps(data, method=adversarial, count=1, **field)[0] for field in fields
+    )
+  assert_same(ramp, none)
+
+
+def test_epsilon_ramp_needs_an_attack():
+  with pytest.raises(ValueError, match="standard has no attack"):
+    config = small(standard, **{"train.epsilon_ramp": 0.5})
+    train.build(config, digits.Source(), (32, 8, 8, 3))
 
 
 def test_one_step_in_float32_on_1_and_4_devices(data):
