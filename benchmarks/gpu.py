@@ -100,7 +100,6 @@ def items(flags: argparse.Namespace) -> list[list[str]]:
   size = TINY if flags.tiny else FULL
   repeats = f"--repeats={size['repeats']}"
   before = [f"--baseline={flags.baseline}"] if flags.baseline else []
-  pillow = [f"--original={flags.original}"] if flags.original else []
   alone = ["--pytorch=", repeats]
   executions = "--executions=dense,table_and_warp"
   others = "--methods=standard,augmix,adversarial"
@@ -118,7 +117,7 @@ def items(flags: argparse.Namespace) -> list[list[str]]:
   tf32 = "--precision=tensorfloat32", "--name=evaluate_tensorfloat32"
   found = [
     step("small", ROBUST, *alone, *before),
-    beside("small", size["form"], *pillow),
+    beside("small", size["form"]),
     ["augmix", f"--batches={size['batches']}", executions, repeats, *before],
     step("large", ROBUST, "--parts=", *alone, *before),
     evaluate("--pytorch=", f"--corruptions={size['corruptions']}", *before),
@@ -128,6 +127,9 @@ def items(flags: argparse.Namespace) -> list[list[str]]:
     beside("large", size["form"]),
     beside("small", size["uncaptured"]),
   ]
+  if flags.original:
+    loaders = f"--original={flags.original}", "--name=step_pytorch_loaders"
+    found.append(beside("small", size["form"], *loaders))
   if flags.data:
     original = flags.autoattack and f"--original={flags.autoattack}"
     attacked = f"--networks={size['attacked']}", f"--images={size['images']}"
