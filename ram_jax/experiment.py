@@ -132,6 +132,7 @@ def _resolved(
   for name, value in chosen.items():
     if config.train[name] is None:
       config.train[name] = trained["train"][name] if trained else value
+  evaluation_loop.resolve(config.evaluate)
   autoattack = config.evaluators.to_dict().get("autoattack", {})
   if autoattack.get("images", 0) is None:
     config.evaluators.autoattack.images = AUTOATTACK_IMAGES if cpu else 0

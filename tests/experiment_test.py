@@ -7,6 +7,7 @@ import pytest
 
 from configs import robust_augmix, standard
 from ram_jax import experiment, plugins
+from ram_jax import memory as memory_lib
 
 
 def config(**overrides):
@@ -35,6 +36,25 @@ def test_placeholders_are_filled_for_the_device(monkeypatch):
   trained = experiment.resolve(given).to_dict()
   trained["train"] = on_cpu.to_dict()
   assert experiment.resolve(given, trained).train == on_cpu
+
+
+@pytest.mark.parametrize(
+  ("platform", "free", "wanted"),
+  [
+    ("cpu", None, (512, "float32")),
+    ("gpu", 60 * 2**30, (2048, "tensorfloat32")),
+    ("tpu", 6 * 2**30, (1024, "float32")),  # 256 for each of 4 devices
+  ],
+)
+def test_evaluation_fits_the_platform(monkeypatch, platform, free, wanted):
+  monkeypatch.setattr(jax, "default_backend", lambda: platform)
+  monkeypatch.setattr(memory_lib, "available", lambda: free)
+  given = config(evaluate__batch_size=None)
+  found = experiment.resolve(given).evaluate
+  assert (found.batch_size, found.precision) == wanted
+  chosen = config(evaluate__batch_size=8, evaluate__precision="float32")
+  found = experiment.resolve(chosen).evaluate
+  assert (found.batch_size, found.precision) == (8, "float32")
 
 
 def test_resolved_config_is_complete_and_locked():

@@ -1,6 +1,7 @@
 """The evaluation loop: runs every evaluator, then writes the results."""
 
 import dataclasses
+import inspect
 import pathlib
 import shutil
 import time
@@ -11,10 +12,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ram_jax import parallel, plugins
+from ram_jax import memory, parallel, plugins
 from ram_jax.contracts import Evaluator, Note, Picture, Row, Source
 from ram_jax.data import pipeline
-from ram_jax.evaluation import autoattack, rows, views
+from ram_jax.evaluation import autoattack, precision, rows, views
 from ram_jax.evaluation.cache import Parts, cache_key
 from ram_jax.models.classifier import Classifier, Ensemble
 from ram_jax.runs import folder as run_folder
@@ -22,6 +23,10 @@ from ram_jax.runs import metrics, provenance
 from ram_jax.runs import results as runs
 from ram_jax.runs import signals as stopping
 from ram_jax.runs.checkpoint import fingerprint
+
+# Memory for attacking an image of 32 x 32 pixels: WRN-50-2 has 4.5 million
+# activations per image, in float32, with some room.
+ATTACK_BYTES = 24 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +48,27 @@ class Evaluation:
   labels: np.ndarray
   data_label: str
   notes: tuple[Note, ...]
+
+
+def resolve(evaluate: ConfigDict) -> None:
+  """Checks the precision, and fills in what depends on the platform.
+
+  Args:
+    evaluate: config.evaluate, changed in place.
+
+  Raises:
+    ValueError: for a precision that this platform does not have.
+  """
+  evaluate.precision = precision.resolve(
+    evaluate.precision, "config.evaluate.precision"
+  )
+  if evaluate.batch_size is not None:
+    return
+  devices, cpu = jax.device_count(), jax.default_backend() == "cpu"
+  each, free = (512 if cpu else 2048) // devices, memory.available()
+  if not cpu and free is not None:
+    each = min(each, free // ATTACK_BYTES)
+  evaluate.batch_size = max(1, each) * devices
 
 
 def build(
@@ -78,7 +104,10 @@ def build(
   }
   evaluators = {
     name: plugins.build(
-      "evaluator", spec, f"config.evaluators.{name}", batch_size=batch_size
+      "evaluator",
+      spec,
+      f"config.evaluators.{name}",
+      **_execution(config, spec["name"]),
     )
     for name, spec in specs.items()
   }
@@ -91,6 +120,16 @@ def build(
       raise ValueError(f"config.evaluators.{name}: {error}") from error
   module = plugins.build_model(config, source, "float32", axis_name=None)
   return Evaluation(evaluators, module, images, labels, source.label, notes)
+
+
+def _execution(config: ConfigDict, name: str) -> dict[str, Any]:
+  """The fields of an evaluator that are those of `config.evaluate`."""
+  evaluate = config.evaluate
+  found = {"batch_size": evaluate.batch_size}
+  evaluator = plugins.load("evaluator", name, "config.evaluators")
+  if "precision" in inspect.signature(evaluator).parameters:
+    found["precision"] = evaluate.precision
+  return found
 
 
 def run(
@@ -142,7 +181,7 @@ def run(
   if head["run"]["method"] == "weights":
     assumptions = getattr(evaluation.module, "assumptions", ())
     found += [Note(text, "warning") for text in assumptions]
-  # Lower precision for float32 products would change the results of attacks.
+  # Only the search of attacks may be less precise, see `precision.py`.
   with jax.default_matmul_precision("highest"):
     for name, evaluator in evaluation.evaluators.items():
       cache = parts.cache_for(
@@ -281,5 +320,10 @@ def notes(config: ConfigDict, head: dict[str, Any]) -> Iterator[Note]:
   if changed := provenance.changes(head.get("trained_with", [])):
     changed = "; ".join(changed)
     yield Note(f"changed during training: {changed}", "warning")
+  if config.evaluate.precision != precision.FULL:
+    yield Note(
+      f"attacks searched in {config.evaluate.precision}; all images were "
+      "classified in float32"
+    )
   if config.evaluate.images:
     yield Note(f"evaluated on the first {config.evaluate.images} images only")
