@@ -169,7 +169,10 @@ class Experiment:
 
 
 def prepare(
-  config: ConfigDict, folder: pathlib.Path, train: bool
+  config: ConfigDict,
+  folder: pathlib.Path,
+  train: bool,
+  source: Source | None = None,
 ) -> Experiment:
   """Checks everything that can be checked before anything is computed.
 
@@ -179,6 +182,7 @@ def prepare(
     config: resolved.
     folder: the run's folder; it may be missing.
     train: whether the training data is needed.
+    source: the config's data set, if it was built before.
 
   Returns:
     The experiment.
@@ -187,7 +191,7 @@ def prepare(
     ValueError: for unusable data, or a folder that belongs to another run.
   """
   run_folder.check(config, folder)
-  source = plugins.build("dataset", config.dataset)
+  source = source or plugins.build("dataset", config.dataset)
   splits = {}
   if train:
     splits["train"] = pipeline.load(source, "train", config.train.images)
@@ -224,6 +228,8 @@ def train_and_evaluate(
   config: ConfigDict,
   workdir: str | pathlib.Path,
   save_adversarial: str | None = None,
+  source: Source | None = None,
+  before_evaluation: Callable[[], None] = lambda: None,
 ) -> results_lib.Run:
   """Trains a run to its end and evaluates it.
 
@@ -236,6 +242,8 @@ def train_and_evaluate(
     config: a complete config from `configs/`.
     workdir: the run's folder; created if missing.
     save_adversarial: folder for AutoAttack's adversarial images, if any.
+    source: the config's data set, if it was built before.
+    before_evaluation: called after training; it may raise `Stopped`.
 
   Returns:
     The evaluated run.
@@ -262,7 +270,7 @@ def train_and_evaluate(
       run_folder.check(config, folder)
     announce(f"{folder} is finished (--mode=evaluate evaluates it again)")
     return finished
-  run = prepare(config, folder, train=True)
+  run = prepare(config, folder, train=True, source=source)
   evaluation = evaluation_loop.build(
     config, run.source, run.test, run.notes, save_adversarial
   )
@@ -274,6 +282,7 @@ def train_and_evaluate(
       state = training_loop.fit(
         config, training, data, folder, checkpoints, stop
       )
+    before_evaluation()
     return evaluation_loop.run(
       config, evaluation, state, folder, stop, run.data
     )
