@@ -13,8 +13,16 @@ from absl import logging
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from ram_jax import command_line, corrupt, experiment, parallel, profiling
+from ram_jax import (
+  command_line,
+  corrupt,
+  experiment,
+  parallel,
+  profiling,
+  sweep,
+)
 from ram_jax import flags as flags_lib
+from ram_jax.contracts import Note
 from ram_jax.report import compare as comparison
 from ram_jax.report import page, references, tables
 from ram_jax.runs import bucket, metrics, signals
@@ -42,8 +50,8 @@ def main(argv: Sequence[str]) -> int:
     argv: the command line without the program's name.
 
   Returns:
-    The exit code: 0, 2 for a user error, 143 after SIGTERM, 130 after Ctrl-C,
-    141 if stdout was closed.
+    The exit code: 0, 1 if runs of a sweep failed, 2 for a user error, 143 after
+    SIGTERM, 130 after Ctrl-C, 141 if stdout was closed.
   """
   debug = "--debug" in argv
   # Libraries log many details at INFO.
@@ -53,6 +61,9 @@ def main(argv: Sequence[str]) -> int:
   except BrokenPipeError:  # such as `main.py --help | head`
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
+  except sweep.FailedError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
   except USER_ERRORS as error:
     if debug:
       raise
@@ -88,6 +99,7 @@ def run(flags: argparse.Namespace) -> None:
     "export": export,
     "compare": compare,
     "report": report,
+    "sweep": run_sweep,
   }
   modes.get(flags.mode, compute)(flags)
 
@@ -230,6 +242,41 @@ def report(flags: argparse.Namespace) -> None:
   folder = pathlib.Path(flags.workdir or "report")
   paths = page.write_report(shown, folder, flags.baseline)
   print("Written:", *paths, sep="\n  ")
+
+
+def run_sweep(flags: argparse.Namespace) -> None:
+  """Trains and evaluates all runs of a file, and writes their report.
+
+  Args:
+    flags: from `flags.parse`.
+  """
+  configs = command_line.load_runs(flags.config, flags.overrides)
+  name = command_line.split(flags.config)[0].stem
+  workdir = flags.workdir or str(pathlib.Path("runs") / name)
+  minutes = float(flags.minutes) if flags.minutes else None
+  find_devices(f"{workdir}: {len(configs)} runs")
+
+  def progress(jobs: Sequence[sweep.Job]) -> None:
+    if not parallel.is_first_process():
+      return
+    rows = [(x.folder.name, x.state, x.run, x.seconds) for x in jobs]
+    Console().print(tables.sweep(rows, sweep.minutes_left(jobs)))
+    for job in jobs:
+      if job.run and os.access(job.folder, os.W_OK):
+        page.draw(job.folder)
+
+  def conclude(jobs: Sequence[sweep.Job]) -> None:
+    progress(jobs)
+    runs_found = [job.run for job in jobs if job.run]
+    lacking = sweep.missing(jobs)
+    print(*lacking, sep="\n", file=sys.stderr)
+    if runs_found and parallel.is_first_process():
+      notes = [Note(text, "warning") for text in lacking]
+      paths = page.write_report(runs_found, folder, notes=notes)
+      print("Written:", sweep.write_table(jobs, folder), *paths, sep="\n  ")
+
+  with bucket.opened(workdir) as folder:
+    sweep.run(configs, folder, minutes, progress, conclude)
 
 
 def show(config: ConfigDict, folder: pathlib.Path, workdir: str) -> None:

@@ -98,6 +98,31 @@ def apply(config: ConfigDict, argument: str) -> ConfigDict:
   return config.lock()
 
 
+def numbers(argument: str, *names: str) -> tuple[dict[str, int], str]:
+  """Splits a sweep's string into its own choices and those of `apply`.
+
+  Args:
+    argument: comma-separated choices.
+    *names: choices whose values are integers of at least 1, such as `seeds`.
+
+  Returns:
+    The integers that are given, and the other choices.
+
+  Raises:
+    ValueError: for any other value, or a choice that is given twice.
+  """
+  found, rest = {}, []
+  for part in argument.split(","):
+    name, _, text = part.partition("=")
+    if name not in names:
+      rest.append(part)
+      continue
+    if name in found or not text.isdecimal() or int(text) < 1:
+      raise ValueError(f"cannot use {part!r}: give {name}=N once, at least 1")
+    found[name] = int(text)
+  return found, ",".join(rest)
+
+
 def model_spec(name: str) -> ConfigDict:
   """Turns a model's short name into its spec.
 

@@ -46,7 +46,12 @@ def load(text: str, overrides: Sequence[str] = ()) -> ConfigDict:
   if path.name == "config.json" and path.is_file():
     config = _recorded(path, argument)
   elif path.suffix == ".py" and path.is_file():
-    config = _called(path, argument)
+    config = _called(path, "get_config", argument)
+    if not isinstance(config, ConfigDict):
+      raise ValueError(
+        f"get_config of {path} returned a {type(config).__name__}: let it "
+        "return a ConfigDict"
+      )
   else:
     names = available()
     near = difflib.get_close_matches(path.stem, names, 1)
@@ -57,6 +62,47 @@ def load(text: str, overrides: Sequence[str] = ()) -> ConfigDict:
     )
   override(config, overrides)
   return config
+
+
+def load_runs(text: str, overrides: Sequence[str] = ()) -> list[ConfigDict]:
+  """Loads the configs of a sweep.
+
+  Args:
+    text: `FILE.py` or `FILE.py:ARGUMENT`, with the argument of `get_runs`.
+    overrides: see `override`; for every config.
+
+  Returns:
+    The configs that the file's `get_runs` returns, with the overrides applied.
+
+  Raises:
+    FileNotFoundError: for a missing file; the message lists what exists.
+    ValueError: if an argument or an override is rejected, the file is broken,
+      or two configs have the same name and seed.
+  """
+  path, argument = split(text)
+  if not (path.suffix == ".py" and path.is_file()):
+    known = sorted(x.stem for x in (CONFIGS / "sweeps").glob("[!_]*.py"))
+    raise FileNotFoundError(
+      f"--config={text} is not a file of a sweep: choose "
+      f"{', '.join(f'configs/sweeps/{name}.py' for name in known)}, or your "
+      "own .py file with a function get_runs"
+    )
+  found = _called(path, "get_runs", argument)
+  if not found or not all(isinstance(x, ConfigDict) for x in found):
+    raise ValueError(
+      f"get_runs of {path} returned {found!r:.60}: let it return a list of "
+      "ConfigDicts"
+    )
+  for config in found:
+    override(config, overrides)
+  names = [f"{config.name}-{config.seed}" for config in found]
+  for name in names:
+    if names.count(name) > 1:
+      raise ValueError(
+        f"{path} has two runs called {name}: each needs its own config.name or "
+        "config.seed"
+      )
+  return list(found)
 
 
 def split(text: str) -> tuple[pathlib.Path, str]:
@@ -77,13 +123,13 @@ def split(text: str) -> tuple[pathlib.Path, str]:
   return path, text[end + 1 :]
 
 
-def _called(path: pathlib.Path, argument: str) -> ConfigDict:
-  """The result of a file's `get_config`."""
+def _called(path: pathlib.Path, function: str, argument: str) -> Any:
+  """The result of a file's `get_config` or `get_runs`."""
   try:
     spec = importlib.util.spec_from_file_location("config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = module.get_config(*[argument] if argument else [])
+    return getattr(module, function)(*[argument] if argument else [])
   except ValueError:
     raise
   except Exception as error:  # any error in the user's own file
@@ -91,12 +137,6 @@ def _called(path: pathlib.Path, argument: str) -> ConfigDict:
       f"the config file {path} raises {type(error).__name__}: {error} "
       "(--debug shows where)"
     ) from error
-  if not isinstance(config, ConfigDict):
-    raise ValueError(
-      f"get_config of {path} returned a {type(config).__name__}: let it "
-      "return a ConfigDict"
-    )
-  return config
 
 
 def _recorded(path: pathlib.Path, argument: str) -> ConfigDict:

@@ -1,6 +1,6 @@
 """Runs a config: checks it, its data and folder, then trains or evaluates.
 
-`resolve` fills in a config's placeholders; `prepare` is the startup sequence
+`prepare` is the startup sequence
 shared by training and by the evaluation of a run or a weights file.
 """
 
@@ -8,14 +8,11 @@ import contextlib
 import dataclasses
 import functools
 import json
-import math
 import os
 import pathlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -24,125 +21,19 @@ from ram_jax.attacks import sizes
 from ram_jax.contracts import Note, Source
 from ram_jax.data import pipeline, sanity
 from ram_jax.evaluation import loop as evaluation_loop
-from ram_jax.interop import names, normalization, weights
-from ram_jax.interop.weights import PRODUCER, Weights
+from ram_jax.interop import names, weights
+from ram_jax.interop.weights import Weights
 from ram_jax.models.classifier import Classifier, Ensemble, check_values
+from ram_jax.resolution import resolve
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import results as results_lib
 from ram_jax.runs import signals
 from ram_jax.runs.checkpoint import Checkpoints, fingerprint
 from ram_jax.runs.metrics import announce
-from ram_jax.training import averaging, split
 from ram_jax.training import loop as training_loop
 from ram_jax.training import state as state_lib
 
 Split = tuple[np.ndarray, np.ndarray]  # uint8 [N,H,W,C], int32 [N]
-
-
-def _one_of(*allowed: str) -> tuple[str, Callable[[Any], bool]]:
-  return " or ".join(allowed), lambda value: value in allowed
-
-
-# Allowed values, in words and as a predicate; NaN fails every comparison.
-_COUNT = ("an integer, at least 1", lambda v: v >= 1)
-_LIMIT = ("a number of images, or 0 for all", lambda v: v >= 0)
-_SHARE = ("a number in [0, 1)", lambda v: 0 <= v < 1)
-_SIZE = ("a finite number, at least 0", lambda v: 0 <= v < math.inf)
-_POSITIVE = ("a finite number above 0", lambda v: 0 < v < math.inf)
-_RULES = {
-  # It is part of a path: runs/<name>-<seed>.
-  "name": (
-    "a name of letters, digits and . _ + -, as it is part of the folder's name",
-    lambda v: re.fullmatch(r"\w[\w.+-]*", v),
-  ),
-  # numpy and JAX treat seeds of more than 32 bits differently.
-  "seed": ("an integer from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32),
-  "train.epochs": _COUNT,
-  "train.batch_size": _COUNT,
-  "train.images": _LIMIT,
-  "train.log_every": _COUNT,
-  "train.checkpoint_every": _COUNT,
-  "train.steps_per_dispatch": _COUNT,
-  "train.device_data_gib": _SIZE,
-  "train.dtype": _one_of("float32", "bfloat16"),
-  "optimizer.learning_rate": _POSITIVE,
-  "optimizer.momentum": _SHARE,
-  "optimizer.weight_decay": _SIZE,
-  "average.name": _one_of(*averaging.NAMES),
-  "average.decay": _SHARE,
-  "average.start": _SHARE,
-  "average.batch_norm": _one_of(*averaging.BATCH_NORM),
-  "awp.gamma": _SIZE,
-  "awp.first_epoch": ("an integer, at least 0", lambda v: v >= 0),
-  "batch_norm.views": _one_of("separate", "joint"),
-  "batch_norm.attack": _one_of("running", "batch"),
-  "batch_norm.split": _one_of(*split.SPLITS),
-  "batch_norm.affine": _one_of(*split.AFFINE),
-  "evaluate.batch_norm": _one_of(*split.NAMES),
-  "train.label_smoothing": _SHARE,
-  "train.epsilon_ramp": ("a number from 0 to 1", lambda v: 0 <= v <= 1),
-  "optimizer.warmup_epochs": _SIZE,
-  "evaluate.batch_size": _COUNT,
-  "evaluate.images": _LIMIT,
-}
-
-
-AUTOATTACK_IMAGES = 1000  # evaluated on a CPU by default
-
-
-def resolve(
-  config: ConfigDict,
-  trained: dict[str, Any] | None = None,
-  weights: Weights | None = None,
-) -> ConfigDict:
-  """Checks plain fields and fills in those that depend on device or weights.
-
-  Args:
-    config: a complete config from `configs/`.
-    trained: config.json of the run to be evaluated. Its choices are kept, even
-      if this device is of a different kind than the one it was trained on.
-    weights: the file that `config.weights` names, if any.
-
-  Returns:
-    A locked copy without placeholders or references.
-
-  Raises:
-    ValueError: for a value out of range; the message names the field.
-  """
-  try:
-    return _resolved(config, trained, weights)
-  # An edited config.json, or the user's own config file.
-  except (TypeError, AttributeError, KeyError) as error:
-    raise ValueError(
-      f"the config lacks a field, or has one with the wrong type ({error!r}): "
-      "compare it with configs/default.py"
-    ) from error
-
-
-def _resolved(
-  config: ConfigDict, trained: dict[str, Any] | None, weights: Weights | None
-) -> ConfigDict:
-  config = config.copy_and_resolve_references()
-  cpu = jax.default_backend() == "cpu"
-  chosen = {
-    "steps_per_dispatch": 1 if cpu else 10,
-    "unroll": cpu,
-    "dtype": "float32" if cpu else "bfloat16",
-  }
-  for name, value in chosen.items():
-    if config.train[name] is None:
-      config.train[name] = trained["train"][name] if trained else value
-  evaluation_loop.resolve(config.evaluate)
-  autoattack = config.evaluators.to_dict().get("autoattack", {})
-  if autoattack.get("images", 0) is None:
-    config.evaluators.autoattack.images = AUTOATTACK_IMAGES if cpu else 0
-  if trained:
-    _inherit(config, trained)
-  _check_weights(config, trained is not None)
-  if not trained:
-    _take(config, weights)
-  _check(config)
-  return config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +76,10 @@ class Experiment:
 
 
 def prepare(
-  config: ConfigDict, folder: pathlib.Path, train: bool
+  config: ConfigDict,
+  folder: pathlib.Path,
+  train: bool,
+  source: Source | None = None,
 ) -> Experiment:
   """Checks everything that can be checked before anything is computed.
 
@@ -195,6 +89,7 @@ def prepare(
     config: resolved.
     folder: the run's folder; it may be missing.
     train: whether the training data is needed.
+    source: the config's data set, if it was built before.
 
   Returns:
     The experiment.
@@ -203,7 +98,7 @@ def prepare(
     ValueError: for unusable data, or a folder that belongs to another run.
   """
   run_folder.check(config, folder)
-  source = plugins.build("dataset", config.dataset)
+  source = source or plugins.build("dataset", config.dataset)
   splits = {}
   if train:
     splits["train"] = pipeline.load(source, "train", config.train.images)
@@ -240,6 +135,8 @@ def train_and_evaluate(
   config: ConfigDict,
   workdir: str | pathlib.Path,
   save_adversarial: str | None = None,
+  source: Source | None = None,
+  before_evaluation: Callable[[], None] = lambda: None,
 ) -> results_lib.Run:
   """Trains a run to its end and evaluates it.
 
@@ -252,6 +149,8 @@ def train_and_evaluate(
     config: a complete config from `configs/`.
     workdir: the run's folder; created if missing.
     save_adversarial: folder for AutoAttack's adversarial images, if any.
+    source: the config's data set, if it was built before.
+    before_evaluation: called after training; it may raise `Stopped`.
 
   Returns:
     The evaluated run.
@@ -278,7 +177,7 @@ def train_and_evaluate(
       run_folder.check(config, folder)
     announce(f"{folder} is finished (--mode=evaluate evaluates it again)")
     return finished
-  run = prepare(config, folder, train=True)
+  run = prepare(config, folder, train=True, source=source)
   evaluation = evaluation_loop.build(
     config, run.source, run.test, run.notes, save_adversarial
   )
@@ -290,6 +189,7 @@ def train_and_evaluate(
       state = training_loop.fit(
         config, training, data, folder, checkpoints, stop
       )
+    before_evaluation()
     variables, step = state_lib.evaluated(config, state), int(state.step)
     model = classifier(evaluation.module, variables, step)
     return evaluation_loop.run(
@@ -561,137 +461,3 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   return weights.write(
     out, model.module, model.params, model.batch_stats, metadata
   )
-
-
-def _inherit(config: ConfigDict, trained: dict[str, Any]) -> None:
-  """Copies a run's fields about its weights, unless the config sets them."""
-  weights, constants = config.weights, config.normalization
-  weights.fingerprint = trained["weights"]["fingerprint"]
-  weights.notes = tuple(trained["weights"]["notes"])
-  weights.entry = weights.entry or trained["weights"]["entry"]
-  if not (constants.mean or constants.std or constants.preset):
-    for name in ("mean", "std"):
-      constants[name] = tuple(trained["normalization"][name])
-    constants.preset = trained["normalization"]["preset"]
-
-
-def _take(config: ConfigDict, weights: Weights | None) -> None:
-  """Copies the normalization of a weights file, unless the config sets it."""
-  config.weights.notes = ()
-  if not weights:
-    return
-  check_values("the weights file", weights.tensors)
-  _check_export(config, weights)
-  config.weights.fingerprint = weights.fingerprint
-  constants, stated = config.normalization, weights.normalization
-  if not constants.mean:
-    if not stated:
-      path = config.weights.initial or config.weights.measured
-      raise ValueError(f"{path} {weights.stated}: {normalization.choices()}")
-    constants.mean, constants.std = stated
-  given = (tuple(constants.mean), tuple(constants.std))
-  said = f"the file {weights.stated}"
-  if constants.preset or given != stated:
-    preset = constants.preset and f".preset={constants.preset}"
-    who = f"given by config.normalization{preset}"
-    said = f"{normalization.shown(*given)}, {who}; {said}"
-  config.weights.notes = (*weights.notes, f"normalization: {said}")
-
-
-def _check_export(config: ConfigDict, weights: Weights) -> None:
-  """Rejects a network other than the exported one, even if the tensors fit."""
-  said = weights.metadata.get("model")
-  if weights.metadata.get("producer") != PRODUCER or not said:
-    return
-  try:
-    exported = json.loads(said)
-  except ValueError:
-    exported = said
-  if exported != config.model.to_dict():
-    raise ValueError(
-      f"the weights were exported from the network {exported}, but "
-      f"config.model is {config.model.to_dict()}: choose the network that was "
-      "exported"
-    )
-
-
-def _check(config: ConfigDict) -> None:
-  values = run_folder.flat(config.to_dict())
-  rules = dict(_RULES)
-  for name in values:
-    if name.endswith("attack.steps"):
-      group = name.removesuffix(".steps")
-      # With epsilon 0, the step size may also be 0.
-      step = _POSITIVE if values[f"{group}.epsilon"] > 0 else _SIZE
-      rules |= {name: _COUNT, f"{group}.epsilon": _SIZE}
-      rules[f"{group}.step_size"] = step
-  for name, (allowed, rule) in rules.items():
-    if not rule(values[name]):
-      raise ValueError(f"config.{name} is {values[name]!r}: give {allowed}")
-  for name, value in values.items():
-    if not name.startswith("normalization.") and _repeats(value):
-      raise ValueError(f"config.{name} is {value!r}: give each value once")
-  sizes.check(values)
-  _check_corruption(config)
-  if not config.evaluators:
-    raise ValueError("config.evaluators is empty: nothing would be evaluated")
-  # Report malformed rows now, not after training.
-  try:
-    results_lib.check_floors(config.floors)
-  except ValueError as error:
-    raise ValueError(f"config.floors: {error}") from error
-
-
-def _repeats(value: Any) -> bool:
-  """Whether a tuple has duplicates, with numbers rounded as in tables."""
-  if not isinstance(value, tuple | list):
-    return False
-  shown = [round(v, 5) if isinstance(v, float) else v for v in value]
-  return any(v in shown[:i] for i, v in enumerate(shown))
-
-
-def _check_weights(config: ConfigDict, is_run: bool) -> None:
-  """Checks weights and normalization, and applies a normalization preset."""
-  weights = config.weights
-  if weights.initial and weights.measured:
-    raise ValueError(
-      f"config.weights names two files, initial {weights.initial!r} to train "
-      f"from and measured {weights.measured!r} to evaluate: give one of them"
-    )
-  if weights.entry and not (weights.initial or weights.measured or is_run):
-    raise ValueError(
-      f"config.weights.entry is {weights.entry!r}, but there is no weights "
-      "file: give --weights or --init_from, or leave it empty"
-    )
-  constants, presets = config.normalization, normalization.PRESETS
-  given = (tuple(constants.mean), tuple(constants.std))
-  if name := constants.preset:
-    if name not in presets:
-      raise ValueError(
-        f"config.normalization.preset is {name!r}: {normalization.choices()}"
-      )
-    if given not in (((), ()), presets[name]):
-      raise ValueError(
-        f"config.normalization has both preset {name!r} and mean {given[0]!r} "
-        f"with std {given[1]!r}: leave one of them empty"
-      )
-    constants.mean, constants.std = presets[name]
-  elif any(given) and not normalization.allowed(*given):
-    raise ValueError(
-      f"config.normalization has mean {given[0]!r} and std {given[1]!r}: give "
-      f"both, three numbers each, {normalization.ALLOWED}"
-    )
-
-
-def _check_corruption(config: ConfigDict) -> None:
-  """Checks that tensorflow-datasets' corrupted images match the data set."""
-  for name, spec in config.evaluators.items():
-    if spec.name != "corruption" or spec.folder or not spec.tfds_dir:
-      continue
-    dataset = config.dataset
-    if dataset.name != "cifar" or dataset.classes != spec.classes:
-      raise ValueError(
-        f"config.evaluators.{name} uses CIFAR-{spec.classes}-C, but the data "
-        f"set is {dataset.to_dict()}: leave its tfds_dir empty, or choose the "
-        "data set that it was made from"
-      )

@@ -4,6 +4,7 @@ import argparse
 import ast
 import collections
 import itertools
+import math
 import os
 import pathlib
 import re
@@ -27,8 +28,8 @@ FLAGS = {
   "workdir": (
     "FOLDER|URL",
     "folder of the run, which may be in a bucket: gs://BUCKET/FOLDER (default: "
-    "runs/NAME-SEED, with --weights runs/weights-FILE), or of the report "
-    "(default: report)",
+    "runs/NAME-SEED, with --weights runs/weights-FILE), of the report "
+    "(default: report), or of all runs of a sweep (default: runs/FILE)",
   ),
   "mode": (
     "MODE",
@@ -37,7 +38,7 @@ FLAGS = {
     "time of each part of a training step; corrupt: write a corrupted test set "
     "in the layout of CIFAR-10-C; export: write a run's weights for PyTorch; "
     "compare: compare a run with a reference; report: show several runs on one "
-    "page",
+    "page; sweep: train and evaluate all runs of a file, with a report",
   ),
   "init_from": ("FILE", "weights to start from: .safetensors, PyTorch's .pt"),
   "weights": ("FILE", "weights to evaluate instead of a run"),
@@ -54,6 +55,7 @@ FLAGS = {
     "FOLDER,FOLDER",
     "the runs of a report, or of an ensemble to evaluate",
   ),
+  "minutes": ("N", "time limit of a sweep, including its report"),
   "baseline": ("FOLDER", "one of --runs, with which the others are compared"),
 }
 PATHS = (
@@ -80,6 +82,7 @@ MODES = {
   "export": ("workdir", "out"),
   "compare": ("workdir", "reference"),
   "report": ("workdir", "runs", "baseline"),
+  "sweep": ("config", "workdir", "minutes"),
 }
 # Flags that a mode requires, besides --config.
 NEEDED = {
@@ -187,10 +190,19 @@ def check(flags: argparse.Namespace) -> None:
   needed = NEEDED.get(mode, "")
   if not all(getattr(flags, n) for n in re.findall(r"--(\w+)=", needed)):
     raise ValueError(f"--mode={mode} needs {needed}")
+  if flags.minutes and not _is_positive(flags.minutes):
+    raise ValueError(f"--minutes={flags.minutes}: give a number above 0")
   if "config" in MODES[mode] and not flags.config:
     raise ValueError(
       "--config is missing: for example --config=configs/digits.py"
     )
+
+
+def _is_positive(text: str) -> bool:
+  try:
+    return 0 < float(text) < math.inf
+  except ValueError:
+    return False
 
 
 def folders(text: str) -> list[str]:

@@ -13,7 +13,7 @@ CODE = sorted(
   for path in (
     ROOT / "main.py",
     *(ROOT / "benchmarks").rglob("*.py"),
-    *(ROOT / "configs").glob("*.py"),
+    *(ROOT / "configs").rglob("*.py"),
     *(ROOT / "ram_jax").rglob("*.py"),
   )
 )
@@ -27,8 +27,8 @@ LAYERS = (
   ("runs",),
   ("interop", "report"),
   ("training", "evaluation"),
-  ("experiment", "command_line"),
-  ("corrupt", "profiling", "flags"),
+  ("resolution", "experiment", "command_line"),
+  ("corrupt", "profiling", "sweep", "flags"),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 PURE = 3  # layers below this one see arrays, keys and dataclasses only

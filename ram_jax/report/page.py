@@ -13,6 +13,7 @@ from typing import Any
 
 import jinja2
 
+from ram_jax.contracts import Note
 from ram_jax.corruptions import CATEGORIES
 from ram_jax.report import claims, plots, tables
 from ram_jax.report import groups as grouping
@@ -72,6 +73,7 @@ def write_report(
   runs: Sequence[Run],
   out_folder: str | os.PathLike,
   baseline: str | os.PathLike | None = None,
+  notes: Sequence[Note] = (),
 ) -> list[pathlib.Path]:
   """Writes report.html, summary.md and the figures for which there is data.
 
@@ -81,6 +83,7 @@ def write_report(
     out_folder: where to write; created if it does not exist.
     baseline: folder of one of the runs, with which the others are compared;
       None: no comparison.
+    notes: notes that do not belong to a single run.
 
   Returns:
     Paths of the written files, the two pages first.
@@ -102,7 +105,7 @@ def write_report(
   template = _environment().get_template("page.html.j2")
   page = template.render(
     main=main,
-    notes=tables.notes(groups, grouping.frame(groups)),
+    notes=(*notes, *tables.notes(groups, grouping.frame(groups))),
     claims=found,
     sections=sections,
     command=made,
@@ -111,6 +114,7 @@ def write_report(
   if found:
     brief.insert(0, Section("The paper's claims", found.table(), {}))
   texts = [section.markdown() for section in (main, *brief)]
+  texts[1:1] = [f"- {literal(note.text)}" for note in notes]
   # The heading of the main section becomes the title of the page.
   text = "\n\n".join([*texts, f"    {line(made)}\n"])[1:]
   paths = [folder / "summary.md", folder / "report.html"]

@@ -22,6 +22,8 @@ NOT_EVALUATED = "-"
 # The summary omits epsilons at which no run is above this accuracy.
 MAIN_ACCURACY = 0.01
 EPSILON_TOLERANCE = 1e-6
+# Evaluators whose mean accuracies are shown while a sweep runs.
+PROGRESS = ("clean", "corruption", "adversarial")
 CALIBRATION = {"rms": "RMS", "ece": "ECE", "nll": "NLL", "brier": "Brier"}
 MEANS = {"benchmark": BENCHMARK, "extra": EXTRA, "all": BENCHMARK + EXTRA}
 # Facts that become columns if the runs differ in them.
@@ -314,6 +316,35 @@ def profile(found: Mapping[str, Any]) -> Table:
     f"{1000 * found['untraced_seconds'] / steps:.2f} ms",
   )
   return Table(("part", "ms per step", "fraction"), tuple(rows), lines)
+
+
+def sweep(
+  rows: Sequence[tuple[str, str, Run | None, float | None]],
+  minutes_left: float | None,
+) -> Table:
+  """Shows how far the runs of a sweep are.
+
+  Args:
+    rows: name, state, results (None: not yet) and seconds of each run.
+    minutes_left: estimated time of the other runs; None: unknown.
+
+  Returns:
+    One row per run; attacks and corruptions are means over their rows.
+  """
+  cells = []
+  for name, state, run, seconds in rows:
+    found = results.frame([run]) if run else None
+    means = (
+      f"{100 * found['accuracy'][found['evaluator'] == kind].mean():.1f}"
+      if run and (found["evaluator"] == kind).any()
+      else NOT_EVALUATED
+      for kind in PROGRESS
+    )
+    minutes = NOT_EVALUATED if seconds is None else f"{seconds / 60:.1f}"
+    cells.append((name, state, *means, minutes))
+  left = () if minutes_left is None else (f"minutes left: {minutes_left:.1f}",)
+  header = ("run", "state", *(f"{kind} %" for kind in PROGRESS), "minutes")
+  return Table(header, tuple(cells), left)
 
 
 def fields(runs: Sequence[Run], differing: bool = False) -> Table | None:

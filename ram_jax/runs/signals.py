@@ -1,6 +1,10 @@
-"""SIGTERM and Ctrl-C: the program saves, says how to resume, and exits."""
+"""SIGTERM and Ctrl-C: the program saves, says how to resume, and exits.
+
+A time limit (`alarm`) is a third signal.
+"""
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -12,7 +16,11 @@ import jax
 
 from ram_jax import parallel
 
-WORDS = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "interrupted"}
+WORDS = {
+  signal.SIGTERM: "stopped by SIGTERM",
+  signal.SIGINT: "interrupted",
+  signal.SIGALRM: "out of time",
+}
 RESUMES = "the same command resumes from there"
 # Seconds after zero, one and two signals until the process ends even if it has
 # not saved.
@@ -126,6 +134,32 @@ def listen() -> Iterator[Stop]:
           before[number] = signal.signal(number, handle)
           stack.callback(signal.signal, number, before[number])
     yield stop
+
+
+@contextlib.contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+  """Sends a signal after some time, which `listen` handles like SIGTERM.
+
+  While nothing listens, such as between two runs, it is repeated.
+
+  Args:
+    seconds: time until the signal; infinite for none.
+  """
+  if seconds == math.inf:
+    yield
+    return
+
+  def again(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+
+  before = signal.signal(signal.SIGALRM, again)
+  signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01))
+  try:
+    yield
+  finally:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @contextlib.contextmanager
