@@ -8,9 +8,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ram_jax import corruptions, experiment, parallel, plugins
+from ram_jax import corruptions, parallel, plugins
 from ram_jax.data import generated, manifest, pipeline
 from ram_jax.data.generated import Generator
+from ram_jax.resolution import resolve
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import metrics, provenance
 
@@ -40,7 +41,7 @@ def write(config: ConfigDict, out: str | pathlib.Path) -> dict[str, Any]:
     OSError: if the folder cannot be written.
   """
   out = pathlib.Path(os.path.expanduser(out))
-  config = experiment.resolve(config)
+  config = resolve(config)
   generator, described = _prepare(config)
   found = _found(out, described)
   # Checksums are verified, so that damaged files are generated again.

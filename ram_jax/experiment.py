@@ -1,7 +1,7 @@
 """Runs a config: checks it, its data and folder, then trains or evaluates.
 
-`prepare` is the startup sequence
-shared by training and by the evaluation of a run or a weights file.
+`prepare` is the startup sequence shared by training and by the evaluation of a
+run or a weights file.
 """
 
 import contextlib

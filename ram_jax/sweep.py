@@ -52,7 +52,7 @@ class Job:
 
   Attributes:
     config: from the sweep's file.
-    resolved: the config with all fields, see `experiment.resolve`.
+    resolved: the config with all fields, see `resolution.resolve`.
     folder: the run's folder.
     state: `waiting`, `running`, `finished`, `failed` or `stopped`.
     reason: why it failed, or where it stopped.

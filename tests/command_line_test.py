@@ -91,7 +91,7 @@ def test_forms_of_every_field():
     ("train.epoch=3", "did you mean config.train.epochs?: config.train has"),
     ("epochs=3", "did you mean config.train.epochs?: config has"),
     ("steps=3", "config.evaluators.adversarial.attack.steps or config.method"),
-    ("colour=red", "no config.colour: config has augment, batch_norm"),
+    ("colour=red", "no config.colour: config has augment, average"),
     ("train.epochs.x=3", "config.train.epochs is not a group"),
     ("train.=3", "no config.train., did"),
     ("train=3", "group of fields: set one of config.train.batch_size"),

@@ -70,10 +70,10 @@ def test_numbers_of_methods_are_leaves():
   spec = {"name": "robust_augmix", "weight": 7, "attack": PGD}
   spec["augment"] = {"name": "augmix", "alpha": 0.5}
   method = plugins.build("method", spec)
-  assert jax.tree.leaves(method) == [7, 1.0, 0.1]
+  assert jax.tree.leaves(method) == [7, 1.0, 0.1, 0.0]
   # Copies skip the checks, because leaves can be tracers.
   structure = jax.tree.structure(method)
-  changed = jax.tree.unflatten(structure, [-7, 2.0, 0.2])
+  changed = jax.tree.unflatten(structure, [-7, 2.0, 0.2, 0.0])
   assert (changed.weight, changed.attack.step_size) == (-7, 0.2)
   assert changed.augment is method.augment and changed.label == method.label
   loss = jax.jit(lambda method: method.weight * 2)(method)
