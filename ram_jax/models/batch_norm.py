@@ -15,8 +15,8 @@ class BatchNorm(nn.Module):
 
   As in torch.nn.BatchNorm2d, the batch is normalized by its biased variance,
   and the running variance is updated with the unbiased one (flax uses the
-  biased one). The variance is computed in two passes, because the mean of
-  squares minus the squared mean loses all digits if the mean is large.
+  biased one). Mean and variance are computed in one pass over the inputs: the
+  mean of squares minus the squared mean, after subtracting a pilot.
 
   Attributes:
     axis_name: device axis over which statistics are computed, None for only
@@ -50,7 +50,8 @@ class BatchNorm(nn.Module):
     var = self.variable("batch_stats", "var", jnp.ones, shape, dtype)
     x = inputs.astype(dtype)
     if train and not self.is_initializing():
-      now_mean, now_var, unbiased = self._statistics(x)
+      pilot = self._pilot(inputs, mean.value)
+      now_mean, now_var, unbiased = self._statistics(x, pilot)
       mean.value = MOMENTUM * mean.value + (1 - MOMENTUM) * now_mean
       var.value = MOMENTUM * var.value + (1 - MOMENTUM) * unbiased
     else:
@@ -58,20 +59,39 @@ class BatchNorm(nn.Module):
     y = (x - now_mean) * (scale * jax.lax.rsqrt(now_var + EPSILON)) + bias
     return y.astype(dtype if self.dtype is None else self.dtype)
 
-  def _statistics(self, x: jax.Array) -> tuple[jax.Array, ...]:
+  def _pilot(self, inputs: jax.Array, running_mean: jax.Array) -> jax.Array:
+    """An estimate of the mean per channel, equal on all devices.
+
+    In float32, it is one of the inputs: the running mean starts at 0, and a
+    large mean would cost all digits. The variance of bfloat16 inputs has fewer
+    digits to lose, and with the running mean, which is known before them, a
+    TPU computes the statistics within the convolution.
+    """
+    if inputs.dtype != running_mean.dtype:
+      return running_mean
+    center = inputs[tuple(size // 2 for size in inputs.shape[:-1])]
+    center = jax.lax.stop_gradient(center)
+    if self.axis_name is not None:
+      center = jax.lax.pmean(center, self.axis_name)
+    return center
+
+  def _statistics(
+    self, x: jax.Array, pilot: jax.Array
+  ) -> tuple[jax.Array, ...]:
     """Mean, biased variance and unbiased variance per channel."""
     axes = tuple(range(x.ndim - 1))
     count = x.size // x.shape[-1]
-    mean = jnp.mean(x, axes)
+    x = x - pilot
+    moments = jnp.mean(x, axes), jnp.mean(jnp.square(x), axes)
     if self.axis_name is not None:
-      mean = jax.lax.pmean(mean, self.axis_name)
+      moments = jax.lax.pmean(moments, self.axis_name)
       count *= jax.lax.axis_size(self.axis_name)
-    var = jnp.mean(jnp.square(x - mean), axes)
-    if self.axis_name is not None:
-      var = jax.lax.pmean(var, self.axis_name)
     if count < 2:
       raise ValueError(
         f"batch normalization of inputs {x.shape} has one value per channel: "
         "train with a batch of 2 or more, or with larger images"
       )
-    return mean, var, var * (count / (count - 1))
+    mean, square = moments
+    # Rounding could make it negative.
+    var = jnp.maximum(square - jnp.square(mean), 0)
+    return pilot + mean, var, var * (count / (count - 1))

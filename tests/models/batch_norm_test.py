@@ -84,6 +84,67 @@ def test_large_means_do_not_lose_the_variance():
   np.testing.assert_allclose(measured, expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("running", "rtol"), [(0, 5e-3), (99, 1e-5)])
+def test_bfloat16_variance_is_more_precise_than_its_inputs(running, rtol):
+  # Rounding the inputs to multiples of 1/2 changes their variance by 2e-2.
+  x = np.random.default_rng(0).normal(100, 1, (4096, 3))
+  x = jnp.asarray(x, jnp.bfloat16)
+  variables = init(BatchNorm(), x)
+  variables["batch_stats"]["mean"] += running
+  _, update = train(BatchNorm(), variables, x)
+  measured = (update["batch_stats"]["var"] - 0.9) / 0.1
+  expected = np.asarray(x, np.float64).var(0, ddof=1)
+  np.testing.assert_allclose(measured, expected, rtol=rtol)
+
+
+def test_constant_bfloat16_inputs_have_no_negative_variance():
+  # The mean of squares is 1e4; float32 cannot represent its error, -1e-4.
+  x = jnp.broadcast_to(jnp.arange(90, 110, dtype=jnp.bfloat16), (999, 20))
+  y, update = train(BatchNorm(), init(BatchNorm(), x), x)
+  assert min(update["batch_stats"]["var"]) >= 0.9
+  assert np.all(np.isfinite(y))
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize(
+  ("dtype", "tolerance"), [("float64", 1e-11), ("bfloat16", 2e-2)]
+)
+def test_gradients_equal_those_of_the_definition(
+  x64, devices, dtype, tolerance
+):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(5, 2, size=(8, 3, 3, 5)), dtype)
+  weights = jnp.asarray(rng.normal(size=x.shape))
+  params = dict(zip(("scale", "bias"), rng.normal(size=(2, 5)), strict=True))
+  stats = {"mean": jnp.full(5, 3.0), "var": jnp.ones(5)}
+  module = BatchNorm("batch", dtype)
+
+  def loss(x, params, weights):
+    y, _ = module.apply(
+      {"params": params, "batch_stats": stats}, x, True, mutable=["batch_stats"]
+    )
+    return jnp.sum(weights * jnp.sin(y))
+
+  def definition(x, params):
+    normal = (x - x.mean((0, 1, 2))) / jnp.sqrt(x.var((0, 1, 2)) + 1e-5)
+    return jnp.sum(weights * jnp.sin(normal * params["scale"] + params["bias"]))
+
+  # Each device differentiates its own loss, as in the training step.
+  shards = [v.reshape(devices, -1, *v.shape[1:]) for v in (x, weights)]
+  to_inputs, to_params = jax.pmap(
+    jax.grad(loss, (0, 1)), "batch", in_axes=(0, None, 0)
+  )(shards[0], params, shards[1])
+  assert to_inputs.dtype == x.dtype
+  found = (
+    to_inputs.reshape(x.shape),
+    jax.tree.map(lambda g: g.sum(0), to_params),
+  )
+  expected = jax.grad(definition, (0, 1))(x.astype(float), params)
+  for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+    error = np.linalg.norm(np.asarray(a, float) - b) / np.linalg.norm(b)
+    assert error <= tolerance
+
+
 def test_bfloat16_inputs_have_statistics_in_single_precision():
   x = jnp.asarray(np.random.default_rng(0).normal(size=(4096, 3)), jnp.bfloat16)
   module = BatchNorm(dtype=jnp.bfloat16)
