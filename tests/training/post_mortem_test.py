@@ -80,17 +80,24 @@ def build(method, rate=0.1, per_dispatch=2):
     "crop_flip": lambda keys, images: images,
     "separate_views": True,
     "attack_batch_norm": "running",
+    "perturbation": None,
+    "split": None,
+    "label_smoothing": 0.0,
+    "ramp_steps": 0.0,
+    "unroll": True,
   }
   steps = functools.partial(
-    step.train_steps, optimizer=optimizer, unroll=True, **static
+    step.train_steps, optimizer=optimizer, averaging=None, **static
   )
-  diagnose = functools.partial(post_mortem.diagnose, unroll=True, **static)
+  diagnose = functools.partial(post_mortem.diagnose, **static)
+  network = Net(), optimizer(rate), (4, 4, 3)
   return config, train.Training(
-    create=functools.partial(create, Net(), optimizer(rate), (4, 4, 3), KEY),
+    create=functools.partial(create, *network, None, False, KEY),
     settings=step.Settings(KEY, method, np.float32(rate)),
     dispatch=parallel.training_dispatch(steps),
     streamed=False,
     diagnose=parallel.training_dispatch(diagnose, donate=False),
+    add_statistics=None,
     schedule=constant(rate),
     steps_per_epoch=4,
     total_steps=16,
