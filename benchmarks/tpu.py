@@ -38,6 +38,7 @@ from ram_jax.evaluation import (
   adversarial,
   clean,
   pool,
+  precision,
   suite,
 )
 from ram_jax.models.classifier import Classifier
@@ -228,7 +229,7 @@ def _evaluation(
   return adversarial.robust, (
     Attack(0.5, 0.125, 10, start="sphere"),
     key,
-    model,
+    precision.Searched(model, precision.FULL),
   )
 
 

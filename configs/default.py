@@ -124,11 +124,17 @@ def get_config() -> ConfigDict:
     }
   )
 
-  # Batch size and number of images of the evaluation
+  # Batch size, precision and number of images of the evaluation
   config.evaluate = ConfigDict(
     {
       # Images per batch, over all devices together. Does not change results.
-      "batch_size": 512,
+      # None: 512 on CPUs, else up to 2048, if the devices have 24 MiB for each;
+      # set it for images that are much larger than 32 x 32 pixels.
+      "batch_size": config_dict.placeholder(int),
+      # Precision in which attacks search: float32 | tensorfloat32 (only GPUs) |
+      # bfloat16_3x (only TPUs). Everything that is counted is classified in
+      # float32. None: tensorfloat32 on GPUs, float32 elsewhere.
+      "precision": config_dict.placeholder(str),
       "images": 0,  # Use only the first N test images; 0: all
     }
   )

@@ -143,6 +143,10 @@ RANGE = {
   ],
   "dataset.tfds_dir": [("/dev/null/x", "cifar10 is not in /dev/null/x")],
   "evaluate.batch_size": [("0", "is 0"), ("30", "multiple of the 4 devices")],
+  "evaluate.precision": [
+    ("float16", "is 'float16': give float32, tensorfloat32"),
+    ("tensorfloat32", "only on GPUs.*this platform is 'cpu'"),
+  ],
   "evaluate.images": [
     ("-1", "a number of images, or 0 for all"),
     ("33", "0..32"),

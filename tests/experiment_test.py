@@ -37,6 +37,25 @@ def test_placeholders_are_filled_for_the_device(monkeypatch):
   assert experiment.resolve(given, trained).train == on_cpu
 
 
+@pytest.mark.parametrize(
+  ("platform", "memory", "wanted"),
+  [
+    ("cpu", None, (512, "float32")),
+    ("gpu", 60 * 2**30, (2048, "tensorfloat32")),
+    ("tpu", 6 * 2**30, (1024, "float32")),  # 256 for each of 4 devices
+  ],
+)
+def test_evaluation_fits_the_platform(monkeypatch, platform, memory, wanted):
+  monkeypatch.setattr(jax, "default_backend", lambda: platform)
+  monkeypatch.setattr(experiment.memory, "available", lambda: memory)
+  given = config(evaluate__batch_size=None)
+  found = experiment.resolve(given).evaluate
+  assert (found.batch_size, found.precision) == wanted
+  chosen = config(evaluate__batch_size=8, evaluate__precision="float32")
+  found = experiment.resolve(chosen).evaluate
+  assert (found.batch_size, found.precision) == (8, "float32")
+
+
 def test_resolved_config_is_complete_and_locked():
   given = config()
   given.method.attack.epsilon = 2.0

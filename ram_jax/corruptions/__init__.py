@@ -7,35 +7,18 @@ all pixels.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from ram_jax.corruptions import blur, digital, motion, noise, spatter, weather
+from ram_jax.corruptions.corruption import SEVERITIES as SEVERITIES
+from ram_jax.corruptions.corruption import Apply, check_severity
 
-SEVERITIES = (1, 2, 3, 4, 5)
-Corruption = Callable[..., jax.Array]
-
-
-def _checked(function: Corruption) -> Corruption:
-  """Makes a corruption reject unknown severities."""
-
-  @functools.wraps(function)
-  def corruption(
-    key: jax.Array, image: jax.Array, severity: int, assets: Any = None
-  ) -> jax.Array:
-    check_choice((), (severity,))
-    return function(key, image, severity, assets)
-
-  return corruption
-
-
-# Called as `(key, image [H,W,3], severity, assets=None) -> image`: floats in
-# [0,1], multiples of 1/255, before and after. Only frost has assets.
 CORRUPTIONS = {
-  function.__name__: _checked(function)
-  for function in (
+  corruption.name: corruption
+  for corruption in (
     noise.gaussian_noise,
     noise.shot_noise,
     noise.impulse_noise,
@@ -85,11 +68,9 @@ def check_choice(names: Sequence[str], severities: Sequence[int]) -> None:
         f"corruption {name!r} is unknown: choose from {', '.join(NAMES)}"
       )
   for severity in severities:
-    if severity not in SEVERITIES:
-      raise ValueError(f"severity {severity} is unknown: choose from 1..5")
+    check_severity(severity)
 
 
-@functools.partial(jax.jit, static_argnames=("name", "severity"))
 def corrupt(
   name: str,
   severity: int,
@@ -114,7 +95,16 @@ def corrupt(
     ValueError: on an unknown name or severity.
   """
   check_choice((name,), (severity,))
-  function = CORRUPTIONS[name]
-  return jax.vmap(lambda key, image: function(key, image, severity, assets))(
+  corruption = CORRUPTIONS[name]
+  parameters = corruption.parameters(severity, images.shape[1:], assets)
+  return apply(corruption.apply, keys, images, parameters)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(
+  function: Apply, keys: jax.Array, images: jax.Array, parameters: Any
+) -> jax.Array:
+  """Corrupts a batch; see `corrupt` and `Corruption`."""
+  return jax.vmap(lambda key, image: function(key, image, parameters))(
     keys, images
   )

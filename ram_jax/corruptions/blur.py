@@ -7,11 +7,14 @@ in pixels, independent of the image size.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ram_jax.corruptions.corruption import corruption
 from ram_jax.image import color, filters
 
 # Parameters of severities 1 to 5. Defocus: radius of the disk, standard
@@ -24,54 +27,76 @@ _ZOOM = (1.06, 1.11, 1.16, 1.21, 1.26)
 _GAUSSIAN = (0.4, 0.6, 0.7, 0.8, 1)
 
 
+def _disks(severity: int, *unused: Any) -> filters.Weights:
+  del unused
+  return filters.fixed_point(disk(*_DEFOCUS[severity - 1]))
+
+
+@corruption(_disks)
 def defocus_blur(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+  key: jax.Array, image: jax.Array, weights: filters.Weights
 ) -> jax.Array:
   """Convolves the image with a small disk.
 
   Args:
     key: not used.
     image: float [H,W,C] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
+    weights: of the disk.
 
   Returns:
     Float [H,W,C] in [0,1], multiples of 1/255.
   """
-  del key, assets
-  kernel = disk(*_DEFOCUS[severity - 1])
-  return _correlate(image, kernel, "reflect")
+  del key
+  return _correlate(image, weights, "reflect")
 
 
+def _glass(severity: int, *unused: Any) -> tuple[filters.Weights, int]:
+  del unused
+  deviation, moves = _GLASS[severity - 1]
+  return filters.fixed_point(filters.gaussian_kernel(deviation)), moves
+
+
+@corruption(_glass)
 def glass_blur(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+  key: jax.Array, image: jax.Array, parameters: tuple[filters.Weights, int]
 ) -> jax.Array:
   """Blurs, moves pixels around, and blurs again.
 
   Args:
     key: a key.
     image: float [H,W,C] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
+    parameters: weights of the blur, and the number of moves, 1 or 2.
 
   Returns:
     Float [H,W,C] in [0,1], multiples of 1/255.
   """
-  del assets
-  deviation, iterations = _GLASS[severity - 1]
-  kernel = filters.gaussian_kernel(deviation)
-  levels = filters.correlate(color.quantise(image), kernel, "edge")
+  weights, moves = parameters
+  levels = filters.correlate(color.quantise(image), weights, "edge")
   height, width, _ = levels.shape
   bits = jax.random.bits(key, (height * width,), jnp.uint8)
-  for _ in range(iterations):
-    levels = copy_neighbors(bits.reshape(height, width), levels)
-    bits >>= 2  # each step takes two
-  levels = filters.correlate(levels, kernel, "edge")
+  bits = bits.reshape(height, width)
+  levels = copy_neighbors(bits, levels)  # takes two bits
+  levels = copy_neighbors(jnp.where(moves > 1, bits >> 2, 0), levels)
+  levels = filters.correlate(levels, weights, "edge")
   return color.dequantise(levels, image.dtype)
 
 
+def _zooms(
+  severity: int, shape: Sequence[int], assets: object = None
+) -> filters.Weights:
+  """Kernels [h,w,H,W] of the mean over the image and all its zooms."""
+  del assets
+  height, width, channels = shape
+  zooms = [1, *np.arange(1, _ZOOM[severity - 1], 0.01)]
+  rows = np.stack([_bands(height, zoom) for zoom in zooms])
+  columns = np.stack([_bands(width, zoom) for zoom in zooms])
+  kernels = np.einsum("zia,zjb->ijab", rows, columns) / len(rows)
+  return filters.fixed_point(kernels, channels)
+
+
+@corruption(_zooms)
 def zoom_blur(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+  key: jax.Array, image: jax.Array, weights: filters.Weights
 ) -> jax.Array:
   """Averages the image with its enlarged centers.
 
@@ -81,39 +106,43 @@ def zoom_blur(
   Args:
     key: not used.
     image: float [H,W,C] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
+    weights: of a kernel for each pixel.
 
   Returns:
     Float [H,W,C] in [0,1], multiples of 1/255.
   """
-  del key, assets
-  kernel = _zooms(severity, *image.shape[:2])
-  return _correlate(image, kernel, "edge")
+  del key
+  return _correlate(image, weights, "edge")
 
 
+def _gaussian(severity: int, *unused: Any) -> filters.Weights:
+  del unused
+  return filters.fixed_point(filters.gaussian_kernel(_GAUSSIAN[severity - 1]))
+
+
+@corruption(_gaussian)
 def gaussian_blur(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+  key: jax.Array, image: jax.Array, weights: filters.Weights
 ) -> jax.Array:
   """Blurs with a Gaussian kernel.
 
   Args:
     key: not used.
     image: float [H,W,C] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
+    weights: of the kernel.
 
   Returns:
     Float [H,W,C] in [0,1], multiples of 1/255.
   """
-  del key, assets
-  kernel = filters.gaussian_kernel(_GAUSSIAN[severity - 1])
-  return _correlate(image, kernel, "edge")
+  del key
+  return _correlate(image, weights, "edge")
 
 
-def _correlate(image: jax.Array, kernel: np.ndarray, border: str) -> jax.Array:
+def _correlate(
+  image: jax.Array, weights: filters.Weights, border: str
+) -> jax.Array:
   """`filters.correlate` on floats."""
-  levels = filters.correlate(color.quantise(image), kernel, border)
+  levels = filters.correlate(color.quantise(image), weights, border)
   return color.dequantise(levels, image.dtype)
 
 
@@ -154,14 +183,6 @@ def disk(radius: float, deviation: float) -> np.ndarray:
   around = np.pad(inside / inside.sum(), 2)
   windows = np.lib.stride_tricks.sliding_window_view(around, (5, 5))
   return np.einsum("ijkl,k,l->ij", windows, *2 * [bell / bell.sum()])
-
-
-def _zooms(severity: int, height: int, width: int) -> np.ndarray:
-  """Kernels [h,w,H,W] of the mean over the image and all its zooms."""
-  zooms = np.arange(1, _ZOOM[severity - 1], 0.01)
-  rows = np.stack([_bands(height, zoom) for zoom in [1, *zooms]])
-  columns = np.stack([_bands(width, zoom) for zoom in [1, *zooms]])
-  return np.einsum("zia,zjb->ijab", rows, columns) / len(rows)
 
 
 def _bands(size: int, zoom: float) -> np.ndarray:

@@ -7,12 +7,15 @@ there are relative to the size here.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ram_jax.corruptions import jpeg
+from ram_jax.corruptions.corruption import corruption
 from ram_jax.image import color, geometry
 
 # Parameters of severities 1 to 5. Brightness: added to the brightest channel,
@@ -34,45 +37,43 @@ _ELASTIC = (
 _QUALITY = (80, 65, 58, 50, 40)
 
 
-def brightness(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
-) -> jax.Array:
+@corruption(_BRIGHTNESS)
+def brightness(key: jax.Array, image: jax.Array, added: int) -> jax.Array:
   """Increases the value in HSV; hue and saturation do not change.
 
   Args:
     key: not used.
     image: float [H,W,3] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
+    added: to the brightest channel, in quarters of a level.
 
   Returns:
     Float [H,W,3] in [0,1], multiples of 1/255.
   """
-  del key, assets
+  del key
   levels, value, _ = _value(image)
-  brighter = jnp.minimum(4 * value + _BRIGHTNESS[severity - 1], 4 * 255)
+  brighter = jnp.minimum(4 * value + added, 4 * 255)
   scaled = levels * brighter // jnp.maximum(4 * value, 1)
   # Black has no hue: it becomes gray.
   scaled = jnp.where(value == 0, brighter // 4, scaled)
   return _image(scaled, image)
 
 
+@corruption(_SATURATE)
 def saturate(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+  key: jax.Array, image: jax.Array, parameters: tuple[int, int]
 ) -> jax.Array:
   """Changes the saturation in HSV; increasing it tints grays red (hue 0).
 
   Args:
     key: not used.
     image: float [H,W,3] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
+    parameters: factor and added constant, in tenths.
 
   Returns:
     Float [H,W,3] in [0,1], multiples of 1/255.
   """
-  del key, assets
-  factor, constant = _SATURATE[severity - 1]
+  del key
+  factor, constant = parameters
   levels, value, range_ = _value(image)
   # New range between the largest and the smallest channel, in tenths of a
   # level; each channel keeps its relative position in the range.
@@ -83,102 +84,125 @@ def saturate(
   return _image(value - (depth * below + whole - 1) // whole, image)
 
 
-def contrast(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
-) -> jax.Array:
+@corruption(_CONTRAST)
+def contrast(key: jax.Array, image: jax.Array, kept: int) -> jax.Array:
   """Moves every channel towards its mean.
 
   Args:
     key: not used.
     image: float [H,W,C] in [0,1], multiples of 1/255; at most 290 x 290 pixels.
-    severity: 1 to 5.
-    assets: not used.
+    kept: percentage of the contrast.
 
   Returns:
     Float [H,W,C] in [0,1], multiples of 1/255.
   """
-  del key, assets
+  del key
   levels = color.quantise(image).astype(jnp.int32)
   pixels = levels.shape[0] * levels.shape[1]
-  kept = _CONTRAST[severity - 1]
   total = jnp.sum(levels, axis=(0, 1), dtype=jnp.int32)
   mixed = kept * pixels * levels + (100 - kept) * total
   return _image(mixed // (100 * pixels), image)
 
 
+def _quality(severity: int, *unused: Any) -> tuple[jpeg.Divisors, ...]:
+  del unused
+  return jpeg.divisors(_QUALITY[severity - 1])
+
+
+@corruption(_quality)
 def jpeg_compression(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+  key: jax.Array, image: jax.Array, divisors: tuple[jpeg.Divisors, ...]
 ) -> jax.Array:
   """Compresses and decompresses the image as JPEG.
 
   Args:
     key: not used.
     image: float [H,W,3] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
+    divisors: of the quality.
 
   Returns:
     Float [H,W,3] in [0,1], multiples of 1/255.
   """
-  del key, assets
-  quality = _QUALITY[severity - 1]
-  return _image(jpeg.compress(color.quantise(image), quality), image)
+  del key
+  return _image(jpeg.compress(color.quantise(image), divisors), image)
 
 
+def _blocks(
+  severity: int, shape: Sequence[int], assets: object = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+  del assets
+  fraction = _PIXELATE[severity - 1]
+  return [_boxes(size, fraction) for size in shape[:2]]
+
+
+@corruption(_blocks)
 def pixelate(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+  key: jax.Array, image: jax.Array, boxes: list[tuple[jax.Array, jax.Array]]
 ) -> jax.Array:
   """Downscales the image by averaging pixels, and enlarges it again.
 
   Args:
     key: not used.
     image: float [H,W,C] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
+    boxes: first and last pixel of the box that each row and column averages.
 
   Returns:
     Float [H,W,C] in [0,1], multiples of 1/255.
   """
-  del key, assets
-  fraction = _PIXELATE[severity - 1]
+  del key
   levels = color.quantise(image).astype(jnp.int32)
   for axis in (1, 0):
-    first, last = _boxes(levels.shape[axis], fraction)
+    first, last = boxes[axis]
     levels = jnp.take(levels, first, axis) + jnp.take(levels, last, axis)
     levels = levels + 1 >> 1
   return _image(levels, image)
 
 
+def _elastic(
+  severity: int, shape: Sequence[int], assets: object = None
+) -> dict[str, Any]:
+  del assets
+  height, width, _ = shape
+  movement, smoothness, corners = (
+    min(height, width) * fraction for fraction in _ELASTIC[severity - 1]
+  )
+  if not movement:
+    return {"corners": corners}
+  rows, columns = (smoothing(size, smoothness) for size in (height, width))
+  return {
+    "corners": corners,
+    "movement": movement,
+    "rows": rows,
+    "columns": columns,
+  }
+
+
+@corruption(_elastic)
 def elastic_transform(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+  key: jax.Array, image: jax.Array, parameters: dict[str, Any]
 ) -> jax.Array:
   """Moves three corners at random, and then every pixel, smoothly.
 
   Args:
     key: a key.
     image: float [H,W,C] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
+    parameters: `corners`, the largest movement of a corner in pixels, and, if
+      pixels move, `movement` in pixels and its smoothing matrices `rows` and
+      `columns`.
 
   Returns:
     Float [H,W,C] in [0,1], multiples of 1/255.
   """
-  del assets
   height, width, _ = image.shape
-  movement, smoothness, corners = (
-    min(height, width) * fraction for fraction in _ELASTIC[severity - 1]
-  )
   corner_key, pixel_key = jax.random.split(key)
-  moves = _uniform(corner_key, (3, 2), corners)
+  moves = _uniform(corner_key, (3, 2), parameters["corners"])
   row, column = affine_source(height, width, moves)
   places = [geometry.neighbors(row, column, "reflect")]
-  if movement:
-    rows = smoothing(height, smoothness)
-    columns = smoothing(width, smoothness)
+  if "movement" in parameters:
     noise = _uniform(pixel_key, (2, height, width), 1)
-    smooth = jnp.matmul(rows, noise, precision="highest")
-    smooth = jnp.matmul(smooth, columns.T, precision="highest")
-    row, column = movement * smooth + jnp.mgrid[:height, :width]
+    smooth = jnp.matmul(parameters["rows"], noise, precision="highest")
+    smooth = jnp.matmul(smooth, parameters["columns"].T, precision="highest")
+    row, column = parameters["movement"] * smooth + jnp.mgrid[:height, :width]
     places.append(geometry.neighbors(row, column, "symmetric"))
   # A loop, because the compiler would otherwise repeat the first interpolation
   # for every pixel of the second, which is six times slower.

@@ -43,14 +43,18 @@ _HALF = (
 )
 _CONSTANT_BITS = 13
 _FIRST_BITS = 2  # fractional bits after the first of two passes
+# int32 [8,8,1]: a number to add, a factor, a shift, and the divisor itself.
+Divisors = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
-def compress(levels: jax.Array, quality: int) -> jax.Array:
+def compress(
+  levels: jax.Array, divisors: tuple[Divisors, Divisors]
+) -> jax.Array:
   """Writes a JPEG and reads it back.
 
   Args:
     levels: uint8 [H,W,3].
-    quality: Pillow's quality, 1 (worst) to 100 (best).
+    divisors: of a quality, from `divisors`.
 
   Returns:
     uint8 [H,W,3], equal to Pillow's.
@@ -58,24 +62,29 @@ def compress(levels: jax.Array, quality: int) -> jax.Array:
   wide = levels.astype(jnp.int32)
   offset = (128 << 16) + (1 << 15) - 1
   differences = wide @ np.array(_DIFFERENCES, np.int32).T + offset >> 16
-  luma = _code(color.luminance(levels), quality_table(_LUMA, quality))
-  chroma = _code(_halve(differences), quality_table(_CHROMA, quality))
+  luma = _code(color.luminance(levels), divisors[0])
+  chroma = _code(_halve(differences), divisors[1])
   height, width, _ = levels.shape
   # The image's last chroma is repeated beyond its border, not the file's.
   chroma = _enlarge(chroma[: (height + 1) // 2, : (width + 1) // 2])
   return _to_rgb(luma[:height, :width], chroma[:height, :width])
 
 
-def quality_table(standard: str, quality: int) -> np.ndarray:
-  """The divisors [8,8] of a standard table at a quality.
+def divisors(quality: int) -> tuple[Divisors, Divisors]:
+  """The divisors of luma and chroma.
 
   Args:
-    standard: the 64 numbers for quality 50.
-    quality: 1 to 100.
+    quality: Pillow's quality, 1 (worst) to 100 (best).
 
   Returns:
-    int32 [8,8], vertical frequencies first.
+    Each as `_divisors` of its table.
   """
+  tables = (_table(standard, quality) for standard in (_LUMA, _CHROMA))
+  return tuple(map(_divisors, tables))
+
+
+def _table(standard: str, quality: int) -> np.ndarray:
+  """The divisors [8,8] of a standard table, vertical frequencies first."""
   scale = 5000 // quality if quality < 50 else 200 - 2 * quality
   table = np.array(standard.split(), np.int32).reshape(_BLOCK, _BLOCK)
   return np.clip((table * scale + 50) // 100, 1, 255)
@@ -93,7 +102,7 @@ def _halve(planes: jax.Array) -> jax.Array:
   return total + 1 + odd >> 2
 
 
-def _code(planes: jax.Array, table: np.ndarray) -> jax.Array:
+def _code(planes: jax.Array, divisors: Divisors) -> jax.Array:
   """Cosine transform, quantization and back, of int32 planes [H,W,C]."""
   height, width, channels = planes.shape
   pad = ((0, -height % _BLOCK), (0, -width % _BLOCK), (0, 0))
@@ -102,7 +111,7 @@ def _code(planes: jax.Array, table: np.ndarray) -> jax.Array:
   # The axis of blocks is last, so that transforms are vectorized over it.
   blocks = padded.reshape(down, _BLOCK, right, _BLOCK, channels)
   blocks = blocks.transpose(1, 3, 0, 2, 4).reshape(_BLOCK, _BLOCK, -1)
-  coded = _inverse(_quantise(_forward(blocks - 128), table)) + 128
+  coded = _inverse(_quantise(_forward(blocks - 128), divisors)) + 128
   coded = jnp.clip(coded, 0, 255)
   coded = coded.reshape(_BLOCK, _BLOCK, down, right, channels)
   return coded.transpose(2, 0, 3, 1, 4).reshape(padded.shape)
@@ -141,8 +150,8 @@ def _descale(value: jax.Array, bits: int) -> jax.Array:
   return value + (1 << bits - 1) >> bits
 
 
-def _quantise(blocks: jax.Array, table: np.ndarray) -> jax.Array:
-  """Frequencies as whole multiples of the divisors, halves away from zero.
+def _divisors(table: np.ndarray) -> Divisors:
+  """What `_quantise` needs to divide by a table [8,8].
 
   Like libjpeg, this multiplies by a rounded reciprocal, which rounds some
   halves differently.
@@ -153,9 +162,15 @@ def _quantise(blocks: jax.Array, table: np.ndarray) -> jax.Array:
   reciprocal, rest = np.divmod(1 << shift, divisor)
   added = divisor // 2 + ((rest > 0) & (rest <= divisor // 2))
   reciprocal += rest > divisor // 2
-  product = (abs(blocks) + added.astype(np.int32)) * reciprocal.astype(np.int32)
-  whole = product >> shift.astype(np.int32)
-  return jnp.sign(blocks) * whole * table[..., None]
+  found = added, reciprocal, shift, table[..., None]
+  return tuple(part.astype(np.int32) for part in found)
+
+
+def _quantise(blocks: jax.Array, divisors: Divisors) -> jax.Array:
+  """Frequencies as whole multiples of the divisors, halves away from zero."""
+  added, reciprocal, shift, table = divisors
+  whole = (abs(blocks) + added) * reciprocal >> shift
+  return jnp.sign(blocks) * whole * table
 
 
 def _enlarge(planes: jax.Array) -> jax.Array:

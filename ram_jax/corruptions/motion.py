@@ -1,11 +1,12 @@
 """ImageMagick 6's motion blur, as used by CIFAR-10-C."""
 
-import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ram_jax.corruptions.corruption import corruption
 from ram_jax.image import color
 
 # Radius and standard deviation, in pixels, of severities 1 to 5.
@@ -16,16 +17,19 @@ _WEIGHT_BITS = 23
 _HALF_A_STEP = round((1 << _WEIGHT_BITS) / (2 * 257))
 
 
-def motion_blur(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
-) -> jax.Array:
+def _parameters(severity: int, *unused: Any) -> np.ndarray:
+  del unused
+  return weights(*_PARAMETERS[severity - 1], _PARAMETERS[-1][0])
+
+
+@corruption(_parameters)
+def motion_blur(key: jax.Array, image: jax.Array, path: jax.Array) -> jax.Array:
   """Blurs along a direction drawn from -45 to 45 degrees.
 
   Args:
     key: a key.
     image: float [H,W,3] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
+    path: weights along the path.
 
   Returns:
     Float [H,W,3] in [0,1], multiples of 1/255.
@@ -33,26 +37,21 @@ def motion_blur(
   Source: hendrycks/robustness, `make_cifar_c.py`. Radius and standard deviation
   are in pixels, independent of the image size.
   """
-  del assets
   degrees = jax.random.uniform(key, (), jnp.float32, -45, 45)
-  radius, sigma = _PARAMETERS[severity - 1]
-  levels = blur(color.quantise(image), degrees, radius, sigma)
+  levels = blur(color.quantise(image), degrees, path)
   return color.dequantise(levels.astype(jnp.uint8), image.dtype)
 
 
-def blur(
-  levels: jax.Array, degrees: jax.Array, radius: int, sigma: float
-) -> jax.Array:
+def blur(levels: jax.Array, degrees: jax.Array, path: jax.Array) -> jax.Array:
   """ImageMagick 6's MotionBlurImage on 8-bit images without transparency.
 
-  A pixel is the mean of itself and `2 * radius` pixels on one side of it,
-  weighted by half a Gaussian; beyond the border the edge is repeated.
+  A pixel is the mean of itself and pixels on one side of it; beyond the border
+  the edge is repeated.
 
   Args:
     levels: integers [H,W,C] in 0..255.
     degrees: scalar, clockwise; at 0 the pixels on the right are taken.
-    radius: pixels.
-    sigma: standard deviation of the Gaussian, in pixels.
+    path: weights of the pixel and of those on one side, from `weights`.
 
   Returns:
     int32 [H,W,C] in 0..255.
@@ -60,8 +59,8 @@ def blur(
   Source: ImageMagick6, `magick/effect.c`. In fixed point, so that no compiler
   reorders it.
   """
-  weights = jnp.asarray(_weights(radius, sigma))
-  reach = weights.size - 1
+  path = jnp.asarray(path)
+  reach = path.size - 1
   angle = jnp.float32(degrees) * jnp.float32(np.pi / 180)
   right, down = (
     jnp.ceil(jnp.arange(reach + 1) * part - jnp.float32(0.5)).astype(jnp.int32)
@@ -73,18 +72,25 @@ def blur(
   # A loop, so that the compiler does not recompute the padding for every pixel.
   def add(i: jax.Array, total: jax.Array) -> jax.Array:
     start = (down[i] + reach, right[i] + reach, jnp.int32(0))
-    return total + weights[i] * jax.lax.dynamic_slice(
-      padded, start, levels.shape
-    )
+    return total + path[i] * jax.lax.dynamic_slice(padded, start, levels.shape)
 
   start = jnp.full(levels.shape, _HALF_A_STEP, jnp.int32)
   total = jax.lax.fori_loop(0, reach + 1, add, start, unroll=4)
   return total >> _WEIGHT_BITS
 
 
-@functools.cache
-def _weights(radius: int, sigma: float) -> np.ndarray:
-  """Half a Gaussian in fixed point, int32, with sum one."""
+def weights(radius: int, sigma: float, longest: int) -> np.ndarray:
+  """Half a Gaussian in fixed point.
+
+  Args:
+    radius: pixels; `2 * radius + 1` weights are not 0.
+    sigma: standard deviation of the Gaussian, in pixels.
+    longest: the largest of several radii, to which zeros are appended.
+
+  Returns:
+    int32 [2 * longest + 1], with sum one.
+  """
   gaussian = np.exp(-(np.arange(2 * radius + 1) ** 2) / (2 * sigma**2))
   cumulated = np.cumsum(gaussian / gaussian.sum()) * (1 << _WEIGHT_BITS)
-  return np.diff(np.round(cumulated), prepend=0).astype(np.int32)
+  path = np.diff(np.round(cumulated), prepend=0).astype(np.int32)
+  return np.pad(path, (0, 2 * (longest - radius)))

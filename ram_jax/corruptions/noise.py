@@ -11,11 +11,13 @@ Nothing depends on the size of the image.
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ram_jax.corruptions.corruption import Corruption
 from ram_jax.image import color
 
 LEVELS = color.LEVELS
@@ -28,82 +30,6 @@ _SPECKLE = (0.06, 0.10, 0.12, 0.16, 0.20)
 # The high bits of a random number select a column, the others are compared.
 _COLUMN_BITS = 8
 _THRESHOLD_BITS = 32 - _COLUMN_BITS
-
-
-def gaussian_noise(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
-) -> jax.Array:
-  """Adds normal noise that does not depend on the level.
-
-  Args:
-    key: a key.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
-  """
-  del assets
-  std = _GAUSSIAN[severity - 1]
-  return replace(key, image, alias_table(gaussian_probabilities, std))
-
-
-def shot_noise(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
-) -> jax.Array:
-  """Poisson noise, as from counting photons.
-
-  Args:
-    key: a key.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
-  """
-  del assets
-  photons = _SHOT[severity - 1]
-  return replace(key, image, alias_table(shot_probabilities, photons))
-
-
-def impulse_noise(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
-) -> jax.Array:
-  """Salt and pepper noise, independently in every channel.
-
-  Args:
-    key: a key.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
-  """
-  del assets
-  fraction = _IMPULSE[severity - 1]
-  return replace(key, image, alias_table(impulse_probabilities, fraction))
-
-
-def speckle_noise(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
-) -> jax.Array:
-  """Adds normal noise proportional to the value.
-
-  Args:
-    key: a key.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
-  """
-  del assets
-  std = _SPECKLE[severity - 1]
-  return replace(key, image, alias_table(speckle_probabilities, std))
 
 
 def gaussian_probabilities(std: float) -> np.ndarray:
@@ -183,7 +109,7 @@ def alias_table(
   return (scaled << _COLUMN_BITS | other).astype(np.uint32)
 
 
-def replace(key: jax.Array, image: jax.Array, table: np.ndarray) -> jax.Array:
+def replace(key: jax.Array, image: jax.Array, table: jax.Array) -> jax.Array:
   """Draws a new level for every value of an image.
 
   Args:
@@ -204,3 +130,51 @@ def replace(key: jax.Array, image: jax.Array, table: np.ndarray) -> jax.Array:
   level = jnp.where(part < entry >> _COLUMN_BITS, column, entry & (LEVELS - 1))
   level = level.astype(jnp.uint8).reshape(image.shape)
   return color.dequantise(level, image.dtype)
+
+
+def _noise(
+  name: str,
+  probabilities: Callable[[float], np.ndarray],
+  levels: tuple[float, ...],
+) -> Corruption:
+  """A noise; all of them are one program with different tables."""
+
+  def table(severity: int, *unused: Any) -> np.ndarray:
+    del unused
+    return alias_table(probabilities, levels[severity - 1])
+
+  return Corruption(name, table, replace)
+
+
+# Normal noise that does not depend on the level.
+gaussian_noise = _noise("gaussian_noise", gaussian_probabilities, _GAUSSIAN)
+# Poisson noise, as from counting photons.
+shot_noise = _noise("shot_noise", shot_probabilities, _SHOT)
+# Salt and pepper, independently in every channel.
+impulse_noise = _noise("impulse_noise", impulse_probabilities, _IMPULSE)
+# Normal noise proportional to the value.
+speckle_noise = _noise("speckle_noise", speckle_probabilities, _SPECKLE)
+
+
+def normal(key: jax.Array, shape: tuple[int, ...], scale: float) -> jax.Array:
+  """Normal noise, rounded as if its standard deviation were a constant.
+
+  The compiler would combine the constant with the factor in
+  `jax.random.normal`, which saves a rounding.
+
+  Args:
+    key: a key.
+    shape: of the noise; only the number of values affects each of them.
+    scale: from `normal_scale`.
+
+  Returns:
+    float32, of the shape.
+  """
+  above = np.nextafter(np.float32(-1), np.float32(0))
+  even = jax.random.uniform(key, shape, jnp.float32, above, 1)
+  return scale * jax.lax.erf_inv(even)
+
+
+def normal_scale(std: float) -> np.float32:
+  """`scale` in `normal` for a standard deviation."""
+  return np.float32(math.sqrt(2)) * np.float32(std)

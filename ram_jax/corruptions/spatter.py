@@ -4,11 +4,14 @@ Source: hendrycks/robustness, `make_cifar_c.py`. Everything except the blur of
 the noise is computed in integers.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ram_jax.corruptions import edges
+from ram_jax.corruptions import edges, noise
+from ram_jax.corruptions.corruption import corruption
 from ram_jax.image import color
 
 # Parameters of severities 1 to 5: mean and standard deviation of the noise,
@@ -27,36 +30,62 @@ _MUD = (63, 42, 20)
 _EMBOSS = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))
 _ONES = ((1, 1, 1),) * 3
 _REACH = 20  # pixels from a drop's edge over which it is shaded
+_RADIUS = 4  # pixels, of the largest blur of the noise
 _MUD_BITS = 15  # fractional bits of a weight of mud's blur along one axis
 
 
+def _drops(severity: int, *unused: Any) -> dict[str, Any]:
+  del unused
+  mean, std, sigma, threshold, last = _PARAMETERS[severity - 1]
+  weights = _gaussian(sigma)
+  found = {
+    "mean": mean,
+    "std": noise.normal_scale(std),
+    "blur": np.pad(weights, _RADIUS - len(weights) // 2).astype(np.float32),
+    "threshold": threshold,
+  }
+  if severity <= _WATER_SEVERITIES:
+    return found | {"strength": last}
+  return found | {"mud": mud_weights(last)}
+
+
+@corruption(_drops)
 def spatter(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+  key: jax.Array, image: jax.Array, parameters: dict[str, Any]
 ) -> jax.Array:
   """Adds drops of water (severities 1 to 3) or mud (4 and 5) to an image.
 
   Args:
     key: a key.
     image: float [H,W,3] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
+    parameters: `mean`, `std` from `noise.normal_scale`, and `blur` (weights) of
+      the noise; `threshold` of the drops; `strength` of water, or weights of
+      the `mud`'s blur.
 
   Returns:
     Float [H,W,3] in [0,1], multiples of 1/255. The size of drops and their
     shading in pixels does not depend on the image size.
   """
-  del assets
-  noise = jax.random.normal(key, image.shape[:2], jnp.float32)
-  levels = color.quantise(image)
-  cover = water if severity <= _WATER_SEVERITIES else mud
-  return color.dequantise(cover(levels, noise, severity), image.dtype)
+  drawn = noise.normal(key, image.shape[:2], parameters["std"])
+  levels = cover(color.quantise(image), drawn, parameters)
+  return color.dequantise(levels, image.dtype)
 
 
-def water(levels: jax.Array, noise: jax.Array, severity: int) -> jax.Array:
-  """Adds drops made from standard normal noise [H,W] to levels [H,W,3]."""
-  strength = _PARAMETERS[severity - 1][-1]
+def cover(
+  levels: jax.Array, drawn: jax.Array, parameters: dict[str, Any]
+) -> jax.Array:
+  """Adds drops made from noise [H,W] without its mean to levels [H,W,3]."""
+  layer = _blur(parameters["mean"] + drawn, parameters["blur"])
+  layer = jnp.where(layer < parameters["threshold"], 0, layer)
+  if "strength" in parameters:
+    return water(levels, layer, parameters["strength"])
+  return mud(levels, layer > parameters["threshold"], parameters["mud"])
+
+
+def water(levels: jax.Array, layer: jax.Array, strength: int) -> jax.Array:
+  """Adds drops [H,W], floats, to levels [H,W,3]."""
   # Rare values above 1 wrap around, as they do in the original.
-  drops = jnp.floor(255 * _liquid(noise, severity)).astype(jnp.int32) & 255
+  drops = jnp.floor(255 * layer).astype(jnp.int32) & 255
   relief = drops * shade(drops)
   # Tenths of a level; at most 255 * 255 * 5 * 238 of them, which fit 31 bits.
   light = relief[..., None] * (strength * np.array(_WATER, np.int32))
@@ -76,29 +105,25 @@ def shade(drops: jax.Array) -> jax.Array:
   return (edges.correlate(embossed, _ONES) + 4) // 9
 
 
-def mud(levels: jax.Array, noise: jax.Array, severity: int) -> jax.Array:
-  """Covers levels [H,W,3] by mud made from standard normal noise [H,W]."""
-  _, _, _, threshold, sigma = _PARAMETERS[severity - 1]
-  patches = (_liquid(noise, severity) > threshold).astype(jnp.int32)
-  weights = np.round(_gaussian(sigma) * (1 << _MUD_BITS)).astype(int)
-  weights[len(weights) // 2] -= weights.sum() - (1 << _MUD_BITS)
+def mud(levels: jax.Array, patches: jax.Array, weights: jax.Array) -> jax.Array:
+  """Covers levels [H,W,3] by patches of mud, bool [H,W], which are blurred."""
   full = 1 << (2 * _MUD_BITS)
-  cover = _blur(patches, weights.tolist())
-  cover = jnp.where(cover < 0.8 * full, 0, cover)[..., None]
+  covered = _blur(patches.astype(jnp.int32), weights)
+  covered = jnp.where(covered < 0.8 * full, 0, covered)[..., None]
   wide = levels.astype(jnp.int32)
-  weight = cover >> 8  # leaves room for a factor of 255
+  weight = covered >> 8  # leaves room for a factor of 255
   total = wide * ((full >> 8) - weight) + np.array(_MUD, np.int32) * weight
   return (total >> (2 * _MUD_BITS - 8)).astype(jnp.uint8)
 
 
-def _liquid(noise: jax.Array, severity: int) -> jax.Array:
-  """Blurred noise [H,W] where it exceeds the threshold, else 0."""
-  mean, deviation, sigma, threshold, _ = _PARAMETERS[severity - 1]
-  layer = _blur(mean + deviation * noise, _gaussian(sigma).tolist())
-  return jnp.where(layer < threshold, 0, layer)
+def mud_weights(sigma: float) -> np.ndarray:
+  """Weights of mud's blur along one axis, int32 in fixed point."""
+  weights = np.round(_gaussian(sigma) * (1 << _MUD_BITS)).astype(np.int32)
+  weights[len(weights) // 2] -= weights.sum() - (1 << _MUD_BITS)
+  return weights
 
 
-def _blur(layer: jax.Array, weights: list) -> jax.Array:
+def _blur(layer: jax.Array, weights: jax.Array) -> jax.Array:
   """Correlates [H,W] with weights in both directions; the edge is repeated."""
   reach = len(weights) // 2
   height, width = layer.shape

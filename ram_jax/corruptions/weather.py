@@ -5,14 +5,16 @@ compared with the original, hendrycks/robustness, `make_cifar_c.py`. Parameters
 are in pixels and pixel values and do not depend on the image size.
 """
 
-import functools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ram_jax.corruptions import motion
+from ram_jax.corruptions import motion, noise
+from ram_jax.corruptions.corruption import Constant, corruption
 from ram_jax.image import color
 
 # Parameters of severities 1 to 5: mean and standard deviation of the noise,
@@ -30,59 +32,67 @@ _FROST = ((100, 20), (100, 30), (90, 40), (85, 40), (75, 45))
 # Thickness, and the decay of the roughness per scale.
 _FOG = ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))
 _ROUGHNESS = 100
+Photographs = tuple[jax.Array, ...]  # uint8 [h,w,3], RGB
 
 
+def _snow(
+  severity: int, shape: Sequence[int], assets: object = None
+) -> dict[str, Any]:
+  del assets
+  mean, std, zoom, threshold, radius, sigma, kept = _SNOW[severity - 1]
+  return {
+    "mean": mean,
+    "std": noise.normal_scale(std),
+    "sources": [_sources(size, zoom) for size in shape[:2]],
+    "threshold": threshold,
+    "path": motion.weights(radius, sigma, _SNOW[-1][4]),
+    "kept": kept,
+  }
+
+
+@corruption(_snow)
 def snow(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+  key: jax.Array, image: jax.Array, parameters: dict[str, Any]
 ) -> jax.Array:
   """Fades colors, and adds motion-blurred flakes, also upside down.
 
   Args:
     key: a key.
     image: float [H,W,3] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
+    parameters: `mean`, and `std` from `noise.normal_scale`, of the noise;
+      `sources` of its zoom; `threshold`; `path`, weights of the motion blur;
+      `kept`, the percentage of the image that is kept.
 
   Returns:
     Float [H,W,3] in [0,1], multiples of 1/255.
   """
-  del assets
   noise_key, angle_key = jax.random.split(key)
-  shape = snow_shape(image.shape[:2], severity)
-  noise = jax.random.normal(noise_key, shape, jnp.float32)
+  drawn = noise.normal(noise_key, image.shape[:2], parameters["std"])
   degrees = jax.random.uniform(angle_key, (), jnp.float32, -135, -45)
-  layer = snow_layer(noise, degrees, severity, image.shape[:2])
-  levels = snow_cover(color.quantise(image), layer, severity)
+  layer = snow_layer(parameters["mean"] + drawn, degrees, parameters)
+  levels = snow_cover(color.quantise(image), layer, parameters["kept"])
   return color.dequantise(levels, image.dtype)
 
 
-def snow_shape(size: tuple[int, int], severity: int) -> tuple[int, int]:
-  """Size of the noise that the zoom enlarges to the image's (height, width)."""
-  zoom = _SNOW[severity - 1][2]
-  return math.ceil(size[0] / zoom), math.ceil(size[1] / zoom)
-
-
 def snow_layer(
-  noise: jax.Array, degrees: jax.Array, severity: int, size: tuple[int, int]
+  drawn: jax.Array, degrees: jax.Array, parameters: dict[str, Any]
 ) -> jax.Array:
   """The flakes, pixel values int32 [H,W].
 
   Args:
-    noise: standard normal [h,w], of `snow_shape`.
+    drawn: noise [H,W]; the zoom enlarges its first numbers.
     degrees: direction of the motion blur.
-    severity: 1 to 5.
-    size: (H, W).
+    parameters: see `snow`.
   """
-  mean, deviation, zoom, threshold, radius, sigma, _ = _SNOW[severity - 1]
-  noise = _zoom(mean + deviation * noise, zoom, size)
-  bright = jnp.where(noise < threshold, 0, jnp.clip(noise, 0, 1))
+  layer = _zoom(drawn, parameters["sources"])
+  bright = jnp.clip(layer, 0, 1)
+  bright = jnp.where(layer < parameters["threshold"], 0, bright)
   levels = jnp.floor(255 * bright).astype(jnp.int32)
-  return motion.blur(levels[..., None], degrees, radius, sigma)[..., 0]
+  return motion.blur(levels[..., None], degrees, parameters["path"])[..., 0]
 
 
-def snow_cover(levels: jax.Array, layer: jax.Array, severity: int) -> jax.Array:
+def snow_cover(levels: jax.Array, layer: jax.Array, kept: int) -> jax.Array:
   """Adds flakes [H,W], also rotated by 180 degrees, to levels [H,W,3]."""
-  kept = _SNOW[severity - 1][-1]
   wide = levels.astype(jnp.int32)
   # In 1/2000 of a level: 1.5 times gray (ITU-R 601), plus half of white.
   gray = wide @ np.array([299, 587, 114], np.int32)
@@ -92,44 +102,49 @@ def snow_cover(levels: jax.Array, layer: jax.Array, severity: int) -> jax.Array:
   return jnp.minimum(total, 255).astype(jnp.uint8)
 
 
-def frost(
-  key: jax.Array,
-  image: jax.Array,
-  severity: int,
-  assets: tuple[jax.Array, ...] | None = None,
-) -> jax.Array:
-  """Adds a random part of one of five photographs of ice.
-
-  Args:
-    key: a key.
-    image: float [H,W,3] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: photographs uint8 [h,w,3], RGB, `ram_jax.data.frost.load()`.
-
-  Returns:
-    Float [H,W,3] in [0,1], multiples of 1/255.
-
-  Raises:
-    ValueError: without photographs, or if they do not cover the image.
-  """
+def _frost(
+  severity: int, shape: Sequence[int], assets: Photographs | None = None
+) -> tuple[int, int, Photographs]:
+  """Raises a ValueError if photographs are missing or too small."""
   if not assets:
     raise ValueError(
       "frost needs photographs of ice: give assets=ram_jax.data.frost.load()"
     )
-  height, width = image.shape[:2]
+  height, width, _ = shape
   sizes = np.array([picture.shape[:2] for picture in assets])
   if (sizes <= (height, width)).any():
     raise ValueError(
       f"photographs of {sizes.min(axis=0).tolist()} pixels do not cover images"
       f" of [{height}, {width}]: pass this size to load()"
     )
+  return *_FROST[severity - 1], assets
+
+
+@corruption(_frost)
+def frost(
+  key: jax.Array, image: jax.Array, parameters: tuple[int, int, Photographs]
+) -> jax.Array:
+  """Adds a random part of one of five photographs of ice.
+
+  Args:
+    key: a key.
+    image: float [H,W,3] in [0,1], multiples of 1/255.
+    parameters: percentages of the image and of the photograph that are added,
+      and the photographs, `ram_jax.data.frost.load()`.
+
+  Returns:
+    Float [H,W,3] in [0,1], multiples of 1/255.
+  """
+  kept, added, pictures = parameters
+  height, width = image.shape[:2]
+  sizes = np.array([picture.shape[:2] for picture in pictures])
   which, row, column = jax.random.split(key, 3)
-  index = jax.random.randint(which, (), 0, len(assets))
+  index = jax.random.randint(which, (), 0, len(pictures))
   spare = jnp.asarray(sizes - (height, width))[index]
   top = jax.random.randint(row, (), 0, spare[0])
   left = jax.random.randint(column, (), 0, spare[1])
-  ice = crop(assets, index, top, left, (height, width))
-  levels = frost_cover(color.quantise(image), ice, severity)
+  ice = crop(pictures, index, top, left, (height, width))
+  levels = frost_cover(color.quantise(image), ice, kept, added)
   return color.dequantise(levels, image.dtype)
 
 
@@ -151,15 +166,25 @@ def crop(
   return jax.lax.dynamic_slice(jnp.stack(padded), start, (1, *size, 3))[0]
 
 
-def frost_cover(levels: jax.Array, ice: jax.Array, severity: int) -> jax.Array:
-  """Adds levels of ice [H,W,3] to levels [H,W,3]."""
-  kept, added = _FROST[severity - 1]
+def frost_cover(
+  levels: jax.Array, ice: jax.Array, kept: int, added: int
+) -> jax.Array:
+  """Adds percentages of levels [H,W,3] and of levels of ice [H,W,3]."""
   total = kept * levels.astype(jnp.int32) + added * ice.astype(jnp.int32)
   return jnp.minimum(total // 100, 255).astype(jnp.uint8)
 
 
+def _fog(
+  severity: int, shape: Sequence[int], assets: object = None
+) -> tuple[Constant, float]:
+  del shape, assets
+  thickness, decay = _FOG[severity - 1]
+  return Constant(decay), 255 * thickness
+
+
+@corruption(_fog)
 def fog(
-  key: jax.Array, image: jax.Array, severity: int, assets: object = None
+  key: jax.Array, image: jax.Array, parameters: tuple[Constant, float]
 ) -> jax.Array:
   """Adds a fractal cloud, and rescales to the original range.
 
@@ -169,39 +194,38 @@ def fog(
   Args:
     key: a key.
     image: float [H,W,3] in [0,1], multiples of 1/255.
-    severity: 1 to 5.
-    assets: not used.
+    parameters: decay of the cloud's roughness, and its thickness in levels.
 
   Returns:
     Float [H,W,3] in [0,1], multiples of 1/255.
   """
-  del assets
+  decay, thickness = parameters
   height, width = image.shape[:2]
   side = 1 << (max(height, width) - 1).bit_length()
-  noise = jax.random.uniform(key, (side * side - 1,), jnp.float32, -1, 1)
-  cloud = plasma(noise, _FOG[severity - 1][1])[:height, :width]
-  levels = fog_cover(color.quantise(image), cloud, severity)
+  drawn = jax.random.uniform(key, (side * side - 1,), jnp.float32, -1, 1)
+  cloud = plasma(drawn, decay.value)[:height, :width]
+  levels = fog_cover(color.quantise(image), cloud, thickness)
   return color.dequantise(levels, image.dtype)
 
 
-def plasma(noise: jax.Array, decay: float) -> jax.Array:
+def plasma(drawn: jax.Array, decay: float) -> jax.Array:
   """A cloud from the diamond-square algorithm, in [0,1], with periodic borders.
 
   Args:
-    noise: [side**2 - 1] in (-1,1), side a power of two; from coarse to fine
+    drawn: [side**2 - 1] in (-1,1), side a power of two; from coarse to fine
       the centers, the middles of horizontal and those of vertical edges.
     decay: divides the roughness at each scale.
 
   Returns:
     Float [side,side]. As in the original, the roughness is squared.
   """
-  grid = jnp.zeros((1, 1), noise.dtype)
+  grid = jnp.zeros((1, 1), drawn.dtype)
   used, roughness = 0, _ROUGHNESS
-  while used < noise.size:
+  while used < drawn.size:
     count = grid.size
     centers, across, along = (
       roughness**2
-      * noise[used + i * count : used + (i + 1) * count].reshape(grid.shape)
+      * drawn[used + i * count : used + (i + 1) * count].reshape(grid.shape)
       for i in range(3)
     )
     square = grid + jnp.roll(grid, -1, 0)
@@ -218,9 +242,10 @@ def plasma(noise: jax.Array, decay: float) -> jax.Array:
   return grid / grid.max()
 
 
-def fog_cover(levels: jax.Array, cloud: jax.Array, severity: int) -> jax.Array:
+def fog_cover(
+  levels: jax.Array, cloud: jax.Array, thickness: float
+) -> jax.Array:
   """Adds a cloud [H,W] in [0,1] to levels [H,W,3]."""
-  thickness = 255 * _FOG[severity - 1][0]
   floats = levels.astype(cloud.dtype)
   most = floats.max()
   total = (floats + thickness * cloud[..., None]) * most / (most + thickness)
@@ -234,27 +259,41 @@ def _interleave(first: jax.Array, second: jax.Array, axis: int) -> jax.Array:
   return jnp.stack([first, second], axis + 1).reshape(shape)
 
 
-def _zoom(noise: jax.Array, zoom: float, size: tuple[int, int]) -> jax.Array:
-  """scipy.ndimage.zoom of order 1, cropped to the central part of that size."""
-  if zoom == 1:
-    return noise
-  for axis in (0, 1):
-    before, part = _sources(noise.shape[axis], zoom, size[axis])
-    part = jnp.asarray(part, noise.dtype)
-    part = part[:, None] if axis == 0 else part
-    here = jnp.take(noise, before, axis)
-    after = jnp.take(noise, before + 1, axis)
-    noise = here + part * (after - here)
-  return noise
+def _zoom(drawn: jax.Array, sources: list[dict[str, Any]]) -> jax.Array:
+  """scipy.ndimage.zoom of order 1, cropped to the central part.
+
+  What is enlarged are the first numbers of `drawn` [H,W]: as many as a draw of
+  the smaller size would have.
+  """
+  rows, columns = sources
+  flat, column = drawn.ravel(), np.arange(drawn.shape[1])
+
+  def row(index: jax.Array) -> jax.Array:
+    return flat[index[:, None] * columns["count"] + column]
+
+  here, below = row(rows["before"]), row(rows["after"])
+  tall = here + rows["part"][:, None] * (below - here)
+  here, right = (jnp.take(tall, columns[n], 1) for n in ("before", "after"))
+  return here + columns["part"] * (right - here)
 
 
-@functools.cache
-def _sources(
-  count: int, zoom: float, size: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Source of zoomed pixels: the pixel before, and the fractional part."""
+def _sources(size: int, zoom: float) -> dict[str, Any]:
+  """Where zoomed pixels come from along an axis.
+
+  Args:
+    size: number of zoomed pixels.
+    zoom: the factor, at least 1.
+
+  Returns:
+    `count` of pixels before the zoom, and for each zoomed pixel those `before`
+    and `after` it, and its `part` of the way between them.
+  """
+  count = math.ceil(size / zoom)
   zoomed = round(count * zoom)
   trimmed = (zoomed - size) // 2
   source = np.arange(trimmed, trimmed + size) * ((count - 1) / (zoomed - 1))
-  before = np.minimum(source.astype(int), count - 2)
-  return before, source - before
+  # Without a zoom, nothing is interpolated: all parts are 0.
+  before = np.minimum(source.astype(np.int32), count - 1 - (zoom > 1))
+  after = np.minimum(before + 1, count - 1)
+  part = (source - before).astype(np.float32)
+  return {"count": count, "before": before, "after": after, "part": part}

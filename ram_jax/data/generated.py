@@ -3,14 +3,17 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
 from ram_jax import keys as keys_lib
 from ram_jax import parallel
-from ram_jax.corruptions import NAMES, check_choice, corrupt
+from ram_jax.corruptions import CORRUPTIONS, NAMES, check_choice
 from ram_jax.corruptions import SEVERITIES as SEVERITIES
+from ram_jax.corruptions import apply as apply_to_batch
+from ram_jax.corruptions.corruption import Apply
 from ram_jax.data import frost
 from ram_jax.image.color import dequantise, quantise
 
@@ -95,8 +98,11 @@ class Generator:
     key = jax.random.fold_in(jax.random.key(self.seed), STREAM)
     for number in (NAMES.index(corruption), severity):
       key = jax.random.fold_in(key, number)
-    shared = parallel.replicate((key, assets))
-    make = _program(corruption, severity)
+    found = CORRUPTIONS[corruption]
+    shape = self.images.shape[1:]
+    parameters = found.parameters(severity, shape, assets)
+    shared = parallel.replicate((key, parameters))
+    make = _program(found.apply)
     made = make(shared, {"images": self.images}, self.batch_size)
     return made, self.labels
 
@@ -107,18 +113,18 @@ def label(seed: int) -> str:
 
 
 @functools.cache
-def _program(corruption: str, severity: int) -> Callable:
-  """Compiled once for each corruption and severity."""
+def _program(apply: Apply) -> Callable:
+  """Compiled once for all severities with equal structure and shapes."""
 
   @parallel.per_example
   def corrupted(
-    shared: tuple[jax.Array, tuple[jax.Array, ...] | None],
+    shared: tuple[jax.Array, Any],
     positions: jax.Array,
     batch: dict[str, jax.Array],
   ) -> jax.Array:
-    key, assets = shared
+    key, parameters = shared
     keys = keys_lib.per_example(key, positions)
     images = dequantise(batch["images"])
-    return quantise(corrupt(corruption, severity, keys, images, assets=assets))
+    return quantise(apply_to_batch(apply, keys, images, parameters))
 
   return corrupted

@@ -11,7 +11,7 @@ from ram_jax import contracts, losses, parallel
 from ram_jax import keys as keys_lib
 from ram_jax.attacks.pgd import Attack, finite_gradients
 from ram_jax.contracts import Cache, Note, Row, Setting
-from ram_jax.evaluation import attack_checks, clean, rows
+from ram_jax.evaluation import attack_checks, clean, precision, rows
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 
@@ -27,6 +27,7 @@ class Evaluator(contracts.Evaluator):
     check_images: number of test images, from the start of the test set, on
       which the attack itself is checked; all if there are fewer; 0: no check.
     batch_size: examples per batch, over all devices; does not change results.
+    precision: of the attack's search, see `precision.py`.
   """
 
   attack: Attack
@@ -34,6 +35,7 @@ class Evaluator(contracts.Evaluator):
   relative_step_size: float
   check_images: int
   batch_size: int
+  precision: str = precision.FULL
 
   def __post_init__(self) -> None:
     if not isinstance(self.attack, Attack):
@@ -81,9 +83,10 @@ class Evaluator(contracts.Evaluator):
       See `contracts.Evaluator`.
     """
     batch = {"images": images, "labels": labels}
+    search = precision.Searched(model, self.precision)
     by_epsilon = {}
     for epsilon in map(float, self.epsilons):
-      shared = (*parallel.replicate((self._sized(epsilon), key)), model)
+      shared = (*parallel.replicate((self._sized(epsilon), key)), search)
       attack = functools.partial(robust, shared, batch, self.batch_size)
       found = cache(str(epsilon), attack)
       by_epsilon[epsilon] = found["correct"]
@@ -105,13 +108,14 @@ class Evaluator(contracts.Evaluator):
     """Checks for signs that the attack fails."""
     right = clean.per_example(model, batch, self.batch_size)["correct"]
     some = {name: part[: self.check_images] for name, part in batch.items()}
+    search = precision.Searched(model, self.precision)
     count, devices = len(some["labels"]), jax.device_count()
     # No larger than necessary, and a multiple of the number of devices.
     size = min(self.batch_size, -(-count // devices) * devices)
 
     def attacked(attack: Attack, epsilon: float) -> dict[str, np.ndarray]:
       sized = dataclasses.replace(self, attack=attack)._sized(epsilon)
-      return robust((*parallel.replicate((sized, key)), model), some, size)
+      return robust((*parallel.replicate((sized, key)), search), some, size)
 
     first = {epsilon: row[:count] for epsilon, row in by_epsilon.items()}
     yield from attack_checks.probe_model(self.attack, model, some, size)
@@ -133,24 +137,26 @@ class Evaluator(contracts.Evaluator):
 
 @parallel.per_example
 def robust(
-  shared: tuple[Attack, jax.Array, Classifier],
+  shared: tuple[Attack, jax.Array, precision.Searched],
   positions: jax.Array,
   batch: dict[str, jax.Array],
 ) -> dict[str, jax.Array]:
   """Attacks a batch.
 
   Args:
-    shared: the attack, the evaluation's key and the classifier.
+    shared: the attack, the evaluation's key and the classifier. The attacked
+      images are classified in the ambient precision.
     positions: int32 [b], in the test set.
     batch: `images` uint8 [b,H,W,C] and `labels` int32 [b].
 
   Returns:
     `correct` and `finite` (logits) of the attacked images, bools [b].
   """
-  attack, key, model = shared
+  attack, key, search = shared
   keys = keys_lib.per_example(key, positions)
   images, labels = dequantise(batch["images"]), batch["labels"]
-  logits = model(attack(keys, images, labels, finite_gradients(model)))
+  attacked = attack(keys, images, labels, finite_gradients(search))
+  logits = search.model(attacked)
   return {
     "correct": losses.correct(logits, labels),
     "finite": losses.finite(logits),

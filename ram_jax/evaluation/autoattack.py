@@ -15,6 +15,7 @@ from ram_jax import contracts, parallel
 from ram_jax.attacks.norms import NORMS
 from ram_jax.contracts import Cache, Model, Note, Row
 from ram_jax.data import manifest, pipeline
+from ram_jax.evaluation import precision as precision_lib
 from ram_jax.evaluation import rows, suite
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import metrics, provenance
@@ -35,6 +36,7 @@ class Evaluator(contracts.Evaluator):
     images: first N test images; 0 or None: all.
     batch_size: examples per batch, over all devices; does not change results.
     save_to: folder for the adversarial images; empty: they are not saved.
+    precision: of the attacks' search, see `precision.py`.
   """
 
   version: str
@@ -43,6 +45,7 @@ class Evaluator(contracts.Evaluator):
   images: int | None
   batch_size: int
   save_to: str = ""
+  precision: str = precision_lib.FULL
 
   def __post_init__(self) -> None:
     suite.attacks_of(self.version)
@@ -102,7 +105,13 @@ class Evaluator(contracts.Evaluator):
     )
     for epsilon in map(float, self.epsilons):
       attacks = suite.Suite(
-        self.version, self.norm, epsilon, self.batch_size, keep, cache
+        self.version,
+        self.norm,
+        epsilon,
+        self.batch_size,
+        keep,
+        cache,
+        self.precision,
       )
       outcomes = list(attacks.run(model, pixels, labels, key))
       for number, outcome in enumerate(outcomes[1:], start=1):
@@ -192,6 +201,7 @@ def autoattack(
   version: str = "standard",
   batch_size: int = 128,
   seed: int = 0,
+  precision: str | None = None,
 ) -> Result:
   """Evaluates any function of images with AutoAttack, on all local devices.
 
@@ -211,6 +221,9 @@ def autoattack(
     batch_size: images per batch, a multiple of the number of devices; does not
       change results.
     seed: seed of the attacks' random numbers.
+    precision: of the attacks' search: "float32", "tensorfloat32" (GPUs only) or
+      "bfloat16_3x" (TPUs only). None: TensorFloat32 on GPUs, else float32.
+      Every adversarial image is confirmed in full float32.
 
   Returns:
     The results.
@@ -225,12 +238,15 @@ def autoattack(
       f"epsilon is {epsilon}, but pixels are in [0,1]: give, for example, 8/255"
     )
   parallel.check_batch_size(batch_size, "batch_size")
+  precision = precision_lib.resolve(precision, "precision")
   Evaluator(version, norm, (epsilon,), 0, batch_size)
   leaves = jax.tree.leaves(logits_fn)
   if len(leaves) == 1 and leaves[0] is logits_fn:  # a function, not a pytree
     logits_fn = jax.tree_util.Partial(logits_fn)
   model = parallel.replicate(logits_fn)
-  attacks = suite.Suite(version, norm, epsilon, batch_size, keep=True)
+  attacks = suite.Suite(
+    version, norm, epsilon, batch_size, keep=True, precision=precision
+  )
   labels = labels.astype(np.int32)
   # The type that JAX computes with; otherwise, the ball's center is rounded.
   images = images.astype(jnp.result_type(float))

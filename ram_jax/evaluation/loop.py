@@ -1,6 +1,7 @@
 """The evaluation loop: runs every evaluator, then writes the results."""
 
 import dataclasses
+import inspect
 import pathlib
 import shutil
 import time
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 from ram_jax import parallel, plugins
 from ram_jax.contracts import Evaluator, Note, Picture, Row, Source
 from ram_jax.data import pipeline
-from ram_jax.evaluation import autoattack, rows, views
+from ram_jax.evaluation import autoattack, precision, rows, views
 from ram_jax.evaluation.cache import Parts, cache_key
 from ram_jax.models.classifier import Classifier, check_values
 from ram_jax.runs import folder as run_folder
@@ -78,7 +79,10 @@ def build(
   }
   evaluators = {
     name: plugins.build(
-      "evaluator", spec, f"config.evaluators.{name}", batch_size=batch_size
+      "evaluator",
+      spec,
+      f"config.evaluators.{name}",
+      **_execution(config, spec["name"]),
     )
     for name, spec in specs.items()
   }
@@ -91,6 +95,16 @@ def build(
       raise ValueError(f"config.evaluators.{name}: {error}") from error
   module = plugins.build_model(config, source, "float32", axis_name=None)
   return Evaluation(evaluators, module, images, labels, source.label, notes)
+
+
+def _execution(config: ConfigDict, name: str) -> dict[str, Any]:
+  """The fields of an evaluator that are those of `config.evaluate`."""
+  evaluate = config.evaluate
+  found = {"batch_size": evaluate.batch_size}
+  evaluator = plugins.load("evaluator", name, "config.evaluators")
+  if "precision" in inspect.signature(evaluator).parameters:
+    found["precision"] = evaluate.precision
+  return found
 
 
 def run(
@@ -144,7 +158,7 @@ def run(
   if head["run"]["method"] == "weights":
     assumptions = getattr(evaluation.module, "assumptions", ())
     found += [Note(text, "warning") for text in assumptions]
-  # Lower precision for float32 products would change the results of attacks.
+  # Only the search of attacks may be less precise, see `precision.py`.
   with jax.default_matmul_precision("highest"):
     for name, evaluator in evaluation.evaluators.items():
       cache = parts.cache_for(
@@ -257,5 +271,10 @@ def notes(config: ConfigDict, head: dict[str, Any]) -> Iterator[Note]:
   if changed := provenance.changes(head.get("trained_with", [])):
     changed = "; ".join(changed)
     yield Note(f"changed during training: {changed}", "warning")
+  if config.evaluate.precision != precision.FULL:
+    yield Note(
+      f"attacks searched in {config.evaluate.precision}; all images were "
+      "classified in float32"
+    )
   if config.evaluate.images:
     yield Note(f"evaluated on the first {config.evaluate.images} images only")

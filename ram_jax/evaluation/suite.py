@@ -21,7 +21,7 @@ from ram_jax.attacks import apgd, fab, square, targets
 from ram_jax.attacks.iterative import RANKS
 from ram_jax.attacks.pgd import finite_gradients
 from ram_jax.contracts import Cache, IterativeAttack, Model, Row
-from ram_jax.evaluation import pool, rows
+from ram_jax.evaluation import pool, precision, rows
 
 UNIT = 4  # number of batches whose results are cached together
 # Square, which uses no gradients, should succeed on at most this fraction of
@@ -159,6 +159,7 @@ class Suite:
     keep: whether to keep the adversarial images; otherwise, outcomes have the
       clean ones.
     cache: stores the results of a few batches of images.
+    precision: of the search, see `precision.py`.
   """
 
   version: str
@@ -167,6 +168,7 @@ class Suite:
   batch_size: int
   keep: bool = False
   cache: Cache = _fresh
+  precision: str = precision.FULL
 
   def run(
     self, model: Model, images: np.ndarray, labels: np.ndarray, key: jax.Array
@@ -254,26 +256,34 @@ class Suite:
     """Attacks some images; only verified successes count."""
     stage = ATTACKS[name]
     attack = stage.make(norm=self.norm, epsilon=self.epsilon)
-    aims = self._targets(stage, model, batch, logits)
+    batch = batch | {"targets": self._targets(stage, model, batch, logits)}
     size = min(self.batch_size, _rounded(len(logits)))
-    found = pool.run(
-      attack, finite_gradients(model), batch | {"targets": aims}, key, size
-    )
-    tried = np.flatnonzero(found.success)
-    moved = {"images": found.images[tried], "labels": batch["labels"][tried]}
-    again = logits[:0]
-    if len(tried):
-      again = _logits(model, moved, size)
-    sure = ~_right(again, moved["labels"])
-    sure &= self._inside(moved["images"], batch["images"][tried])
-    success = np.zeros(len(logits), bool)
-    success[tried[sure]] = True
+    left, steps = np.arange(len(logits)), 0
+    success, finite = np.zeros(len(logits), bool), np.ones(len(logits), bool)
+    images = batch["images"].copy()
+    # Successes that full precision does not confirm are searched for in it.
+    for chosen in dict.fromkeys((self.precision, precision.FULL)):
+      some = {part: array[left] for part, array in batch.items()}
+      search = finite_gradients(precision.Searched(model, chosen))
+      found = pool.run(attack, search, some, key, size)
+      steps += found.image_steps
+      left = tried = left[found.success]
+      if not len(tried):
+        break
+      images[tried] = found.images[found.success]
+      again = _logits(model, {"images": images[tried]}, size)
+      sure = ~_right(again, batch["labels"][tried])
+      sure &= self._inside(images[tried], batch["images"][tried])
+      success[tried], finite[tried] = sure, _finite(again)
+      left = tried[~sure]
+      if not len(left):
+        break
     return {
       "success": success,
-      "finite": _finite(again)[sure],
-      "images": moved["images"][sure if self.keep else slice(0)],
-      "passes": np.array(stage.passes(logits.shape[-1])) * found.image_steps,
-      "unconfirmed": int(np.sum(~sure)),
+      "finite": finite[success],
+      "images": images[success if self.keep else slice(0)],
+      "passes": np.array(stage.passes(logits.shape[-1])) * steps,
+      "unconfirmed": len(left),
     }
 
   def _targets(

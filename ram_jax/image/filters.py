@@ -8,6 +8,7 @@ from ram_jax.image import color
 
 # Fractional bits of a weight; 255 times their sum of one fits 31 bits.
 WEIGHT_BITS = 23
+Weights = tuple[dict[tuple[int, int], jax.Array], jax.Array]  # `fixed_point`
 
 
 def smooth(levels: jax.Array) -> jax.Array:
@@ -37,7 +38,7 @@ def sharpness(levels: jax.Array, factor: jax.Array) -> jax.Array:
   return color.blend(smooth(levels), levels, factor)
 
 
-def correlate(levels: jax.Array, kernel: np.ndarray, border: str) -> jax.Array:
+def correlate(levels: jax.Array, weights: Weights, border: str) -> jax.Array:
   """Correlates an image with a kernel, without intermediate rounding.
 
   Weights are fixed-point numbers with 23 fractional bits: a kernel that adds up
@@ -45,34 +46,39 @@ def correlate(levels: jax.Array, kernel: np.ndarray, border: str) -> jax.Array:
 
   Args:
     levels: uint8 [H,W,C].
-    kernel: floats [h,w], odd, or [h,w,H,W], a kernel for each pixel; weights
-      at least 0 that add up to at most 1.
+    weights: the kernel, from `fixed_point`.
     border: mode of `jnp.pad` for pixels outside the image.
 
   Returns:
     uint8 [H,W,C], truncated.
   """
+  kernel, total = weights
   height, width, channels = levels.shape
-  down, right = kernel.shape[0] // 2, kernel.shape[1] // 2
+  down, right = np.abs(list(kernel)).max(axis=0)
   pad = ((down, down), (right, right), (0, 0))
   padded = jnp.pad(levels, pad, border).astype(jnp.int32)
   # Channels are part of rows, for a longer innermost loop.
   flat = padded.reshape(height + 2 * down, -1)
-  weights, total = _fixed_point(kernel, channels)
-  for i, j in np.argwhere(weights.any(axis=(2, 3))):
-    first = j * channels
-    window = flat[i : i + height, first : first + width * channels]
-    total += weights[i, j] * window
+  for (y, x), weight in kernel.items():
+    first = (right + x) * channels
+    window = flat[down + y :][:height, first : first + width * channels]
+    total = total + weight * window
   return (total >> WEIGHT_BITS).astype(jnp.uint8).reshape(levels.shape)
 
 
-def _fixed_point(
-  kernel: np.ndarray, channels: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Rounds weights [h,w] or [h,w,H,W]; also returns the maximum loss.
+def fixed_point(kernel: np.ndarray, channels: int = 1) -> Weights:
+  """Rounds the weights of a kernel.
 
-  Adding it to a weighted sum of levels keeps integers from being truncated to
-  the next lower one.
+  Args:
+    kernel: floats [h,w], odd, or [h,w,H,W], a kernel for each pixel; weights
+      at least 0 that add up to at most 1.
+    channels: number of channels of the images, for kernels of pixels.
+
+  Returns:
+    The weights that are not 0 by their place (y, x), (0, 0) being the center:
+    int32 [1,1] or [H,W*channels]. And the maximum loss by rounding: adding it
+    to a weighted sum of levels keeps integers from being truncated to the next
+    lower one.
   """
   exact = kernel.reshape(*kernel.shape[:2], *(kernel.shape[2:] or (1, 1)))
   exact = exact * (1 << WEIGHT_BITS)
@@ -81,7 +87,12 @@ def _fixed_point(
   if kernel.ndim > 2:
     rounded = rounded.repeat(channels, axis=-1)
     missing = missing.repeat(channels, axis=-1)
-  return rounded.astype(np.int32), missing.astype(np.int32)
+  center = np.array(kernel.shape[:2]) // 2
+  weights = {
+    tuple((place - center).tolist()): rounded[tuple(place)].astype(np.int32)
+    for place in np.argwhere(rounded.any(axis=(2, 3)))
+  }
+  return weights, missing.astype(np.int32)
 
 
 def gaussian_kernel(deviation: float, truncate: float = 4.0) -> np.ndarray:

@@ -25,13 +25,14 @@ def check(actual, reference):
 @pytest.mark.parametrize("case", range(len(GOLDEN["parameters"])))
 def test_blur_equals_imagemagick(case):
   radius, sigma, degrees = GOLDEN["parameters"][case]
-  blur = jax.jit(motion.blur, static_argnums=(2, 3))
-  actual = blur(GOLDEN["images"][case], degrees, int(radius), sigma)
+  # With zeros at the end, as for all but the largest radius.
+  path = motion.weights(int(radius), sigma, int(radius) + 1)
+  actual = jax.jit(motion.blur)(GOLDEN["images"][case], degrees, path)
   check(actual, GOLDEN["blurred"][case])
 
 
 def test_blur_equals_imagemagick_at_other_sizes_and_under_x64(x64):
-  actual = jax.jit(lambda levels: motion.blur(levels, -20, 8, 2))(GOLDEN["odd"])
+  actual = jax.jit(motion.blur)(GOLDEN["odd"], -20, motion.weights(8, 2, 8))
   check(actual, GOLDEN["odd_blurred"])
 
 

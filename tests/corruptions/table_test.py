@@ -70,6 +70,7 @@ def test_same_under_vmap_jit_and_loop_and_in_any_batch(name):
   together = levels(call(keys(0), images))
   turned = call(keys(0)[::-1], images[::-1])
   np.testing.assert_array_equal(levels(turned)[::-1], together)
+  # Here, the parameters are constants of the program.
   jitted = jax.jit(corruptions.CORRUPTIONS[name], static_argnums=2)
   loop = [
     jitted(key, image, SEVERITY, assets)

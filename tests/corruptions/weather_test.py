@@ -1,6 +1,5 @@
 """Snow, frost, fog and spatter equal the original's for given draws."""
 
-import functools
 import pathlib
 
 import jax
@@ -32,40 +31,69 @@ def given(name, severity):
   return GOLDEN[name][severity - 1].astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def snow(levels, severity):
-  height, width = weather.snow_shape(SIZE, severity)
+def parameters(corruption, severity):
+  return corruption.parameters(severity, (*SIZE, 3), PICTURES)
+
+
+@jax.jit
+def snow(levels, draws, degrees, chosen):
+  layer = chosen["mean"] + chosen["std"] / np.float32(2**0.5) * draws
+  layer = weather.snow_layer(layer, degrees, chosen)
+  return weather.snow_cover(levels, layer, chosen["kept"])
+
+
+def snowed(levels, severity):
+  chosen = parameters(weather.snow, severity)
+  # The draws of the original's smaller image come first.
+  height, width = (axis["count"] for axis in chosen["sources"])
   top, left = (32 - height) // 2, (32 - width) // 2
-  noise = given("noise", severity)[top : top + height, left : left + width]
-  layer = weather.snow_layer(noise, given("degrees", severity), severity, SIZE)
-  return weather.snow_cover(levels, layer, severity)
+  draws = given("noise", severity)[top : top + height, left : left + width]
+  draws = np.resize(draws, SIZE)
+  return snow(levels, draws, given("degrees", severity), chosen)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def frost(levels, severity):
-  return weather.frost_cover(levels, GOLDEN["ice"][severity - 1], severity)
+@jax.jit
+def frost(levels, ice, kept, added):
+  return weather.frost_cover(levels, ice, kept, added)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def fog(levels, severity):
-  decay = (3, 3, 2.5, 2, 1.75)[severity - 1]
-  cloud = weather.plasma(given("plasma", severity), decay)
-  return weather.fog_cover(levels, cloud, severity)
+def frosted(levels, severity):
+  kept, added, _ = parameters(weather.frost, severity)
+  return frost(levels, GOLDEN["ice"][severity - 1], kept, added)
 
 
-water = jax.jit(spatter.water, static_argnums=2)
-mud = jax.jit(spatter.mud, static_argnums=2)
+@jax.jit
+def fog(levels, draws, decay, thickness):
+  cloud = weather.plasma(draws, decay.value)
+  return weather.fog_cover(levels, cloud, thickness)
+
+
+def fogged(levels, severity):
+  return fog(
+    levels, given("plasma", severity), *parameters(weather.fog, severity)
+  )
+
+
+@jax.jit
+def cover(levels, draws, chosen):
+  draws = chosen["std"] / np.float32(2**0.5) * draws
+  return spatter.cover(levels, draws, chosen)
 
 
 def splash(levels, severity):
-  cover = water if severity <= 3 else mud
-  return cover(levels, given("noise", severity), severity)
+  chosen = parameters(spatter.spatter, severity)
+  return cover(levels, given("noise", severity), chosen)
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
 @pytest.mark.parametrize(
   ("name", "function"),
-  [("snow", snow), ("frost", frost), ("fog", fog), ("spatter", splash)],
+  [
+    ("snow", snowed),
+    ("frost", frosted),
+    ("fog", fogged),
+    ("spatter", splash),
+  ],
 )
 def test_equals_the_original_for_given_draws(name, function, severity):
   levels = GOLDEN["images"][severity - 1]
@@ -79,7 +107,8 @@ def test_equals_the_original_for_given_draws(name, function, severity):
 def test_water_without_a_drop_keeps_the_image():
   levels = GOLDEN["images"][0]
   dry = np.full(SIZE, -9, np.float32)
-  np.testing.assert_array_equal(water(levels, dry, 1), levels)
+  chosen = parameters(spatter.spatter, 1)
+  np.testing.assert_array_equal(cover(levels, dry, chosen), levels)
 
 
 def test_frost_draws_pictures_uniformly():
@@ -112,6 +141,6 @@ def test_frost_without_usable_photographs():
 
 def test_x64_does_not_change_drops_and_flakes(x64):
   levels = GOLDEN["images"][0]
-  for function, name in [(snow, "snow"), (splash, "spatter")]:
+  for function, name in [(snowed, "snow"), (splash, "spatter")]:
     actual = function(levels, 1)
     np.testing.assert_array_equal(actual, GOLDEN[name][0])

@@ -67,34 +67,27 @@ def test_without_photographs_the_others_are_generated(monkeypatch):
 
 
 def test_photographs_reach_frost(monkeypatch):
-  picture = np.full((9, 9, 3), 51, np.uint8)
-
-  def show(name, severity, keys, images, assets):
-    assert name == "frost"
-    corner = assets[severity - 1][: images.shape[1], : images.shape[2]]
-    return images * 0 + corner / 255
-
+  picture = np.full((9, 9, 3), 50, np.uint8)
   monkeypatch.setattr(generated.frost, "load", lambda *_: (picture, picture))
-  monkeypatch.setattr(generated, "corrupt", show)
-  generated._program.cache_clear()
-  assert (make("frost", 2) == 51).all()
-  generated._program.cache_clear()
+  black = np.zeros_like(IMAGES)
+  assert (make("frost", 1, images=black) == 10).all()  # 20 %
 
 
-def test_one_program_for_each_corruption_and_severity(monkeypatch):
+def test_severities_share_a_program(monkeypatch):
   traced = []
 
-  def count(name, severity, keys, images, assets):
-    traced.append((name, severity))
+  def count(function, keys, images, parameters):
+    traced.append(function.__name__)
     return images
 
-  monkeypatch.setattr(generated, "corrupt", count)
+  monkeypatch.setattr(generated, "apply_to_batch", count)
   generated._program.cache_clear()
-  for seed in (0, 1):
-    for severity in (1, 2):
-      make("fog", severity, seed)
+  for name in ("gaussian_noise", "shot_noise", "snow", "contrast"):
+    for seed in (0, 1):
+      for severity in (1, 3, 5):
+        make(name, severity, seed)
   generated._program.cache_clear()
-  assert traced == [("fog", 1), ("fog", 2)]
+  assert traced == ["replace", "snow", "contrast"]
 
 
 def test_unknown_choices():
