@@ -19,12 +19,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ram_jax import memory, plugins
+from ram_jax import plugins
 from ram_jax.attacks import sizes
 from ram_jax.contracts import Note, Source
 from ram_jax.data import pipeline, sanity
 from ram_jax.evaluation import loop as evaluation_loop
-from ram_jax.evaluation import precision
 from ram_jax.interop import names, normalization, weights
 from ram_jax.interop.weights import PRODUCER, Weights
 from ram_jax.models.classifier import check_values
@@ -74,9 +73,6 @@ _RULES = {
 
 
 AUTOATTACK_IMAGES = 1000  # evaluated on a CPU by default
-# Memory for attacking an image of 32 x 32 pixels: WRN-50-2 has 4.5 million
-# activations per image, in float32, with some room.
-ATTACK_BYTES = 24 * 2**20
 
 
 def resolve(
@@ -121,12 +117,7 @@ def _resolved(
   for name, value in chosen.items():
     if config.train[name] is None:
       config.train[name] = trained["train"][name] if trained else value
-  evaluate = config.evaluate
-  evaluate.precision = precision.resolve(
-    evaluate.precision, "config.evaluate.precision"
-  )
-  if evaluate.batch_size is None:
-    evaluate.batch_size = _evaluation_batch(cpu)
+  evaluation_loop.resolve(config.evaluate)
   autoattack = config.evaluators.to_dict().get("autoattack", {})
   if autoattack.get("images", 0) is None:
     config.evaluators.autoattack.images = AUTOATTACK_IMAGES if cpu else 0
@@ -137,15 +128,6 @@ def _resolved(
     _take(config, weights)
   _check(config)
   return config
-
-
-def _evaluation_batch(cpu: bool) -> int:
-  """The default of config.evaluate.batch_size on this machine."""
-  devices, free = jax.device_count(), memory.available()
-  each = (512 if cpu else 2048) // devices
-  if not cpu and free is not None:
-    each = min(each, free // ATTACK_BYTES)
-  return max(1, each) * devices
 
 
 @dataclasses.dataclass(frozen=True)

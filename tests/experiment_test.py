@@ -7,6 +7,7 @@ import pytest
 
 from configs import robust_augmix, standard
 from ram_jax import experiment, plugins
+from ram_jax import memory as memory_lib
 
 
 def config(**overrides):
@@ -38,16 +39,16 @@ def test_placeholders_are_filled_for_the_device(monkeypatch):
 
 
 @pytest.mark.parametrize(
-  ("platform", "memory", "wanted"),
+  ("platform", "free", "wanted"),
   [
     ("cpu", None, (512, "float32")),
     ("gpu", 60 * 2**30, (2048, "tensorfloat32")),
     ("tpu", 6 * 2**30, (1024, "float32")),  # 256 for each of 4 devices
   ],
 )
-def test_evaluation_fits_the_platform(monkeypatch, platform, memory, wanted):
+def test_evaluation_fits_the_platform(monkeypatch, platform, free, wanted):
   monkeypatch.setattr(jax, "default_backend", lambda: platform)
-  monkeypatch.setattr(experiment.memory, "available", lambda: memory)
+  monkeypatch.setattr(memory_lib, "available", lambda: free)
   given = config(evaluate__batch_size=None)
   found = experiment.resolve(given).evaluate
   assert (found.batch_size, found.precision) == wanted

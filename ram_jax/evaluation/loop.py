@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ram_jax import parallel, plugins
+from ram_jax import memory, parallel, plugins
 from ram_jax.contracts import Evaluator, Note, Picture, Row, Source
 from ram_jax.data import pipeline
 from ram_jax.evaluation import autoattack, precision, rows, views
@@ -23,6 +23,11 @@ from ram_jax.runs import metrics, provenance
 from ram_jax.runs import results as runs
 from ram_jax.runs import signals as stopping
 from ram_jax.runs.checkpoint import fingerprint
+
+
+# Memory for attacking an image of 32 x 32 pixels: WRN-50-2 has 4.5 million
+# activations per image, in float32, with some room.
+ATTACK_BYTES = 24 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,27 @@ class Evaluation:
   labels: np.ndarray
   data_label: str
   notes: tuple[Note, ...]
+
+
+def resolve(evaluate: ConfigDict) -> None:
+  """Checks the precision, and fills in what depends on the platform.
+
+  Args:
+    evaluate: config.evaluate, changed in place.
+
+  Raises:
+    ValueError: for a precision that this platform does not have.
+  """
+  evaluate.precision = precision.resolve(
+    evaluate.precision, "config.evaluate.precision"
+  )
+  if evaluate.batch_size is not None:
+    return
+  devices, cpu = jax.device_count(), jax.default_backend() == "cpu"
+  each, free = (512 if cpu else 2048) // devices, memory.available()
+  if not cpu and free is not None:
+    each = min(each, free // ATTACK_BYTES)
+  evaluate.batch_size = max(1, each) * devices
 
 
 def build(

@@ -85,7 +85,7 @@ def test_unconfirmed_successes_are_searched_for_in_float32(monkeypatch):
   monkeypatch.setattr(precision.Searched, "__call__", wrong)
 
   def outcome(name):
-    attacks = suite.Suite("apgd-ce", "l2", 0.1, SIZE, True, precision=name)
+    attacks = suite.Suite("apgd-ce", "l2", 1.5, SIZE, True, precision=name)
     *_, last = attacks.run(model, IMAGES, LABELS, jax.random.key(0))
     return last
 
