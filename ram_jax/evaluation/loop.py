@@ -24,7 +24,6 @@ from ram_jax.runs import results as runs
 from ram_jax.runs import signals as stopping
 from ram_jax.runs.checkpoint import fingerprint
 
-
 # Memory for attacking an image of 32 x 32 pixels: WRN-50-2 has 4.5 million
 # activations per image, in float32, with some room.
 ATTACK_BYTES = 24 * 2**20
