@@ -145,7 +145,7 @@ RANGE = {
   "evaluate.batch_size": [("0", "is 0"), ("30", "multiple of the 4 devices")],
   "evaluate.precision": [
     ("float16", "is 'float16': give float32, tensorfloat32"),
-    ("tensorfloat32", "only on GPUs.*this platform is 'cpu'"),
+    ("tensorfloat32", "bfloat16_3x (only on TPUs); this platform is 'cpu'"),
   ],
   "evaluate.images": [
     ("-1", "a number of images, or 0 for all"),
