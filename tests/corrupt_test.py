@@ -11,6 +11,7 @@ import pytest
 
 from configs import standard
 from ram_jax import corrupt, parallel, plugins
+from ram_jax.corruptions.corruption import Corruption
 from ram_jax.data import cifar_c, generated, manifest
 from tests import found
 
@@ -20,13 +21,17 @@ SHAPE = (8, 8, 3)
 LABELS = np.array([0, 59, 119, 179, 239, 299])  # more than uint8 takes
 
 
-def noisy(name, severity, keys, images, assets):
+def noisy(key, image, parameters):
   """A stand-in that compiles fast: a pattern that grows with severity."""
-  start = jax.random.key_data(keys)[:, 1] / 2.0**32
-  steps = jnp.arange(images[0].size).reshape(images.shape[1:])
-  draw = (start[:, None, None, None] * (1 + steps)) % 1
-  mixed = (1 - 0.1 * severity) * images + 0.1 * severity * draw
-  return mixed if name != "frost" else 0.5 * mixed + 0.5 * assets[0] / 255
+  severity, assets = parameters
+  steps = jnp.arange(image.size).reshape(image.shape)
+  draw = (jax.random.key_data(key)[1] / 2.0**32 * (1 + steps)) % 1
+  mixed = (1 - 0.1 * severity) * image + 0.1 * severity * draw
+  return 0.5 * mixed + 0.5 * assets[0] / 255 if assets else mixed
+
+
+def parameters(severity, shape, assets):
+  return severity, assets
 
 
 def photographs(folder, size):
@@ -42,7 +47,8 @@ def three_corruptions():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(generated, "NAMES", NAMES)
     patch.setattr(cifar_c, "NAMES", NAMES)
-    patch.setattr(generated, "corrupt", noisy)
+    stand_in = Corruption("noisy", parameters, noisy)
+    patch.setattr(generated, "CORRUPTIONS", dict.fromkeys(NAMES, stand_in))
     patch.setattr(generated.frost, "load", photographs)
     yield
   generated._program.cache_clear()

@@ -107,7 +107,7 @@ def build(
       "evaluator",
       spec,
       f"config.evaluators.{name}",
-      **_execution(config, spec["name"]),
+      **_execution(config, name),
     )
     for name, spec in specs.items()
   }
@@ -123,10 +123,11 @@ def build(
 
 
 def _execution(config: ConfigDict, name: str) -> dict[str, Any]:
-  """The fields of an evaluator that are those of `config.evaluate`."""
+  """The fields of an evaluator that come from `config.evaluate`."""
   evaluate = config.evaluate
   found = {"batch_size": evaluate.batch_size}
-  evaluator = plugins.load("evaluator", name, "config.evaluators")
+  kind = config.evaluators[name].to_dict().get("name")
+  evaluator = plugins.load("evaluator", kind, f"config.evaluators.{name}")
   if "precision" in inspect.signature(evaluator).parameters:
     found["precision"] = evaluate.precision
   return found
