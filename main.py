@@ -272,7 +272,9 @@ def run_sweep(flags: argparse.Namespace) -> None:
     print(*lacking, sep="\n", file=sys.stderr)
     if runs_found and parallel.is_first_process():
       notes = [Note(text, "warning") for text in lacking]
-      paths = page.write_report(runs_found, folder, notes=notes)
+      # The first configuration is the one that others are compared with.
+      base = runs_found[0].folder
+      paths = page.write_report(runs_found, folder, base, notes)
       print("Written:", sweep.write_table(jobs, folder), *paths, sep="\n  ")
 
   with bucket.opened(workdir) as folder:

@@ -15,7 +15,7 @@ import jinja2
 
 from ram_jax.contracts import Note
 from ram_jax.corruptions import CATEGORIES
-from ram_jax.report import claims, plots, tables
+from ram_jax.report import claims, pairs, plots, tables
 from ram_jax.report import groups as grouping
 from ram_jax.report.table import Table, line, literal
 from ram_jax.runs import metrics, results
@@ -32,6 +32,9 @@ CAPTIONS = {
   + BANDS,
   "corruption_examples": "Accuracy against severity (the paper's Figure 1). "
   + BANDS,
+  "trade_off": "Mean accuracy on the benchmark's 15 corruptions against "
+  "accuracy under attack, with 95 % intervals; gray: published models, whose "
+  "attack and network differ (docs/comparing.md)",
   "fourier": "Error on test images with an added Fourier wave, for each "
   "frequency; low frequencies are in the center",
   "training_curves": "Loss and accuracies during training",
@@ -179,6 +182,7 @@ def _figures(
   }
   for kind, names in CATEGORIES.items():
     drawn[f"corruption_{kind}"] = plots.draw_severity(runs, names)
+  drawn["trade_off"] = plots.draw_trade_off(runs)
   drawn["fourier"] = plots.draw_fourier(runs)
   drawn["training_curves"] = plots.draw_training_curves(runs)
   folder.mkdir(parents=True, exist_ok=True)
@@ -204,6 +208,12 @@ def _sections(
   categories = [f"corruption_{kind}" for kind in CATEGORIES]
   found = [
     (tables.title(grouping.groups(runs)), tables.summary(runs), main),
+    ("Corruptions against attacks", None, ["trade_off"]),
+    (
+      "Differences over seeds",
+      pairs.over_seeds(runs, baseline) if baseline else None,
+      (),
+    ),
     ("Every epsilon", tables.every_epsilon(runs), ()),
     *((*pair, ()) for pair in tables.corruptions(runs, baseline).items()),
     ("Figures of all corruptions", None, categories),

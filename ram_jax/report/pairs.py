@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from ram_jax.corruptions import CORRUPTIONS, SEVERITIES
+from ram_jax.report import groups as grouping
 from ram_jax.report import references, statistics
 from ram_jax.report.statistics import Estimate
+from ram_jax.report.table import Table
 from ram_jax.runs.results import Run
 
 NAMES = tuple(CORRUPTIONS)
@@ -17,6 +19,10 @@ HIGH, LOW = (4, 5), (1, 2, 3)
 # Upper ends of the bands, as fractions of the highest frequency of an image
 # along an axis (half its side length); the corners have higher frequencies.
 BANDS = {"low": 1 / 3, "middle": 2 / 3, "high": np.inf}
+SEEDS = (
+  "95 % intervals: Student's over differences of runs with the same seed, or "
+  "Welch's if fewer than two seeds are shared"
+)
 
 
 class Missing(Exception):
@@ -217,6 +223,67 @@ def training_time(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   device = settings[0][0]
   name = f"time in %, on {device.get('count')} x {device.get('kind')}"
   yield name, Estimate(seconds[0] / seconds[1] - 1)
+
+
+def over_seeds(runs: Sequence[Run], baseline: Run) -> Table | None:
+  """Differences of accuracies between configurations with several seeds.
+
+  Args:
+    runs: the runs; those that differ only in their seeds share a row.
+    baseline: one of the runs.
+
+  Returns:
+    One row per configuration, except that of the baseline; None if no
+    difference has an interval.
+  """
+  groups = grouping.groups(runs)
+  rows = grouping.frame(groups)
+  (base,) = (i for i, group in enumerate(groups) if baseline in group.runs)
+  others = [i for i in range(len(groups)) if i != base]
+  columns, tested = {}, False
+  for name, part in _metrics(rows):
+    by_seed = part.groupby(["group", "seed"])["accuracy"].agg(["mean", "size"])
+    found = {i: by_seed.loc[i] for i in by_seed.index.unique("group")}
+    columns[name] = []
+    for i in others:
+      cell = "-"
+      # Means over different rows cannot be compared.
+      if {base, i} <= found.keys() and (
+        {*found[i]["size"]} == {*found[base]["size"]}
+      ):
+        means = (found[j]["mean"].to_dict() for j in (i, base))
+        estimate = statistics.seed_difference(*means)
+        tested |= estimate.low is not None
+        cell = _signed(estimate)
+      columns[name].append(cell)
+  if not tested:
+    return None
+  labels = [groups[i].label for i in others]
+  cells = zip(labels, *columns.values(), strict=True)
+  notes = (f"difference from {groups[base].label} in percentage points", SEEDS)
+  return Table(("method", *columns), tuple(cells), notes)
+
+
+def _metrics(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+  """Names and rows of the accuracies that are compared over seeds."""
+  yield "clean", grouping.clean(rows)
+  corrupted = rows[rows["evaluator"] == "corruption"]
+  for variant, part in corrupted.groupby("variant", sort=False):
+    yield f"mean of {variant}", part
+  attacked = grouping.attacks(rows)
+  attacked = attacked[attacked["epsilon"] > 0]
+  for (variant, epsilon), part in attacked.groupby(
+    ["variant", "epsilon"], sort=False
+  ):
+    name = grouping.epsilon_name(epsilon, part["norm"].iloc[0])
+    yield f"{variant}: eps {name}", part
+
+
+def _signed(found: Estimate) -> str:
+  text = f"{100 * found.value:+z.1f}"
+  if found.low is None:
+    return text
+  return f"{text} ({100 * found.low:+z.1f} to {100 * found.high:+z.1f})"
 
 
 def _attacked(pair: Pair) -> pd.DataFrame:

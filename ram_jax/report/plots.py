@@ -17,8 +17,9 @@ import matplotlib.ticker
 import numpy as np
 import pandas as pd
 
-from ram_jax.corruptions import SEVERITIES
+from ram_jax.corruptions import BENCHMARK, SEVERITIES
 from ram_jax.report import groups as grouping
+from ram_jax.report import references
 from ram_jax.report.groups import Group
 from ram_jax.report.statistics import Estimate
 from ram_jax.report.table import line
@@ -32,6 +33,8 @@ CURVES = (
   ("accuracy", "training accuracy (%)", 100.0),
   ("adversarial_accuracy", "training adversarial accuracy (%)", 100.0),
 )
+# Radius of attacks in published tables, by norm.
+USUAL = {"l2": 0.5, "linf": 8 / 255}
 # With more points, the noise of single batches would hide the trend.
 CURVE_POINTS = 100
 DPI = 150
@@ -113,6 +116,98 @@ def draw_severity(
   _percent_axis(grid)
   legend_below(figure)
   return figure
+
+
+def draw_trade_off(
+  runs: Sequence[Run], epsilon: float | None = None
+) -> matplotlib.figure.Figure | None:
+  """Mean corruption accuracy against accuracy under attack.
+
+  Args:
+    runs: the runs; those without both are left out.
+    epsilon: radius of the attack; None: of those evaluated, the one closest to
+      `USUAL` of the norm.
+
+  Returns:
+    A figure with one panel per attack. Each configuration is a point with 95 %
+    intervals; published models with the same norm, radius and data set are gray
+    points.
+  """
+  groups = grouping.groups(runs)
+  rows = grouping.frame(groups)
+  names = rows["corruption"].isin(BENCHMARK)
+  corrupted = {i: part for i, part in rows[names].groupby("group")}
+  attacked = grouping.attacks(rows)
+  attacked = attacked[
+    attacked["group"].isin(corrupted) & (attacked["epsilon"] > 0)
+  ]
+  if attacked.empty:
+    return None
+  complete = {len(part) / part["run"].nunique() for part in corrupted.values()}
+  complete = complete == {len(BENCHMARK) * len(SEVERITIES)}
+  parts = attacked.groupby("variant", sort=False)
+  figure, grid = panels(len(parts), 2, 5.0, 4.2)
+  looks, used = styles(groups, {}), {}
+  for i, group in enumerate(groups):  # a marker for each setting of a method
+    number = used.setdefault(group.about["label"], [])
+    looks[group.label]["marker"] = MARKERS[len(number) % len(MARKERS)]
+    number.append(i)
+  for axes, (variant, part) in zip(grid, parts, strict=True):
+    norm = part["norm"].iloc[0]
+    wanted = epsilon or USUAL.get(norm, 0)
+    radius = min(set(part["epsilon"]), key=lambda x: abs(x - wanted))
+    if complete:
+      _published_points(axes, norm, radius, groups)
+    for i, own in part[part["epsilon"] == radius].groupby("group"):
+      pair = grouping.estimate(corrupted[i]), grouping.estimate(own)
+      _point(axes, pair, looks[groups[i].label])
+    name = grouping.epsilon_name(radius, norm)
+    tidy(axes, plain(f"{variant}, epsilon {name}"))
+    axes.set_xlabel("mean accuracy on corruptions (%)", fontsize=9)
+    axes.set_ylabel("accuracy under attack (%)", fontsize=9)
+  legend_below(figure)
+  return figure
+
+
+def _point(
+  axes: matplotlib.axes.Axes,
+  pair: tuple[Estimate, Estimate],
+  style: Mapping[str, Any],
+) -> None:
+  """Draws a point of two estimates, in percent, with their intervals."""
+  x, y = (100 * found.value for found in pair)
+  axes.plot([x], [y], **style | {"linestyle": "none"}, zorder=3)
+  for found, draw in zip(pair, (axes.hlines, axes.vlines), strict=True):
+    if found.low is not None:
+      other = y if draw == axes.hlines else x
+      ends = 100 * found.low, 100 * found.high
+      draw(other, *ends, color=style["color"], linewidth=1)
+
+
+def _published_points(
+  axes: matplotlib.axes.Axes,
+  norm: str,
+  epsilon: float,
+  groups: Sequence[Group],
+) -> None:
+  """Draws published models as gray points with their names."""
+  data = {group.about["data_label"] for group in groups}
+  for name in references.published():
+    found = references.read(name)
+    rows = found.rows
+    attacked = rows[(rows["norm"] == norm) & (rows["epsilon"] == epsilon)]
+    corrupted = rows[rows["corruption"].isin(["mean of 15"])]
+    if corrupted.empty:  # each corruption and severity
+      corrupted = rows[rows["corruption"].isin(BENCHMARK)]
+    if attacked.empty or corrupted.empty or {found.data} != data:
+      continue
+    x, y = (100 * part["accuracy"].mean() for part in (corrupted, attacked))
+    label = plain(f"published, {attacked['attack'].iloc[-1]}")
+    axes.plot([x], [y], ".", color=GRAY, label=label, zorder=2)
+    options = {"textcoords": "offset points", "fontsize": 7, "color": GRAY}
+    axes.annotate(
+      plain(str(found.model)), (x, y), (-4, 0), ha="right", **options
+    )
 
 
 def draw_fourier(runs: Sequence[Run]) -> matplotlib.figure.Figure | None:

@@ -96,6 +96,47 @@ def student(values: Sequence[float], most: float = math.inf) -> Estimate:
   return Estimate(mean, max(0.0, mean - half), min(most, mean + half), count)
 
 
+def seed_difference(
+  first: Mapping[int, float], second: Mapping[int, float]
+) -> Estimate:
+  """Difference of two means over seeds, with Student's 95 % interval.
+
+  Runs with the same seed have the same data order and, for equal networks, the
+  same initial weights. With two or more shared seeds, the samples are therefore
+  the differences of these runs; otherwise, the samples are independent (Welch,
+  Biometrika 34, 1947).
+
+  Args:
+    first: a number by seed, at least one.
+    second: the same for the other configuration.
+
+  Returns:
+    The difference, its interval and p-value. Without two shared seeds, or two
+    seeds on each side, it has neither.
+  """
+  shared = sorted(first.keys() & second.keys())
+  if len(shared) > 1:
+    samples = [[first[seed] - second[seed] for seed in shared]]
+  else:
+    samples = [list(first.values()), list(second.values())]
+  means = list(map(statistics.fmean, samples))
+  value = means[0] - sum(means[1:])
+  counts = list(map(len, samples))
+  if min(counts) < 2:
+    return Estimate(value)
+  squares = [
+    statistics.variance(x) / n for x, n in zip(samples, counts, strict=True)
+  ]
+  error = math.sqrt(sum(squares))
+  if not error:
+    return Estimate(value, value, value, min(counts))
+  parts = (x**2 / (n - 1) for x, n in zip(squares, counts, strict=True))
+  freedom = sum(squares) ** 2 / sum(parts)
+  half = float(scipy.special.stdtrit(freedom, 0.975)) * error
+  p = 2 * float(scipy.special.stdtr(freedom, -abs(value) / error))
+  return Estimate(value, value - half, value + half, min(counts), p)
+
+
 def newcombe(
   first: float, first_total: int, second: float, second_total: int
 ) -> tuple[float, float]:

@@ -17,6 +17,7 @@ FIGURES = (
   "corruption_blur",
   "corruption_weather",
   "corruption_digital",
+  "trade_off",
   "fourier",
   "training_curves",
   "corruptions",  # copied from a run

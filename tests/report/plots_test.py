@@ -374,3 +374,47 @@ def test_labels_are_shown_literally(make_run):
   figure.draw_without_rendering()  # a broken formula would stop it
   texts = [text.get_text() for text in figure.legends[0].get_texts()]
   assert texts == [r" _a costs \$5 and \$x_", "B"]
+
+
+def test_trade_off_has_a_point_per_configuration(make_full_run):
+  def made(label, seed=0, shift=0, config="a"):
+    attack = {"attack": "PGD-10", "norm": "l2", "relative_step_size": 0.4}
+    row = Row("adversarial", attack | {"epsilon": 0.5}, 1000, 400 + shift)
+    run = make_full_run(label, seed, shift, found=[row])
+    run.head["config"]["method"]["weight"] = config
+    return run
+
+  shown = [made("Standard"), *(made("Robust", s, 10 * s) for s in range(3))]
+  shown.append(make_full_run("Incomplete", names=("fog",)))
+  figure = plots.draw_trade_off(shown)
+  (axes,) = figure.axes
+  assert axes.get_title() == "PGD-10 L2, epsilon 0.5"
+  points = _lines(axes)
+  # The mean over the benchmark's 15 corruptions; attacked: 40.0, 41.0, 42.0.
+  np.testing.assert_allclose(points["Standard"].get_xydata(), [[77.0, 40.0]])
+  (robust,) = (x for name, x in points.items() if name.startswith("Robust"))
+  np.testing.assert_allclose(robust.get_xydata(), [[78.0, 41.0]])
+  want = stats.t.interval(0.95, 2, 41.0, 1 / 3**0.5)
+  ends = [c.get_segments()[0] for c in axes.collections]
+  assert any(np.allclose(x, [[78.0, want[0]], [78.0, want[1]]]) for x in ends)
+  # One group is incomplete, so that published means are not comparable.
+  assert not axes.texts
+  (axes,) = plots.draw_trade_off(shown[:-1]).axes
+  label = "published, AutoAttack"
+  published = [x for x in axes.get_lines() if x.get_label() == label]
+  found = [tuple(x.get_xydata()[0]) for x in published]
+  # Gowal et al. on both leaderboards of RobustBench.
+  assert any(np.allclose(x, (84.90, 74.50), atol=0.01) for x in found)
+  texts = [text.get_text() for text in axes.texts]
+  assert len(texts) == len(found) and "WRN-70-16" in texts
+
+
+def test_trade_off_uses_the_given_radius_and_needs_both(
+  make_full_run, make_run
+):
+  assert plots.draw_trade_off([make_run("Standard")]) is None
+  run = make_full_run("Standard", rows=((0.0, 95), (0.25, 50), (1.0, 40)))
+  (axes,) = plots.draw_trade_off([run], epsilon=1.0).axes
+  assert axes.get_title() == "PGD-10 L2, epsilon 1"
+  (axes,) = plots.draw_trade_off([run]).axes
+  assert axes.get_title() == "PGD-10 L2, epsilon 0.25"

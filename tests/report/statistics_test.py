@@ -209,3 +209,32 @@ def test_holm_by_hand():
   found = statistics.holm([0.03, 0.01, 0.5, 0.02])
   assert found == pytest.approx([0.06, 0.04, 0.5, 0.06])
   assert statistics.holm([0.8, 0.9]) == [1, 1] and statistics.holm([]) == []
+
+
+def test_difference_over_shared_seeds_equals_scipys_paired_test():
+  first, second = {0: 0.5, 1: 0.62, 2: 0.7, 5: 0.1}, {2: 0.66, 1: 0.6, 0: 0.49}
+  found = statistics.seed_difference(first, second)
+  seeds = (0, 1, 2)
+  want = stats.ttest_rel([first[s] for s in seeds], [second[s] for s in seeds])
+  ends = want.confidence_interval(0.95)
+  assert found.value == pytest.approx(0.07 / 3)
+  assert (found.low, found.high) == pytest.approx((ends.low, ends.high))
+  assert found.p == pytest.approx(want.pvalue) and found.seeds == 3
+
+
+def test_difference_over_other_seeds_equals_scipys_welch_test():
+  first, second = {0: 0.5, 1: 0.62, 2: 0.7}, {3: 0.4, 4: 0.45, 2: 0.41, 6: 0.5}
+  found = statistics.seed_difference(first, second)
+  samples = list(first.values()), list(second.values())
+  want = stats.ttest_ind(*samples, equal_var=False)
+  ends = want.confidence_interval(0.95)
+  assert found.value == pytest.approx(np.subtract(*map(np.mean, samples)))
+  assert (found.low, found.high) == pytest.approx((ends.low, ends.high))
+  assert found.p == pytest.approx(want.pvalue) and found.seeds == 3
+
+
+def test_difference_without_enough_seeds_has_no_interval():
+  found = statistics.seed_difference({0: 0.5}, {0: 0.3, 1: 0.4})
+  assert (found.value, found.low, found.p) == (pytest.approx(0.15), None, None)
+  equal = statistics.seed_difference({0: 0.5, 1: 0.75}, {0: 0.25, 1: 0.5})
+  assert (equal.low, equal.high, equal.p) == (0.25, 0.25, None)

@@ -1,0 +1,42 @@
+"""Differences between configurations with several seeds."""
+
+import pytest
+from scipy import stats
+
+from ram_jax.report import pairs
+
+
+def test_differences_over_seeds_are_paired(make_full_run):
+  shifts = {"Standard": (-20, -10, 0), "AugMix": (10, 30, 41)}
+  shown = [
+    make_full_run(label, seed, shift)
+    for label, by_seed in shifts.items()
+    for seed, shift in enumerate(by_seed)
+  ]
+  table = pairs.over_seeds(shown, shown[0])
+  row = dict(zip(table.header, table.rows[0], strict=True))
+  assert len(table.rows) == 1 and row["method"].startswith("AugMix")
+  low, high = stats.ttest_1samp([3.0, 4.0, 4.1], 0).confidence_interval(0.95)
+  want = f"+3.7 ({low:+.1f} to {high:+.1f})"
+  assert row["clean"] == row["mean of CIFAR-10-C"] == want
+  # All attacks have equal results.
+  assert row["PGD-10 L2: eps 1"] == "+0.0 (+0.0 to +0.0)"
+  assert "difference from Standard" in table.footnotes[0]
+
+
+def test_single_seeds_and_other_corruptions_have_no_interval(make_full_run):
+  shown = [make_full_run("Standard", seed) for seed in range(2)]
+  one = make_full_run("AugMix", names=("fog",))
+  assert pairs.over_seeds([shown[0], one], shown[0]) is None
+  shown += [make_full_run("AugMix", seed, names=("fog",)) for seed in range(2)]
+  table = pairs.over_seeds(shown, shown[0])
+  row = dict(zip(table.header, table.rows[0], strict=True))
+  assert row["mean of CIFAR-10-C"] == "-" and row["clean"].startswith("+0.0 (")
+
+
+@pytest.mark.parametrize("kind", ["clean", "corruption"])
+def test_metrics_have_names(kind, make_full_run):
+  run = make_full_run("Standard")
+  frame = pairs.grouping.frame(pairs.grouping.groups([run]))
+  found = {part["evaluator"].iloc[0]: part for _, part in pairs._metrics(frame)}
+  assert len(found[kind]) == {"clean": 1, "corruption": 95}[kind]
