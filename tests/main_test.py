@@ -547,7 +547,7 @@ def test_help_names_every_flag_and_config():
   assert caught.value.code == 0
   text = flags.parser().format_help()
   names = [f"--{name}" for name in vars(flags.parse([])) if name != "overrides"]
-  assert len(names) == 11
+  assert len(names) == 12
   for name in (
     *names,
     "train:",
