@@ -358,13 +358,20 @@ def test_bad_minutes_are_rejected(file, minutes):
 
 
 def test_missing_file_lists_the_sweeps():
-  words = "choose configs/sweeps/epsilon.py, configs/sweeps/paper.py, configs/s"
+  words = (
+    "choose configs/sweeps/digits.py, configs/sweeps/epsilon.py, configs/s"
+  )
   rejects(words, "--mode=sweep", "--config=configs/sweeps/x.py")
 
 
 @pytest.mark.parametrize(
   ("name", "argument", "count"),
-  [("paper", "seeds=3,epochs=2", 12), ("epsilon", "", 8), ("smoke", "", 4)],
+  [
+    ("paper", "seeds=3,epochs=2", 12),
+    ("epsilon", "", 8),
+    ("smoke", "", 4),
+    ("digits", "seeds=2", 8),
+  ],
 )
 def test_sweeps_of_the_repository(name, argument, count):
   text = f"{command_line.CONFIGS / 'sweeps' / name}.py"
@@ -379,7 +386,7 @@ def test_sweeps_of_the_repository(name, argument, count):
     programs = {sweep._program(sweep.experiment.resolve(c)) for c in configs}
     assert len(programs) == 1
   files = {p.stem for p in pathlib.Path(text).parent.glob("[!_]*.py")}
-  assert files == {"paper", "epsilon", "smoke"}
+  assert files == {"paper", "epsilon", "smoke", "digits"}
 
 
 @pytest.mark.parametrize("argument", ["seeds=0", "seeds=a", "seeds=1,seeds=2"])
