@@ -5,6 +5,7 @@ once, and pmapped functions take and return them as a whole (`in_axes` and
 `out_axes` None). Outputs are first reduced or gathered over the axis.
 """
 
+import concurrent.futures
 import contextlib
 import functools
 import glob
@@ -24,6 +25,9 @@ Devices = Sequence[jax.Device] | None
 # Variables in which Kubernetes lists the hosts of a slice.
 SLICE = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
 SLICE += ("TPU_PROCESS_ADDRESSES_PATH",)  # since jax 0.12
+# XLA compiles without Python's lock.
+COMPILERS = min(16, os.cpu_count() or 1)
+_COMPILING = concurrent.futures.ThreadPoolExecutor(COMPILERS, "compile")
 
 
 def initialize() -> None:
@@ -302,21 +306,48 @@ def per_example(function: Callable) -> Callable:
     (shared, batch, batch_size) -> the results of all N examples in order, as
     numpy arrays; `batch` is a dict of arrays [N, ...]. The last batch is padded
     with copies of example 0, whose results are dropped. Every process gets all
-    results.
+    results. Its attribute `prepare`, with the same arguments, starts to compile
+    the program in a thread.
   """
   mapped = example_dispatch(function)
+  prepared: dict[Any, concurrent.futures.Future] = {}
+
+  def arguments(
+    shared: Any, batch: dict[str, np.ndarray], index: np.ndarray
+  ) -> tuple[Any, ...]:
+    rows = {name: shard(array[index]) for name, array in batch.items()}
+    return shared, shard(index), rows
+
+  def prepare(
+    shared: Any, batch: dict[str, np.ndarray], batch_size: int
+  ) -> None:
+    # With several hosts, a compiled program cannot be called directly.
+    if jax.process_count() > 1:
+      return
+    first = next(_padded(len(next(iter(batch.values()))), batch_size))
+    example = arguments(shared, batch, first)
+    if (shapes := _shapes(example)) not in prepared:
+      prepared[shapes] = _COMPILING.submit(mapped.lower(*example).compile)
 
   @functools.wraps(function)
   def run(shared: Any, batch: dict[str, np.ndarray], batch_size: int) -> Any:
     size = len(next(iter(batch.values())))
     results = []
     for index in _padded(size, batch_size):
-      rows = {name: shard(array[index]) for name, array in batch.items()}
-      result = mapped(shared, shard(index), rows)
+      example = arguments(shared, batch, index)
+      found = prepared.get(_shapes(example)) if prepared else None
+      result = (found.result() if found else mapped)(*example)
       results.append(jax.tree.map(np.asarray, result))
     return jax.tree.map(lambda *x: np.concatenate(x)[:size], *results)
 
+  run.prepare = prepare
   return run
+
+
+def _shapes(tree: Any) -> Any:
+  """What the program for these arguments depends on."""
+  leaves, structure = jax.tree.flatten(tree)
+  return structure, tuple((x.shape, x.dtype) for x in leaves)
 
 
 def stateful_dispatch(function: Callable, devices: Devices = None) -> Callable:

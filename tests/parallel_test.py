@@ -5,6 +5,7 @@ import importlib.util
 import os
 
 import jax
+import numpy as np
 import pytest
 
 from ram_jax import parallel
@@ -81,3 +82,22 @@ def test_failed_process_does_not_wait_for_others(
   assert codes == ([code] if several and code else [])
   said = capsys.readouterr().err
   assert ("RuntimeError: lost" in said) == (several and "lost" in str(error))
+
+
+def test_prepared_program_is_compiled_once(caplog):
+  def function(shared, positions, batch):
+    return shared + batch["x"] + positions
+
+  batch = {"x": np.arange(11.0, dtype=np.float32)}
+  shared = parallel.replicate(np.float32(2))
+  expected = parallel.per_example(function)(shared, batch, 8)
+  run = parallel.per_example(function)
+  run.prepare(shared, batch, 8)
+  run.prepare(shared, batch, 8)
+  with jax.log_compiles():
+    caplog.clear()
+    found = run(shared, batch, 8)
+    assert not [x for x in caplog.messages if x.startswith("Compiling")]
+    run(shared, batch, 4)  # another program
+    assert [x for x in caplog.messages if x.startswith("Compiling")]
+  np.testing.assert_array_equal(found, expected)

@@ -93,6 +93,23 @@ class Generator:
       ValueError: there is no such corruption or severity, or it cannot be
         generated.
     """
+    make, arguments = self._call(corruption, severity)
+    return make(*arguments), self.labels
+
+  def prepare(self, corruption: str, severity: int) -> None:
+    """Starts to compile the program of `load` in a thread.
+
+    Args:
+      corruption: one of `names()`.
+      severity: 1 to 5.
+    """
+    make, arguments = self._call(corruption, severity)
+    make.prepare(*arguments)
+
+  def _call(
+    self, corruption: str, severity: int
+  ) -> tuple[Callable, tuple[Any, ...]]:
+    """The function that generates images, and its arguments."""
     check_choice((corruption,), (severity,))
     assets = self.photographs() if corruption == "frost" else None
     key = jax.random.fold_in(jax.random.key(self.seed), STREAM)
@@ -102,9 +119,8 @@ class Generator:
     shape = self.images.shape[1:]
     parameters = found.parameters(severity, shape, assets)
     shared = parallel.replicate((key, parameters))
-    make = _program(found.apply)
-    made = make(shared, {"images": self.images}, self.batch_size)
-    return made, self.labels
+    batch = {"images": self.images}
+    return _program(found.apply), (shared, batch, self.batch_size)
 
 
 def label(seed: int) -> str:

@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from ram_jax import contracts, corruptions
+from ram_jax import contracts, corruptions, parallel
 from ram_jax.contracts import Cache, Note, Picture, Row
 from ram_jax.data.cifar_c import CorruptedSource
 from ram_jax.data.generated import Generator
@@ -108,13 +108,15 @@ class Evaluator(contracts.Evaluator):
       return
     names, files = source.names(), stamp(*self._folders())
     size, most = len(labels), 0
+    pairs = [(name, severity) for name in names for severity in self.severities]
     for number, name in enumerate(names, start=1):
       metrics.announce(f"  {name} ({number} of {len(names)})")
       pictures = []
       for severity in self.severities:
+        now = pairs.index((name, severity))
         found = cache(
           f"{name} {severity} {files}",
-          functools.partial(self._one, model, source, name, severity, size),
+          functools.partial(self._one, model, source, pairs[now:], size),
         )
         settings = {"corruption": name, "severity": severity}
         settings |= {"images": source.label}
@@ -140,12 +142,17 @@ class Evaluator(contracts.Evaluator):
     self,
     model: Classifier,
     source: CorruptedSource | Generator,
-    name: str,
-    severity: int,
+    pairs: Sequence[tuple[str, int]],
     size: int,
   ) -> dict[str, Any]:
-    """Evaluates the first images of one corruption at one severity."""
-    images, labels = source.load(name, severity)
+    """Evaluates the first images of the first corruption and severity.
+
+    The programs of the following ones are compiled meanwhile.
+    """
+    if isinstance(source, Generator):
+      for pair in pairs[: parallel.COMPILERS + 1]:
+        source.prepare(*pair)
+    images, labels = source.load(*pairs[0])
     batch = images[:size], labels[:size], self.batch_size
     first = {"first": np.asarray(images[0]), "size": len(images)}
     return clean.evaluate(model, *batch) | first
