@@ -371,6 +371,7 @@ def test_missing_file_lists_the_sweeps():
     ("epsilon", "", 8),
     ("smoke", "", 4),
     ("digits", "seeds=2", 8),
+    ("joint", "epochs=10", 12),
   ],
 )
 def test_sweeps_of_the_repository(name, argument, count):
@@ -380,13 +381,17 @@ def test_sweeps_of_the_repository(name, argument, count):
   if name == "paper":
     assert {config.train.epochs for config in configs} == {2}
     assert [config.seed for config in configs[:4]] == [0, 1, 2, 0]
+  if name == "joint":  # all have about the training time of the control
+    epochs = {config.name: config.train.epochs for config in configs}
+    assert epochs["control"] == 10 and epochs["ramp"] == 15
+    assert epochs["awp_ema"] == 7
   if name == "epsilon":
     sizes = {(c.method.weight, c.method.attack.epsilon) for c in configs}
     assert len(sizes) == 8
     programs = {sweep._program(sweep.experiment.resolve(c)) for c in configs}
     assert len(programs) == 1
   files = {p.stem for p in pathlib.Path(text).parent.glob("[!_]*.py")}
-  assert files == {"paper", "epsilon", "smoke", "digits"}
+  assert files == {"paper", "epsilon", "smoke", "digits", "joint"}
 
 
 @pytest.mark.parametrize("argument", ["seeds=0", "seeds=a", "seeds=1,seeds=2"])
