@@ -18,8 +18,9 @@ def get_runs(argument: str = "") -> list[ConfigDict]:
   """Returns the configs; `argument` as above."""
   numbers, choices = common.numbers(argument, "epochs", "seeds")
   found = []
-  for method in METHODS:
-    for seed in range(numbers.get("seeds", 1)):
+  # The methods of one seed first, so that they can be compared early.
+  for seed in range(numbers.get("seeds", 1)):
+    for method in METHODS:
       config = method.get_config(choices)
       config.seed = seed
       config.train.epochs = numbers.get("epochs", config.train.epochs)
