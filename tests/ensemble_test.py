@@ -10,7 +10,9 @@ from scipy import special
 from configs import adversarial
 from ram_jax import experiment
 from ram_jax.data import digits
+from ram_jax.evaluation import loop as evaluation
 from ram_jax.models.classifier import Classifier
+from ram_jax.runs import results
 from ram_jax.runs.checkpoint import Checkpoints
 from tests import found, tiny
 
@@ -56,6 +58,7 @@ def note(run, words):
 def test_the_average_or_the_last_weights_are_evaluated(folders):
   images, labels = digits.Source().load("test")
   losses = []
+  assert not note(results.load(folders[0]), "unlike in the paper")
   for averaged in (True, False):
     chosen = probabilities(folders[0], images, averaged)
     nll = -np.log(chosen[np.arange(len(labels)), labels]).mean()
@@ -67,6 +70,17 @@ def test_the_average_or_the_last_weights_are_evaluated(folders):
     assert note(run, f"evaluated the {used} weights of training with EMA")
     losses.append(nll)
   assert abs(losses[0] - losses[1]) > 2e-5 * losses[0]
+
+
+def test_options_beyond_the_paper_are_noted():
+  fields = {"awp.gamma": 0.01, "train.label_smoothing": 0.1}
+  fields |= {"average.name": "none"}
+  found = evaluation.notes(experiment.resolve(config(**fields)), {})
+  assert [note.text for note in found] == [
+    "trained with awp.gamma=0.01, unlike in the paper",
+    "trained with train.label_smoothing=0.1, unlike in the paper",
+    "trained on the first 64 images only",
+  ]
 
 
 def test_ensemble_predicts_the_mean_probability(folders, tmp_path):

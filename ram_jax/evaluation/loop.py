@@ -29,6 +29,17 @@ from ram_jax.runs.checkpoint import fingerprint
 ATTACK_BYTES = 24 * 2**20
 
 
+# Options of the objective, with the paper's values.
+PAPER = {
+  "awp.gamma": 0.0,
+  "batch_norm.split": "none",
+  "method.adversarial_weight": 0.0,
+  "method.attacked": "clean",
+  "train.epsilon_ramp": 0.0,
+  "train.label_smoothing": 0.0,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
   """The evaluation that a config describes, ready to run.
@@ -300,9 +311,10 @@ def notes(config: ConfigDict, head: dict[str, Any]) -> Iterator[Note]:
         f"trained with {count} operations, which overlap the corruptions",
         "warning",
       )
-  for name, papers in (("attacked", "clean"), ("adversarial_weight", 0)):
-    if method.get(name, papers) != papers:
-      yield Note(f"trained with {name}={method[name]}; the paper's is {papers}")
+  fields = run_folder.flat(config.to_dict())
+  for name, papers in PAPER.items():
+    if fields.get(name, papers) != papers:
+      yield Note(f"trained with {name}={fields[name]}, unlike in the paper")
   if config.weights.initial:
     name = pathlib.Path(config.weights.initial).name
     yield Note(f"training started from the weights in {name}")
