@@ -1,8 +1,8 @@
 """Runs many configs one after another in one process (--mode=sweep).
 
-Each run has an ordinary folder, which also records how far it is: the same
-command resumes with the first unfinished run. Data are loaded once, and runs
-that only differ in numbers share compiled programs (training/step.py,
+Each run has an ordinary folder, which also records its progress, so the same
+command resumes at the first unfinished run. Data is loaded once, and runs that
+differ only in numeric settings share compiled programs (training/step.py,
 `Settings`).
 """
 
@@ -27,12 +27,12 @@ from ram_jax.runs import metrics, results, signals
 
 FILE = "sweep.json"  # longest durations so far, in seconds
 RESERVE = 20.0  # seconds for saving and the report, until they are measured
-# Fields that differ between runs of one program, besides a method's numbers.
+# Fields that may differ between runs of one program, besides a method's floats.
 NUMBERS = ("name", "seed", "optimizer.learning_rate")
-# Groups of fields that determine the programs of the evaluation.
+# Groups of fields that determine the evaluation programs.
 EVALUATED = ("dataset", "model", "normalization", "evaluate", "evaluators")
 UNFINISHED = ("waiting", "running", "stopped")
-# Errors of one run; the others continue.
+# Errors that fail only their own run; the others continue.
 FAILURES = (
   ValueError,
   OSError,
@@ -68,18 +68,18 @@ class Job:
 
   @property
   def seconds(self) -> float | None:
-    """Time of training and evaluation, if it is finished."""
+    """Time of training and evaluation; None unless finished."""
     return sum(self.run.head.get("timing", {}).values()) if self.run else None
 
 
 class Clock:
-  """The time that is left, and the measured durations of compilations."""
+  """The remaining time, and the longest durations of compilations."""
 
   def __init__(self, path: pathlib.Path, minutes: float | None) -> None:
     """Starts the clock.
 
     Args:
-      path: file of the longest durations.
+      path: file in which the longest durations are stored.
       minutes: time until the program ends; None: no limit.
     """
     self._path = path
@@ -97,25 +97,26 @@ class Clock:
       self._compiled += seconds
 
   def left(self) -> float:
-    """Seconds until the runs have to stop, so that the report fits."""
+    """Seconds until the runs must stop, to leave time for the report."""
     reserve = min(self._longest["report"], 0.3 * self._budget)
     return self._end - time.monotonic() - reserve
 
   def fits(self, what: str) -> bool:
-    """Whether a compilation fits, as long as the longest before.
+    """Whether a compilation fits if it takes as long as the longest so far.
 
     Args:
       what: `training` or `evaluation`.
 
     Returns:
-      True if none was measured. A duration that is longer than the budget is
-      shortened, because otherwise the sweep would never continue.
+      True if it fits, or if none was measured and any time is left. A duration
+      counts as at most 0.6 times the budget, because otherwise a sweep with a
+      small budget would never continue.
     """
     longest = self._longest.get(what, 0)
     return self.left() > min(longest, 0.6 * self._budget)
 
   def compiled(self, what: str) -> None:
-    """Records the compilations since the last call."""
+    """Records the time spent compiling since the last call."""
     self.measured(what, self._compiled)
     self._compiled = 0.0
 
@@ -126,7 +127,7 @@ class Clock:
       what: `training`, `evaluation` or `report`.
       seconds: the duration.
     """
-    # The reserve until the first report is no measured duration.
+    # The initial reserve is not a measured duration.
     first = what == "report" and self._longest[what] == RESERVE
     if first or seconds > self._longest.get(what, 0):
       self._longest[what] = seconds
@@ -152,10 +153,10 @@ def run(
     folder: the sweep's folder; each run has a folder in it.
     minutes: stop before this time has passed; None: no limit.
     show: called whenever the state of a run changes.
-    report: called at the end, also if some runs are missing.
+    report: called at the end, even if some runs are missing.
 
   Raises:
-    FailedError: at the end, if runs failed.
+    FailedError: at the end, if any run failed.
     ValueError: for an invalid config, or a folder that contains another run or
       is in use.
     signals.Stopped: after SIGTERM or Ctrl-C, with everything saved.
@@ -193,7 +194,7 @@ def _job(config: ConfigDict, folder: pathlib.Path) -> Job:
 def _run_all(
   jobs: Sequence[Job], clock: Clock, show: Callable[[Sequence[Job]], None]
 ) -> None:
-  """Runs one job after another, until the time is over."""
+  """Runs one job after another, until time runs out."""
   sources: dict[str, Source] = {}
   compiled: set[str] = set()
   for job in jobs:
@@ -222,7 +223,7 @@ def _run_all(
 def _run_one(
   job: Job, clock: Clock, compiled: set[str], sources: dict[str, Source]
 ) -> None:
-  """Trains and evaluates a job like a single run."""
+  """Trains and evaluates one job, like a single run."""
 
   def before_evaluation() -> None:
     clock.compiled("training")
@@ -257,7 +258,7 @@ class _Loaded:
 
 
 def _program(config: ConfigDict) -> str:
-  """Equal for runs whose training steps share a program."""
+  """A key that is equal for runs whose training steps share a program."""
   fields = {
     name: value
     for name, value in run_folder.flat(config.to_dict()).items()
@@ -269,13 +270,13 @@ def _program(config: ConfigDict) -> str:
 
 
 def _evaluation(config: ConfigDict) -> str:
-  """Equal for runs whose evaluations share their programs."""
+  """A key that is equal for runs whose evaluations share programs."""
   fields = config.to_dict()
   return json.dumps([fields[name] for name in EVALUATED], sort_keys=True)
 
 
 def minutes_left(jobs: Sequence[Job]) -> float | None:
-  """Estimates the time of the unfinished runs.
+  """Estimates the time that the unfinished runs will take.
 
   Args:
     jobs: the sweep.
@@ -306,7 +307,7 @@ def missing(jobs: Sequence[Job]) -> list[str]:
     jobs: the sweep.
 
   Returns:
-    A sentence for the runs that have not ended, and one for each failed run.
+    A sentence for all unfinished runs, and one for each failed run.
   """
   names = [job.folder.name for job in jobs if job.state in UNFINISHED]
   found = [f"not finished: {', '.join(names)}"] if names else []

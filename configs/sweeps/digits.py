@@ -3,8 +3,9 @@
   python main.py --mode=sweep --workdir=runs/digits_seeds \
     --config=configs/sweeps/digits.py:seeds=5
 
-Network, data and length are those of configs/digits.py; all runs are also
-evaluated on generated corruptions. About 2 minutes a run on two CPU cores.
+The network, the data and the number of epochs are those of configs/digits.py;
+all runs are also evaluated on generated corruptions. Each run takes about 2
+minutes on two CPU cores.
 Choices: `epochs` (default 4) and `seeds` (default 1).
 """
 

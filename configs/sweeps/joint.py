@@ -1,14 +1,15 @@
-"""What improves RobustAugMix on both axes, each for the same training time.
+"""Techniques that may improve RobustAugMix, at equal training time.
 
   python main.py --mode=sweep --workdir=runs/joint \
     --config=configs/sweeps/joint.py:model=resnet18,epochs=30,seeds=3
 
-The control is RobustAugMix of the paper, trained for `epochs`. The others are
-trained for as many epochs as the control's time allows, counted in forward
-passes per image (docs/beyond_the_paper.md). With ResNet-18 and batch size 128,
-a step of the control took 15.0 ms on an H200 before the optimizations of
-docs/performance.md, so 30 epochs take 3 minutes, and the 12 runs of a seed
-about 36 minutes, without evaluation and compilation.
+The goal is higher accuracy both on corruptions and under attack. The control is
+the paper's RobustAugMix, trained for `epochs`. The other runs are trained for
+as many epochs as fit into the same time, counted in forward passes per image
+(docs/beyond_the_paper.md). With ResNet-18 and batch size 128, a step of the
+control took 15.0 ms on an H200 before the optimizations of docs/performance.md,
+so 30 epochs take 3 minutes, and the 12 runs of a seed about 36 minutes,
+excluding evaluation and compilation.
 
 Choices: those of configs/common.py, `epochs` (default 30) and `seeds` (default
 1).
@@ -20,7 +21,7 @@ from ml_collections import ConfigDict
 
 from configs import common, robust_augmix
 
-# Forward passes per image: three views, forward and backward, and the attack.
+# Forward passes per image: three views, forward and backward, without attack.
 TRAINING = 9
 
 
@@ -48,7 +49,7 @@ def cost(config: ConfigDict) -> int:
     config: RobustAugMix with any options.
 
   Returns:
-    The count, where a backward pass counts as two for weights, one for images.
+    The count. A backward pass counts as two with weight gradients, else as one.
   """
   perturbed = TRAINING if config.awp.gamma else 0
   return TRAINING + perturbed + 2 * config.method.attack.steps
@@ -60,7 +61,7 @@ def averaged(config: ConfigDict) -> None:
 
 
 def attacked_views(config: ConfigDict) -> None:
-  """The adversarial view is that of the augmented image, with cross-entropy."""
+  """Attacks the augmented image, and adds the adversarial cross-entropy."""
   config.method.attacked, config.method.adversarial_weight = "augmix", 0.5
 
 
@@ -79,18 +80,18 @@ def all_operations(config: ConfigDict) -> None:
 
 
 def split(config: ConfigDict) -> None:
-  """Adversarial views have BatchNorm statistics of their own."""
+  """Separate BatchNorm statistics for adversarial views."""
   config.batch_norm.split = "adversarial"
 
 
 def ramp(config: ConfigDict) -> None:
-  """Three attack steps instead of seven, and an epsilon that rises."""
+  """Three attack steps instead of seven, with an epsilon ramp."""
   config.method.attack.steps, config.train.epsilon_ramp = 3, 0.5
   config.method.attack.step_size = 2.5 * config.method.attack.epsilon / 3
 
 
 def together(config: ConfigDict) -> None:
-  """All of the above that can be combined, with AugMix's views."""
+  """All of the above that can be combined, with AugMix views."""
   averaged(config)
   attacked_views(config)
   split(config)
@@ -98,7 +99,7 @@ def together(config: ConfigDict) -> None:
 
 
 def pareto(weight: float, epsilon: float) -> Callable[[ConfigDict], None]:
-  """Another trade-off between the axes."""
+  """A different trade-off between corruptions and attacks."""
 
   def change(config: ConfigDict) -> None:
     config.method.weight, config.method.attack.epsilon = weight, epsilon

@@ -18,7 +18,7 @@ def get_runs(argument: str = "") -> list[ConfigDict]:
   """Returns the configs; `argument` as above."""
   numbers, choices = common.numbers(argument, "epochs", "seeds")
   found = []
-  # The methods of one seed first, so that they can be compared early.
+  # All methods with one seed first, so that they can be compared early.
   for seed in range(numbers.get("seeds", 1)):
     for method in METHODS:
       config = method.get_config(choices)

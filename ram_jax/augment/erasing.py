@@ -13,15 +13,15 @@ TRIES = 10
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-  """Sets a random rectangle to one value, as torchvision's RandomErasing.
+  """Fills a random rectangle with one value, like torchvision's RandomErasing.
 
   Attributes:
     augment: applied first.
-    probability: of erasing, for each image.
-    area: smallest and largest share of the image's area.
+    probability: probability of erasing, for each image.
+    area: smallest and largest fraction of the image's area.
     ratio: smallest and largest height / width; its logarithm is uniform.
-    value: of the erased pixels, in [0,1]. torchvision erases normalized images
-      with 0, which is the mean color.
+    value: value of the erased pixels, in [0,1]. torchvision fills normalized
+      images with 0, which is the mean color.
 
   Raises:
     ValueError: at construction, on a value outside its range.

@@ -17,13 +17,14 @@ class Augment:
 
     Args:
       keys: typed keys [B].
-      images: floats [B,H,W,C] in [0,1], C = 1 or 3, rounded to gray levels.
+      images: floats [B,H,W,C] in [0,1], C = 1 or 3; they are first rounded to
+        256 levels.
 
     Returns:
-      Images [B,H,W,C] on the grid of 256 gray levels.
+      Images [B,H,W,C], rounded to 256 levels.
 
     Raises:
-      ValueError: on other shapes or types.
+      ValueError: for other shapes or types.
     """
     chain = augmix.Augment(operations=14, width=1, depth=1)
     return chain.chains(keys, images)[:, 0]

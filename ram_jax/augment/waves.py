@@ -1,9 +1,10 @@
 """Adds random plane waves to images (Fourier-basis functions).
 
-`planar` is the augmentation of AFA (Vaish et al., CVPR 2024): in each channel a
-wave of random frequency, direction and strength. `lattice` is that of Soklaski
-et al. (arXiv 2202.12412): a wave with whole numbers of cycles along both axes,
-random phase, fixed strength, and a random sign in each channel.
+`planar` is the augmentation of AFA (Vaish et al., CVPR 2024): each channel has
+its own wave of random frequency, direction and strength. `lattice` is that of
+Soklaski et al. (arXiv 2202.12412): one wave with an integer number of cycles
+along each axis, random phase and fixed strength, and a random sign in each
+channel.
 """
 
 import dataclasses
@@ -23,8 +24,8 @@ class Augment:
   Attributes:
     kind: `planar` or `lattice`.
     low: lowest frequency in cycles per image, at least 1.
-    high: highest one; AFA uses the image's size, and low ones up to 3 act on
-      contrast and fog.
+    high: highest frequency. AFA uses the size of the image; low frequencies, up
+      to 3, affect robustness to contrast and fog.
     strength: L2 norm of the wave in a channel, for 32x32 images: the mean of an
       exponential distribution (`planar`), or fixed (`lattice`).
 
@@ -75,7 +76,7 @@ class Augment:
     return jax.vmap(one)(keys, images)
 
   def _planar(self, key: jax.Array, size: int, channels: int) -> jax.Array:
-    """Waves [H,W,C] whose norms have an exponential distribution of mean 1."""
+    """Waves [H,W,C] with exponentially distributed norms of mean 1."""
     keys = jax.random.split(key, 3)
     frequency = self._cycles(keys[0], (channels,))
     angle = jax.random.uniform(keys[1], (channels,), maxval=math.pi)
@@ -86,7 +87,8 @@ class Augment:
     """Waves [H,W,C] of norm 1, equal up to their signs."""
     keys = jax.random.split(key, 4)
     rows, columns = self._cycles(keys[0], (2,))
-    rows *= jax.random.rademacher(keys[1], (), jnp.int32)  # else falling waves
+    # Otherwise, the crests of all waves would slope in the same direction.
+    rows *= jax.random.rademacher(keys[1], (), jnp.int32)
     phase = jax.random.uniform(keys[2], ())
     place = jnp.arange(size) / size
     turns = rows * place[:, None] + columns * place + phase

@@ -1,6 +1,6 @@
 """A corruption and the parameters of its severities.
 
-Parameters are arguments of the compiled program, so severities share it.
+Parameters are arguments of the compiled program, so severities can share it.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 class Constant:
   """A parameter that is compiled into the program.
 
-  For floats that the compiler rounds differently when they are arguments.
+  Used where the compiler would round differently if it were an argument.
   """
 
   value: float
@@ -38,7 +38,7 @@ class Corruption:
 
   Attributes:
     name: name of its file.
-    parameters: its parameters; only frost has assets.
+    parameters: returns the parameters of a severity; only frost uses assets.
     apply: corrupts an image.
   """
 
@@ -58,7 +58,7 @@ class Corruption:
 def corruption(
   parameters: Parameters | tuple[Any, ...],
 ) -> Callable[[Apply], Corruption]:
-  """Turns a function that corrupts an image into a corruption of its name.
+  """Turns a function that corrupts an image into a `Corruption`.
 
   Args:
     parameters: a function, or the parameters of severities 1 to 5.

@@ -1,8 +1,9 @@
 """Precision of matrix products and convolutions in the evaluation.
 
-Attacks search in `config.evaluate.precision`. Everything that is counted, on
-clean, corrupted and adversarial images, is classified in full float32. A lower
-precision can therefore miss adversarial images, but it cannot invent them.
+Attacks search in `config.evaluate.precision`. All images that count towards a
+result, whether clean, corrupted or adversarial, are classified in full float32.
+A search in lower precision can therefore miss adversarial images, but it cannot
+report false ones.
 """
 
 import flax.struct
@@ -11,16 +12,16 @@ import jax
 from ram_jax.contracts import Model
 
 FULL = "float32"
-# The only platform that has a lower precision.
+# The only platform that supports each lower precision.
 PLATFORMS = {"tensorfloat32": "gpu", "bfloat16_3x": "tpu"}
 
 
 @flax.struct.dataclass
 class Searched:
-  """A model as an attack's search sees it.
+  """A model as used by the search of an attack.
 
   Attributes:
-    model: the model; call it to classify in the ambient precision.
+    model: the model; call it to classify in JAX's current default precision.
     precision: "float32" or a key of `PLATFORMS`.
   """
 
@@ -28,7 +29,7 @@ class Searched:
   precision: str = flax.struct.field(pytree_node=False)
 
   def __call__(self, images: jax.Array) -> jax.Array:
-    """Logits [B,K] of images [B,H,W,C], whose gradients are as precise."""
+    """Logits [B,K] of images [B,H,W,C]; gradients have the same precision."""
     # "high" is TensorFloat32 on GPUs, three products of bfloat16 on TPUs.
     level = "highest" if self.precision == FULL else "high"
     with jax.default_matmul_precision(level):
@@ -36,18 +37,18 @@ class Searched:
 
 
 def resolve(name: str | None, field: str) -> str:
-  """Checks the precision of the search, or chooses it for this platform.
+  """Checks the precision of the search, or selects this platform's default.
 
   Args:
     name: "float32" or a key of `PLATFORMS`. None: TensorFloat32 on GPUs, as in
       PyTorch's convolutions, and float32 elsewhere.
-    field: where it was given, for the message.
+    field: name of the config field, for the error message.
 
   Returns:
     The precision.
 
   Raises:
-    ValueError: for an unknown one, or one that this platform does not have.
+    ValueError: for a precision that is unknown or not supported here.
   """
   platform = jax.default_backend()
   if name is None:

@@ -1,4 +1,4 @@
-"""AugMax (Wang et al., NeurIPS 2021): the worst mixture of AugMix's chains."""
+"""AugMax (Wang et al., NeurIPS 2021): worst-case mixing of AugMix chains."""
 
 import dataclasses
 from typing import ClassVar
@@ -14,7 +14,7 @@ from ram_jax.contracts import Metrics, Views
 from ram_jax.methods import consistency
 from ram_jax.models.classifier import Classifier
 
-# Share of the chains, and logits of their weights.
+# Weight of the mixed chains, and logits of the weights of each chain.
 Mixture = tuple[jax.Array, jax.Array]
 
 
@@ -22,16 +22,18 @@ Mixture = tuple[jax.Array, jax.Array]
 class Method(consistency.Consistency):
   """CE(clean) + weight * JSD(clean, AugMax, AugMix).
 
-  The AugMax view mixes chains of AugMix with a share and weights that increase
-  the loss. They are found with sign gradients, starting from random ones. As
-  in the authors' code, an image that is misclassified often enough is kept.
+  The AugMax view mixes the image and AugMix's chains with weights that increase
+  the loss. They are found by sign gradient ascent from random weights. As in
+  the authors' code, the search for an image stops once the image has been
+  misclassified often enough.
 
   Attributes:
     augment: draws the chains of both views.
     steps: sign gradient steps, 5 in the authors' code.
-    step_size: length of a step of the share, in [0,1], and of the logits.
-    patience: number of misclassifications after which an image is kept, 1 in
-      the authors' code (tau); 0 never keeps it.
+    step_size: step size for the weight of the mixed chains, which is in [0,1],
+      and for the logits of the weights of each chain.
+    patience: number of misclassifications after which the search for an image
+      stops, 1 in the authors' code (tau); 0: never.
     unroll: unroll the loop, for CPUs.
   """
 
@@ -90,7 +92,7 @@ class Method(consistency.Consistency):
     """Searches for the mixture with the largest loss.
 
     Args:
-      start: share [B] in [0,1] and logits [B,width].
+      start: weights [B] in [0,1] and logits [B,width], see `Mixture`.
       images: floats [B,H,W,C] in [0,1].
       chains: floats [B,width,H,W,C] in [0,1].
       labels: classes [B].
@@ -136,10 +138,10 @@ class Method(consistency.Consistency):
 
 
 def mixed(mixture: Mixture, images: jax.Array, chains: jax.Array) -> jax.Array:
-  """Mixes chains with their images.
+  """Mixes images with their chains.
 
   Args:
-    mixture: share [B] and logits [B,width] of the weights.
+    mixture: weights [B] in [0,1] and logits [B,width], see `Mixture`.
     images: floats [B,H,W,C].
     chains: floats [B,width,H,W,C].
 

@@ -20,7 +20,7 @@ class Method:
     attack: increases the divergence from the clean predictions. With
       probabilities as targets, the gradients of divergence and cross-entropy
       are equal, so its objective is `cross_entropy`.
-    weight: beta of the paper, 6; 1 / lambda of its equation.
+    weight: beta in the paper, where it is 6; 1 / lambda in its equation.
   """
 
   attack: Attack
@@ -38,7 +38,7 @@ class Method:
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
   ) -> tuple[Views, jax.Array]:
-    """Clean images, and those with the most different predictions.
+    """Clean images, and adversarial ones whose predictions differ most.
 
     Args:
       keys: keys [B].
@@ -56,7 +56,7 @@ class Method:
   def loss(
     self, logits: tuple[jax.Array, ...], targets: jax.Array
   ) -> tuple[jax.Array, Metrics]:
-    """Cross-entropy of the clean view plus the divergence of the other.
+    """Cross-entropy of the clean view plus the weighted divergence.
 
     Args:
       logits: one [B,K] per view, in the views' order.

@@ -1,8 +1,8 @@
 """Averages of the weights over training: EMA and SWA.
 
 EMA as in Rebuffi et al. (arXiv 2103.01946), SWA as in Izmailov et al. (arXiv
-1803.05407). Both are `average = share * average + (1 - share) * weights` after
-each step, with a share that depends on the step.
+1803.05407). After each step, both compute `average = share * average +
+(1 - share) * weights`, where `share` depends on the step.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ class Averaging:
 
   Attributes:
     name: `ema` or `swa`.
-    decay: maximum share of the old average in the EMA.
-    start: share of the training during which the average is a copy.
+    decay: maximum weight of the old average in the EMA.
+    start: fraction of training during which the average is a copy.
     batch_norm: running statistics of the average: `copied` from the last
       weights, `averaged` like the weights, or `reestimated` after training.
     steps_per_epoch: steps in an epoch.
@@ -66,7 +66,7 @@ class Averaging:
     return jnp.where(t < 0, 0, jnp.minimum(self.decay, (1 + t) / (10 + t)))
 
   def _swa(self, step: jax.Array) -> jax.Array:
-    """Equal shares for the ends of all epochs after the start."""
+    """Averages the ends of all epochs after the start with equal weights."""
     before = int(self.start * self.total_steps // self.steps_per_epoch)
     epochs = (step // self.steps_per_epoch - before).astype(float)
     ends = step % self.steps_per_epoch == 0

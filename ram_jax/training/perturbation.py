@@ -15,7 +15,7 @@ class WeightPerturbation:
 
   Attributes:
     gamma: norm of the perturbation relative to that of the tensor, > 0.
-    first_step: number of steps that are trained without it.
+    first_step: number of training steps before the first perturbation.
   """
 
   gamma: float
@@ -25,7 +25,7 @@ class WeightPerturbation:
     """The perturbed parameters.
 
     Args:
-      params: parameters. Biases, and BatchNorm's scales, are not perturbed.
+      params: parameters. Biases and BatchNorm scales are not perturbed.
       gradient: gradient of the batch's mean loss at the parameters.
       step: number of completed steps.
 

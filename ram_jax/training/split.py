@@ -1,7 +1,7 @@
-"""Separate BatchNorm for clean and for other views (AdvProp, Xie et al. 2020).
+"""Separate BatchNorm for clean and other views (AdvProp, Xie et al. 2020).
 
-Clean views use and update the main statistics, the others auxiliary ones. The
-scales and biases are shared, or there are two of each as well.
+Clean views use and update the main statistics; the views that `Split.views`
+selects use and update auxiliary ones. Scales and biases are shared or split.
 """
 
 import dataclasses
@@ -34,15 +34,15 @@ class Split:
   affine: str
 
   def double(self, params: Any, batch_stats: Any) -> tuple[Any, Any]:
-    """Adds an equal auxiliary set.
+    """Adds an auxiliary set, which is a copy of the main one.
 
     Args:
       params: parameters of the network.
       batch_stats: its running statistics.
 
     Returns:
-      Parameters and statistics by name; only statistics if the scales and
-      biases are shared.
+      Parameters and statistics, by name of the set. Parameters have only one
+      set, without a name, if scales and biases are shared.
     """
     if self.affine == "split":
       flat = traverse_util.flatten_dict(params)
@@ -52,7 +52,7 @@ class Split:
     return copied[0], {MAIN: batch_stats, AUXILIARY: copied[1]}
 
   def select(self, params: Any, batch_stats: Any, name: str) -> tuple[Any, Any]:
-    """The variables of the network with one of the sets.
+    """The variables of the network for one of the sets.
 
     Args:
       params: from `double`.
@@ -76,14 +76,14 @@ class Split:
     batch_stats: Any,
     views: dict[str, jax.Array],
   ) -> tuple[tuple[jax.Array, ...], dict[str, Any]]:
-    """Forward pass in training, each view with its set.
+    """Forward pass in training, where each view uses its own set.
 
     Args:
       forward: (params, batch_stats, views) -> logits of each view, and the new
         statistics.
       params: from `double`.
       batch_stats: from `double`.
-      views: images by name, in their order.
+      views: images by name, in order.
 
     Returns:
       Logits of each view in the views' order, and the new statistics.
@@ -119,5 +119,5 @@ def build(config: ConfigDict) -> Split | None:
 
 
 def _of_norm(path: tuple[str, ...], flat: dict[tuple[str, ...], Any]) -> bool:
-  """Whether a parameter is a scale, or a bias beside one."""
+  """Whether a parameter is a BatchNorm scale or bias."""
   return (*path[:-1], "scale") in flat
