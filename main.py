@@ -165,8 +165,7 @@ def work(
     run = experiment.evaluate_weights
   else:
     run = experiment.evaluate_run
-  save = {"save_adversarial": flags.save_adversarial}
-  run(config, workdir=folder, **save)
+  run(config, folder, flags.save_adversarial)
   if parallel.is_first_process():
     show(config, folder, workdir)
 

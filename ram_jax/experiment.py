@@ -312,9 +312,10 @@ def evaluate_weights(
 
 def evaluate_ensemble(
   config: ConfigDict,
-  runs: Sequence[str | pathlib.Path],
   workdir: str | pathlib.Path,
   save_adversarial: str | None = None,
+  *,
+  runs: Sequence[str | pathlib.Path],
 ) -> results_lib.Run:
   """Evaluates the mean of the probabilities of several trained runs.
 
@@ -322,9 +323,9 @@ def evaluate_ensemble(
 
   Args:
     config: complete; its data set must be that of the runs.
-    runs: folders of the runs; networks and methods may differ.
     workdir: folder of the results; created if missing.
     save_adversarial: folder for AutoAttack's adversarial images, if any.
+    runs: folders of the runs; networks and methods may differ.
 
   Returns:
     The evaluated ensemble.

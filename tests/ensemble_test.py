@@ -87,21 +87,25 @@ def test_ensemble_predicts_the_mean_probability(folders, tmp_path):
   images, labels = digits.Source().load("test")
   each = [probabilities(folder, images) for folder in folders]
   expected = np.mean(each, axis=0).argmax(1) == labels
-  run = experiment.evaluate_ensemble(config(), folders, tmp_path / "both")
+  run = experiment.evaluate_ensemble(config(), tmp_path / "both", runs=folders)
   np.testing.assert_array_equal(found.row(run, "clean").correct, expected)
   (text,) = note(run, "mean probabilities of ")
   assert "adversarial-0 (step" in text and "adversarial-1 (step" in text
   assert run.about["label"] == "Ensemble of 2"
   # A folder of results belongs to one ensemble.
   with pytest.raises(ValueError, match=r"weights\.fingerprint is"):
-    experiment.evaluate_ensemble(config(), folders[::-1], tmp_path / "both")
+    experiment.evaluate_ensemble(
+      config(), tmp_path / "both", runs=folders[::-1]
+    )
 
 
 def test_attack_sees_the_whole_ensemble(folders, tmp_path):
   """Two copies of a network are attacked exactly as the network."""
   fields = {"evaluators.adversarial.epsilons": (0.5,)}
   twice = [folders[0], folders[0]]
-  ensemble = experiment.evaluate_ensemble(config(**fields), twice, tmp_path)
+  ensemble = experiment.evaluate_ensemble(
+    config(**fields), tmp_path, runs=twice
+  )
   alone = experiment.evaluate_run(config(**fields), folders[0])
   rows = [
     found.row(run, "adversarial", epsilon=0.5) for run in (ensemble, alone)
@@ -113,4 +117,4 @@ def test_attack_sees_the_whole_ensemble(folders, tmp_path):
 def test_run_with_another_data_set_is_rejected(folders, tmp_path):
   other = adversarial.get_config("smoke,dataset=cifar10")
   with pytest.raises(ValueError, match="another data set"):
-    experiment.evaluate_ensemble(other, folders, tmp_path)
+    experiment.evaluate_ensemble(other, tmp_path, runs=folders)

@@ -25,6 +25,7 @@ import jax, numpy as np
 from configs import standard
 from ram_jax.runs import bucket
 from ram_jax.evaluation import loop as evaluate
+from ram_jax.training import loop as train
 from ram_jax import experiment, parallel, plugins
 from tests import tiny
 
@@ -58,12 +59,18 @@ def mortal(*arguments, real=parallel.training_dispatch, **options):
   return run
 parallel.training_dispatch = mortal
 
-def spy(config, evaluation, state, *rest, real=evaluate.run):
-  results = real(config, evaluation, state, *rest)
-  leaves = [*jax.tree.leaves(state), results.rows[0].correct_count]
+def spy(*arguments, real=evaluate.run):
+  results = real(*arguments)
+  leaves = [*jax.tree.leaves(last), results.rows[0].correct_count]
   np.savez(out, *map(np.asarray, leaves))
   return results
 evaluate.run = spy
+
+def remember(*arguments, real=train.fit):
+  global last
+  last = real(*arguments)
+  return last
+train.fit = remember
 
 config = standard.get_config("dataset=arrays")
 config.dataset.path = data

@@ -234,7 +234,8 @@ def _restorable(path: pathlib.Path) -> Iterator[None]:
     yield
   except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise ValueError(
-      f"{path} is damaged ({error!r}): restore it, or start in a new --workdir"
+      f"{path} is damaged ({error!r:.200}): restore it, or start in a new "
+      "--workdir"
     ) from error
 
 

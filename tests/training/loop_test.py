@@ -137,6 +137,7 @@ NUMBERS = {
   "method.weight": 5.0,
   "method.attack.epsilon": 0.3,
   "method.attack.step_size": 0.1,
+  "method.adversarial_weight": 0.7,
 }
 
 
