@@ -121,8 +121,7 @@ def compute(flags: argparse.Namespace) -> None:
     name = f"weights-{pathlib.Path(config.weights.measured).stem}"
   if flags.runs:
     name = "ensemble"
-    if config.weights.measured:
-      raise ValueError("--weights and --runs cannot be evaluated together")
+    check_ensemble(config, flags_lib.folders(flags.runs))
   workdir = flags.workdir or str(pathlib.Path("runs") / name)
   saved = pathlib.Path(flags.save_adversarial or os.devnull).resolve()
   if saved.is_relative_to(pathlib.Path(workdir).resolve()):
@@ -133,6 +132,22 @@ def compute(flags: argparse.Namespace) -> None:
   find_devices(f"{workdir}: {flags.mode}")
   with bucket.opened(workdir) as folder:
     work(config, folder, flags, workdir)
+
+
+def check_ensemble(config: ConfigDict, folders: Sequence[str]) -> None:
+  """Rejects --runs that cannot be evaluated.
+
+  Args:
+    config: complete.
+    folders: value of --runs.
+
+  Raises:
+    ValueError: if there is no folder, one is given twice, or weights are given.
+  """
+  if not folders or len(set(folders)) < len(folders):
+    raise ValueError("--runs must name different folders: --runs=FOLDER,FOLDER")
+  if config.weights.measured or config.weights.initial:
+    raise ValueError("--runs cannot be used with --weights or --init_from")
 
 
 def work(

@@ -337,19 +337,21 @@ def evaluate_ensemble(
   """
   config = resolve(config, run_folder.read(pathlib.Path(runs[0])))
   folder = pathlib.Path(workdir)
-  source = plugins.build("dataset", config.dataset)
-  members = [_member(config, source, pathlib.Path(path)) for path in runs]
-  model = Ensemble(tuple(member for member, _ in members))
-  labels = [label for _, label in members]
+  members = [_member(config, pathlib.Path(path)) for path in runs]
+  model = Ensemble(tuple(member for member, _, _ in members))
+  labels = [label for _, label, _ in members]
   with config.unlocked():
     config.weights.fingerprint = fingerprint(model)
     config.weights.notes = (f"mean probabilities of {', '.join(labels)}",)
-  about = {"name": folder.name, "method": "ensemble", "epochs": 0}
+  about = {"name": folder.name, "epochs": 0}
+  about["method"] = evaluation_loop.ENSEMBLE
   networks = dict.fromkeys(member.module.label for member in model.members)
   about |= {"label": f"Ensemble of {len(runs)}", "model": " + ".join(networks)}
   run = prepare(config, folder, train=False)
+  _check_same_data(run.data, [pathlib.Path(path) for path in runs])
+  noted = run.notes + tuple(note for _, _, rows in members for note in rows)
   evaluation = evaluation_loop.build(
-    config, run.source, run.test, run.notes, save_adversarial
+    config, run.source, run.test, noted, save_adversarial
   )
   with run.locked() as stop:
     return evaluation_loop.run(
@@ -357,10 +359,19 @@ def evaluate_ensemble(
     )
 
 
+def _check_same_data(
+  data: dict[str, Any], folders: Sequence[pathlib.Path]
+) -> None:
+  """Rejects runs with another test set, or with different training images."""
+  first = run_folder.read_data(folders[0])["train"]
+  for folder in folders:
+    run_folder.check_data({"test": data["test"], "train": first}, folder)
+
+
 def _member(
-  config: ConfigDict, source: Source, folder: pathlib.Path
-) -> tuple[Classifier, str]:
-  """A trained run of an ensemble, and its name."""
+  config: ConfigDict, folder: pathlib.Path
+) -> tuple[Classifier, str, list[Note]]:
+  """A trained run of an ensemble, its name, and notes on its training."""
   trained = ConfigDict(run_folder.read(folder))
   pair = ({"dataset": x.dataset.to_dict()} for x in (trained, config))
   if differ := run_folder.differences(*pair, run_folder.PLACES):
@@ -368,9 +379,14 @@ def _member(
       f"{folder} has another data set than --config: {differ[0]}"
     )
   trained.evaluate = config.evaluate
+  source = plugins.build("dataset", trained.dataset)
   model, step = _restored(trained, source, folder)
   name = f"{trained.name}-{trained.seed}"
-  return model, f"{name} (step {step}, {fingerprint(model)[:12]}...)"
+  notes = [
+    dataclasses.replace(note, text=f"{name}: {note.text}")
+    for note in evaluation_loop.training_notes(trained)
+  ]
+  return model, f"{name} (step {step}, {fingerprint(model)[:12]}...)", notes
 
 
 def _restored(
@@ -451,12 +467,16 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   config = ConfigDict(run_folder.read(folder))
   source = plugins.build("dataset", config.dataset)
   model, step = _restored(config, source, folder)
+  averaged = config.average.name if config.evaluate.average else "none"
+  split = config.batch_norm.split
   metadata = {
     "run": f"{config.name}-{config.seed}",
     "method": config.method.name,
     "model": json.dumps(config.model.to_dict()),
     "data": source.label,
     "step": str(step),
+    "average": str(averaged),
+    "batch_norm": f"{split}, {config.evaluate.batch_norm}",
   }
   out.parent.mkdir(parents=True, exist_ok=True)
   return weights.write(

@@ -12,6 +12,7 @@ import glob
 import importlib.util
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -336,12 +337,22 @@ def per_example(function: Callable) -> Callable:
     for index in _padded(size, batch_size):
       example = arguments(shared, batch, index)
       found = prepared.get(_shapes(example)) if prepared else None
-      result = (found.result() if found else mapped)(*example)
+      result = (_waited_for(found) if found else mapped)(*example)
       results.append(jax.tree.map(np.asarray, result))
     return jax.tree.map(lambda *x: np.concatenate(x)[:size], *results)
 
   run.prepare = prepare
   return run
+
+
+def _waited_for(program: concurrent.futures.Future) -> Callable:
+  """The program; the time is recorded like that of other compilations."""
+  started = time.monotonic()
+  found = program.result()
+  jax.monitoring.record_event_duration_secs(
+    "/jax/core/compile/waiting", time.monotonic() - started
+  )
+  return found
 
 
 def _shapes(tree: Any) -> Any:

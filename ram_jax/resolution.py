@@ -16,7 +16,8 @@ from ram_jax.interop.weights import PRODUCER, Weights
 from ram_jax.models.classifier import check_values
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import results as results_lib
-from ram_jax.training import averaging, split
+from ram_jax.training import averaging
+from ram_jax.training import split as split_lib
 
 
 def _one_of(*allowed: str) -> tuple[str, Callable[[Any], bool]]:
@@ -56,9 +57,9 @@ _RULES = {
   "awp.first_epoch": ("an integer, at least 0", lambda v: v >= 0),
   "batch_norm.views": _one_of("separate", "joint"),
   "batch_norm.attack": _one_of("running", "batch"),
-  "batch_norm.split": _one_of(*split.SPLITS),
-  "batch_norm.affine": _one_of(*split.AFFINE),
-  "evaluate.batch_norm": _one_of(*split.NAMES),
+  "batch_norm.split": _one_of(*split_lib.SPLITS),
+  "batch_norm.affine": _one_of(*split_lib.AFFINE),
+  "evaluate.batch_norm": _one_of(*split_lib.NAMES),
   "train.label_smoothing": _SHARE,
   "train.epsilon_ramp": ("a number from 0 to 1", lambda v: 0 <= v <= 1),
   "optimizer.warmup_epochs": _SIZE,
@@ -67,6 +68,12 @@ _RULES = {
 }
 
 
+# Methods whose views do not allow every split of BatchNorm.
+SPLITS = {
+  "standard": ("none",),
+  "adversarial": ("none",),
+  "augmix": ("none", "augmented"),
+}
 AUTOATTACK_IMAGES = 1000  # evaluated on a CPU by default
 
 
@@ -195,6 +202,7 @@ def _check(config: ConfigDict) -> None:
       raise ValueError(f"config.{name} is {value!r}: give each value once")
   sizes.check(values)
   _check_corruption(config)
+  _check_options(config)
   if not config.evaluators:
     raise ValueError("config.evaluators is empty: nothing would be evaluated")
   # Report malformed rows now, not after training.
@@ -257,3 +265,29 @@ def _check_corruption(config: ConfigDict) -> None:
         f"set is {dataset.to_dict()}: leave its tfds_dir empty, or choose the "
         "data set that it was made from"
       )
+
+
+def _check_options(config: ConfigDict) -> None:
+  """Rejects options that would have no effect, or cannot be combined."""
+  train, split = config.train, config.batch_norm.split
+  if split not in SPLITS.get(config.method.name, split_lib.SPLITS):
+    raise ValueError(
+      f"config.batch_norm.split is {split!r}, but {config.method.name} has no "
+      "clean views beside such views: choose none"
+    )
+  affine, chosen = config.batch_norm.affine, config.evaluate.batch_norm
+  if split == "none" and (affine, chosen) != ("shared", "main"):
+    raise ValueError(
+      "config.batch_norm.split is 'none', so config.batch_norm.affine must be "
+      "shared, and config.evaluate.batch_norm main"
+    )
+  if config.awp.gamma and config.awp.first_epoch >= train.epochs:
+    raise ValueError(
+      f"config.awp.first_epoch is {config.awp.first_epoch}: give less than "
+      f"config.train.epochs, {train.epochs}"
+    )
+  if config.optimizer.warmup_epochs > train.epochs:
+    raise ValueError(
+      f"config.optimizer.warmup_epochs is {config.optimizer.warmup_epochs}: "
+      f"give at most config.train.epochs, {train.epochs}"
+    )

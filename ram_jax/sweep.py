@@ -12,6 +12,7 @@ import json
 import math
 import pathlib
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -93,7 +94,8 @@ class Clock:
     jax.monitoring.register_event_duration_secs_listener(self._listen)
 
   def _listen(self, event: str, seconds: float, **_: Any) -> None:
-    if event.startswith("/jax/core/compile/"):
+    main = threading.current_thread() is threading.main_thread()
+    if main and event.startswith("/jax/core/compile/"):
       self._compiled += seconds
 
   def left(self) -> float:

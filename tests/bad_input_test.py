@@ -129,7 +129,7 @@ RANGE = {
   "average.start": [("1", "in [0, 1)"), ("-1", "in [0, 1)")],
   "awp.first_epoch": [("-1", "an integer, at least 0")],
   "awp.gamma": [("-1", "at least 0"), ("nan", "a finite number")],
-  "batch_norm.affine": [("both", "give shared or split")],
+  "batch_norm.affine": [("both", "give shared or split"), ("split", "must be")],
   "batch_norm.attack": [("none", "give running or batch")],
   "batch_norm.split": [("clean", "give none or adversarial or augmented")],
   "batch_norm.views": [("all", "give separate or joint")],
@@ -151,7 +151,10 @@ RANGE = {
   ],
   "dataset.tfds_dir": [("/dev/null/x", "cifar10 is not in /dev/null/x")],
   "evaluate.batch_size": [("0", "is 0"), ("30", "multiple of the 4 devices")],
-  "evaluate.batch_norm": [("all", "give main or auxiliary")],
+  "evaluate.batch_norm": [
+    ("all", "give main or auxiliary"),
+    ("auxiliary", "config.batch_norm.split is 'none'"),
+  ],
   "evaluate.precision": [
     ("float16", "is 'float16': give float32, tensorfloat32"),
     ("tensorfloat32", "bfloat16_3x (only on TPUs); this platform is 'cpu'"),
@@ -276,7 +279,11 @@ RANGE = {
   "optimizer.learning_rate": [("0", "a finite number above 0"), ("nan", "")],
   "optimizer.momentum": [("1", "a number in [0, 1)")],
   "optimizer.schedule": [("linear", "cosine_epoch, cosine_step, constant")],
-  "optimizer.warmup_epochs": [("-1", "at least 0"), ("inf", "a finite")],
+  "optimizer.warmup_epochs": [
+    ("-1", "at least 0"),
+    ("inf", "a finite"),
+    ("2", "give at most config.train.epochs, 1"),
+  ],
   "optimizer.weight_decay": [("-1", "a finite number"), ("inf", "a finite")],
   "seed": [("-1", "from 0 to 2^32 - 1"), (str(2**32), "from 0 to 2^32 - 1")],
   "train.batch_size": [("0", "at least 1"), ("6", "multiple of the 4 devices")],

@@ -71,6 +71,8 @@ def config(fields, **others):
       fields["batch_norm.split"] = "none"
   if fields["batch_norm.split"] != "none":
     fields["average.batch_norm"] = "copied"
+  else:
+    fields["batch_norm.affine"] = "shared"
   result.train.batch_size, result.train.epochs = BATCH, 2
   result.update_from_flattened_dict(fields | others)
   return experiment.resolve(result)

@@ -75,7 +75,7 @@ def test_the_average_or_the_last_weights_are_evaluated(folders):
 def test_options_beyond_the_paper_are_noted():
   fields = {"awp.gamma": 0.01, "train.label_smoothing": 0.1}
   fields |= {"average.name": "none"}
-  found = evaluation.notes(experiment.resolve(config(**fields)), {})
+  found = evaluation.training_notes(experiment.resolve(config(**fields)))
   assert [note.text for note in found] == [
     "trained with awp.gamma=0.01, unlike in the paper",
     "trained with train.label_smoothing=0.1, unlike in the paper",
@@ -90,6 +90,8 @@ def test_ensemble_predicts_the_mean_probability(folders, tmp_path):
   run = experiment.evaluate_ensemble(config(), tmp_path / "both", runs=folders)
   np.testing.assert_array_equal(found.row(run, "clean").correct, expected)
   (text,) = note(run, "mean probabilities of ")
+  ema = "evaluated the average weights of training with EMA"
+  assert note(run, ema) == [f"adversarial-{seed}: {ema}" for seed in range(2)]
   assert "adversarial-0 (step" in text and "adversarial-1 (step" in text
   assert run.about["label"] == "Ensemble of 2"
   # A folder of results belongs to one ensemble.
@@ -112,6 +114,15 @@ def test_attack_sees_the_whole_ensemble(folders, tmp_path):
   ]
   np.testing.assert_array_equal(rows[0].correct, rows[1].correct)
   assert 0 < rows[0].correct_count < rows[0].total
+
+
+def test_run_with_other_training_images_is_rejected(folders, tmp_path):
+  other = config(seed=2, **{"train.images": 32})
+  experiment.train_and_evaluate(other, tmp_path / "other")
+  runs = [folders[0], tmp_path / "other"]
+  with pytest.raises(ValueError, match="trained on different data"):
+    experiment.evaluate_ensemble(config(), tmp_path / "both", runs=runs)
+  assert not (tmp_path / "both").exists()
 
 
 def test_run_with_another_data_set_is_rejected(folders, tmp_path):

@@ -9,6 +9,8 @@ minutes on two CPU cores.
 Choices: `epochs` (default 4) and `seeds` (default 1).
 """
 
+import copy
+
 from ml_collections import ConfigDict
 
 from configs import common, digits
@@ -28,7 +30,7 @@ def get_runs(argument: str = "") -> list[ConfigDict]:
   for config in found:
     with config.unlocked():
       for name in SHARED:
-        config[name] = base[name].copy_and_resolve_references()
+        config[name] = copy.deepcopy(base[name])
     config.evaluate.batch_size = base.evaluate.batch_size
     config.evaluators.adversarial = base.evaluators.adversarial
     config.evaluators.fourier.images = 0

@@ -29,10 +29,14 @@ from ram_jax.runs.checkpoint import fingerprint
 ATTACK_BYTES = 24 * 2**20
 
 
-# Options of the objective, with the paper's values.
+ENSEMBLE = "ensemble"  # in place of a method
+# Options of training, with the paper's values.
 PAPER = {
   "awp.gamma": 0.0,
   "batch_norm.split": "none",
+  "method.augment.name": "augmix",
+  "optimizer.decay_all": True,
+  "optimizer.warmup_epochs": 0.0,
   "method.adversarial_weight": 0.0,
   "method.attacked": "clean",
   "train.epsilon_ramp": 0.0,
@@ -304,6 +308,33 @@ def notes(config: ConfigDict, head: dict[str, Any]) -> Iterator[Note]:
   Yields:
     The notes.
   """
+  if config.weights.measured:
+    name = pathlib.Path(config.weights.measured).name
+    yield Note(f"weights of {name} ({config.weights.fingerprint[:19]}...)")
+  elif head["run"]["method"] != ENSEMBLE:
+    yield from training_notes(config)
+  yield from map(Note, config.weights.notes)
+  if changed := provenance.changes(head.get("trained_with", [])):
+    changed = "; ".join(changed)
+    yield Note(f"changed during training: {changed}", "warning")
+  if config.evaluate.precision != precision.FULL:
+    yield Note(
+      f"attacks searched in {config.evaluate.precision}; all images were "
+      "classified in float32"
+    )
+  if config.evaluate.images:
+    yield Note(f"evaluated on the first {config.evaluate.images} images only")
+
+
+def training_notes(config: ConfigDict) -> Iterator[Note]:
+  """Notes on how a run was trained, and which of its weights are evaluated.
+
+  Args:
+    config: the run's config, resolved.
+
+  Yields:
+    The notes.
+  """
   method = config.method.to_dict()
   for augment in (config.augment.to_dict(), method.get("augment", {})):
     if count := overlapping(augment):
@@ -318,25 +349,11 @@ def notes(config: ConfigDict, head: dict[str, Any]) -> Iterator[Note]:
   if config.weights.initial:
     name = pathlib.Path(config.weights.initial).name
     yield Note(f"training started from the weights in {name}")
-  if (name := config.average.name) != "none" and not config.weights.measured:
+  if (name := config.average.name) != "none":
     used = "average" if config.evaluate.average else "last"
     yield Note(f"evaluated the {used} weights of training with {name.upper()}")
-  if config.batch_norm.split != "none" and not config.weights.measured:
+  if config.batch_norm.split != "none":
     used = config.evaluate.batch_norm
     yield Note(f"evaluated with the {used} set of the split BatchNorm")
-  if config.weights.measured:
-    name = pathlib.Path(config.weights.measured).name
-    yield Note(f"weights of {name} ({config.weights.fingerprint[:19]}...)")
-  elif config.train.images:
+  if config.train.images:
     yield Note(f"trained on the first {config.train.images} images only")
-  yield from map(Note, config.weights.notes)
-  if changed := provenance.changes(head.get("trained_with", [])):
-    changed = "; ".join(changed)
-    yield Note(f"changed during training: {changed}", "warning")
-  if config.evaluate.precision != precision.FULL:
-    yield Note(
-      f"attacks searched in {config.evaluate.precision}; all images were "
-      "classified in float32"
-    )
-  if config.evaluate.images:
-    yield Note(f"evaluated on the first {config.evaluate.images} images only")

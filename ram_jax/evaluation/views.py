@@ -47,7 +47,7 @@ def compute(
   )
   shown = {
     "clean": clean,
-    "AugMix": augmented,
+    "AugMix" if spec["name"] == "augmix" else spec["name"]: augmented,
     f"adversarial, ε = {attack.epsilon:g}": attacked,
     "perturbation × 10": np.clip(0.5 + 10 * (attacked - clean), 0, 1),
   }

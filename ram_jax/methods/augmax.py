@@ -47,6 +47,11 @@ class Method(consistency.Consistency):
 
   def __post_init__(self) -> None:
     super().__post_init__()
+    if not isinstance(self.augment, Augment):
+      raise ValueError(
+        "the views of AugMax are mixtures of AugMix's chains: choose "
+        "views=augmix or views=augmix_trivial"
+      )
     check_count("steps", self.steps, 1)
     check_count("patience", self.patience, 0)
     check_size("step_size", self.step_size)

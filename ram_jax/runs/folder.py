@@ -43,6 +43,9 @@ _READ = {
   "train": {"steps_per_dispatch", "unroll", "dtype"},
   "weights": {"entry", "fingerprint", "notes"},
   "normalization": {"mean", "std", "preset"},
+  "average": {"name"},
+  "batch_norm": {"split", "affine"},
+  "evaluate": {"average", "batch_norm"},
 } | dict.fromkeys(("dataset", "model", "method"), {"name"})
 
 
@@ -194,7 +197,9 @@ def finished(config: ConfigDict, folder: pathlib.Path) -> runs.Run | None:
     return None  # missing or damaged results are evaluated again
   train = config.train
   last = pipeline.steps_per_epoch(size, train.batch_size) * train.epochs
-  if step != last or differences(evaluated, config.to_dict()):
+  # The batch size depends on the device and does not change results.
+  ignored = ("evaluate.batch_size",)
+  if step != last or differences(evaluated, config.to_dict(), ignored):
     return None
   checkpoints = Checkpoints(folder / "checkpoints")
   latest = checkpoints.latest_step()

@@ -260,6 +260,8 @@ def fit(
       log.add(metrics)
       save = crosses(before, now, save_every) or now == total
       if now == total and training.add_statistics:
+        fed.close()
+        del rows  # frees the data on the devices, which are copied again
         state = _with_statistics(config, training, data, settings, state)
       if save or crosses(before, now, config.train.log_every):
         with watch.explaining():

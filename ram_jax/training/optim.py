@@ -46,18 +46,18 @@ def learning_rate(
       "(config.optimizer.schedule)"
     )
 
-  def schedule(step: jax.Array) -> jax.Array:
+  def schedule(step: jax.Array | int) -> jax.Array:
     rate = decayed(step)
     if not warmup_epochs:
       return rate
     return rate * jnp.minimum(1, (step + 1) / (warmup_epochs * steps_per_epoch))
 
-  def decayed(step: jax.Array) -> jax.Array:
+  def decayed(step: jax.Array | int) -> jax.Array:
     if name == "constant":
       return jnp.asarray(peak)
     if name == "piecewise":
       ends = [epochs * steps_per_epoch * share for share in (0.5, 0.75)]
-      return peak * 0.1 ** sum((step >= end).astype(int) for end in ends)
+      return peak * 0.1 ** sum(jnp.where(step >= end, 1, 0) for end in ends)
     done = step // steps_per_epoch if name == "cosine_epoch" else step
     whole = epochs if name == "cosine_epoch" else epochs * steps_per_epoch
     return peak / 2 * (1 + jnp.cos(math.pi * done / whole))

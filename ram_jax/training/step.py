@@ -283,7 +283,8 @@ def add_statistics(
   images, _ = _images(data, key, indices[0], image_shape, crop_flip)
   zeros = jax.tree.map(jnp.zeros_like, total["batch_stats"])
   variables = {"params": total["params"], "batch_stats": zeros}
-  _, update = module.apply(variables, images, True, mutable=["batch_stats"])
+  with jax.default_matmul_precision("highest"):  # as in `train_steps`
+    _, update = module.apply(variables, images, True, mutable=["batch_stats"])
 
   def add(old: jax.Array, new: jax.Array) -> jax.Array:
     return old + new / (1 - MOMENTUM)  # the update of a running 0

@@ -66,7 +66,8 @@ def test_piecewise_with_a_warm_up_equals_pytorch():
     schedule = optim.learning_rate("piecewise", 0.1, steps, epochs, 1.5)
     for step in range(epochs * steps):
       expected = rates.get_last_lr()[0] * min(1, (step + 1) / (1.5 * steps))
-      assert float(schedule(jnp.array(step))) == pytest.approx(expected, 1e-12)
+      for given in (step, jnp.array(step)):
+        assert float(schedule(given)) == pytest.approx(expected, 1e-12)
       reference.step()
       rates.step()
 

@@ -125,10 +125,13 @@ def test_steps_update_both_sets(data, affine):
   assert differ(found["main"], found["auxiliary"])
 
 
-def test_split_needs_two_kinds_of_views(data):
+def test_split_needs_two_kinds_of_views():
   fields = {"batch_norm.split": "adversarial"}
+  with pytest.raises(ValueError, match="adversarial has no clean views"):
+    config(adversarial, **fields)
+  chosen = split.Split("adversarial", "shared")
   with pytest.raises(ValueError, match="this method only has adversarial"):
-    list(steps(config(adversarial, **fields), data))
+    chosen.forward(None, {}, {}, {"adversarial": None})
 
 
 def test_reestimated_statistics_are_rejected(data):
