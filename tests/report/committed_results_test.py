@@ -18,8 +18,10 @@ def test_there_are_results():
 @pytest.mark.parametrize("summary", SUMMARIES, ids=lambda p: p.parent.name)
 def test_summary_is_generated_from_the_results(summary):
   folders = [p.parent for p in summary.parent.glob("*/results.json")]
-  shown = {run.about["label"]: run for run in map(runs.load, folders)}
   text = summary.read_text(encoding="utf-8")
-  order = sorted(shown, key=lambda label: text.index(f"\n| {label} | "))
-  table = tables.summary([shown[label] for label in order])
+
+  def place(run):
+    return text.index(f"\n| {run.about['label']} "), run.about["seed"]
+
+  table = tables.summary(sorted(map(runs.load, folders), key=place))
   assert table.markdown().strip() in text
