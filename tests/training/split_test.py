@@ -99,7 +99,9 @@ def test_forward_equals_one_network_per_set(views, affine):
       assert_same(new[name], after, 1e-12)
 
 
-@pytest.mark.parametrize("affine", split.AFFINE)
+@pytest.mark.parametrize(
+  "affine", [pytest.param("shared", marks=pytest.mark.slow), "split"]
+)
 def test_steps_update_both_sets(data, affine):
   fields = {"batch_norm.split": "adversarial", "batch_norm.affine": affine}
   fields["average.name"] = "ema"

@@ -243,6 +243,7 @@ def test_every_option_changes_the_step(data, references, method, part, option):
   assert distance(getattr(state, part), expected) > least
 
 
+@pytest.mark.slow  # test_every_option_changes_the_step has the ramp as well
 def test_epsilon_rises_from_0(data):
   fields = {"train.epsilon_ramp": 0.5}, {"method.attack.epsilon": 0.0}
   with jax.enable_x64(True):
