@@ -21,6 +21,32 @@ from tests import tiny
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
+# Files with few but long tests. They start first, so that no process waits for
+# another one at the end.
+LONG = (
+  "two_processes_test",
+  "sweep_test",
+  "combinations_test",
+  "main_test",
+  "digits_test",
+  "reliability_test",
+  "autoattack_test",
+  "random_config_test",
+  "profiling_test",
+  "bucket_test",
+  "torch_parity_test",
+  "step_test",
+  "exchange_test",
+  "tpu_export_test",
+)
+
+
+def pytest_collection_modifyitems(items):
+  """Sorts the tests of `LONG` to the front, and keeps the order otherwise."""
+  place = {name: i for i, name in enumerate(LONG)}
+  items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
   """Caches compiled programs during a run of the tests (CI: across runs)."""

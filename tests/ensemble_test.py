@@ -116,6 +116,7 @@ def test_attack_sees_the_whole_ensemble(folders, tmp_path):
   assert 0 < rows[0].correct_count < rows[0].total
 
 
+@pytest.mark.slow
 def test_run_with_other_training_images_is_rejected(folders, tmp_path):
   other = config(seed=2, **{"train.images": 32})
   experiment.train_and_evaluate(other, tmp_path / "other")

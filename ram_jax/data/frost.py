@@ -6,7 +6,6 @@ package `imagecorruptions` (Apache license 2.0). This project does not include
 them.
 """
 
-import functools
 import importlib.util
 import os
 import pathlib
@@ -21,7 +20,6 @@ _NAMES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 _STRIDES = (5, 3, 1)
 
 
-@functools.cache
 def load(folder: str = "", size: int = 32) -> tuple[np.ndarray, ...]:
   """Reads the photographs, downscaled by 5 in each direction.
 

@@ -224,8 +224,6 @@ def references(data):
     (standard, "params", {"optimizer.learning_rate": 0.05}),
     (standard, "params", {"optimizer.nesterov": False}),
     (standard, "params", {"optimizer.schedule": "cosine_step"}),
-    (standard, "params", {"optimizer.warmup_epochs": 1.0}),
-    (standard, "opt_state", {"optimizer.decay_all": False}),
     (standard, "opt_state", {"train.label_smoothing": 0.1}),
     (standard, "opt_state", {"awp.gamma": 0.01}),
     (adversarial, "opt_state", {"train.epsilon_ramp": 0.5}),
