@@ -75,6 +75,10 @@ class Generator:
 
   def photographs(self) -> tuple[np.ndarray, ...]:
     """The photographs for frost; ValueError if they are not available."""
+    return self._photographs
+
+  @functools.cached_property
+  def _photographs(self) -> tuple[np.ndarray, ...]:
     return frost.load(self.frost_folder, max(self.images.shape[1:3]))
 
   def load(
