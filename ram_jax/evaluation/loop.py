@@ -27,18 +27,16 @@ from ram_jax.runs.checkpoint import fingerprint
 # Memory for attacking an image of 32 x 32 pixels: WRN-50-2 has 4.5 million
 # activations per image, in float32, with some room.
 ATTACK_BYTES = 24 * 2**20
-
-
 ENSEMBLE = "ensemble"  # in place of a method
 # Options of training, with the paper's values.
 PAPER = {
   "awp.gamma": 0.0,
   "batch_norm.split": "none",
+  "method.adversarial_weight": 0.0,
+  "method.attacked": "clean",
   "method.augment.name": "augmix",
   "optimizer.decay_all": True,
   "optimizer.warmup_epochs": 0.0,
-  "method.adversarial_weight": 0.0,
-  "method.attacked": "clean",
   "train.epsilon_ramp": 0.0,
   "train.label_smoothing": 0.0,
 }
@@ -284,13 +282,13 @@ def describe(
 
 
 def overlapping(augment: Mapping[str, Any]) -> int:
-  """Whether an augmentation overlaps the corruptions.
+  """Number of operations of an augmentation that overlaps the corruptions.
 
   Args:
     augment: its spec.
 
   Returns:
-    Its number of operations if some of them are corruptions, else 0.
+    The number if some of them are corruptions, else 0.
   """
   count = 14 if augment.get("name") == "trivial" else 0
   if augment.get("operations", 9) > 9:

@@ -26,16 +26,7 @@ class Method:
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
   ) -> tuple[Views, jax.Array]:
-    """The adversarial images of the current model.
-
-    Args:
-      keys: keys [B].
-      batch: `images` [B,H,W,C] in [0,1], `labels` [B].
-      model: the classifier as it is now.
-
-    Returns:
-      Views ((name, images), ...) and targets [B].
-    """
+    """The adversarial images of the current model."""
     images, labels = batch["images"], batch["labels"]
     adversarial = self.attack(keys, images, labels, model)
     return (("adversarial", adversarial),), labels
@@ -43,15 +34,7 @@ class Method:
   def loss(
     self, logits: tuple[jax.Array, ...], targets: jax.Array
   ) -> tuple[jax.Array, Metrics]:
-    """Cross-entropy of the adversarial view.
-
-    Args:
-      logits: one [B,K] per view, in the views' order.
-      targets: labels [B].
-
-    Returns:
-      Loss [B] and metrics [B] by name.
-    """
+    """Cross-entropy of the adversarial view."""
     cross_entropy = losses.cross_entropy(logits[0], targets)
     accuracy = losses.correct(logits[0], targets)
     return cross_entropy, {

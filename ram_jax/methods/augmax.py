@@ -59,16 +59,9 @@ class Method(consistency.Consistency):
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
   ) -> tuple[Views, jax.Array]:
-    """The AugMax view, an AugMix view and the clean images.
+    """The AugMax view, an AugMix view and the clean images, in this order.
 
-    Args:
-      keys: keys [B].
-      batch: `images` [B,H,W,C] in [0,1], `labels` [B].
-      model: the classifier as it is now.
-
-    Returns:
-      Views ((name, images), ...), in the order in which the authors' code
-      updates running statistics, and targets [B].
+    It is that of the authors' code.
     """
     images, labels = batch["images"], batch["labels"]
     chain_keys, rest = keys_lib.split(keys)
@@ -128,15 +121,7 @@ class Method(consistency.Consistency):
   def loss(
     self, logits: tuple[jax.Array, ...], targets: jax.Array
   ) -> tuple[jax.Array, Metrics]:
-    """The consistency loss; also reports the AugMax view's accuracy.
-
-    Args:
-      logits: one [B,K] per view, in the views' order.
-      targets: labels [B].
-
-    Returns:
-      Loss [B] and metrics [B] by name.
-    """
+    """The consistency loss; also reports the AugMax view's accuracy."""
     loss, metrics = super().loss(logits[::-1], targets)
     metrics["augmax_accuracy"] = losses.correct(logits[0], targets)
     return loss, metrics

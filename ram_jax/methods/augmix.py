@@ -27,16 +27,7 @@ class Method(consistency.Consistency):
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
   ) -> tuple[Views, jax.Array]:
-    """Clean images and two independent AugMix views of them.
-
-    Args:
-      keys: keys [B].
-      batch: `images` [B,H,W,C] in [0,1], `labels` [B].
-      model: the classifier as it is now.
-
-    Returns:
-      Views ((name, images), ...) and targets [B].
-    """
+    """Clean images and two independent AugMix views of them."""
     del model
     images = batch["images"]
     first, second = keys_lib.split(keys)

@@ -14,6 +14,24 @@ DIVERGENCES = {
 }
 
 
+def check_weight(name: str, value: float, papers: float) -> None:
+  """Rejects weights of a loss that are negative or not finite.
+
+  Args:
+    name: field of the method.
+    value: its value.
+    papers: the value in the method's paper, for the message.
+
+  Raises:
+    ValueError: naming the field and what is allowed.
+  """
+  if not 0 <= value < math.inf:
+    raise ValueError(
+      f"{name} is {value}: it must be finite and at least 0 "
+      f"(config.method.{name}; the paper's is {papers})"
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Consistency:
   """CE(clean) + weight * JSD(all views) (paper, eq. 2 and 4).
@@ -32,24 +50,12 @@ class Consistency:
         f"unknown jensen_shannon {self.jensen_shannon!r}: choose one of "
         f"{', '.join(DIVERGENCES)} (config.method.jensen_shannon)"
       )
-    if not (math.isfinite(self.weight) and self.weight >= 0):
-      raise ValueError(
-        f"weight is {self.weight}: it must be finite and at least 0 "
-        "(config.method.weight; the paper's is 12)"
-      )
+    check_weight("weight", self.weight, 12)
 
   def loss(
     self, logits: tuple[jax.Array, ...], targets: jax.Array
   ) -> tuple[jax.Array, Metrics]:
-    """Cross-entropy of the first view plus the divergence of all.
-
-    Args:
-      logits: one [B,K] per view, in the views' order.
-      targets: labels [B].
-
-    Returns:
-      Loss [B] and metrics [B] by name.
-    """
+    """Cross-entropy of the first view plus the divergence of all."""
     cross_entropy = losses.cross_entropy(logits[0], targets)
     divergence = DIVERGENCES[self.jensen_shannon](*logits)
     metrics = {

@@ -4,7 +4,6 @@ Options beyond the paper attack the augmented image, and add cross-entropy.
 """
 
 import dataclasses
-import math
 from typing import ClassVar
 
 import jax
@@ -47,27 +46,14 @@ class Method(consistency.Consistency):
         f"unknown attacked {self.attacked!r}: choose one of "
         f"{', '.join(ATTACKED)} (config.method.attacked)"
       )
-    if not (
-      math.isfinite(self.adversarial_weight) and self.adversarial_weight >= 0
-    ):
-      raise ValueError(
-        f"adversarial_weight is {self.adversarial_weight}: it must be finite "
-        "and at least 0 (config.method.adversarial_weight; the paper's is 0)"
-      )
+    consistency.check_weight("adversarial_weight", self.adversarial_weight, 0)
 
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
   ) -> tuple[Views, jax.Array]:
-    """Clean images, one augmented view, and x + delta* of eq. 5.
+    """Clean images, one augmented view, and x + delta* of eq. 5, in this order.
 
-    Args:
-      keys: keys [B].
-      batch: `images` [B,H,W,C] in [0,1], `labels` [B].
-      model: the classifier as it is now.
-
-    Returns:
-      Views ((name, images), ...) in the order of the reference, in which
-      BatchNorm's running statistics are updated, and targets [B].
+    It is that of the reference.
     """
     images, labels = batch["images"], batch["labels"]
     augment_keys, attack_keys = keys_lib.split(keys)
@@ -79,15 +65,7 @@ class Method(consistency.Consistency):
   def loss(
     self, logits: tuple[jax.Array, ...], targets: jax.Array
   ) -> tuple[jax.Array, Metrics]:
-    """The consistency loss; also reports the adversarial view's accuracy.
-
-    Args:
-      logits: one [B,K] per view, in the views' order.
-      targets: labels [B].
-
-    Returns:
-      Loss [B] and metrics [B] by name.
-    """
+    """The consistency loss; also reports the adversarial view's accuracy."""
     loss, metrics = super().loss(logits, targets)
     metrics["adversarial_accuracy"] = losses.correct(logits[2], targets)
     extra = losses.cross_entropy(logits[2], targets)

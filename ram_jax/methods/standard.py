@@ -19,31 +19,14 @@ class Method:
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
   ) -> tuple[Views, jax.Array]:
-    """The clean images alone.
-
-    Args:
-      keys: keys [B].
-      batch: `images` [B,H,W,C] in [0,1], `labels` [B].
-      model: the classifier as it is now.
-
-    Returns:
-      Views ((name, images), ...) and targets [B].
-    """
+    """The clean images alone."""
     del keys, model
     return (("clean", batch["images"]),), batch["labels"]
 
   def loss(
     self, logits: tuple[jax.Array, ...], targets: jax.Array
   ) -> tuple[jax.Array, Metrics]:
-    """Cross-entropy of the clean view.
-
-    Args:
-      logits: one [B,K] per view, in the views' order.
-      targets: labels [B].
-
-    Returns:
-      Loss [B] and metrics [B] by name.
-    """
+    """Cross-entropy of the clean view."""
     cross_entropy = losses.cross_entropy(logits[0], targets)
     accuracy = losses.correct(logits[0], targets)
     return cross_entropy, {"cross_entropy": cross_entropy, "accuracy": accuracy}

@@ -1,7 +1,6 @@
 """TRADES (Zhang et al. 2019, arXiv 1901.08573)."""
 
 import dataclasses
-import math
 from typing import ClassVar
 
 import jax
@@ -9,6 +8,7 @@ import jax
 from ram_jax import losses
 from ram_jax.attacks.pgd import Attack
 from ram_jax.contracts import Metrics, Views
+from ram_jax.methods import consistency
 from ram_jax.models.classifier import Classifier
 
 
@@ -29,25 +29,12 @@ class Method:
   label: ClassVar[str] = "TRADES"
 
   def __post_init__(self) -> None:
-    if not (math.isfinite(self.weight) and self.weight >= 0):
-      raise ValueError(
-        f"weight is {self.weight}: it must be finite and at least 0 "
-        "(config.method.weight; the paper's is 6)"
-      )
+    consistency.check_weight("weight", self.weight, 6)
 
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
   ) -> tuple[Views, jax.Array]:
-    """Clean images, and adversarial ones whose predictions differ most.
-
-    Args:
-      keys: keys [B].
-      batch: `images` [B,H,W,C] in [0,1], `labels` [B].
-      model: the classifier as it is now.
-
-    Returns:
-      Views ((name, images), ...) and targets [B].
-    """
+    """Clean images, and adversarial ones whose predictions differ most."""
     images = batch["images"]
     predictions = jax.lax.stop_gradient(jax.nn.softmax(model(images)))
     adversarial = self.attack(keys, images, predictions, model)
@@ -56,15 +43,7 @@ class Method:
   def loss(
     self, logits: tuple[jax.Array, ...], targets: jax.Array
   ) -> tuple[jax.Array, Metrics]:
-    """Cross-entropy of the clean view plus the weighted divergence.
-
-    Args:
-      logits: one [B,K] per view, in the views' order.
-      targets: labels [B].
-
-    Returns:
-      Loss [B] and metrics [B] by name.
-    """
+    """Cross-entropy of the clean view plus the weighted divergence."""
     clean, adversarial = logits
     metrics = {
       "cross_entropy": losses.cross_entropy(clean, targets),

@@ -269,7 +269,8 @@ def _metrics(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
   yield "clean", grouping.clean(rows)
   corrupted = rows[rows["evaluator"] == "corruption"]
   for variant, part in corrupted.groupby("variant", sort=False):
-    yield f"mean of {variant}", part
+    count = part["corruption"].nunique()
+    yield f"mean of {count} corruptions ({variant})", part
   attacked = grouping.attacks(rows)
   attacked = attacked[attacked["epsilon"] > 0]
   for (variant, epsilon), part in attacked.groupby(

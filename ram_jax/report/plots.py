@@ -119,17 +119,16 @@ def draw_severity(
 
 
 def draw_trade_off(
-  runs: Sequence[Run], epsilon: float | None = None
+  runs: Sequence[Run],
 ) -> matplotlib.figure.Figure | None:
   """Mean corruption accuracy against accuracy under attack.
 
   Args:
     runs: the runs; those without both are left out.
-    epsilon: radius of the attack; None: of those evaluated, the one closest to
-      `USUAL` of the norm.
 
   Returns:
-    A figure with one panel per attack. Each configuration is a point with 95 %
+    A figure with one panel per attack, for the evaluated epsilon that is
+    closest to `USUAL` of its norm. Each configuration is a point with 95 %
     intervals; published models with the same norm, radius and data set are gray
     points.
   """
@@ -154,8 +153,8 @@ def draw_trade_off(
     number.append(i)
   for axes, (variant, part) in zip(grid, parts, strict=True):
     norm = part["norm"].iloc[0]
-    wanted = epsilon or USUAL.get(norm, 0)
-    radius = min(set(part["epsilon"]), key=lambda x: abs(x - wanted))
+    usual = USUAL.get(norm, 0)
+    radius = min(set(part["epsilon"]), key=lambda x: abs(x - usual))
     if complete:
       _published_points(axes, norm, radius, groups)
     for i, own in part[part["epsilon"] == radius].groupby("group"):

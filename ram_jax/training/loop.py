@@ -121,16 +121,6 @@ def build(
   init_key, key = (
     jax.random.fold_in(jax.random.key(config.seed), i) for i in range(2)
   )
-  spec = plugins.attack_spec(config.method, train.unroll)
-  method = plugins.build("method", spec)
-  if train.epsilon_ramp and not hasattr(method, "attack"):
-    raise ValueError(
-      f"config.train.epsilon_ramp is {train.epsilon_ramp}, but the method "
-      f"{config.method.name} has no attack: set it to 0"
-    )
-  numbers = jax.tree.map(
-    lambda x: np.asarray(x, jnp.result_type(float)), (method, peak)
-  )
   if start:
     variables = start(module)
     if split:
@@ -140,7 +130,7 @@ def build(
     first = functools.partial(init, init_key)
   return Training(
     create=first,
-    settings=step.Settings(key, *numbers),
+    settings=_settings(config, key, peak),
     dispatch=dispatch,
     diagnose=diagnose,
     add_statistics=add_statistics,
@@ -150,6 +140,22 @@ def build(
     per_dispatch=largest_divisor(total_steps, train.steps_per_dispatch),
     streamed=streamed,
   )
+
+
+def _settings(config: ConfigDict, key: jax.Array, peak: float) -> step.Settings:
+  """The numbers of a run, on the host."""
+  spec = plugins.attack_spec(config.method, config.train.unroll)
+  method, ramp = plugins.build("method", spec), config.train.epsilon_ramp
+  if ramp and not hasattr(getattr(method, "attack", None), "step_size"):
+    raise ValueError(
+      f"config.train.epsilon_ramp is {ramp}, but the method "
+      f"{config.method.name} has no attack with epsilon and step size: set it "
+      "to 0"
+    )
+  numbers = jax.tree.map(
+    lambda x: np.asarray(x, jnp.result_type(float)), (method, peak)
+  )
+  return step.Settings(key, *numbers)
 
 
 @functools.lru_cache(maxsize=8)

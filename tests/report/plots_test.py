@@ -409,12 +409,10 @@ def test_trade_off_has_a_point_per_configuration(make_full_run):
   assert len(texts) == len(found) and "WRN-70-16" in texts
 
 
-def test_trade_off_uses_the_given_radius_and_needs_both(
+def test_trade_off_uses_the_usual_radius_and_needs_both(
   make_full_run, make_run
 ):
   assert plots.draw_trade_off([make_run("Standard")]) is None
   run = make_full_run("Standard", rows=((0.0, 95), (0.25, 50), (1.0, 40)))
-  (axes,) = plots.draw_trade_off([run], epsilon=1.0).axes
-  assert axes.get_title() == "PGD-10 L2, epsilon 1"
   (axes,) = plots.draw_trade_off([run]).axes
   assert axes.get_title() == "PGD-10 L2, epsilon 0.25"
