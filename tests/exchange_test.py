@@ -186,7 +186,7 @@ def test_commands(run, tmp_path, capsys):
   assert f"Written: {out}" in (said := capsys.readouterr().out)
   assert "WRN-10-1" in said and "step: 4" in said
   assert program.main(["--mode=export", f"--workdir={tmp_path}", argv[2]]) == 2
-  assert "must name the folder of a run" in capsys.readouterr().err
+  assert "give the folder of a run" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def test_damaged_config_is_reported(tmp_path, text):
 
 
 def test_config_is_read_back(tmp_path):
-  with pytest.raises(FileNotFoundError, match="must name the folder of a run"):
+  with pytest.raises(FileNotFoundError, match="give the folder of a run"):
     run_folder.read(tmp_path)
   given = owned(tmp_path, config())
   assert (
