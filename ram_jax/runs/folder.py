@@ -222,9 +222,7 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
   """
   path = folder / "config.json"
   if not path.exists():
-    raise FileNotFoundError(
-      f"{path} does not exist: give the folder of a run"
-    )
+    raise FileNotFoundError(f"{path} does not exist: give the folder of a run")
   with _restorable(path):
     found = json.loads(path.read_text(encoding="utf-8"))
     for name, parts in _READ.items():
