@@ -296,7 +296,10 @@ def test_damaged_run(monkeypatch, config, copy, mode, part, words):
 def test_folders_of_other_runs(nothing_runs, config, copy, tmp_path):
   workdir = f"--workdir={copy}"
   rejects("seed is 0 there and 1 now", config, workdir, "--config.seed=1")
-  for folder, words in ((tmp_path / "none", "must name"), (ROOT, "must name")):
+  for folder, words in (
+    (tmp_path / "none", "does not exist: give the folder of a run"),
+    (ROOT, "does not exist: give the folder of a run"),
+  ):
     rejects(words, config, "--mode=evaluate", f"--workdir={folder}")
   shutil.rmtree(copy / "checkpoints")
   rejects("train this run first", config, "--mode=evaluate", workdir)
