@@ -18,7 +18,7 @@ from ram_jax.data import digits
 from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.training import loop as train
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = pytest.mark.usefixtures("tiny_network", "quick_compilation")
 
 BATCH = 8
 SHAPE = (BATCH, 8, 8, 3)

@@ -28,10 +28,8 @@ def batches(count):
 
 
 # The method with every part, and one whose only view is adversarial.
-@pytest.mark.parametrize(
-  "method",
-  ["robust_augmix", pytest.param("adversarial", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["robust_augmix", "adversarial"])
 def test_compiled_steps_equal_eager_steps(method, nothing_compiles_twice):
   torch.manual_seed(0)
   mean, std = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)

@@ -15,7 +15,7 @@ from tests import found
 
 
 @pytest.fixture(scope="module")
-def run(quick_compilation, tmp_path_factory):
+def run(tiny_network, quick_compilation, tmp_path_factory):
   folder = tmp_path_factory.mktemp("digits")
   config = digits.get_config("smoke")
   # Most of the compilation: other tests have them in full.
@@ -40,7 +40,7 @@ def test_results_say_what_was_run(run):
   assert read.notes == results.notes
   about = head["run"]
   assert about["label"] == "RobustAugMix"
-  assert (about["model"], about["step"]) == ("WRN-10-1", 4)
+  assert (about["model"], about["step"]) == ("Tiny", 4)
   assert about["data_label"] == "Digits (scikit-learn)"
   assert head["config"] == json.loads((folder / "config.json").read_text())
   assert head["data"]["train"]["size"] == config.train.images

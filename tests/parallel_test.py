@@ -1,14 +1,18 @@
-"""How the processes of a run find each other, tested in one process."""
+"""Devices and processes, tested in one process."""
 
 import glob
 import importlib.util
 import os
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ram_jax import keys as keys_lib
 from ram_jax import parallel
+from ram_jax.attacks import norms
+from ram_jax.augment import basic
 
 
 @pytest.fixture
@@ -101,3 +105,34 @@ def test_prepared_program_is_compiled_once(caplog):
     run(shared, batch, 4)  # another program
     assert [x for x in caplog.messages if x.startswith("Compiling")]
   np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_positions_count_through_the_global_batch(devices):
+  mapped = jax.pmap(
+    lambda x: x + parallel.positions(8 // devices), axis_name=parallel.AXIS
+  )
+  positions = mapped(jnp.zeros((devices, 8 // devices), jnp.int32))
+  np.testing.assert_array_equal(np.ravel(positions), np.arange(8))
+
+
+def test_devices_draw_bit_identically():
+  """Flips, crops and starts of the attack; AugMix in benchmarks/devices.py."""
+
+  def draw(state, images, key, indices):
+    keys = keys_lib.per_example(key, parallel.positions(len(indices)))
+    start = jax.vmap(lambda k: norms.l2_sphere(k, (8, 8, 3), jnp.float32))
+    drawn = basic.Augment()(keys, images[indices] / 255), start(keys)
+    return state, jax.lax.all_gather(drawn, parallel.AXIS, tiled=True)
+
+  rng = np.random.default_rng(0)
+  stored = rng.integers(0, 256, (32, 8, 8, 3), np.uint8)
+  results = []
+  for devices in (1, 2, 4):
+    shards = np.arange(8).reshape(devices, -1)
+    dispatch = parallel.training_dispatch(draw, streamed=False)
+    _, drawn = dispatch(jnp.zeros(()), stored, jax.random.key(7), shards)
+    results.append([np.asarray(x) for x in drawn])
+  for found in results[1:]:
+    for a, b in zip(results[0], found, strict=True):
+      np.testing.assert_array_equal(a, b)

@@ -9,6 +9,8 @@ import pytest
 import main as program
 from ram_jax import trace
 
+pytestmark = pytest.mark.usefixtures("tiny_network", "quick_compilation")
+
 # Flip and crop in place of AugMix, whose compilation takes long.
 CONFIG = """
 from configs import robust_augmix

@@ -24,7 +24,7 @@ from ram_jax.runs import metrics
 from ram_jax.training import loop as train
 from tests import bad_input_test as bad
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = pytest.mark.usefixtures("tiny_network", "quick_compilation")
 
 EXAMPLES = int(os.environ.get("RAM_JAX_EXAMPLES", 0))
 SETTINGS = hypothesis.settings(

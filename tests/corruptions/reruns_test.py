@@ -27,6 +27,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDEN = json.loads(
   (pathlib.Path(__file__).parent / "golden" / "reruns.json").read_text()
 )
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 REFERENCE = ROOT.parent / "shared" / "data" / "cifar10c_reference.npz"
 WEIGHTS = "docs/results/cifar10_jpeg_wrn_10_1/weights/standard.safetensors"
 RANDOM = sorted(GOLDEN["corruptions"])

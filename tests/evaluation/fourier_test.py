@@ -8,6 +8,8 @@ import pytest
 from ram_jax.evaluation import fourier
 from tests import found
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SIDES = [(6, 6), (5, 8), (7, 3)]
 
 

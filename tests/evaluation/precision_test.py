@@ -10,6 +10,8 @@ import pytest
 from ram_jax.attacks.pgd import Attack
 from ram_jax.evaluation import adversarial, clean, precision, suite
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SIZE = 8
 IMAGES = np.random.default_rng(0).random((SIZE, 4, 4, 3), np.float32)
 WEIGHTS = np.random.default_rng(1).normal(size=(3, 3, 3, 5)).astype(np.float32)

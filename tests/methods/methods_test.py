@@ -11,6 +11,8 @@ from ram_jax import losses, plugins
 from ram_jax.models.classifier import Classifier, forward_views
 from tests.tiny import Net
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ATTACK = {
   "name": "pgd",
   "epsilon": 0.5,

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.optim import swa_utils  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = pytest.mark.usefixtures("tiny_network", "quick_compilation")
 
 BATCH, SIDE, PER_EPOCH, EPOCHS = 8, 8, 4, 5
 SHAPE = (PER_EPOCH * BATCH, SIDE, SIDE, 3)

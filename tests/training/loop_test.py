@@ -18,7 +18,7 @@ from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.training import log
 from ram_jax.training import loop as train
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = pytest.mark.usefixtures("tiny_network", "quick_compilation")
 
 IMAGES, BATCH, SIDE = 32, 8, 8
 

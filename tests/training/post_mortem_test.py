@@ -20,6 +20,8 @@ from ram_jax.training import optim, post_mortem, step
 from ram_jax.training.state import create
 
 IMAGES, BATCH, CULPRIT = 32, 8, 21
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = jax.random.key(0)
 
 

@@ -13,7 +13,7 @@ from ram_jax.training import loop as train
 from ram_jax.training import split, state
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = pytest.mark.usefixtures("tiny_network", "quick_compilation")
 
 BATCH = 8
 

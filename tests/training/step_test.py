@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 
 from configs import adversarial, robust_augmix, standard
-from ram_jax import experiment, parallel, plugins
+from ram_jax import experiment, plugins
 from ram_jax import keys as keys_lib
-from ram_jax.attacks import norms
-from ram_jax.augment import basic
 from ram_jax.data import digits
 from ram_jax.models.classifier import Classifier
 from ram_jax.training import loop as train
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = pytest.mark.usefixtures("tiny_network", "quick_compilation")
 
 BATCH, STEPS, SIDE = 8, 2, 8
 KEY = jax.random.key(7)
@@ -285,32 +283,3 @@ def test_step_counts_and_learns(reference):
     metrics["cross_entropy"] + 12 * metrics["jensen_shannon"],
     rtol=1e-12,
   )
-
-
-@pytest.mark.parametrize("devices", [1, 2, 4])
-def test_positions_count_through_the_global_batch(devices):
-  mapped = jax.pmap(
-    lambda x: x + parallel.positions(8 // devices), axis_name=parallel.AXIS
-  )
-  positions = mapped(jnp.zeros((devices, 8 // devices), jnp.int32))
-  np.testing.assert_array_equal(np.ravel(positions), np.arange(8))
-
-
-def test_devices_draw_bit_identically(data):
-  """Flips, crops and starts of the attack; AugMix in benchmarks/devices.py."""
-
-  def draw(state, images, key, indices):
-    keys = keys_lib.per_example(key, parallel.positions(len(indices)))
-    start = jax.vmap(lambda k: norms.l2_sphere(k, (SIDE, SIDE, 3), jnp.float32))
-    drawn = basic.Augment()(keys, images[indices] / 255), start(keys)
-    return state, jax.lax.all_gather(drawn, parallel.AXIS, tiled=True)
-
-  results = []
-  for devices in (1, 2, 4):
-    shards = np.arange(BATCH).reshape(devices, -1)
-    dispatch = parallel.training_dispatch(draw, streamed=False)
-    _, drawn = dispatch(jnp.zeros(()), data["images"], KEY, shards)
-    results.append([np.asarray(x) for x in drawn])
-  for found in results[1:]:
-    for a, b in zip(results[0], found, strict=True):
-      np.testing.assert_array_equal(a, b)
