@@ -219,12 +219,17 @@ class _Store:
     Args:
       folder: the run's folder.
 
+    Raises:
+      OSError: if another program has taken over the store.
+
     Files are listed before copying, and checkpoints are copied last, so that
     the lines of metrics.jsonl are never missing. Files are deleted at the end,
     so that at least one checkpoint is complete at any time. If the oldest
     checkpoint disappears before it is copied, there is a newer one.
     """
     with self._pushing:
+      if self._lost:  # although there may be nothing to copy
+        raise OSError(self._lost)
       while (names := self._put_all(folder)) is None:
         pass
       for name in self._copied.keys() - names:

@@ -117,7 +117,9 @@ def test_in_the_ball_in_range_and_never_below_the_best(
   np.testing.assert_array_equal(right, ~attack.found(state))
 
 
-@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize(
+  "norm", ["l2", pytest.param("linf", marks=pytest.mark.slow)]
+)
 def test_a_targeted_attack_tries_all_targets(norm):
   # Logits of small weights hardly move, the second largest one or not.
   model = perceptron(48, classes=12)

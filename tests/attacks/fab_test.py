@@ -166,7 +166,9 @@ def test_untargeted_restarts_begin_at_half_the_radius(norm):
   np.testing.assert_allclose(lengths, 0.05 * runs, atol=1e-7)
 
 
-@pytest.mark.parametrize("norm", ORDER)
+@pytest.mark.parametrize(
+  "norm", ["l2", pytest.param("linf", marks=pytest.mark.slow)]
+)
 def test_tries_every_target_and_keeps_the_first_success(norm):
   keys, images, labels, model = problem(classes=12)
   attack = fab.Attack({"l2": 0.15, "linf": 0.0275}[norm], 5, norm)
@@ -226,7 +228,9 @@ def test_nan_gradients_do_not_reach_images(norm, logits):
   assert np.isfinite(attack.images(state)).all()
 
 
-@pytest.mark.parametrize("norm", ORDER)
+@pytest.mark.parametrize(
+  "norm", ["l2", pytest.param("linf", marks=pytest.mark.slow)]
+)
 def test_examples_are_independent(norm):
   keys, images, labels, model = problem(24)
   jax.config.update("jax_disable_most_optimizations", False)

@@ -156,7 +156,9 @@ def test_more_steps_never_raise_the_margin(norm):
   np.testing.assert_array_equal(found, wrong)
 
 
-@pytest.mark.parametrize("norm", ORDER)
+@pytest.mark.parametrize(
+  "norm", ["l2", pytest.param("linf", marks=pytest.mark.slow)]
+)
 def test_examples_are_independent(norm):
   """This includes each example's own iteration count."""
   keys, images, labels, model = problem(16, shape=(32, 32, 3))
