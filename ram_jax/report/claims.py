@@ -9,6 +9,7 @@ import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+from ram_jax.report import groups as grouping
 from ram_jax.report import pairs, statistics
 from ram_jax.report.groups import configuration
 from ram_jax.report.pairs import NAMES, Metric, Missing, Side, corruptions
@@ -31,22 +32,32 @@ BETTER, WORSE = 1, -1
 # Our interpretation of "very similar": about the size of a marker in a figure
 # with an axis from 0 to 100 %. The paper gives no number.
 SIMILAR = 0.03
-HOW = (
+DIFFERENCES = (
   "differences: accuracy of RobustAugMix minus that of the baseline, in "
-  "percentage points, with 95 % intervals (Agresti and Min 2005)",
-  "tests: exact and two-sided, for one network per method: McNemar's test for "
-  "single rows, and a sign-flip test on per-image sums for means over "
-  "corruptions, severities or epsilons, because the samples are the images; "
-  "they do not cover variation between seeds",
+  "percentage points, with 95 % intervals"
+)
+ONE_SEED = (
+  "one run per method: intervals of Agresti and Min (2005); exact two-sided "
+  "tests: McNemar's test for single rows, and a sign-flip test on per-image "
+  "sums for means over corruptions, severities or epsilons, because the "
+  "samples are the images; they do not cover variation between seeds",
+  "frequencies of one run per method: the intervals are those for independent "
+  "samples, and therefore conservative (Newcombe 1998)",
+)
+SEVERAL_SEEDS = (
+  "methods with several seeds in common: means over the differences of runs "
+  "with the same seed, with Student's intervals and two-sided t-tests; the "
+  "samples are the seeds",
+)
+HOW = (
   f"significant (*): p < {LEVEL:g} after Holm's correction over all "
   "comparisons of a claim (the p-values shown are corrected); not decided: the "
   "tests are consistent with both verdicts",
   "frequencies: mean accuracy under Fourier waves of up to 1/3, up to 2/3 and "
   "above 2/3 of the highest frequency along an axis, minus that of standard "
-  "training; the intervals are those for independent samples, and therefore "
-  "conservative (Newcombe 1998)",
-  "training times: one training run per method; the results do not record "
-  "whether the device was shared with other work",
+  "training",
+  "training times: the results do not record whether the device was shared "
+  "with other work",
 )
 
 
@@ -347,9 +358,10 @@ def evaluate(runs: Sequence[Run]) -> Claims | None:
   """Tests the paper's claims.
 
   Args:
-    runs: any runs; one of each of the paper's four methods is used. If there
-      are several of a method, the one most similar to the first run of
-      RobustAugMix is used: same test images, data, network, updates, seed.
+    runs: any runs; one configuration of each of the paper's four methods is
+      used, with all its seeds. If there are several configurations of a method,
+      the one most similar to that of RobustAugMix is used: same test images,
+      data, network, updates.
 
   Returns:
     The results; None if there are runs of fewer than two of the methods.
@@ -360,55 +372,64 @@ def evaluate(runs: Sequence[Run]) -> Claims | None:
   chosen, notes = _choose(runs)
   if len(chosen) < 2:
     return None
-  sides = {}
-  for method, run in chosen.items():
-    rows = results.frame([run]).assign(key=[row.key for row in run.rows])
-    correct = results.read_correct(run)
-    sides[method] = Side(METHODS[method], run, rows, correct)
-  named = [f"{s.name} is {s.run.about['name']}" for s in sides.values()]
+  sides = {m: [_side(m, run) for run in found] for m, found in chosen.items()}
   answers = tuple(_answer(claim, sides) for claim in CLAIMS)
-  return Claims(answers, (", ".join(named), *notes, *HOW))
+  seeds = {c.difference.seeds > 1 for a in answers for c in a.comparisons}
+  how = [DIFFERENCES, *SEVERAL_SEEDS * (True in seeds)]
+  how += ONE_SEED * (False in seeds)
+  return Claims(answers, (*notes, *how, *HOW))
 
 
-def _choose(runs: Sequence[Run]) -> tuple[dict[str, Run], list[str]]:
-  """Chooses one run of each method; also returns notes about the choice."""
-  chosen, notes = {}, []
+def _side(method: str, run: Run) -> Side:
+  rows = results.frame([run]).assign(key=[row.key for row in run.rows])
+  return Side(METHODS[method], run, rows, results.read_correct(run))
+
+
+def _choose(
+  runs: Sequence[Run],
+) -> tuple[dict[str, tuple[Run, ...]], list[str]]:
+  """Chooses runs of each method that differ in their seeds; returns notes."""
+  chosen, named, notes = {}, [], []
+  groups = grouping.groups(runs)
   for method, name in METHODS.items():
-    group = [run for run in runs if run.about["method"] == method]
-    if not group:
+    found = [group.runs for group in groups if group.about["method"] == method]
+    if not found:
       continue
-    first = next(iter(chosen.values()), group[0])
-    facts = [list(_unlike(first, run).values()) for run in group]
-    chosen[method] = run = group[facts.index(min(facts))]
-    if len(group) > 1:
-      notes.append(
-        f"{name}: {run.about['name']} was chosen from {len(group)} runs"
-      )
-    both = f"{name} and {METHODS[first.about['method']]}"
-    if differing := [n for n, d in _unlike(first, run).items() if d]:
+    first = next(iter(chosen.values()), found[0])
+    facts = [list(_unlike(first, group).values()) for group in found]
+    chosen[method] = group = found[facts.index(min(facts))]
+    others = f" and {len(group) - 1} other seeds" if len(group) > 1 else ""
+    count = sum(map(len, found))
+    more = f" (chosen from {count} runs)" if count > len(group) else ""
+    named.append(f"{name} is {group[0].about['name']}{others}{more}")
+    both = f"{name} and {METHODS[first[0].about['method']]}"
+    if differing := [n for n, d in _unlike(first, group).items() if d]:
       notes.append(
         f"{both} differ in more than the method: {', '.join(differing)}"
       )
-    if only := _only_one(first, run):
+    if only := _only_one(first[0], group[0]):
       notes.append(
         f"{both}: rows that only one of them has were omitted: {only}"
       )
-  return chosen, notes
+  return chosen, ["; ".join(named), *notes]
 
 
-def _unlike(first: Run, run: Run) -> dict[str, bool]:
+def _unlike(first: Sequence[Run], second: Sequence[Run]) -> dict[str, bool]:
   """Which facts except the method differ, the most important ones first."""
   sides = []
-  for side in (first, run):
-    data, about = side.head.get("data", {}), side.about
+  for run in (first[0], second[0]):
+    data, about = run.head.get("data", {}), run.about
     facts = {"test images": data.get("test")}
     facts |= {"training images": data.get("train"), "network": about["model"]}
-    facts |= {"updates": about.get("step"), "seed": about["seed"]}
-    for name, value in configuration(side).items():
+    facts |= {"updates": about.get("step"), "seed": None}
+    for name, value in configuration(run).items():
       if not name.startswith(("method.", "weights.")):
         facts[name] = value
     sides.append(facts)
-  return {n: sides[0].get(n) != sides[1].get(n) for n in sides[0] | sides[1]}
+  names = sides[0] | sides[1]
+  unlike = {name: sides[0].get(name) != sides[1].get(name) for name in names}
+  seeds = [{run.about["seed"] for run in runs} for runs in (first, second)]
+  return unlike | {"seed": not seeds[0] & seeds[1]}
 
 
 def _only_one(first: Run, run: Run) -> str:
@@ -426,7 +447,7 @@ def _verdict(agrees: bool, disagrees: bool) -> str:
   return "disagrees" if disagrees else "not decided"
 
 
-def _answer(claim: Claim, sides: Mapping[str, Side]) -> Answer:
+def _answer(claim: Claim, sides: Mapping[str, Sequence[Side]]) -> Answer:
   found, lacking, subject = [], [], claim.test
   for baseline in subject.baselines:
     methods = (subject.method, baseline)
@@ -434,7 +455,8 @@ def _answer(claim: Claim, sides: Mapping[str, Side]) -> Answer:
       for method in methods:
         if method not in sides:
           raise Missing(f"a run of {METHODS[method]}")
-      for measure, difference in subject.metric([sides[m] for m in methods]):
+      both = pairs.by_seed(*(sides[method] for method in methods))
+      for measure, difference in pairs.differences(subject.metric, both):
         if difference:
           found.append((METHODS[baseline], measure, difference))
         else:

@@ -1,6 +1,7 @@
 """Metrics for two runs: differences in accuracy, and ratios of time."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -112,6 +113,57 @@ def difference(pair: Pair, keys: Sequence[str], weights: Any = 1) -> Estimate:
 Metric = Callable[[Pair], Iterator[tuple[str, Estimate | None]]]
 
 
+def by_seed(first: Sequence[Side], second: Sequence[Side]) -> list[Pair]:
+  """Pairs of runs with the same seed.
+
+  Args:
+    first: runs of the method, with different seeds.
+    second: runs of a baseline.
+
+  Returns:
+    A pair for each seed that both have; the first run of each if there is none.
+  """
+  seeds = {side.run.about["seed"]: side for side in second}
+  shared = [
+    (side, seeds[side.run.about["seed"]])
+    for side in first
+    if side.run.about["seed"] in seeds
+  ]
+  return shared or [(first[0], second[0])]
+
+
+def differences(
+  metric: Metric, pairs: Sequence[Pair]
+) -> Iterator[tuple[str, Estimate | None]]:
+  """Differences of a pair, or their means over seeds.
+
+  Args:
+    metric: yields the differences of a pair.
+    pairs: from `by_seed`.
+
+  Yields:
+    The same as the metric for one pair; for several, the mean difference with
+    Student's interval and the t-test of `statistics.seed_difference`.
+
+  Raises:
+    Missing: if data of any pair is missing.
+  """
+  if len(pairs) == 1:
+    yield from metric(pairs[0])
+    return
+  found = [dict(metric(pair)) for pair in pairs]
+  for measure in dict.fromkeys(itertools.chain(*found)):
+    values = [each.get(measure) for each in found]
+    if None in values:
+      yield measure, None
+      continue
+    samples = {i: value.value for i, value in enumerate(values)}
+    yield (
+      measure,
+      statistics.seed_difference(samples, dict.fromkeys(samples, 0)),
+    )
+
+
 def clean_accuracy(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   """Clean accuracy."""
   yield "clean", difference(pair, shared_rows(pair, "clean")["key"])
@@ -163,13 +215,10 @@ def severity_contrast(
   if not whole:
     raise Missing("a corruption at all five severities")
   rows = rows[rows["corruption"].isin(whole)]
-  gains = rows["accuracy"] - rows["accuracy_base"]
-  means = gains.groupby(rows["severity"]).mean()
   # Integers proportional to the weights of means over 2 and 3 severities.
   high = rows["severity"].isin(HIGH)
   weights = np.where(high, len(LOW), -len(HIGH))
-  texts = ", ".join(f"{100 * gain:+z.1f}" for gain in means)
-  name = f"gain by severity: {texts}; 4-5 minus 1-3"
+  name = "gain at severities 4-5 minus gain at 1-3"
   yield name, difference(pair, rows["key"], weights)
   yield from ((name, None) for name in NAMES if name not in whole)
 

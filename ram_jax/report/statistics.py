@@ -129,7 +129,7 @@ def seed_difference(
   ]
   error = math.sqrt(sum(squares))
   if not error:
-    return Estimate(value, value, value, min(counts))
+    return Estimate(value, value, value, min(counts), float(not value))
   parts = (x**2 / (n - 1) for x, n in zip(squares, counts, strict=True))
   freedom = sum(squares) ** 2 / sum(parts)
   half = float(scipy.special.stdtrit(freedom, 0.975)) * error
