@@ -6,6 +6,8 @@ import pathlib
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import jax
@@ -18,7 +20,7 @@ from ram_jax.evaluation import cache
 from ram_jax.report import page, plots
 from ram_jax.runs import checkpoint, signals
 from ram_jax.training import log, loop, step
-from tests.main_test import data, rejects, run  # noqa: F401
+from tests.main_test import ROOT, data, rejects, run  # noqa: F401
 from tests.training.loop_test import lines
 
 # All programs that are compared are compiled in the same way.
@@ -218,6 +220,28 @@ def test_sweep_interrupted_at_random_moments_ends_the_same(
   assert_as_whole(tmp_path / "cut", whole)
 
 
+@pytest.mark.slow
+def test_sweep_killed_at_random_moments_ends_the_same(file, tmp_path):
+  """With SIGKILL, which no program can handle."""
+
+  def process(name):
+    flags = "--mode=sweep", f"--config={file}", f"--workdir={tmp_path / name}"
+    return subprocess.Popen([sys.executable, ROOT / "main.py", *flags])
+
+  began = time.monotonic()
+  assert process("whole").wait() == 0
+  seconds = time.monotonic() - began
+  rng = random.Random(0)
+  for _ in range(5):
+    killed = process("killed")
+    time.sleep(rng.uniform(0.05, 0.25) * seconds)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+  assert process("killed").wait() == 0
+  tables = [tmp_path / name / "results.csv" for name in ("whole", "killed")]
+  assert tables[0].read_text() == tables[1].read_text()
+
+
 @pytest.mark.usefixtures("no_figures")
 def test_time_limit_stops_in_time_and_resumes(file, whole, tmp_path):
   folder, stops = tmp_path / "limited", 0
@@ -359,7 +383,7 @@ def test_bad_minutes_are_rejected(file, minutes):
 
 def test_missing_file_lists_the_sweeps():
   words = (
-    "choose configs/sweeps/digits.py, configs/sweeps/epsilon.py, configs/s"
+    "choose configs/sweeps/cifar10_small.py, configs/sweeps/digits.py, configs"
   )
   rejects(words, "--mode=sweep", "--config=configs/sweeps/x.py")
 
@@ -371,6 +395,7 @@ def test_missing_file_lists_the_sweeps():
     ("epsilon", "", 8),
     ("smoke", "", 4),
     ("digits", "seeds=2", 8),
+    ("cifar10_small", "seeds=3", 12),
     ("joint", "epochs=10", 12),
   ],
 )
@@ -391,7 +416,14 @@ def test_sweeps_of_the_repository(name, argument, count):
     programs = {sweep._program(sweep.experiment.resolve(c)) for c in configs}
     assert len(programs) == 1
   files = {p.stem for p in pathlib.Path(text).parent.glob("[!_]*.py")}
-  assert files == {"paper", "epsilon", "smoke", "digits", "joint"}
+  assert files == {
+    "paper",
+    "epsilon",
+    "smoke",
+    "digits",
+    "cifar10_small",
+    "joint",
+  }
 
 
 @pytest.mark.parametrize("argument", ["seeds=0", "seeds=a", "seeds=1,seeds=2"])

@@ -5,7 +5,7 @@
     --config.dataset.folder=DATA
 
 WRN-10-1 on 25,000 training images, batches of 64 images, and 1,000 test images:
-PGD-10, 19 generated corruptions, Fourier noise on 200 images, and the fast
+PGD-10, 19 generated corruptions, Fourier noise on 100 images, and the fast
 version of AutoAttack on 500 images.
 Choices: `epochs` (default 2) and `seeds` (default 1).
 """
@@ -29,7 +29,7 @@ def get_runs(argument: str = "") -> list[ConfigDict]:
     # With so few epochs, the rate must change within them.
     config.optimizer.schedule = "cosine_step"
     config.evaluate.images = 1000
-    config.evaluators.fourier.images = 200
+    config.evaluators.fourier.images = 100
     config.evaluators.autoattack.epsilons = (0.5,)
     config.evaluators.autoattack.images = 500
     config.evaluators.autoattack.version = "fast"
