@@ -382,9 +382,12 @@ def _member(
   source = plugins.build("dataset", trained.dataset)
   model, step = _restored(trained, source, folder)
   name = f"{trained.name}-{trained.seed}"
+  found = [
+    *evaluation_loop.training_notes(trained),
+    *evaluation_loop.unfinished(trained, step, run_folder.read_data(folder)),
+  ]
   notes = [
-    dataclasses.replace(note, text=f"{name}: {note.text}")
-    for note in evaluation_loop.training_notes(trained)
+    dataclasses.replace(note, text=f"{name}: {note.text}") for note in found
   ]
   return model, f"{name} (step {step}, {fingerprint(model)[:12]}...)", notes
 

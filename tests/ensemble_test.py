@@ -1,6 +1,8 @@
 """Averaged weights and ensembles, from training to results."""
 
 import contextlib
+import json
+import shutil
 
 import jax
 import numpy as np
@@ -70,6 +72,23 @@ def test_the_average_or_the_last_weights_are_evaluated(folders):
     assert note(run, f"evaluated the {used} weights of training with EMA")
     losses.append(nll)
   assert abs(losses[0] - losses[1]) > 2e-5 * losses[0]
+
+
+def test_weights_from_before_the_end_are_noted(folders, tmp_path):
+  """As if the run had twice as many training images, and so many steps."""
+  copy = shutil.copytree(folders[1], tmp_path / "run")
+  data = json.loads((copy / "data.json").read_text())
+  data["train"]["size"] *= 2
+  (copy / "data.json").write_text(json.dumps(data))
+  words = "evaluated after step 4 of 8, before the end of training"
+  run = experiment.evaluate_run(config(1), copy)
+  assert note(run, "before the end") == [words]
+  fields = {"average.batch_norm": "reestimated"}
+  (told,) = evaluation.unfinished(config(**fields), 4, data)
+  assert told.text.startswith(words) and "not reestimated yet" in told.text
+  assert not note(experiment.evaluate_run(config(1), folders[1]), "before the")
+  one = experiment.evaluate_ensemble(config(), tmp_path / "one", runs=[copy])
+  assert note(one, "before the end") == [f"adversarial-1: {words}"]
 
 
 def test_options_beyond_the_paper_are_noted():

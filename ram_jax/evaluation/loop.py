@@ -311,6 +311,7 @@ def notes(config: ConfigDict, head: dict[str, Any]) -> Iterator[Note]:
     yield Note(f"weights of {name} ({config.weights.fingerprint[:19]}...)")
   elif head["run"]["method"] != ENSEMBLE:
     yield from training_notes(config)
+    yield from unfinished(config, head["run"]["step"], head["data"])
   yield from map(Note, config.weights.notes)
   if changed := provenance.changes(head.get("trained_with", [])):
     changed = "; ".join(changed)
@@ -355,3 +356,29 @@ def training_notes(config: ConfigDict) -> Iterator[Note]:
     yield Note(f"evaluated with the {used} set of the split BatchNorm")
   if config.train.images:
     yield Note(f"trained on the first {config.train.images} images only")
+
+
+def unfinished(
+  config: ConfigDict, step: int, data: Mapping[str, Any]
+) -> Iterator[Note]:
+  """Warns if weights are from before the end of training.
+
+  Args:
+    config: the run's config, resolved.
+    step: number of updates of the weights.
+    data: `train` and its size, if known.
+
+  Yields:
+    The warning.
+  """
+  if "train" not in data:
+    return
+  train, average = config.train, config.average
+  steps = pipeline.steps_per_epoch(data["train"]["size"], train.batch_size)
+  last = steps * train.epochs
+  if step >= last:
+    return
+  text = f"evaluated after step {step} of {last}, before the end of training"
+  if average.batch_norm == "reestimated" and config.evaluate.average:
+    text += ", with running statistics that are not reestimated yet"
+  yield Note(text, "warning")
