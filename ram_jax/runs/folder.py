@@ -226,7 +226,8 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
   with _restorable(path):
     found = json.loads(path.read_text(encoding="utf-8"))
     for name, parts in _READ.items():
-      if not isinstance(found[name], dict) or parts - found[name].keys():
+      group = dict(found).get(name)
+      if not isinstance(group, dict) or parts - group.keys():
         raise ValueError(f"{name} lacks one of {', '.join(sorted(parts))}")
   return found
 
@@ -237,8 +238,8 @@ def _restorable(path: pathlib.Path) -> Iterator[None]:
     yield
   except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise ValueError(
-      f"{path} is damaged ({error!r:.200}): restore it, or start in a new "
-      "--workdir"
+      f"{path} is damaged or from another version of ram_jax ({error!r:.200}): "
+      "restore it, use that version, or start in a new --workdir"
     ) from error
 
 
