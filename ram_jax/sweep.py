@@ -6,15 +6,18 @@ differ only in numeric settings share compiled programs (training/step.py,
 `Settings`).
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import math
+import os
 import pathlib
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -164,8 +167,8 @@ def run(
     signals.Stopped: after SIGTERM or Ctrl-C, with everything saved.
   """
   run_folder.check_writable(folder, "--workdir")
-  with run_folder.lock(folder):
-    clock = Clock(folder / FILE, minutes)
+  clock = Clock(folder / FILE, minutes)
+  with run_folder.lock(folder), deadline(60 * minutes if minutes else None):
     try:
       jobs = [_job(config, folder) for config in configs]
       with signals.alarm(clock.left()):
@@ -181,6 +184,37 @@ def run(
       f"{len(failed)} of {len(jobs)} runs failed: {', '.join(failed)}; the "
       "same command tries them again"
     )
+
+
+@contextlib.contextmanager
+def deadline(seconds: float | None) -> Iterator[None]:
+  """Ends the program after a time, even during a compilation.
+
+  Python handles no signal during a compilation. As after a kill, everything
+  that was saved is complete.
+
+  Args:
+    seconds: the time; None: no limit.
+  """
+
+  def end() -> None:
+    metrics.announce(
+      "out of time during a compilation: everything that was saved is kept, "
+      "but the report is not up to date; the same command continues"
+    )
+    sys.stdout.flush()
+    os._exit(0)
+
+  if seconds is None:
+    yield
+    return
+  timer = threading.Timer(seconds, end)
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
 
 
 def _job(config: ConfigDict, folder: pathlib.Path) -> Job:

@@ -1,7 +1,9 @@
 """Sweeps: shared programs, resuming, time limits, failing runs."""
 
 import collections
+import contextlib
 import json
+import os
 import pathlib
 import random
 import shutil
@@ -243,7 +245,11 @@ def test_sweep_killed_at_random_moments_ends_the_same(file, tmp_path):
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_time_limit_stops_in_time_and_resumes(file, whole, tmp_path):
+def test_time_limit_stops_in_time_and_resumes(
+  file, whole, tmp_path, monkeypatch
+):
+  # It would end the tests: other work may delay this process for long.
+  monkeypatch.setattr(sweep, "deadline", contextlib.nullcontext)
   folder, stops = tmp_path / "limited", 0
   for minutes in (0.05, 0.1, 0.2, 1):
     began = time.monotonic()
@@ -321,6 +327,20 @@ def test_clock(tmp_path, monkeypatch):
   clock = sweep.Clock(tmp_path / "other.json", minutes=None)
   assert clock.left() == np.inf and clock.fits("training")
   clock.close()
+
+
+def test_deadline_ends_the_program(monkeypatch, capsys):
+  codes = []
+  monkeypatch.setattr(os, "_exit", codes.append)
+  with sweep.deadline(0.05):
+    time.sleep(0.5)
+  assert codes == [0]
+  assert "everything that was saved is kept" in capsys.readouterr().err
+  for seconds in (0.2, None):
+    with sweep.deadline(seconds):
+      pass
+  time.sleep(0.4)
+  assert codes == [0]
 
 
 def test_compilation_of_the_evaluation_is_not_started_too_late(
