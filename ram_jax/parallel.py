@@ -408,6 +408,23 @@ def stateful(function: Callable) -> Callable:
   return run
 
 
+def even_batches(size: int, batch_size: int) -> int:
+  """Size of the batches if they are as equal as possible.
+
+  `per_example` pads the last batch. This wastes less, but needs a program of
+  its own.
+
+  Args:
+    size: number of examples, at least 1.
+    batch_size: maximum, a multiple of the number of devices.
+
+  Returns:
+    A multiple of the number of devices, at most `batch_size`.
+  """
+  count = -(-size // batch_size)
+  return -(-size // (count * jax.device_count())) * jax.device_count()
+
+
 def _padded(size: int, batch_size: int) -> Iterator[np.ndarray]:
   for start in range(0, size, batch_size):
     index = np.arange(start, start + batch_size, dtype=np.int32)

@@ -107,6 +107,15 @@ def test_prepared_program_is_compiled_once(caplog):
   np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize(
+  ("size", "batch_size", "even"),
+  [(100, 512, 100), (1000, 2048, 1000), (1000, 512, 500), (7, 4, 4), (1, 8, 4)],
+)
+def test_batches_are_equal(size, batch_size, even):
+  """On the tests' 4 devices."""
+  assert parallel.even_batches(size, batch_size) == even
+
+
 @pytest.mark.parametrize("devices", [1, 2, 4])
 def test_positions_count_through_the_global_batch(devices):
   mapped = jax.pmap(

@@ -67,8 +67,11 @@ class Evaluator(contracts.Evaluator):
     if not self.images:
       return
     batch = {"images": images[: self.images], "labels": labels[: self.images]}
+    batch_size = parallel.even_batches(len(batch["labels"]), self.batch_size)
     for y, x in half_plane(*images.shape[1:3]):
-      count = functools.partial(self._count, model, batch, key, (y, x))
+      count = functools.partial(
+        self._count, model, batch, key, (y, x), batch_size
+      )
       found = cache(str((y, x)), count)
       settings = {"wave_norm": self.norm, "y": y, "x": x}
       correct = found.pop("correct")
@@ -81,9 +84,10 @@ class Evaluator(contracts.Evaluator):
     batch: dict[str, np.ndarray],
     key: jax.Array,
     frequency: tuple[int, int],
+    batch_size: int,
   ) -> dict[str, int]:
     shared = parallel.replicate((key, np.array(frequency), self.norm))
-    found = _classify((*shared, model), batch, self.batch_size)
+    found = _classify((*shared, model), batch, batch_size)
     counts = {"correct": int(np.sum(found["correct"]))}
     not_finite = int(np.sum(~found["finite"]))
     return counts | ({"not_finite": not_finite} if not_finite else {})
