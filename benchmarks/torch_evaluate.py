@@ -40,6 +40,9 @@ def load(
     about = file.metadata()
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
   mean, std = (json.loads(about[name]) for name in ("mean", "std"))
+  stated = json.loads(about.get("model", "{}"))
+  if "activation" in stated:  # which the tensors do not show
+    fields = {"activation": stated["activation"]} | fields
   model = NETWORKS[network](int(about["num_classes"]), mean, std, **fields)
   model.load_state_dict(tensors)
   return model.float().train(False)

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from configs import default
 
 _CIFAR = default.get_config().dataset.to_dict()
+_RESNET = default.get_config().model.to_dict()
 DATASETS = {
   # CIFAR-10, as in the paper, and CIFAR-100
   "cifar10": _CIFAR | {"classes": 10},
@@ -26,19 +27,21 @@ DATASETS = {
   # scikit-learn's handwritten digits; no fields
   "digits": {"name": "digits"},
 }
+_PREACT = {
+  "name": "preact_resnet",
+  "variant": "robustbench",  # Source: robustbench | rice | fast
+  "activation": "relu",
+}
 MODELS = {
   # torchvision's networks, with a stem for small images
-  "resnet18": {"name": "resnet", "depth": 18, "width_factor": 1},
-  "resnet50": {"name": "resnet", "depth": 50, "width_factor": 1},
+  "resnet18": _RESNET | {"depth": 18, "width_factor": 1},
+  "resnet50": _RESNET | {"width_factor": 1},
   # The paper's network: torchvision's ResNet-50, bottlenecks twice as wide
-  "wrn_50_2": {"name": "resnet", "depth": 50, "width_factor": 2},
+  "wrn_50_2": _RESNET,
   # Three networks called PreActResNet-18 (docs/pytorch_weights.md)
-  "preact_resnet18": {
-    "name": "preact_resnet",
-    "variant": "robustbench",  # Source: robustbench | rice | fast
-  },
-  "preact_resnet18_rice": {"name": "preact_resnet", "variant": "rice"},
-  "preact_resnet18_fast": {"name": "preact_resnet", "variant": "fast"},
+  "preact_resnet18": _PREACT,
+  "preact_resnet18_rice": _PREACT | {"variant": "rice"},
+  "preact_resnet18_fast": _PREACT | {"variant": "fast"},
 }
 _WAVES = {
   "name": "waves",
@@ -127,7 +130,8 @@ def model_spec(name: str) -> ConfigDict:
   """Turns a model's short name into its spec.
 
   Args:
-    name: `resnet18`, `wrn_40_2`, …
+    name: `resnet18`, `wrn_40_2`, …; with the suffix `_silu`, its activations
+      are SiLU instead of ReLU.
 
   Returns:
     Fields of the model's plug-in.
@@ -135,13 +139,16 @@ def model_spec(name: str) -> ConfigDict:
   Raises:
     ValueError: for an unknown name.
   """
+  if name.endswith("_silu"):
+    return ConfigDict(model_spec(name[:-5]).to_dict() | {"activation": "silu"})
   if name in MODELS:
     return ConfigDict(MODELS[name])
   match = re.fullmatch(r"wrn_(\d+)_(\d+)", name)
   if not match:
     raise ValueError(
       f"unknown model {name!r}: choose {', '.join(MODELS)} or wrn_<depth>_"
-      "<width>, such as wrn_40_2, wrn_28_10 or wrn_10_1"
+      "<width>, such as wrn_40_2, wrn_28_10 or wrn_10_1, each with _silu for "
+      "SiLU activations"
     )
   depth, width = map(int, match.groups())
   return ConfigDict(
@@ -149,6 +156,7 @@ def model_spec(name: str) -> ConfigDict:
       "name": "wide_resnet",  # Plug-in: ram_jax/models/<name>.py
       "depth": depth,  # Number of layers: 6 n + 4
       "widen_factor": width,  # Multiplies 16, 32 and 64 channels
+      "activation": "relu",
     }
   )
 

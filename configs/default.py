@@ -42,6 +42,7 @@ def get_config() -> ConfigDict:
       "name": "resnet",  # Plug-in: ram_jax/models/<name>.py
       "depth": 50,  # Number of layers: 18 | 50
       "width_factor": 2,  # Multiplies the bottleneck width; 1 for depth 18
+      "activation": "relu",  # relu | silu
     }
   )
   # Weights from a .safetensors or PyTorch file (docs/pytorch_weights.md)

@@ -164,7 +164,11 @@ def _take(config: ConfigDict, weights: Weights | None) -> None:
     preset = constants.preset and f".preset={constants.preset}"
     who = f"given by config.normalization{preset}"
     said = f"{normalization.shown(*given)}, {who}; {said}"
-  config.weights.notes = (*weights.notes, f"normalization: {said}")
+  notes = [*weights.notes, f"normalization: {said}"]
+  chosen = config.model.to_dict().get("activation")
+  if chosen and weights.metadata.get("producer") != PRODUCER:
+    notes.append(f"activation: {chosen}, as given; the file does not state it")
+  config.weights.notes = tuple(notes)
 
 
 def _check_export(config: ConfigDict, weights: Weights) -> None:
@@ -176,6 +180,9 @@ def _check_export(config: ConfigDict, weights: Weights) -> None:
     exported = json.loads(said)
   except ValueError:
     exported = said
+  # Exports of earlier versions have no activation, which was ReLU.
+  if isinstance(exported, dict):
+    exported = {"activation": "relu"} | exported
   if exported != config.model.to_dict():
     raise ValueError(
       f"the weights were exported from the network {exported}, but "

@@ -252,6 +252,7 @@ RANGE = {
   "method.attacked": [("both", "choose one of clean, augmix")],
   "method.name": [("mart", "unknown method: choose one of")],
   "method.weight": [("-1", "at least 0"), ("inf", "finite")],
+  "model.activation": [("gelu", "choose one of relu, silu")],
   "model.depth": [("9", "depth"), ("-2", "depth")],
   "model.name": [("vit", "unknown model: choose one of")],
   "model.widen_factor": [("0", "widen_factor is 0")],

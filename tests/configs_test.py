@@ -89,6 +89,14 @@ def test_unknown_choice_lists_the_choices(argument, known):
     load("augmix", argument)
 
 
+def test_silu_is_a_suffix_of_every_model():
+  for name in SHORT_NAMES:
+    plain, silu = (
+      common.model_spec(n).to_dict() for n in (name, f"{name}_silu")
+    )
+    assert silu == plain | {"activation": "silu"} != plain
+
+
 def test_views_need_a_method_with_augmented_views():
   with pytest.raises(ValueError, match="augmix and robust_augmix"):
     load("standard", "views=trivial")

@@ -291,11 +291,16 @@ def test_weights_that_overflow(evaluated):
   assert note in found.notes(results, "warning") and note in text
 
 
-def test_export_of_another_network(evaluated):
-  code, line, _ = evaluated(lambda x: None, "--config.model.depth=16")
+@pytest.mark.parametrize(
+  ("field", "value"), [("depth", 16), ("activation", "silu")]
+)
+def test_export_of_another_network(evaluated, field, value):
+  code, line, _ = evaluated(lambda x: None, f"--config.model.{field}={value}")
+  network = {"activation": "relu", "depth": 10, "name": "wide_resnet"}
+  network["widen_factor"] = 1
   assert code == 2 and line.startswith(
-    "error: the weights were exported from the network {'depth': 10, 'name': "
-    "'wide_resnet', 'widen_factor': 1}, but config.model is {'depth': 16, "
+    f"error: the weights were exported from the network {network}, but "
+    f"config.model is {network | {field: value}}: choose"
   )
 
 

@@ -6,6 +6,7 @@ each branch of the code is passed once, on the smallest network that has it.
 
 import ast
 import dataclasses
+import json
 import pathlib
 
 import jax
@@ -25,6 +26,7 @@ from ram_jax.interop import weights  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 WRN = {"name": "wide_resnet", "depth": 10, "widen_factor": 1}
+PREACT = {"name": "preact_resnet", "variant": "rice"}
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SIZE = distances.SIZE
 
@@ -60,6 +62,15 @@ def test_one_batch_and_its_attacks():
 def test_one_batch_of_other_networks(model):
   spec = distances.OTHER_MODELS[model]
   found = distances.one_batch(spec, SIZE, attack=False)
+  assert max(found.values()) <= distances.BATCH_BOUND, found
+
+
+# torchvision's bottleneck with SiLU is compared in models/networks_test.py.
+@pytest.mark.parametrize(
+  "spec", [WRN, distances.MODELS["ResNet-18"], PREACT], ids=lambda x: x["name"]
+)
+def test_one_batch_with_silu(spec):
+  found = distances.one_batch(spec | {"activation": "silu"}, SIZE, attack=False)
   assert max(found.values()) <= distances.BATCH_BOUND, found
 
 
@@ -182,6 +193,10 @@ def test_plain_pytorch_makes_the_same_predictions(tmp_path):
   found = torch_evaluate.predictions(path, images, WRN["name"], **fields)
   np.testing.assert_array_equal(found, np.argmax(logits, axis=-1))
   assert len(set(found.tolist())) > 1
+  silu = {"model": json.dumps({"activation": "silu"})}
+  weights.write(path, run.module, run.params, run.batch_stats, silu)
+  other = torch_evaluate.predictions(path, images, WRN["name"], **fields)
+  assert (other != found).any()
   with pytest.raises(RuntimeError, match="block1.layer.1"):
     torch_evaluate.load(path, "wide_resnet", depth=16, widen_factor=1)
 

@@ -61,6 +61,17 @@ def he_normal(network: nn.Module) -> None:
       )
 
 
+def activate(network: nn.Module, name: str) -> None:
+  """Sets the activation of a network and its blocks.
+
+  Args:
+    network: its modules call `self.act`.
+    name: a function of torch.nn.functional, relu or silu.
+  """
+  for module in network.modules():
+    module.act = getattr(functional, name)
+
+
 class BasicBlock(nn.Module):
   """ResNet-18's block: two 3x3 convolutions (arXiv 1512.03385)."""
 
@@ -76,10 +87,10 @@ class BasicBlock(nn.Module):
 
   def forward(self, x: Tensor) -> Tensor:
     """Maps [B, C, H, W] to [B, outputs, H / stride, W / stride]."""
-    y = functional.relu(self.bn1(self.conv1(x)))
+    y = self.act(self.bn1(self.conv1(x)))
     y = self.bn2(self.conv2(y))
     shortcut = x if self.downsample is None else self.downsample(x)
-    return functional.relu(shortcut + y)
+    return self.act(shortcut + y)
 
 
 class Bottleneck(nn.Module):
@@ -99,11 +110,11 @@ class Bottleneck(nn.Module):
 
   def forward(self, x: Tensor) -> Tensor:
     """Maps [B, C, H, W] to [B, outputs, H / stride, W / stride]."""
-    y = functional.relu(self.bn1(self.conv1(x)))
-    y = functional.relu(self.bn2(self.conv2(y)))
+    y = self.act(self.bn1(self.conv1(x)))
+    y = self.act(self.bn2(self.conv2(y)))
     y = self.bn3(self.conv3(y))
     shortcut = x if self.downsample is None else self.downsample(x)
-    return functional.relu(shortcut + y)
+    return self.act(shortcut + y)
 
 
 def _downsample(inputs: int, outputs: int, stride: int) -> nn.Module | None:
@@ -125,6 +136,7 @@ class ResNet(nn.Module):
     std: Sequence[float],
     depth: int = 18,
     width_factor: int = 1,
+    activation: str = "relu",
   ) -> None:
     super().__init__()
     block, expansion, counts = {
@@ -145,12 +157,13 @@ class ResNet(nn.Module):
       self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
     self.fc = nn.Linear(inputs, num_classes)
     he_normal(self)
+    activate(self, activation)
     # The author puts this stem in last: it keeps PyTorch's initial values.
     self.conv1.reset_parameters()
 
   def forward(self, images: Tensor) -> Tensor:
     """Logits [B, num_classes] of pixels [B, 3, H, W] in [0, 1]."""
-    x = functional.relu(self.bn1(self.conv1(self.normalize(images))))
+    x = self.act(self.bn1(self.conv1(self.normalize(images))))
     x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
     return self.fc(x.mean((2, 3)))
 
@@ -170,9 +183,9 @@ class WideBlock(nn.Module):
 
   def forward(self, x: Tensor) -> Tensor:
     """Maps [B, C, H, W] to [B, outputs, H / stride, W / stride]."""
-    y = functional.relu(self.bn1(x))
+    y = self.act(self.bn1(x))
     shortcut = x if self.convShortcut is None else self.convShortcut(y)
-    y = functional.relu(self.bn2(self.conv1(y)))
+    y = self.act(self.bn2(self.conv1(y)))
     return shortcut + self.conv2(y)
 
 
@@ -203,6 +216,7 @@ class WideResNet(nn.Module):
     std: Sequence[float],
     depth: int = 40,
     widen_factor: int = 2,
+    activation: str = "relu",
   ) -> None:
     super().__init__()
     count = (depth - 4) // 6
@@ -215,13 +229,14 @@ class WideResNet(nn.Module):
     self.bn1 = nn.BatchNorm2d(third)
     self.fc = nn.Linear(third, num_classes)
     he_normal(self)
+    activate(self, activation)
     nn.init.zeros_(self.fc.bias)
 
   def forward(self, images: Tensor) -> Tensor:
     """Logits [B, num_classes] of pixels [B, 3, H, W] in [0, 1]."""
     x = self.conv1(self.normalize(images))
     x = self.block3(self.block2(self.block1(x)))
-    return self.fc(functional.relu(self.bn1(x)).mean((2, 3)))
+    return self.fc(self.act(self.bn1(x)).mean((2, 3)))
 
 
 class PreActBlock(nn.Module):
@@ -242,10 +257,10 @@ class PreActBlock(nn.Module):
 
   def forward(self, x: Tensor) -> Tensor:
     """Maps [B, C, H, W] to [B, outputs, H / stride, W / stride]."""
-    y = functional.relu(self.bn1(x))
+    y = self.act(self.bn1(x))
     if self.shortcut is not None:
       x = self.shortcut(y if self.activated_shortcut else x)
-    y = functional.relu(self.bn2(self.conv1(y)))
+    y = self.act(self.bn2(self.conv1(y)))
     return x + self.conv2(y)
 
 
@@ -262,6 +277,7 @@ class PreActResNet(nn.Module):
     mean: Sequence[float],
     std: Sequence[float],
     variant: str = "robustbench",
+    activation: str = "relu",
   ) -> None:
     super().__init__()
     final_norm, activated_shortcut = {
@@ -282,13 +298,14 @@ class PreActResNet(nn.Module):
       inputs = outputs
     self.bn = nn.BatchNorm2d(512) if final_norm else None
     self.linear = nn.Linear(512, num_classes)
+    activate(self, activation)
 
   def forward(self, images: Tensor) -> Tensor:
     """Logits [B, num_classes] of pixels [B, 3, H, W] in [0, 1]."""
     x = self.conv1(self.normalize(images))
     x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
     if self.bn is not None:
-      x = functional.relu(self.bn(x))
+      x = self.act(self.bn(x))
     return self.linear(x.mean((2, 3)))
 
 

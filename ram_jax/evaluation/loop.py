@@ -35,6 +35,7 @@ PAPER = {
   "method.adversarial_weight": 0.0,
   "method.attacked": "clean",
   "method.augment.name": "augmix",
+  "model.activation": "relu",
   "optimizer.decay_all": True,
   "optimizer.warmup_epochs": 0.0,
   "train.epsilon_ramp": 0.0,

@@ -13,6 +13,27 @@ MIN_SIZE = 8  # three halvings leave one pixel
 HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # Uniform within 1 / sqrt(fan-in): PyTorch's default initialization.
 TORCH_DEFAULT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# By name in a config: the function, and the suffix of the network's name.
+ACTIVATIONS = {"relu": (nn.relu, ""), "silu": (nn.silu, " (SiLU)")}
+
+
+def activation(name: str) -> tuple[Callable[[jax.Array], jax.Array], str]:
+  """Looks up an activation.
+
+  Args:
+    name: a key of `ACTIVATIONS`.
+
+  Returns:
+    The function, and the suffix that it adds to the network's name in tables.
+
+  Raises:
+    ValueError: for an unknown name.
+  """
+  if name not in ACTIVATIONS:
+    raise ValueError(
+      f"activation {name!r} is unknown: choose one of {', '.join(ACTIVATIONS)}"
+    )
+  return ACTIVATIONS[name]
 
 
 def normalize(

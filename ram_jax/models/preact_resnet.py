@@ -65,7 +65,7 @@ def alike(final_norm: bool) -> list[Variant]:
 
 
 class Block(nn.Module):
-  """Two 3x3 convolutions, each after normalization and ReLU.
+  """Two 3x3 convolutions, each after normalization and activation.
 
   Attributes:
     features: output channels.
@@ -74,6 +74,7 @@ class Block(nn.Module):
       first activation, not from the block's input.
     axis_name: device axis of batch normalization.
     dtype: type of the arithmetic.
+    activation: a key of `layers.ACTIVATIONS`.
   """
 
   features: int
@@ -81,6 +82,7 @@ class Block(nn.Module):
   activated_shortcut: bool = False
   axis_name: str | None = None
   dtype: Any = None
+  activation: str = "relu"
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -92,12 +94,13 @@ class Block(nn.Module):
       kernel_init=layers.TORCH_DEFAULT,
     )
     norm = functools.partial(BatchNorm, self.axis_name, self.dtype)
-    y = nn.relu(norm(name="norm_0")(x, train))
+    act, _ = layers.activation(self.activation)
+    y = act(norm(name="norm_0")(x, train))
     if x.shape[-1] != self.features:
       start = y if self.activated_shortcut else x
       x = conv(1, self.stride, name="shortcut")(start)
     y = conv(3, self.stride, name="conv_0")(y)
-    y = nn.relu(norm(name="norm_1")(y, train))
+    y = act(norm(name="norm_1")(y, train))
     return x + conv(3, name="conv_1")(y)
 
 
@@ -114,6 +117,7 @@ class Model(nn.Module):
     variant: a key of `VARIANTS`.
     axis_name: device axis over which batch normalization shares statistics.
     dtype: type of the convolutions; parameters and logits keep the default.
+    activation: a key of `layers.ACTIVATIONS`.
   """
 
   num_classes: int
@@ -122,6 +126,7 @@ class Model(nn.Module):
   variant: str = "robustbench"
   axis_name: str | None = None
   dtype: Any = None
+  activation: str = "relu"
 
   def __post_init__(self) -> None:
     if self.variant not in VARIANTS:
@@ -129,12 +134,13 @@ class Model(nn.Module):
         f"variant {self.variant!r} is unknown: choose one of "
         f"{', '.join(VARIANTS)}"
       )
+    layers.activation(self.activation)
     super().__post_init__()
 
   @property
   def label(self) -> str:
     """The network's name in tables."""
-    return "PreActResNet-18"
+    return "PreActResNet-18" + layers.activation(self.activation)[1]
 
   @property
   def assumptions(self) -> list[str]:
@@ -150,6 +156,7 @@ class Model(nn.Module):
   def setup(self) -> None:
     """Builds the layers."""
     variant = VARIANTS[self.variant]
+    self.act, _ = layers.activation(self.activation)
     # Initial values are PyTorch's defaults, as in RobustBench's code.
     self.stem = layers.conv(
       WIDTHS[0], 3, dtype=self.dtype, kernel_init=layers.TORCH_DEFAULT
@@ -162,6 +169,7 @@ class Model(nn.Module):
           activated_shortcut=variant.activated_shortcut,
           axis_name=self.axis_name,
           dtype=self.dtype,
+          activation=self.activation,
         )
         for index in range(BLOCKS)
       ]
@@ -192,7 +200,7 @@ class Model(nn.Module):
       for block in stage:
         x = block(x, train)
     if self.norm is not None:
-      x = nn.relu(self.norm(x, train))
+      x = self.act(self.norm(x, train))
     return layers.pool(x)
 
   def __call__(self, images: jax.Array, train: bool) -> jax.Array:

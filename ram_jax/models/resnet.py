@@ -22,29 +22,32 @@ class Block(nn.Module):
     stride: step of the first 3x3 convolution (torchvision's version 1.5).
     axis_name: device axis of batch normalization.
     dtype: type of the arithmetic.
+    activation: a key of `layers.ACTIVATIONS`.
   """
 
   layout: tuple[tuple[int, int], ...]
   stride: int = 1
   axis_name: str | None = None
   dtype: Any = None
+  activation: str = "relu"
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps [B, H, W, C] to [B, H / stride, W / stride, last channels]."""
     conv = functools.partial(layers.conv, dtype=self.dtype)
     norm = functools.partial(BatchNorm, self.axis_name, self.dtype)
+    act, _ = layers.activation(self.activation)
     y = x
     strided = [kernel for _, kernel in self.layout].index(3)
     for i, (features, kernel) in enumerate(self.layout):
-      y = nn.relu(y) if i else y
+      y = act(y) if i else y
       stride = self.stride if i == strided else 1
       y = conv(features, kernel, stride, name=f"conv_{i}")(y)
       y = norm(name=f"norm_{i}")(y, train)
     if x.shape != y.shape:
       x = conv(y.shape[-1], 1, self.stride, name="shortcut")(x)
       x = norm(name="shortcut_norm")(x, train)
-    return nn.relu(x + y)
+    return act(x + y)
 
 
 class Model(nn.Module):
@@ -62,6 +65,7 @@ class Model(nn.Module):
     width_factor: multiple of the bottlenecks' inner channels; 1 for depth 18.
     axis_name: device axis over which batch normalization shares statistics.
     dtype: type of the convolutions; parameters and logits keep the default.
+    activation: a key of `layers.ACTIVATIONS`.
   """
 
   num_classes: int
@@ -71,6 +75,7 @@ class Model(nn.Module):
   width_factor: int = 1
   axis_name: str | None = None
   dtype: Any = None
+  activation: str = "relu"
 
   def __post_init__(self) -> None:
     if self.depth not in BLOCKS:
@@ -83,18 +88,25 @@ class Model(nn.Module):
         f"width_factor {self.width_factor} does not exist for depth "
         f"{self.depth}: use 1, or depth 50, which has bottlenecks to widen"
       )
+    layers.activation(self.activation)
     super().__post_init__()
 
   @property
   def label(self) -> str:
     """The network's name in tables."""
-    wide = self.width_factor > 1
-    return f"{'WRN' if wide else 'ResNet'}-{self.depth}" + (
-      f"-{self.width_factor}" if wide else ""
+    wide, (_, suffix) = (
+      self.width_factor > 1,
+      layers.activation(self.activation),
+    )
+    return (
+      f"{'WRN' if wide else 'ResNet'}-{self.depth}"
+      + (f"-{self.width_factor}" if wide else "")
+      + suffix
     )
 
   def setup(self) -> None:
     """Builds the layers."""
+    self.act, _ = layers.activation(self.activation)
     # The author's code replaces torchvision's stem by a new Conv2d after the
     # network is initialized, so only the stem has PyTorch's default.
     self.stem = layers.conv(
@@ -108,6 +120,7 @@ class Model(nn.Module):
           stride=2 if stage > 0 and index == 0 else 1,
           axis_name=self.axis_name,
           dtype=self.dtype,
+          activation=self.activation,
         )
         for index in range(count)
       ]
@@ -142,7 +155,7 @@ class Model(nn.Module):
       Features [B, 512], or [B, 2048] for depth 50.
     """
     x = self.stem(layers.normalize(images, self.mean, self.std))
-    x = nn.relu(self.stem_norm(x, train))
+    x = self.act(self.stem_norm(x, train))
     for stage in self.stages:
       for block in stage:
         x = block(x, train)

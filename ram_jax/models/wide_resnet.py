@@ -11,31 +11,34 @@ from ram_jax.models.batch_norm import BatchNorm
 
 
 class Block(nn.Module):
-  """Two 3x3 convolutions, each after normalization and ReLU.
+  """Two 3x3 convolutions, each after normalization and activation.
 
   Attributes:
     features: output channels.
     stride: step of the first convolution.
     axis_name: device axis of batch normalization.
     dtype: type of the arithmetic.
+    activation: a key of `layers.ACTIVATIONS`.
   """
 
   features: int
   stride: int = 1
   axis_name: str | None = None
   dtype: Any = None
+  activation: str = "relu"
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps [B, H, W, C] to [B, H / stride, W / stride, features]."""
     conv = functools.partial(layers.conv, self.features, dtype=self.dtype)
     norm = functools.partial(BatchNorm, self.axis_name, self.dtype)
-    y = nn.relu(norm(name="norm_0")(x, train))
+    act, _ = layers.activation(self.activation)
+    y = act(norm(name="norm_0")(x, train))
     # If the shape changes, the shortcut also starts from the activation.
     if x.shape[-1] != self.features:
       x = conv(1, self.stride, name="shortcut")(y)
     y = conv(3, self.stride, name="conv_0")(y)
-    y = nn.relu(norm(name="norm_1")(y, train))
+    y = act(norm(name="norm_1")(y, train))
     return x + conv(3, name="conv_1")(y)
 
 
@@ -53,6 +56,7 @@ class Model(nn.Module):
     widen_factor: multiple of the channels.
     axis_name: device axis over which batch normalization shares statistics.
     dtype: type of the convolutions; parameters and logits keep the default.
+    activation: a key of `layers.ACTIVATIONS`.
   """
 
   num_classes: int
@@ -62,6 +66,7 @@ class Model(nn.Module):
   widen_factor: int = 2
   axis_name: str | None = None
   dtype: Any = None
+  activation: str = "relu"
 
   def __post_init__(self) -> None:
     if self.depth < 10 or (self.depth - 4) % 6:
@@ -74,15 +79,18 @@ class Model(nn.Module):
       raise ValueError(
         f"widen_factor is {self.widen_factor}: give an integer, 1 or more"
       )
+    layers.activation(self.activation)
     super().__post_init__()
 
   @property
   def label(self) -> str:
     """The network's name in tables."""
-    return f"WRN-{self.depth}-{self.widen_factor}"
+    _, suffix = layers.activation(self.activation)
+    return f"WRN-{self.depth}-{self.widen_factor}{suffix}"
 
   def setup(self) -> None:
     """Builds the layers."""
+    self.act, _ = layers.activation(self.activation)
     self.stem = layers.conv(16, 3, dtype=self.dtype)
     self.stages = [
       [
@@ -91,6 +99,7 @@ class Model(nn.Module):
           stride=2 if stage > 0 and index == 0 else 1,
           axis_name=self.axis_name,
           dtype=self.dtype,
+          activation=self.activation,
         )
         for index in range((self.depth - 4) // 6)
       ]
@@ -114,7 +123,7 @@ class Model(nn.Module):
     for stage in self.stages:
       for block in stage:
         x = block(x, train)
-    return layers.pool(nn.relu(self.norm(x, train)))
+    return layers.pool(self.act(self.norm(x, train)))
 
   def __call__(self, images: jax.Array, train: bool) -> jax.Array:
     """Logits [B, num_classes]; arguments as for `features`."""

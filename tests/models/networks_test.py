@@ -87,18 +87,18 @@ class Torch:
     return ((self.torch.tensor(np.asarray(x)) - mean) / std).permute(0, 3, 1, 2)
 
 
-def post_activation(t, x, path, stride, kernels):
+def post_activation(t, x, path, stride, kernels, activation):
   """torchvision's BasicBlock and Bottleneck."""
-  y = x
+  y, act = x, getattr(t.torch.nn.functional, activation)
   for i, kernel in enumerate(kernels):
     s = stride if i == kernels.index(3) else 1
     y = t.norm(t.conv(y, *path, f"conv_{i}", stride=s), *path, f"norm_{i}")
     assert t.read("params", *path, f"conv_{i}", "kernel").shape[0] == kernel
-    y = y.relu() if i < len(kernels) - 1 else y
+    y = act(y) if i < len(kernels) - 1 else y
   if stride > 1 or x.shape[1] != y.shape[1]:
     x = t.conv(x, *path, "shortcut", stride=stride)
     x = t.norm(x, *path, "shortcut_norm")
-  return (x + y).relu()
+  return act(x + y)
 
 
 def pre_activation(t, x, path, stride):
@@ -132,15 +132,17 @@ def test_logits_equal_torch(x64):
   np.testing.assert_allclose(actual, expected, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_bottleneck_equals_torch(x64, stride):
+@pytest.mark.parametrize(
+  ("stride", "activation"), [(1, "relu"), (2, "relu"), (2, "silu")]
+)
+def test_bottleneck_equals_torch(x64, stride, activation):
   pytest.importorskip("torch")
-  block = resnet.Block(((8, 1), (8, 3), (16, 1)), stride)
+  block = resnet.Block(((8, 1), (8, 3), (16, 1)), stride, activation=activation)
   x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 6, 6, 4)))
   variables = randomized(shapes(block, x))
   t = Torch(variables)
   reference = t.torch.tensor(np.asarray(x)).permute(0, 3, 1, 2)
-  expected = post_activation(t, reference, [], stride, [1, 3, 1])
+  expected = post_activation(t, reference, [], stride, [1, 3, 1], activation)
   actual = jax.jit(lambda v: block.apply(v, x, False))(variables)
   np.testing.assert_allclose(
     actual, expected.permute(0, 2, 3, 1), rtol=1e-12, atol=1e-12
@@ -242,6 +244,14 @@ def test_shapes_of_features_and_logits(name, width, size):
     assert out.shape == (2, columns) and out.dtype == jnp.float32
 
 
+@pytest.mark.parametrize("name", ["wrn_50_2", "wrn_10_1", "preact_18"])
+def test_activation_only_changes_the_name_and_the_logits(name):
+  relu, silu = (NETWORKS[name](10, activation=a) for a in ("relu", "silu"))
+  assert silu.label == f"{relu.label} (SiLU)"
+  images = jnp.zeros((1, 8, 8, 3))
+  assert shapes(silu, images) == shapes(relu, images)
+
+
 def test_bfloat16_is_used_only_between_convolutions():
   model = NETWORKS["wrn_10_1"](10)
   half = model.clone(dtype=jnp.bfloat16)
@@ -264,7 +274,11 @@ def test_bfloat16_is_used_only_between_convolutions():
 
 @pytest.mark.parametrize(
   ("name", "fields"),
-  [("resnet_18", {}), ("wrn_10_1", {}), ("preact_18", {"variant": "rice"})],
+  [
+    ("resnet_18", {}),
+    ("wrn_10_1", {"activation": "silu"}),
+    ("preact_18", {"variant": "rice"}),
+  ],
 )
 def test_x64_leaves_nothing_in_single_precision(x64, name, fields):
   model = NETWORKS[name](10, **fields)
