@@ -95,6 +95,9 @@ def get_config() -> ConfigDict:
   # Share of the training, in [0,1], in which the attack's epsilon and step size
   # rise linearly from 0; 0: none
   train.epsilon_ramp = 0.0
+  # Steps of the attack from an epoch on, as pairs (epoch, steps) such as
+  # ((10,3),(50,7)); method.attack.steps before the first one. Empty: always
+  train.attack_steps = ()
   train.log_every = 50  # Steps between lines of metrics.jsonl
   train.checkpoint_every = 1  # Epochs between checkpoints
   # Maximum number of steps per call of the compiled program; more steps hide

@@ -24,6 +24,17 @@ def _one_of(*allowed: str) -> tuple[str, Callable[[Any], bool]]:
   return " or ".join(allowed), lambda value: value in allowed
 
 
+def _is_schedule(value: Any) -> bool:
+  """Whether pairs are (epoch, count), with ascending epochs."""
+  pairs = [x for x in value if isinstance(x, tuple | list) and len(x) == 2]
+  whole = all(type(number) is int for pair in pairs for number in pair)
+  if len(pairs) < len(value) or not whole:
+    return False
+  epochs = [epoch for epoch, _ in pairs]
+  possible = all(epoch >= 0 and count >= 1 for epoch, count in pairs)
+  return possible and epochs == sorted(set(epochs))
+
+
 # Allowed values, in words and as a predicate; NaN fails every comparison.
 _COUNT = ("an integer, at least 1", lambda v: v >= 1)
 _LIMIT = ("a number of images, or 0 for all", lambda v: v >= 0)
@@ -61,6 +72,11 @@ _RULES = {
   "batch_norm.affine": _one_of(*split_lib.AFFINE),
   "evaluate.batch_norm": _one_of(*split_lib.NAMES),
   "train.label_smoothing": _SHARE,
+  "train.attack_steps": (
+    "pairs (epoch, steps) of integers, such as ((0,1),(10,7)): epochs from 0 "
+    "in ascending order, and steps of at least 1",
+    _is_schedule,
+  ),
   "train.epsilon_ramp": ("a number from 0 to 1", lambda v: 0 <= v <= 1),
   "optimizer.warmup_epochs": _SIZE,
   "evaluate.batch_size": _COUNT,
@@ -291,6 +307,11 @@ def _check_options(config: ConfigDict) -> None:
   if config.awp.gamma and config.awp.first_epoch >= train.epochs:
     raise ValueError(
       f"config.awp.first_epoch is {config.awp.first_epoch}: give less than "
+      f"config.train.epochs, {train.epochs}"
+    )
+  if train.attack_steps and train.attack_steps[-1][0] >= train.epochs:
+    raise ValueError(
+      f"config.train.attack_steps is {train.attack_steps}: give epochs below "
       f"config.train.epochs, {train.epochs}"
     )
   if config.optimizer.warmup_epochs > train.epochs:

@@ -40,6 +40,7 @@ FIELDS = {
   "optimizer.warmup_epochs": ONE_OF([0.0, 1.5]),
   "optimizer.decay_all": st.booleans(),
   "train.label_smoothing": ONE_OF([0.0, 0.1]),
+  "train.attack_steps": ONE_OF([(), ((1, 2),)]),
   "train.epsilon_ramp": ONE_OF([0.0, 0.5]),
 }
 COMBINATIONS = st.fixed_dictionaries(
@@ -63,7 +64,7 @@ def config(fields, **others):
   if "attack" in result.method:
     result.method.attack.steps = 1
   else:
-    fields["train.epsilon_ramp"] = 0.0
+    fields |= {"train.epsilon_ramp": 0.0, "train.attack_steps": ()}
   if name in ("adversarial", "augmix"):  # views of one kind only
     kind = {"augmix": "augmented"}.get(name, "none")
     fields["batch_norm.split"] = min(fields["batch_norm.split"], kind, key=len)

@@ -66,13 +66,17 @@ class Iterative:
 
 
 def repeat(
-  first: int, last: int, body: Callable, value: Any, unroll: bool
+  first: int,
+  last: int | jax.Array,
+  body: Callable,
+  value: Any,
+  unroll: bool,
 ) -> Any:
   """Applies body(i, value) for i from first to last - 1.
 
   Args:
     first: first value of i.
-    last: value of i at which to stop.
+    last: value of i at which to stop; an integer if the loop is unrolled.
     body: (i, value) -> value.
     value: initial value, a pytree.
     unroll: whether to unroll the loop, for CPUs, where convolutions inside XLA

@@ -43,6 +43,10 @@ class Attack:
     objective: 'cross_entropy', 'dlr' or 'margin' (`attacks/objectives.py`).
     unroll: unroll the loops, for CPUs, where convolutions inside XLA loops
       are slow.
+    limit: number of gradient steps that are taken, at most `steps`, a leaf of
+      the pytree; None: all. Without `unroll`, the others cost nothing, but a
+      GPU waits for the host in each step of a loop of unknown length. Unrolled,
+      they are computed and discarded.
   """
 
   epsilon: jax.Array | float
@@ -53,6 +57,7 @@ class Attack:
   start: str = flax.struct.field(pytree_node=False, default="uniform")
   objective: str = flax.struct.field(pytree_node=False, default="cross_entropy")
   unroll: bool = flax.struct.field(pytree_node=False, default=False)
+  limit: jax.Array | None = None
 
   @property
   def label(self) -> str:
@@ -121,8 +126,15 @@ class Attack:
       ascent = NORMS[self.norm].direction(jax.grad(loss)(x))
       return self._clip(images, x - images + self.step_size * ascent)
 
+    def limited(i: jax.Array, x: jax.Array) -> jax.Array:
+      return jnp.where(i < self.limit, step(i, x), x)
+
     start = self._start(keys, images, restart)
-    return repeat(0, self.steps, step, start, self.unroll)
+    if self.limit is None:
+      return repeat(0, self.steps, step, start, self.unroll)
+    if self.unroll:
+      return repeat(0, self.steps, limited, start, True)
+    return repeat(0, self.limit, step, start, False)
 
   def _start(
     self, keys: jax.Array, images: jax.Array, restart: jax.Array | int

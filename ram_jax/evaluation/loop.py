@@ -38,6 +38,7 @@ PAPER = {
   "model.activation": "relu",
   "optimizer.decay_all": True,
   "optimizer.warmup_epochs": 0.0,
+  "train.attack_steps": (),
   "train.epsilon_ramp": 0.0,
   "train.label_smoothing": 0.0,
 }
@@ -344,7 +345,7 @@ def training_notes(config: ConfigDict) -> Iterator[Note]:
       )
   fields = run_folder.flat(config.to_dict())
   for name, papers in PAPER.items():
-    if fields.get(name, papers) != papers:
+    if fields.get(name, papers) not in (papers, []):  # JSON has no tuples
       yield Note(f"trained with {name}={fields[name]}, unlike in the paper")
   if config.weights.initial:
     name = pathlib.Path(config.weights.initial).name

@@ -101,6 +101,11 @@ def build(
   split = split_lib.build(config)
   streamed = math.prod(images_shape) > train.device_data_gib * 2**30
   average = _averaging(config, steps_per_epoch, total_steps)
+  # Streams of the seed: 0 for initial weights, 1 for the steps.
+  init_key, key = (
+    jax.random.fold_in(jax.random.key(config.seed), i) for i in range(2)
+  )
+  settings = _settings(config, key, peak)
   init, dispatch, diagnose, add_statistics = _programs(
     streamed,
     devices and tuple(devices),
@@ -117,10 +122,6 @@ def build(
     ramp_steps=train.epsilon_ramp * total_steps,
     unroll=train.unroll,
   )
-  # Streams of the seed: 0 for initial weights, 1 for the steps.
-  init_key, key = (
-    jax.random.fold_in(jax.random.key(config.seed), i) for i in range(2)
-  )
   if start:
     variables = start(module)
     if split:
@@ -130,7 +131,7 @@ def build(
     first = functools.partial(init, init_key)
   return Training(
     create=first,
-    settings=_settings(config, key, peak),
+    settings=settings,
     dispatch=dispatch,
     diagnose=diagnose,
     add_statistics=add_statistics,
@@ -145,17 +146,28 @@ def build(
 def _settings(config: ConfigDict, key: jax.Array, peak: float) -> step.Settings:
   """The numbers of a run, on the host."""
   spec = plugins.attack_spec(config.method, config.train.unroll)
-  method, ramp = plugins.build("method", spec), config.train.epsilon_ramp
-  if ramp and not hasattr(getattr(method, "attack", None), "step_size"):
-    raise ValueError(
-      f"config.train.epsilon_ramp is {ramp}, but the method "
-      f"{config.method.name} has no attack with epsilon and step size: set it "
-      "to 0"
-    )
+  method = plugins.build("method", spec)
+  for name, field in (("epsilon_ramp", "step_size"), ("attack_steps", "limit")):
+    value = config.train[name]
+    if value and not hasattr(getattr(method, "attack", None), field):
+      raise ValueError(
+        f"config.train.{name} is {value}, but the method {config.method.name} "
+        f"has no attack with the field {field}, such as pgd: use the default"
+      )
   numbers = jax.tree.map(
     lambda x: np.asarray(x, jnp.result_type(float)), (method, peak)
   )
   return step.Settings(key, *numbers)
+
+
+def _attack_steps(
+  config: ConfigDict, steps_per_epoch: int
+) -> tuple[tuple[int, int], ...]:
+  """`train.attack_steps` with steps of training in place of epochs."""
+  if not (schedule := config.train.attack_steps):
+    return ()
+  first = () if schedule[0][0] == 0 else ((0, config.method.attack.steps),)
+  return *first, *((epoch * steps_per_epoch, n) for epoch, n in schedule)
 
 
 @functools.lru_cache(maxsize=8)

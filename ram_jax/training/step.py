@@ -75,6 +75,7 @@ def differentiate(
   split: Split | None,
   label_smoothing: float,
   ramp_steps: float,
+  attack_steps: tuple[tuple[int, int], ...],
   unroll: bool,
 ) -> tuple[Pass, tuple[str, ...]]:
   """Computes a batch's views and the gradient of the loss, without the update.
@@ -98,6 +99,8 @@ def differentiate(
     split: how BatchNorm is split; the attack uses the auxiliary set.
     label_smoothing: share of the uniform distribution in the loss's targets.
     ramp_steps: steps in which the attack's epsilon rises from 0; 0 for none.
+    attack_steps: (first step, steps of the attack from then on), in ascending
+      order and from step 0; empty: as the attack's field says.
     unroll: for CPUs, see `forward_views`.
 
   Returns:
@@ -109,6 +112,8 @@ def differentiate(
   method = settings.method
   if ramp_steps:
     method = _weaker(method, jnp.minimum(1, state.step / ramp_steps))
+  if attack_steps:
+    method = _shorter(method, attack_steps, state.step)
   variables = state.params, state.batch_stats
   if split:
     variables = split.select(*variables, AUXILIARY)
@@ -148,9 +153,24 @@ def _weaker(method: Any, share: jax.Array) -> Any:
   """The method with an attack of this share of its epsilon and step size."""
   sizes = {n: getattr(method.attack, n) for n in ("epsilon", "step_size")}
   sizes = {name: share.astype(x.dtype) * x for name, x in sizes.items()}
-  weaker = copy.copy(method)
-  object.__setattr__(weaker, "attack", method.attack.replace(**sizes))
-  return weaker
+  return _with_attack(method, **sizes)
+
+
+def _shorter(
+  method: Any, attack_steps: tuple[tuple[int, int], ...], now: jax.Array
+) -> Any:
+  """The method with an attack of the scheduled number of steps."""
+  starts, counts = jnp.asarray(attack_steps, jnp.int32).T
+  limit = counts[jnp.sum(now >= starts) - 1]
+  most = max(count for _, count in attack_steps)
+  return _with_attack(method, steps=most, limit=limit)
+
+
+def _with_attack(method: Any, **fields: Any) -> Any:
+  """The method with changed fields of its attack."""
+  changed = copy.copy(method)
+  object.__setattr__(changed, "attack", method.attack.replace(**fields))
+  return changed
 
 
 def _images(

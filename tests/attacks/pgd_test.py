@@ -108,6 +108,17 @@ def test_stays_in_the_ball_and_in_range(norm, start, images, epsilon, step):
     np.testing.assert_array_equal(adversarial, images)
 
 
+@pytest.mark.parametrize("unroll", [False, True])
+def test_limit_is_a_number_of_steps(x64, unroll):
+  keys, images, targets = batch()
+  model = perceptron(48, hidden=8)
+  longer = pgd.Attack(1.0, 0.2, steps=4, unroll=unroll)
+  for limit in (0, 1, 3, 4):
+    limited = RUN(longer.replace(limit=limit), keys, images, targets, model)
+    shorter = RUN(longer.replace(steps=limit), keys, images, targets, model)
+    np.testing.assert_allclose(limited, shorter, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(
   ("norm", "start", "low"),
   [("l2", "none", 0.4), ("linf", "uniform", 0.4), ("linf", "sphere", 0.0)],

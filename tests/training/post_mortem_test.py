@@ -86,6 +86,7 @@ def build(method, rate=0.1, per_dispatch=2):
     "split": None,
     "label_smoothing": 0.0,
     "ramp_steps": 0.0,
+    "attack_steps": (),
     "unroll": True,
   }
   steps = functools.partial(

@@ -249,7 +249,41 @@ def test_epsilon_rises_from_0(data):
   assert_same(ramp, none)
 
 
-def test_epsilon_ramp_needs_an_attack():
+# Epochs have four steps.
+@pytest.mark.parametrize("unroll", [True, False])
+def test_attack_steps_of_epochs(data, unroll, caplog):
+  indices = np.arange(BATCH).reshape(1, 1, BATCH)
+
+  def dispatch(training, step):
+    state = training.create().replace(step=jnp.int32(step))
+    settings = training.settings.replace(key=KEY)
+    return training.dispatch(state, data, settings, indices)[0].params
+
+  def build(steps, schedule=()):
+    fields = {"method.attack.steps": steps, "train.attack_steps": schedule}
+    config = small(adversarial, **fields, **{"train.unroll": unroll})
+    return train.build(config, digits.Source(), data["images"].shape)
+
+  with jax.enable_x64(True):
+    scheduled = build(2, ((1, 1), (2, 3)))
+    found = {3: dispatch(scheduled, 3)}
+    with jax.log_compiles():
+      caplog.clear()
+      found |= {step: dispatch(scheduled, step) for step in (4, 7, 8)}
+    assert "ompiling" not in caplog.text
+    for steps, epoch in ((2, (3,)), (1, (4, 7)), (3, (8,))):
+      training = build(steps)
+      for step, params in found.items():
+        difference = distance(params, dispatch(training, step))
+        assert (difference < 1e-9) == (step in epoch), (steps, step)
+
+
+@pytest.mark.parametrize(
+  "option", [{"epsilon_ramp": 0.5}, {"attack_steps": ((0, 2),)}]
+)
+def test_schedules_need_an_attack(option):
+  config = small(standard)
+  config.train.update(option)
   with pytest.raises(ValueError, match="standard has no attack"):
     config = small(standard, **{"train.epsilon_ramp": 0.5})
     train.build(config, digits.Source(), (32, 8, 8, 3))
