@@ -71,6 +71,15 @@ VIEWS = {
     "value": 0.5,  # Its new color, in [0,1]
   },
 }
+# Further augmentations of all training images, after flip and crop
+AUGMENTS = {
+  # Cutout: a filled square
+  "cutout": {
+    "name": "cutout",
+    "length": 16,  # Side of the square in pixels
+    "value": (0.4914, 0.4822, 0.4465),  # Its color, in [0,1]
+  },
+}
 SMOKE_MODEL = "wrn_10_1"
 
 
@@ -79,8 +88,8 @@ def apply(config: ConfigDict, argument: str) -> ConfigDict:
 
   Args:
     config: a complete config.
-    argument: `model=…`, `dataset=…`, `views=…` and `smoke`, comma-separated, in
-      any order.
+    argument: `model=…`, `dataset=…`, `views=…`, `augment=…` and `smoke`,
+      comma-separated, in any order.
 
   Returns:
     The same config, changed and locked.
@@ -98,6 +107,8 @@ def apply(config: ConfigDict, argument: str) -> ConfigDict:
     config.model = model_spec(chosen["model"])
   if "views" in chosen:
     _set_views(config, chosen["views"])
+  if "augment" in chosen:
+    _set_augment(config, chosen["augment"])
   return config.lock()
 
 
@@ -184,12 +195,12 @@ def _parse(argument: str) -> dict[str, str]:
   chosen = {}
   for part in filter(None, argument.split(",")):
     key, _, value = part.partition("=")
-    valid = key in ("model", "dataset", "views") and value
+    valid = key in ("model", "dataset", "views", "augment") and value
     if not (valid or part == "smoke") or key in chosen:
       raise ValueError(
         f"cannot use {part!r} in the config string {argument!r}: it accepts "
-        "model=NAME, dataset=NAME, views=NAME and smoke, each at most once, "
-        "separated by commas"
+        "model=NAME, dataset=NAME, views=NAME, augment=NAME and smoke, each at "
+        "most once, separated by commas"
       )
     chosen[key] = value
   return chosen
@@ -213,6 +224,15 @@ def _set_views(config: ConfigDict, name: str) -> None:
       f"unknown views {name!r}: choose one of {', '.join(VIEWS)}"
     )
   config.method.augment = ConfigDict(VIEWS[name])
+
+
+def _set_augment(config: ConfigDict, name: str) -> None:
+  if name not in AUGMENTS:
+    raise ValueError(
+      f"unknown augment {name!r}: choose one of {', '.join(AUGMENTS)}"
+    )
+  first = {"augment": config.augment.to_dict()}
+  config.augment = ConfigDict(AUGMENTS[name] | first)
 
 
 def _smoke(config: ConfigDict) -> None:

@@ -82,6 +82,15 @@ def get_config() -> ConfigDict:
     }
   )
 
+  # Mixing of the training images in pairs, with soft labels
+  config.mix = ConfigDict(
+    {
+      "name": "none",  # none | mixup | cutmix
+      "alpha": 1.0,  # The weight of an image is drawn from Beta(alpha, alpha)
+      "probability": 1.0,  # Of mixing, for each image
+    }
+  )
+
   # Length, batch size, logging and execution of training
   train = config.train = ConfigDict()
   train.epochs = 100  # Passes over the training images

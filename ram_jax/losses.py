@@ -48,8 +48,13 @@ def smooth(targets: jax.Array, classes: int, share: float) -> jax.Array:
     Probabilities [B, K].
   """
   if targets.ndim == 1:
-    targets = jax.nn.one_hot(targets, classes, dtype=jnp.result_type(float))
+    targets = one_hot(targets, classes)
   return (1 - share) * targets + share / classes
+
+
+def one_hot(labels: jax.Array, classes: int) -> jax.Array:
+  """Classes [B] as probabilities [B, K] in the default float type."""
+  return jax.nn.one_hot(labels, classes, dtype=jnp.result_type(float))
 
 
 def correct(logits: jax.Array, targets: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ram_jax.attacks import sizes
+from ram_jax.augment import mixing
 from ram_jax.evaluation import loop as evaluation_loop
 from ram_jax.interop import normalization
 from ram_jax.interop.weights import PRODUCER, Weights
@@ -66,6 +67,9 @@ _RULES = {
   "average.batch_norm": _one_of(*averaging.BATCH_NORM),
   "awp.gamma": _SIZE,
   "awp.first_epoch": ("an integer, at least 0", lambda v: v >= 0),
+  "mix.name": _one_of("none", *mixing.NAMES),
+  "mix.alpha": _POSITIVE,
+  "mix.probability": ("a number above 0, at most 1", lambda v: 0 < v <= 1),
   "batch_norm.views": _one_of("separate", "joint"),
   "batch_norm.attack": _one_of("running", "batch"),
   "batch_norm.split": _one_of(*split_lib.SPLITS),
@@ -90,6 +94,9 @@ SPLITS = {
   "adversarial": ("none",),
   "augmix": ("none", "augmented"),
 }
+# Methods that compare the predictions for views of one image, which has one
+# class.
+UNMIXED = ("augmix", "augmax", "robust_augmix")
 AUTOATTACK_IMAGES = 1000  # evaluated on a CPU by default
 
 
@@ -309,6 +316,8 @@ def _check_options(config: ConfigDict) -> None:
       f"config.awp.first_epoch is {config.awp.first_epoch}: give less than "
       f"config.train.epochs, {train.epochs}"
     )
+  if config.mix.name != "none":
+    _check_mix(config)
   if train.attack_steps and train.attack_steps[-1][0] >= train.epochs:
     raise ValueError(
       f"config.train.attack_steps is {train.attack_steps}: give epochs below "
@@ -318,4 +327,21 @@ def _check_options(config: ConfigDict) -> None:
     raise ValueError(
       f"config.optimizer.warmup_epochs is {config.optimizer.warmup_epochs}: "
       f"give at most config.train.epochs, {train.epochs}"
+    )
+
+
+def _check_mix(config: ConfigDict) -> None:
+  """Rejects methods and objectives that need a single class per image."""
+  name, method = config.mix.name, config.method
+  if method.name in UNMIXED:
+    raise ValueError(
+      f"config.mix.name is {name!r}, but {method.name} compares predictions "
+      "for views of one image: choose none, or the method standard, "
+      "adversarial or trades"
+    )
+  objective = method.to_dict().get("attack", {}).get("objective")
+  if objective not in (None, "cross_entropy"):
+    raise ValueError(
+      f"config.mix.name is {name!r}, but the attack's objective {objective!r} "
+      "needs one class per image: choose cross_entropy"
     )

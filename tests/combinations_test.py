@@ -13,7 +13,7 @@ import pytest
 from hypothesis import strategies as st
 
 from configs import common
-from ram_jax import experiment, parallel
+from ram_jax import experiment, parallel, resolution
 from ram_jax.data import digits
 from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.training import loop as train
@@ -40,11 +40,17 @@ FIELDS = {
   "optimizer.warmup_epochs": ONE_OF([0.0, 1.5]),
   "optimizer.decay_all": st.booleans(),
   "train.label_smoothing": ONE_OF([0.0, 0.1]),
+  "mix.name": ONE_OF(["none", "mixup", "cutmix"]),
   "train.attack_steps": ONE_OF([(), ((1, 2),)]),
   "train.epsilon_ramp": ONE_OF([0.0, 0.5]),
 }
 COMBINATIONS = st.fixed_dictionaries(
-  FIELDS | {"method": ONE_OF(METHODS), "views": ONE_OF(VIEWS)}
+  FIELDS
+  | {
+    "method": ONE_OF(METHODS),
+    "views": ONE_OF(VIEWS),
+    "augment": ONE_OF(["", *common.AUGMENTS]),
+  }
 )
 COMMON = {"deadline": None, "database": None, "derandomize": True}
 COMMON["suppress_health_check"] = list(hypothesis.HealthCheck)
@@ -53,8 +59,11 @@ COMMON["phases"] = [hypothesis.Phase.generate]  # a failure is shown as drawn
 
 def config(fields, **others):
   fields = dict(fields)
-  name, views = fields.pop("method"), fields.pop("views")
-  result = importlib.import_module(f"configs.{name}").get_config()
+  name, views, augment = map(fields.pop, ("method", "views", "augment"))
+  argument = augment and f"augment={augment}"
+  result = importlib.import_module(f"configs.{name}").get_config(argument)
+  if name in resolution.UNMIXED:
+    fields["mix.name"] = "none"
   with result.unlocked():
     if name in ("augmix", "robust_augmix"):
       result.method.augment = common.VIEWS[views]

@@ -71,7 +71,7 @@ def test_order_of_arguments_does_not_matter():
 )
 def test_unknown_argument(argument):
   with pytest.raises(
-    ValueError, match="model=NAME, dataset=NAME, views=NAME and"
+    ValueError, match="model=NAME, dataset=NAME, views=NAME, augment=NAME and"
   ):
     load("standard", argument)
 
@@ -82,6 +82,7 @@ def test_unknown_argument(argument):
     ("model=vgg", "resnet18.*wrn_40_2"),
     ("dataset=svhn", "cifar10.*digits"),
     ("views=cutout", "augmix, trivial, augmix_trivial, waves"),
+    ("augment=waves", "cutout"),
   ],
 )
 def test_unknown_choice_lists_the_choices(argument, known):
@@ -100,6 +101,23 @@ def test_silu_is_a_suffix_of_every_model():
 def test_views_need_a_method_with_augmented_views():
   with pytest.raises(ValueError, match="augmix and robust_augmix"):
     load("standard", "views=trivial")
+
+
+@pytest.mark.parametrize("name", common.AUGMENTS)
+def test_augmentations_follow_flip_and_crop(name):
+  config = load("standard", f"augment={name},dataset=digits")
+  assert config.augment.name == name
+  assert config.augment.augment.to_dict() == {
+    "name": "basic",
+    "flip": False,
+    "padding": 4,
+  }
+  augment = plugins.build("augment", config.augment)
+  images = np.full((2, 32, 32, 3), 0.25, np.float32)
+  found = jax.eval_shape(
+    augment, jax.random.split(jax.random.key(0), 2), images
+  )
+  assert found.shape == images.shape and found.dtype == images.dtype
 
 
 @pytest.mark.parametrize("views", common.VIEWS)

@@ -117,6 +117,14 @@ def test_batches_are_equal(size, batch_size, even):
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4])
+def test_predecessors_are_those_in_the_global_batch(devices):
+  mapped = jax.pmap(parallel.previous, axis_name=parallel.AXIS)
+  rows = np.arange(16).reshape(devices, 8 // devices, 2)
+  found = np.asarray(mapped(rows)).reshape(8, 2)
+  np.testing.assert_array_equal(found, np.roll(np.arange(16), 2).reshape(8, 2))
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
 def test_positions_count_through_the_global_batch(devices):
   mapped = jax.pmap(
     lambda x: x + parallel.positions(8 // devices), axis_name=parallel.AXIS

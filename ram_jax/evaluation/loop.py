@@ -30,11 +30,13 @@ ATTACK_BYTES = 24 * 2**20
 ENSEMBLE = "ensemble"  # in place of a method
 # Options of training, with the paper's values.
 PAPER = {
+  "augment.name": "basic",
   "awp.gamma": 0.0,
   "batch_norm.split": "none",
   "method.adversarial_weight": 0.0,
   "method.attacked": "clean",
   "method.augment.name": "augmix",
+  "mix.name": "none",
   "model.activation": "relu",
   "optimizer.decay_all": True,
   "optimizer.warmup_epochs": 0.0,

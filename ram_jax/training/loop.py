@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ram_jax import memory, parallel, plugins
+from ram_jax.augment.mixing import Mixing
 from ram_jax.data import feed, pipeline
 from ram_jax.runs import provenance
 from ram_jax.runs import signals as stopping
@@ -120,6 +121,8 @@ def build(
     split=split,
     label_smoothing=train.label_smoothing,
     ramp_steps=train.epsilon_ramp * total_steps,
+    attack_steps=_attack_steps(config, steps_per_epoch),
+    mixing=None if config.mix.name == "none" else Mixing(**config.mix),
     unroll=train.unroll,
   )
   if start:

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from ram_jax import keys as keys_lib
 from ram_jax import losses, parallel
+from ram_jax.augment.mixing import Mixing
 from ram_jax.image.color import dequantise
 from ram_jax.models.batch_norm import MOMENTUM
 from ram_jax.models.classifier import Classifier, forward_views
@@ -76,6 +77,7 @@ def differentiate(
   label_smoothing: float,
   ramp_steps: float,
   attack_steps: tuple[tuple[int, int], ...],
+  mixing: Mixing | None,
   unroll: bool,
 ) -> tuple[Pass, tuple[str, ...]]:
   """Computes a batch's views and the gradient of the loss, without the update.
@@ -101,6 +103,8 @@ def differentiate(
     ramp_steps: steps in which the attack's epsilon rises from 0; 0 for none.
     attack_steps: (first step, steps of the attack from then on), in ascending
       order and from step 0; empty: as the attack's field says.
+    mixing: mixes each image with its predecessor in the global batch; None for
+      none.
     unroll: for CPUs, see `forward_views`.
 
   Returns:
@@ -108,7 +112,10 @@ def differentiate(
   """
   key = jax.random.fold_in(settings.key, state.step)
   images, view_keys = _images(data, key, indices, image_shape, crop_flip)
-  batch = {"images": images, "labels": data["labels"][indices]}
+  labels = data["labels"][indices]
+  if mixing:
+    images, labels = _mixed(mixing, key, images, labels, module.num_classes)
+  batch = {"images": images, "labels": labels}
   method = settings.method
   if ramp_steps:
     method = _weaker(method, jnp.minimum(1, state.step / ramp_steps))
@@ -186,6 +193,20 @@ def _images(
   with jax.named_scope("crop_flip"):
     images = data["images"][indices].reshape(-1, *image_shape)
     return crop_flip(crop_keys, dequantise(images)), view_keys
+
+
+def _mixed(
+  mixing: Mixing,
+  key: jax.Array,
+  images: jax.Array,
+  labels: jax.Array,
+  classes: int,
+) -> tuple[jax.Array, jax.Array]:
+  """This device's images and class probabilities, mixed in pairs."""
+  keys = keys_lib.per_example(key, parallel.positions(len(labels)))
+  *_, keys = keys_lib.split(keys, 3)  # the first two are those of `_images`
+  batch = images, losses.one_hot(labels, classes)
+  return mixing(keys, batch, parallel.previous(batch))
 
 
 def train_step(

@@ -87,6 +87,7 @@ def build(method, rate=0.1, per_dispatch=2):
     "label_smoothing": 0.0,
     "ramp_steps": 0.0,
     "attack_steps": (),
+    "mixing": None,
     "unroll": True,
   }
   steps = functools.partial(

@@ -198,6 +198,28 @@ def test_attack_on_batch_statistics_is_the_same_on_4_devices(data):
   assert_same(four, one)
 
 
+def test_mixing_is_the_same_on_4_devices(data):
+  option = {"mix.name": "cutmix", "mix.alpha": 0.7}
+  with jax.enable_x64(True):
+    one, four = (
+      steps(data, method=adversarial, count=1, devices=devices, **option)[0]
+      for devices in (1, 4)
+    )
+  assert_same(four, one)
+
+
+@pytest.mark.parametrize(
+  ("method", "changes", "words"),
+  [
+    (robust_augmix, {}, "robust_augmix compares predictions"),
+    (adversarial, {"method.attack.objective": "dlr"}, "one class per image"),
+  ],
+)
+def test_mixing_needs_methods_for_soft_labels(method, changes, words):
+  with pytest.raises(ValueError, match=words):
+    small(method, **{"mix.name": "mixup"}, **changes)
+
+
 def test_joint_batch_norm_changes_the_step(data, reference):
   with jax.enable_x64(True):
     state, _ = steps(data, **{"batch_norm.views": "joint"})
@@ -223,6 +245,7 @@ def references(data):
     (standard, "params", {"optimizer.nesterov": False}),
     (standard, "params", {"optimizer.schedule": "cosine_step"}),
     (standard, "opt_state", {"train.label_smoothing": 0.1}),
+    (standard, "opt_state", {"mix.name": "mixup"}),
     (standard, "opt_state", {"awp.gamma": 0.01}),
     (adversarial, "opt_state", {"train.epsilon_ramp": 0.5}),
     (standard, "batch_stats", {"augment.flip": False}),
@@ -285,7 +308,6 @@ def test_schedules_need_an_attack(option):
   config = small(standard)
   config.train.update(option)
   with pytest.raises(ValueError, match="standard has no attack"):
-    config = small(standard, **{"train.epsilon_ramp": 0.5})
     train.build(config, digits.Source(), (32, 8, 8, 3))
 
 

@@ -1,0 +1,85 @@
+"""Cutout (DeVries and Taylor, arXiv 1708.04552), after another augmentation."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+  """Fills a square with a color; only a part of it may be in the image.
+
+  The center of the square is a uniformly random pixel, as in util/cutout.py of
+  the authors' code.
+
+  Attributes:
+    augment: applied first.
+    length: side of the square in pixels, even; the authors use 16 for CIFAR-10
+      and 8 for CIFAR-100.
+    value: color of the square, in [0,1]. The authors fill normalized images
+      with 0, which is the mean color of the data.
+
+  Raises:
+    ValueError: at construction, on a value outside its range.
+  """
+
+  augment: Any
+  length: int = 16
+  value: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
+
+  def __post_init__(self) -> None:
+    if self.length < 2 or self.length % 2:
+      raise ValueError(f"length is {self.length}; give an even number above 0")
+    if len(self.value) != 3 or not all(0 <= x <= 1 for x in self.value):
+      raise ValueError(f"value is {self.value}; give three numbers in [0,1]")
+
+  @jax.named_scope("augment")
+  def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Augments a batch; example i only depends on keys[i] and images[i].
+
+    Args:
+      keys: typed keys [B].
+      images: floats [B,H,W,3] in [0,1].
+
+    Returns:
+      Images [B,H,W,3] in [0,1].
+    """
+    pairs = jax.vmap(jax.random.split)(keys)
+    images = self.augment(pairs[:, 0], images)
+    size = images.shape[1:3]
+    filled = jax.vmap(lambda key: box(center(key, size), self.length, size))(
+      pairs[:, 1]
+    )
+    return jnp.where(
+      filled[..., None], jnp.asarray(self.value, images.dtype), images
+    )
+
+
+def center(key: jax.Array, size: tuple[int, int]) -> jax.Array:
+  """A uniformly random pixel, int32 [2]."""
+  return jax.random.randint(key, (2,), 0, jnp.asarray(size), jnp.int32)
+
+
+def box(
+  middle: jax.Array, lengths: jax.Array | int, size: tuple[int, int]
+) -> jax.Array:
+  """The pixels of a rectangle, as far as they are in the image.
+
+  Args:
+    middle: its center, integers [2].
+    lengths: height and width, integers [2] or the same integer for both. An
+      odd length is reduced by one, as in the code of Cutout and CutMix.
+    size: (H, W) of the image.
+
+  Returns:
+    Booleans [H,W].
+  """
+  half = jnp.broadcast_to(lengths, (2,)) // 2
+  rows, columns = (
+    (jnp.arange(n) >= middle[i] - half[i])
+    & (jnp.arange(n) < middle[i] + half[i])
+    for i, n in enumerate(size)
+  )
+  return rows[:, None] & columns
