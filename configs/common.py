@@ -43,6 +43,21 @@ MODELS = {
   "preact_resnet18_rice": _PREACT | {"variant": "rice"},
   "preact_resnet18_fast": _PREACT | {"variant": "fast"},
 }
+_PIXMIX = {
+  "name": "pixmix",
+  "rounds": 4,  # Maximum number of pictures that are mixed
+  "beta": 3.0,  # With larger values, images change less
+  "severity": 3,  # Strength of the operations, from 1 to 10
+  "operations": 9,  # 9 | 13 (with operations that are corruptions)
+  # The mixing set; plug-in: ram_jax/data/<name>.py
+  "pictures": {
+    "name": "fractals",
+    "count": 1000,  # Number of fractals that are generated
+    "seed": 0,  # Of the fractals
+  },
+}
+# .npz file with `pictures`, uint8 [M,h,w,3], or folder with pictures.npy
+_OWN = {"pictures": {"name": "arrays", "path": ""}}
 _WAVES = {
   "name": "waves",
   "kind": "planar",  # planar (AFA) | lattice (Soklaski et al.)
@@ -61,6 +76,8 @@ VIEWS = {
   # Plane waves: of low frequency, and with whole numbers of cycles
   "waves": _WAVES,
   "lattice": _WAVES | {"kind": "lattice", "high": 16},
+  # PixMix, for AugMix's augmented views
+  "pixmix": _PIXMIX,
   # TrivialAugment, and then random erasing
   "trivial_erasing": {
     "name": "erasing",
@@ -79,6 +96,9 @@ AUGMENTS = {
     "length": 16,  # Side of the square in pixels
     "value": (0.4914, 0.4822, 0.4465),  # Its color, in [0,1]
   },
+  # PixMix with generated fractals, or with a user's pictures
+  "pixmix": _PIXMIX,
+  "pixmix_arrays": _PIXMIX | _OWN,
 }
 SMOKE_MODEL = "wrn_10_1"
 

@@ -196,7 +196,7 @@ class Method(Protocol):
     Args:
       keys: keys [B].
       batch: this device's part of the batch: `images` [B,H,W,C] in [0,1] and
-        `labels` [B].
+        `labels`: classes [B], or probabilities [B,K] of mixed images.
       model: the classifier with its current parameters. The number of classes
         is `model.module.num_classes`.
 
@@ -237,6 +237,21 @@ class Source(Protocol):
 
   def load(self, split: str) -> Split:
     """Loads the "train" or "test" split."""
+    ...
+
+
+class Pictures(Protocol):
+  """Images that training images are mixed with; hashable."""
+
+  def load(self, size: tuple[int, int]) -> np.ndarray:
+    """Returns the pictures.
+
+    Args:
+      size: (H, W) of the training images.
+
+    Returns:
+      uint8 [M,h,w,3] with h >= H and w >= W, a constant of the program.
+    """
     ...
 
 

@@ -24,6 +24,7 @@ KINDS = {
   "attack": ("attacks", "Attack"),
   "model": ("models", "Model"),
   "dataset": ("data", "Source"),
+  "pictures": ("data", "Pictures"),
   "evaluator": ("evaluation", "Evaluator"),
 }
 

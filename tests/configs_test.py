@@ -82,7 +82,7 @@ def test_unknown_argument(argument):
     ("model=vgg", "resnet18.*wrn_40_2"),
     ("dataset=svhn", "cifar10.*digits"),
     ("views=cutout", "augmix, trivial, augmix_trivial, waves"),
-    ("augment=waves", "cutout"),
+    ("augment=waves", "cutout, pixmix, pixmix_arrays"),
   ],
 )
 def test_unknown_choice_lists_the_choices(argument, known):
@@ -103,7 +103,7 @@ def test_views_need_a_method_with_augmented_views():
     load("standard", "views=trivial")
 
 
-@pytest.mark.parametrize("name", common.AUGMENTS)
+@pytest.mark.parametrize("name", ["cutout", "pixmix"])
 def test_augmentations_follow_flip_and_crop(name):
   config = load("standard", f"augment={name},dataset=digits")
   assert config.augment.name == name
@@ -118,6 +118,12 @@ def test_augmentations_follow_flip_and_crop(name):
     augment, jax.random.split(jax.random.key(0), 2), images
   )
   assert found.shape == images.shape and found.dtype == images.dtype
+
+
+def test_pixmix_needs_a_file_of_pictures():
+  config = load("standard", "augment=pixmix_arrays")
+  with pytest.raises(FileNotFoundError, match="pictures.path must name an .np"):
+    plugins.build("augment", config.augment)
 
 
 @pytest.mark.parametrize("views", common.VIEWS)

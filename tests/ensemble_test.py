@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from configs import adversarial
+from configs import adversarial, common
 from ram_jax import experiment
 from ram_jax.data import digits
 from ram_jax.evaluation import loop as evaluation
@@ -93,10 +93,21 @@ def test_weights_from_before_the_end_are_noted(folders, tmp_path):
 
 def test_options_beyond_the_paper_are_noted():
   fields = {"awp.gamma": 0.01, "train.label_smoothing": 0.1}
-  fields |= {"average.name": "none"}
-  found = evaluation.training_notes(experiment.resolve(config(**fields)))
+  fields |= {"average.name": "none", "mix.name": "cutmix"}
+  fields |= {"train.attack_steps": ((0, 1),)}
+  chosen = config(**fields)
+  with chosen.unlocked():
+    chosen.augment = common.AUGMENTS["pixmix"]
+    chosen.model = common.model_spec("wrn_10_1_silu")
+  found = evaluation.training_notes(experiment.resolve(chosen))
+  pictures = {"count": 1000, "name": "fractals", "seed": 0}
   assert [note.text for note in found] == [
+    f"PixMix with the mixing set {pictures}",
+    "trained with augment.name=pixmix, unlike in the paper",
     "trained with awp.gamma=0.01, unlike in the paper",
+    "trained with mix.name=cutmix, unlike in the paper",
+    "trained with model.activation=silu, unlike in the paper",
+    "trained with train.attack_steps=((0, 1),), unlike in the paper",
     "trained with train.label_smoothing=0.1, unlike in the paper",
     "trained on the first 64 images only",
   ]

@@ -26,6 +26,7 @@ CALLED = {
   "attack": ("__call__", "replace"),
   "model": ("__call__", "features", "label"),
   "dataset": ("load", "mean", "std", "label"),
+  "pictures": ("load",),
   "evaluator": (
     "results",
     "check",

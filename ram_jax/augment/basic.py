@@ -57,18 +57,25 @@ class Augment:
     corner = jax.random.randint(
       crop_key, (2,), 0, 2 * self.padding + 1, jnp.int32
     )
-    return jax.lax.platform_dependent(
-      jnp.pad(image, border),
-      corner,
-      tpu=functools.partial(crop_by_select, image.shape),
-      default=functools.partial(crop_by_slice, image.shape),
-    )
+    return crop(jnp.pad(image, border), corner, image.shape)
+
+
+def crop(
+  image: jax.Array, corner: jax.Array, shape: tuple[int, ...]
+) -> jax.Array:
+  """The part of an image with this shape and upper left corner."""
+  return jax.lax.platform_dependent(
+    image,
+    corner,
+    tpu=functools.partial(crop_by_select, shape),
+    default=functools.partial(crop_by_slice, shape),
+  )
 
 
 def crop_by_slice(
   shape: tuple[int, ...], image: jax.Array, corner: jax.Array
 ) -> jax.Array:
-  """The part of an image with this shape and upper left corner."""
+  """`crop`, for other platforms than TPUs."""
   first = jnp.zeros_like(corner[0])  # of the same type, also under x64
   return jax.lax.dynamic_slice(image, (*corner, first), shape)
 
@@ -76,7 +83,7 @@ def crop_by_slice(
 def crop_by_select(
   shape: tuple[int, ...], image: jax.Array, corner: jax.Array
 ) -> jax.Array:
-  """The same for TPUs, where a batch of slices would be a slow gather."""
+  """`crop` for TPUs, where a batch of slices would be a slow gather."""
   for axis in (0, 1):
     length = shape[axis]
     slices = [

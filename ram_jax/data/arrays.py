@@ -24,6 +24,7 @@ _LABEL_ADVICE = (
   "labels.astype(int) of other types, and for names their positions in "
   "numpy.unique of all labels"
 )
+_PICTURES = 2**26  # bytes of a mixing set
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -152,6 +153,58 @@ class Source:
     return tuple(mean), tuple(std)
 
 
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+  """A mixing set for PixMix, from `numpy.savez` or `numpy.save` in a folder.
+
+  The file contains `pictures`; the folder, pictures.npy: uint8 [M, h, w, 3],
+  not smaller than the training images, which are mixed with random crops.
+
+  Attributes:
+    path: the file or folder ('~' is expanded).
+  """
+
+  path: str
+
+  def __post_init__(self) -> None:
+    found = self._read
+    if found.dtype != np.uint8 or found.ndim != 4 or found.shape[-1] != 3:
+      raise ValueError(
+        f"{self.path}: pictures is {_described(found)}, expected uint8 "
+        f"[M, h, w, 3], from 0 to 255: {_IMAGE_ADVICE}"
+      )
+    if not 0 < found.nbytes <= _PICTURES:
+      raise ValueError(
+        f"{self.path}: pictures {list(found.shape)} have {found.nbytes} bytes: "
+        f"give 1 to {_PICTURES}, because they are a part of the program"
+      )
+
+  @functools.cached_property
+  def _read(self) -> np.ndarray:
+    return np.asarray(_read(self.path, "pictures", ("pictures",)))
+
+  def load(self, size: tuple[int, int]) -> np.ndarray:
+    """Reads the pictures.
+
+    Args:
+      size: (H, W) of the training images.
+
+    Returns:
+      uint8 [M,h,w,3].
+
+    Raises:
+      ValueError: if they are smaller than the images.
+    """
+    found = self._read
+    if min(n - m for n, m in zip(found.shape[1:], size, strict=False)) < 0:
+      raise ValueError(
+        f"{self.path}: pictures have {found.shape[1]}x{found.shape[2]} pixels, "
+        f"but the training images {size[0]}x{size[1]}: make them at least as "
+        "large"
+      )
+    return found
+
+
 def _described(array: np.ndarray) -> str:
   """Type and shape, and the range of the values in the first rows."""
   text = f"{array.dtype} {list(array.shape)}"
@@ -161,13 +214,14 @@ def _described(array: np.ndarray) -> str:
   return text
 
 
-def _read(name: str, key: str) -> np.ndarray:
+def _read(name: str, key: str, keys: tuple[str, ...] = _KEYS) -> np.ndarray:
   """Reads one array; rejects pickled ones, which could run code."""
   path = pathlib.Path(os.path.expanduser(name))
+  field = "dataset.path" if keys == _KEYS else "pictures.path"
   if not name or not path.exists():
     raise FileNotFoundError(
-      f"{name or 'the path'} is missing: dataset.path must name an .npz file "
-      f"with {', '.join(_KEYS)}, or a folder with these as .npy files"
+      f"{name or 'the path'} is missing: {field} must name an .npz file "
+      f"with {', '.join(keys)}, or a folder with these as .npy files"
     )
   try:
     found = _found(path)
@@ -192,7 +246,7 @@ def _read(name: str, key: str) -> np.ndarray:
       )
     raise ValueError(f"{path}: {key} cannot be read{why}") from error
   raise ValueError(
-    f"{path} lacks {key}: it must hold {', '.join(_KEYS)} but holds {found}: "
+    f"{path} lacks {key}: it must hold {', '.join(keys)} but holds {found}: "
     "save the arrays under these names"
   )
 

@@ -345,6 +345,8 @@ def training_notes(config: ConfigDict) -> Iterator[Note]:
         f"trained with {count} operations, which overlap the corruptions",
         "warning",
       )
+    if pictures := augment.get("pictures"):
+      yield Note(f"PixMix with the mixing set {pictures}")
   fields = run_folder.flat(config.to_dict())
   for name, papers in PAPER.items():
     if fields.get(name, papers) not in (papers, []):  # JSON has no tuples
