@@ -94,15 +94,10 @@ class Model(nn.Module):
   @property
   def label(self) -> str:
     """The network's name in tables."""
-    wide, (_, suffix) = (
-      self.width_factor > 1,
-      layers.activation(self.activation),
-    )
-    return (
-      f"{'WRN' if wide else 'ResNet'}-{self.depth}"
-      + (f"-{self.width_factor}" if wide else "")
-      + suffix
-    )
+    name = f"ResNet-{self.depth}"
+    if self.width_factor > 1:
+      name = f"WRN-{self.depth}-{self.width_factor}"
+    return name + layers.activation(self.activation)[1]
 
   def setup(self) -> None:
     """Builds the layers."""
