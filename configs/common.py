@@ -128,7 +128,7 @@ def apply(config: ConfigDict, argument: str) -> ConfigDict:
   if "views" in chosen:
     _set_views(config, chosen["views"])
   if "augment" in chosen:
-    _set_augment(config, chosen["augment"])
+    set_augment(config, chosen["augment"])
   return config.lock()
 
 
@@ -246,7 +246,16 @@ def _set_views(config: ConfigDict, name: str) -> None:
   config.method.augment = ConfigDict(VIEWS[name])
 
 
-def _set_augment(config: ConfigDict, name: str) -> None:
+def set_augment(config: ConfigDict, name: str) -> None:
+  """Adds an augmentation of all training images after the config's.
+
+  Args:
+    config: changed in place, unlocked.
+    name: of `AUGMENTS`.
+
+  Raises:
+    ValueError: for an unknown name.
+  """
   if name not in AUGMENTS:
     raise ValueError(
       f"unknown augment {name!r}: choose one of {', '.join(AUGMENTS)}"

@@ -417,6 +417,7 @@ def test_missing_file_lists_the_sweeps():
     ("digits", "seeds=2", 8),
     ("cifar10_small", "seeds=3", 12),
     ("joint", "epochs=10", 12),
+    ("techniques", "seeds=2", 40),
   ],
 )
 def test_sweeps_of_the_repository(name, argument, count):
@@ -426,6 +427,8 @@ def test_sweeps_of_the_repository(name, argument, count):
   if name == "paper":
     assert {config.train.epochs for config in configs} == {2}
     assert [config.seed for config in configs[:5]] == [0, 0, 0, 0, 1]
+  for config in configs:
+    sweep.experiment.resolve(config)
   if name == "joint":  # all have about the training time of the control
     epochs = {config.name: config.train.epochs for config in configs}
     assert epochs["control"] == 10 and epochs["ramp"] == 15
@@ -443,6 +446,7 @@ def test_sweeps_of_the_repository(name, argument, count):
     "digits",
     "cifar10_small",
     "joint",
+    "techniques",
   }
 
 
