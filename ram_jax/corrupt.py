@@ -104,6 +104,11 @@ def _prepare(config: ConfigDict) -> tuple[Generator, dict[str, Any]]:
       "images: leave config.evaluators.corruption.folder, tfds_dir and "
       "severities as they are in configs/default.py"
     )
+  if len(spec["sets"]) > 1:
+    raise ValueError(
+      f"--mode=corrupt writes one set to --out, but "
+      f"config.evaluators.corruption.sets is {spec['sets']}: give one of them"
+    )
   evaluator = plugins.build(
     "evaluator", spec, "config.evaluators.corruption", batch_size=batch_size
   )
@@ -121,7 +126,7 @@ def _prepare(config: ConfigDict) -> tuple[Generator, dict[str, Any]]:
       **pipeline.describe(images, labels),
     },
   }
-  return evaluator.generator(images, labels), described
+  return evaluator.generators(images, labels)[0], described
 
 
 def _found(out: pathlib.Path, described: dict[str, Any]) -> dict[str, Any]:

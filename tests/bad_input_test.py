@@ -201,6 +201,10 @@ RANGE = {
     ("1,2", ""),
   ],
   "evaluators.corruption.seed": [("-1", "seed is -1"), (str(2**32), "seed")],
+  "evaluators.corruption.sets": [
+    ("imagenet", "give one or more of cifar_c, cifar_c_bar"),
+    ("cifar_c,cifar_c", "give each value once"),
+  ],
   "evaluators.corruption.severities": [
     ("0,1", "severity 0"),
     ("a,b", "sever"),

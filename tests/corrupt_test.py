@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import standard
-from ram_jax import corrupt, parallel, plugins
+from ram_jax import corrupt, corruptions, parallel, plugins
 from ram_jax.corruptions.corruption import Corruption
 from ram_jax.data import cifar_c, generated, manifest
 from tests import found
@@ -42,13 +42,14 @@ def photographs(folder, size):
 
 @pytest.fixture(scope="module", autouse=True)
 def three_corruptions():
-  """Replaces the 19 corruptions by 3 stand-ins, compiled once for all tests."""
+  """Replaces the 29 corruptions by 4 stand-ins, compiled once for all tests."""
   generated._program.cache_clear()
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(generated, "NAMES", NAMES)
-    patch.setattr(cifar_c, "NAMES", NAMES)
+    patch.setitem(corruptions.SETS, "cifar_c", NAMES)
+    patch.setitem(corruptions.SETS, "cifar_c_bar", ("lines",))
     stand_in = Corruption("noisy", parameters, noisy)
-    patch.setattr(generated, "CORRUPTIONS", dict.fromkeys(NAMES, stand_in))
+    every = dict.fromkeys((*NAMES, "lines"), stand_in)
+    patch.setattr(generated, "EVERY", every)
     patch.setattr(generated.frost, "load", photographs)
     yield
   generated._program.cache_clear()
@@ -250,6 +251,21 @@ def test_settings_that_the_layout_does_not_support(config, out, field, value):
   config.evaluators.corruption[field] = value
   config.dataset = standard.get_config().dataset  # whose tfds_dir is allowed
   with pytest.raises(ValueError, match="generates all five severities"):
+    corrupt.write(config, out)
+
+
+def test_cifar_10_c_bar(config, out):
+  fields = config.evaluators.corruption
+  fields.sets = ("cifar_c_bar",)
+  found = corrupt.write(config, out)
+  assert set(found["files"]) == {"lines.npy", "labels.npy"}
+  assert found["missing"] == {}  # frost is not in this set
+  source = cifar_c.CorruptedSource(folder=str(out), chosen="cifar_c_bar")
+  source.check(*data(config))
+  assert source.names() == ("lines",) and source.missing() == {}
+  assert source.label == "test images corrupted as in C-bar by ram_jax, seed 0"
+  fields.sets = ("cifar_c", "cifar_c_bar")
+  with pytest.raises(ValueError, match="writes one set to --out, but"):
     corrupt.write(config, out)
 
 

@@ -3,7 +3,7 @@
 They follow hendrycks/robustness, `ImageNet-C/create_c/make_cifar_c.py`, for
 images of any size: parameters in pixels and pixel values do not depend on the
 size, parameters relative to the size are scaled, and loops over 32 pixels cover
-all pixels.
+all pixels. `c_bar.py` contains the ten corruptions of CIFAR-10-C-bar.
 """
 
 import functools
@@ -12,7 +12,15 @@ from typing import Any
 
 import jax
 
-from ram_jax.corruptions import blur, digital, motion, noise, spatter, weather
+from ram_jax.corruptions import (
+  blur,
+  c_bar,
+  digital,
+  motion,
+  noise,
+  spatter,
+  weather,
+)
 from ram_jax.corruptions.corruption import SEVERITIES as SEVERITIES
 from ram_jax.corruptions.corruption import Apply, check_severity
 
@@ -40,7 +48,10 @@ CORRUPTIONS = {
     digital.saturate,
   )
 }
-NAMES = tuple(CORRUPTIONS)  # the order affects random draws
+C_BAR = {corruption.name: corruption for corruption in c_bar.ALL}
+EVERY = CORRUPTIONS | C_BAR  # the order affects random draws
+NAMES = tuple(CORRUPTIONS)
+SETS = {"cifar_c": NAMES, "cifar_c_bar": tuple(C_BAR)}
 # The benchmark's mean is over the first 15; the others are for validation.
 BENCHMARK, EXTRA = NAMES[:15], NAMES[15:]
 # The paper's four groups, with the extra corruptions in matching groups.
@@ -52,20 +63,25 @@ CATEGORIES = {
 }
 
 
-def check_choice(names: Sequence[str], severities: Sequence[int]) -> None:
+def check_choice(
+  names: Sequence[str],
+  severities: Sequence[int],
+  known: Sequence[str] = tuple(EVERY),
+) -> None:
   """Rejects corruptions and severities that do not exist.
 
   Args:
     names: names of corruptions.
     severities: numbers.
+    known: names of the corruptions that exist.
 
   Raises:
     ValueError: with the first unknown one.
   """
   for name in names:
-    if name not in NAMES:
+    if name not in known:
       raise ValueError(
-        f"corruption {name!r} is unknown: choose from {', '.join(NAMES)}"
+        f"corruption {name!r} is unknown: choose from {', '.join(known)}"
       )
   for severity in severities:
     check_severity(severity)
@@ -81,7 +97,7 @@ def corrupt(
   """Corrupts a batch.
 
   Args:
-    name: of `CORRUPTIONS`.
+    name: of `EVERY`.
     severity: 1 to 5.
     keys: keys [B].
     images: floats [B,H,W,3] in [0,1], multiples of 1/255.
@@ -95,7 +111,7 @@ def corrupt(
     ValueError: on an unknown name or severity.
   """
   check_choice((name,), (severity,))
-  corruption = CORRUPTIONS[name]
+  corruption = EVERY[name]
   parameters = corruption.parameters(severity, images.shape[1:], assets)
   return apply(corruption.apply, keys, images, parameters)
 

@@ -1,7 +1,9 @@
 """Corrupted test sets: CIFAR-10-C, CIFAR-100-C and similar folders.
 
 Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common
-Corruptions and Perturbations", ICLR 2019.
+Corruptions and Perturbations", ICLR 2019; for CIFAR-10-C-bar, Mintun, Kirillov
+and Xie, "On Interaction Between Augmentations and Corruptions in Natural
+Corruption Robustness", NeurIPS 2021.
 """
 
 import dataclasses
@@ -13,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ram_jax.corruptions import NAMES, SEVERITIES, check_choice
+from ram_jax.corruptions import SETS, SEVERITIES, check_choice
 from ram_jax.data import generated, manifest, pipeline, tfds
 
 # Names that differ in tensorflow-datasets.
@@ -22,6 +24,7 @@ _HOMES = {
   10: "https://zenodo.org/records/2535967 (CIFAR-10-C.tar, 2.9 GB)",
   100: "https://zenodo.org/records/3555552 (CIFAR-100-C.tar, 2.9 GB)",
 }
+_C_BAR = "make_cifar10_c_bar.py of facebookresearch/augmentation-corruption"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,7 @@ class CorruptedSource:
       default, ~/tensorflow_datasets.
     only: requested corruptions; empty: all available ones.
     severities: requested severities, from 1 to 5.
+    chosen: which of `corruptions.SETS`.
   """
 
   classes: int = 10
@@ -44,6 +48,7 @@ class CorruptedSource:
   tfds_dir: str = ""
   only: tuple[str, ...] = ()
   severities: tuple[int, ...] = SEVERITIES
+  chosen: str = "cifar_c"
 
   def __post_init__(self) -> None:
     if self.classes == 100 and not self.folder:
@@ -78,10 +83,12 @@ class CorruptedSource:
   def label(self) -> str:
     """Name for tables, with the origin of the images; reads every file."""
     if self.is_generated:
-      return generated.label(self.seed)
-    name = f"CIFAR-{self.classes}-C"
+      return generated.label(self.seed, self.chosen)
+    name = self._published
     if not self.folder:
       return f"{name} (from tensorflow-datasets)"
+    if name not in manifest.PUBLISHED:
+      return f"{name} (from files)"
     files = [f"{file}.npy" for file in (*self.names(), "labels")]
     original = manifest.is_published(self._place, name, files)
     return name if original else f"{name} (not the original files)"
@@ -90,14 +97,16 @@ class CorruptedSource:
     """The requested corruptions, or those available at all severities.
 
     Returns:
-      Some of `NAMES`, in its order; those in `only`, even if not available.
+      Names of corruptions, in the order of the set; those in `only`, even if
+      not available.
 
     Raises:
       FileNotFoundError: there is none; the message says where to get them.
     """
+    known = SETS[self.chosen]
     if self.only:
-      return tuple(name for name in NAMES if name in self.only)
-    if names := tuple(name for name in NAMES if not self._absent(name)):
+      return tuple(name for name in known if name in self.only)
+    if names := tuple(name for name in known if not self._absent(name)):
       return names
     severities = ", ".join(map(str, self.severities))
     at = "" if self.folder else f" at severity {severities} (all of them)"
@@ -108,7 +117,7 @@ class CorruptedSource:
   def missing(self) -> dict[str, str]:
     """Why corruptions are not available, by name, if all are requested."""
     why, missing = self._about["missing"], {}
-    for name in () if self.only else NAMES:
+    for name in () if self.only else SETS[self.chosen]:
       if absent := self._absent(name):
         every = len(absent) == len(self.severities)
         what = "it" if every else f"severity {absent[0]}"
@@ -171,13 +180,19 @@ class CorruptedSource:
           f" ({current[:19]}...): {manifest.AGAIN}"
         )
 
+  @property
+  def _published(self) -> str:
+    """Name of the published folder."""
+    bar = "-Bar" if self.chosen == "cifar_c_bar" else ""
+    return f"CIFAR-{self.classes}-C{bar}"
+
   @functools.cached_property
   def _place(self) -> pathlib.Path:
     """The folder of the files, or that of tensorflow-datasets."""
     if not self.folder:
       return tfds.root(self.tfds_dir)
     folder = pathlib.Path(os.path.expanduser(self.folder))
-    inner = folder / f"CIFAR-{self.classes}-C"
+    inner = folder / self._published
     return inner if inner.is_dir() else folder
 
   def _find(self, corruption: str, severity: int) -> pathlib.Path | None:
@@ -216,6 +231,8 @@ class CorruptedSource:
     """How to get the files."""
     home = (
       f"get the .npy files from {_HOMES[self.classes]}, unpack with tar -xf"
+      if self.chosen == "cifar_c"
+      else f"make it with --mode=corrupt or {_C_BAR}"
     )
     return manifest.AGAIN if self.is_generated else home
 

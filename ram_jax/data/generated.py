@@ -10,7 +10,7 @@ import numpy as np
 
 from ram_jax import keys as keys_lib
 from ram_jax import parallel
-from ram_jax.corruptions import CORRUPTIONS, NAMES, check_choice
+from ram_jax.corruptions import EVERY, SETS, check_choice
 from ram_jax.corruptions import SEVERITIES as SEVERITIES
 from ram_jax.corruptions import apply as apply_to_batch
 from ram_jax.corruptions.corruption import Apply
@@ -35,6 +35,7 @@ class Generator:
       installed package `imagecorruptions`.
     batch_size: images per batch, over all devices; does not change results.
     only: requested corruptions; empty: all that can be generated.
+    chosen: which of `corruptions.SETS`.
   """
 
   images: np.ndarray
@@ -43,30 +44,31 @@ class Generator:
   frost_folder: str
   batch_size: int
   only: tuple[str, ...] = ()
+  chosen: str = "cifar_c"
 
   @property
   def label(self) -> str:
     """Name for tables."""
-    return label(self.seed)
+    return label(self.seed, self.chosen)
 
   def names(self) -> tuple[str, ...]:
     """The requested corruptions, or all that can be generated.
 
     Returns:
-      Some of `NAMES`, in its order.
+      Names of corruptions, in the order of the set.
 
     Raises:
       ValueError: a requested one cannot be generated.
     """
     if "frost" in self.only:
       self.photographs()
-    absent = self.missing()
-    requested = self.only or NAMES
-    return tuple(n for n in NAMES if n in requested and n not in absent)
+    known, absent = SETS[self.chosen], self.missing()
+    requested = self.only or known
+    return tuple(n for n in known if n in requested and n not in absent)
 
   def missing(self) -> dict[str, str]:
     """Why corruptions cannot be generated, by name, if all are requested."""
-    if not self.only:
+    if not self.only and "frost" in SETS[self.chosen]:
       try:
         self.photographs()
       except ValueError as error:
@@ -117,9 +119,9 @@ class Generator:
     check_choice((corruption,), (severity,))
     assets = self.photographs() if corruption == "frost" else None
     key = jax.random.fold_in(jax.random.key(self.seed), STREAM)
-    for number in (NAMES.index(corruption), severity):
+    for number in (list(EVERY).index(corruption), severity):
       key = jax.random.fold_in(key, number)
-    found = CORRUPTIONS[corruption]
+    found = EVERY[corruption]
     shape = self.images.shape[1:]
     parameters = found.parameters(severity, shape, assets)
     shared = parallel.replicate((key, parameters))
@@ -127,9 +129,10 @@ class Generator:
     return _program(found.apply), (shared, batch, self.batch_size)
 
 
-def label(seed: int) -> str:
+def label(seed: int, chosen: str) -> str:
   """Name for tables of images that were generated with a seed."""
-  return f"test images corrupted by ram_jax, seed {seed}"
+  bar = "as in C-bar " if chosen == "cifar_c_bar" else ""
+  return f"test images corrupted {bar}by ram_jax, seed {seed}"
 
 
 @functools.cache

@@ -17,6 +17,9 @@ from ram_jax.evaluation.cache import stamp
 from ram_jax.models.classifier import Classifier
 from ram_jax.runs import metrics
 
+# The evaluator of the rows of each set; no mean contains rows of both.
+KINDS = {"cifar_c": "corruption", "cifar_c_bar": "c_bar"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator(contracts.Evaluator):
@@ -32,9 +35,10 @@ class Evaluator(contracts.Evaluator):
       all runs are evaluated on the same images.
     frost_folder: folder of the photographs for frost; empty: use those of the
       installed package `imagecorruptions`.
-    names: corruptions to evaluate; empty: all available ones.
+    names: corruptions to evaluate; empty: all available ones of `sets`.
     severities: severities to evaluate, from 1 to 5.
     batch_size: examples per batch, over all devices; does not change results.
+    sets: some of `corruptions.SETS`.
   """
 
   classes: int
@@ -46,19 +50,26 @@ class Evaluator(contracts.Evaluator):
   names: tuple[str, ...]
   severities: tuple[int, ...]
   batch_size: int
+  sets: tuple[str, ...] = ("cifar_c",)
 
   def __post_init__(self) -> None:
     if self.classes not in (10, 100):
       raise ValueError(
         f"classes {self.classes} is unknown: CIFAR-C has 10 or 100"
       )
-    corruptions.check_choice(self.names, self.severities)
+    if not self.sets or not {*self.sets} <= corruptions.SETS.keys():
+      raise ValueError(
+        f"sets is {self.sets}: give one or more of "
+        f"{', '.join(corruptions.SETS)}"
+      )
+    known = [name for chosen in self.sets for name in corruptions.SETS[chosen]]
+    corruptions.check_choice(self.names, self.severities, known)
     if not self.severities:
       raise ValueError("severities is empty: give one or more of 1..5")
     if not 0 <= self.seed < 2**32:
       raise ValueError(f"seed is {self.seed}: give one from 0 to 2^32 - 1")
-    if self.folder or self.tfds_dir:
-      self._files().names()  # raises an error now if there are no files
+    for files in self._files():
+      files.names()  # raises an error now if there are no files
 
   def check(self, images: np.ndarray, labels: np.ndarray) -> None:
     """Rejects corrupted images that are damaged or belong to another test set.
@@ -72,10 +83,11 @@ class Evaluator(contracts.Evaluator):
       ValueError: a file is damaged or belongs to another test set, or a
         requested corruption cannot be generated.
     """
-    if self.folder or self.tfds_dir:
-      self._files().check(images, labels)
-    elif self.generate:
-      self.generator(images, labels).names()
+    for files in self._files():
+      files.check(images, labels)
+    if not self._files() and self.generate:
+      for generator in self.generators(images, labels):
+        generator.names()
 
   def results(
     self,
@@ -100,14 +112,22 @@ class Evaluator(contracts.Evaluator):
       severity [5,H,W,C] per corruption.
     """
     del key
-    if self.folder or self.tfds_dir:
-      source = self._files()
-    elif self.generate:
-      source = self.generator(images, labels)
-    else:
-      return
+    sources = self._files()
+    if not sources and self.generate:
+      sources = self.generators(images, labels)
+    for source in sources:
+      yield from self._evaluate(model, source, len(labels), cache)
+
+  def _evaluate(
+    self,
+    model: Classifier,
+    source: CorruptedSource | Generator,
+    size: int,
+    cache: Cache,
+  ) -> Iterator[Row | Note | Picture]:
+    """The results on the first images of a source."""
     names, files = source.names(), stamp(*self._folders())
-    size, most = len(labels), 0
+    most = 0
     pairs = [(name, severity) for name in names for severity in self.severities]
     for number, name in enumerate(names, start=1):
       metrics.announce(f"  {name} ({number} of {len(names)})")
@@ -120,7 +140,7 @@ class Evaluator(contracts.Evaluator):
         )
         settings = {"corruption": name, "severity": severity}
         settings |= {"images": source.label}
-        yield rows.row("corruption", settings, found)
+        yield rows.row(KINDS[source.chosen], settings, found)
         pictures.append(found["first"])
         most = max(most, found["size"])
       if self.severities == corruptions.SEVERITIES:
@@ -157,19 +177,24 @@ class Evaluator(contracts.Evaluator):
     first = {"first": np.asarray(images[0]), "size": len(images)}
     return clean.evaluate(model, *batch) | first
 
-  def generator(self, images: np.ndarray, labels: np.ndarray) -> Generator:
-    """The generator of corruptions of a test set, with this evaluator's fields.
+  def generators(
+    self, images: np.ndarray, labels: np.ndarray
+  ) -> list[Generator]:
+    """The generators of corruptions of a test set, one for each of `sets`.
 
     Args:
       images: uint8 [N,H,W,C], the clean test set.
       labels: int32 [N].
 
     Returns:
-      The generator.
+      The generators.
     """
     chosen = self.seed, self.frost_folder, self.batch_size, self.names
-    return Generator(images, labels, *chosen)
+    return [Generator(images, labels, *chosen, name) for name in self.sets]
 
-  def _files(self) -> CorruptedSource:
+  def _files(self) -> list[CorruptedSource]:
+    """The files of each of `sets`, if they are given."""
+    if not (self.folder or self.tfds_dir):
+      return []
     chosen = self.folder, self.tfds_dir, self.names, self.severities
-    return CorruptedSource(self.classes, *chosen)
+    return [CorruptedSource(self.classes, *chosen, name) for name in self.sets]

@@ -8,7 +8,7 @@ import numpy as np
 from ram_jax.contracts import Note, Row, Setting
 from ram_jax.evaluation import calibration
 
-CALIBRATED = ("clean", "corruption")  # evaluators that report calibration
+CALIBRATED = ("clean", "corruption", "c_bar")  # these report calibration
 
 
 def row(

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from ram_jax.contracts import Note
-from ram_jax.corruptions import CATEGORIES
+from ram_jax.corruptions import CATEGORIES, SETS
 from ram_jax.report import claims, pairs, plots, tables
 from ram_jax.report import groups as grouping
 from ram_jax.report.table import Table, line, literal
@@ -39,6 +39,7 @@ CAPTIONS = {
   "frequency; low frequencies are in the center",
   "training_curves": "Loss and accuracies during training",
   "corruptions": "One test image under each corruption and severity",
+  "c_bar": f"Accuracy against severity: CIFAR-10-C-bar. {BANDS}",
 }
 # The paper's Figures 3 to 6.
 CAPTIONS |= {
@@ -182,6 +183,7 @@ def _figures(
   }
   for kind, names in CATEGORIES.items():
     drawn[f"corruption_{kind}"] = plots.draw_severity(runs, names)
+  drawn["c_bar"] = plots.draw_severity(runs, SETS["cifar_c_bar"])
   drawn["trade_off"] = plots.draw_trade_off(runs)
   drawn["fourier"] = plots.draw_fourier(runs)
   drawn["training_curves"] = plots.draw_training_curves(runs)
@@ -216,7 +218,7 @@ def _sections(
     ),
     ("Every epsilon", tables.every_epsilon(runs), ()),
     *((*pair, ()) for pair in tables.corruptions(runs, baseline).items()),
-    ("Figures of all corruptions", None, categories),
+    ("Figures of all corruptions", None, [*categories, "c_bar"]),
     ("Calibration", tables.calibration(runs), ()),
     ("Fourier waves", None, ["fourier"]),
     ("Training", None, ["training_curves"]),

@@ -316,7 +316,7 @@ def over_seeds(runs: Sequence[Run], baseline: Run) -> Table | None:
 def _metrics(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
   """Names and rows of the accuracies that are compared over seeds."""
   yield "clean", grouping.clean(rows)
-  corrupted = rows[rows["evaluator"] == "corruption"]
+  corrupted = rows[rows["evaluator"].isin(["corruption", "c_bar"])]
   for variant, part in corrupted.groupby("variant", sort=False):
     count = part["corruption"].nunique()
     yield f"mean of {count} corruptions ({variant})", part

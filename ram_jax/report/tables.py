@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ram_jax.contracts import Note
-from ram_jax.corruptions import BENCHMARK, CATEGORIES, EXTRA, SEVERITIES
+from ram_jax.corruptions import BENCHMARK, CATEGORIES, EXTRA, SETS, SEVERITIES
 from ram_jax.report import groups as grouping
 from ram_jax.report.groups import Group
 from ram_jax.report.statistics import Estimate
@@ -26,6 +26,7 @@ EPSILON_TOLERANCE = 1e-6
 PROGRESS = ("clean", "corruption", "adversarial")
 CALIBRATION = {"rms": "RMS", "ece": "ECE", "nll": "NLL", "brier": "Brier"}
 MEANS = {"benchmark": BENCHMARK, "extra": EXTRA, "all": BENCHMARK + EXTRA}
+C_BAR = SETS["cifar_c_bar"]
 # Facts that become columns if the runs differ in them.
 SHOWN_FACTS = ("network", "data", "training", "evaluated on", "test set")
 INTERVALS = (
@@ -173,41 +174,33 @@ def corruptions(
       configuration.
 
   Returns:
-    Tables by title: each corruption, means over several, and each severity;
-    empty if no run was evaluated on corruptions. If a mean lacks corruptions or
-    severities, the cell says how many it includes.
+    Tables by title: each corruption, means over several, each severity, and
+    CIFAR-10-C-bar; without those on which no run was evaluated. If a mean lacks
+    corruptions or severities, the cell says how many it includes.
 
   Raises:
     ValueError: if there is no run, or a run is given twice.
   """
-  groups = grouping.groups(runs)
-  rows = grouping.frame(groups)
-  rows = rows[rows["evaluator"] == "corruption"]
+  rows, bases = _corrupted(runs, baseline, "corruption")
   if rows.empty:
-    return {}
-  base = [i for i, group in enumerate(groups) if baseline in group.runs]
-  bases = _by_variant(rows[rows["group"].isin(base)])
+    return _c_bar(runs, baseline)
   kinds = {name: kind for kind, names in CATEGORIES.items() for name in names}
   found = rows.groupby("corruption", sort=False)["severity"].unique()
   each = [name for name in kinds if name in found]
   each += [name for name in found.index if name not in kinds]
 
-  def line(name: str, second: str, **options: Any) -> Line:
-    cell = functools.partial(_cell, **options)
-    return name, second, cell, options.get("column") == "error"
-
-  single = [line(n, kinds.get(n, "other"), names=(n,)) for n in each]
+  single = [_line(n, kinds.get(n, "other"), names=(n,)) for n in each]
   means = [
-    line(kind, str(len(names)), names=names)
+    _line(kind, str(len(names)), names=names)
     for kind, names in (MEANS | CATEGORIES).items()
   ]
-  means.append(line("mCE", "15", names=BENCHMARK, column="error"))
+  means.append(_line("mCE", "15", names=BENCHMARK, column="error"))
   notes = [ERRORS]
   if bases:
     means.append(("relative mCE", "15", _relative, None))
     notes.append(RELATIVE)
   levels = [
-    line(name, str(level), names=(name,), levels=(level,))
+    _line(name, str(level), names=(name,), levels=(level,))
     for name in each
     for level in sorted(found[name])
   ]
@@ -218,7 +211,7 @@ def corruptions(
       "mean over", "corruptions", means, notes
     ),
     "Each corruption and severity": table("corruption", "severity", levels),
-  }
+  } | _c_bar(runs, baseline)
 
 
 def calibration(runs: Sequence[Run]) -> Table | None:
@@ -409,6 +402,34 @@ def _best(cells: Sequence[str], smaller: bool = False) -> list[int]:
   return [i for i, number in numbers.items() if number == wanted]
 
 
+def _c_bar(runs: Sequence[Run], baseline: Run | None) -> dict[str, Table]:
+  """Each corruption of CIFAR-10-C-bar and their mean; empty without results."""
+  rows, bases = _corrupted(runs, baseline, "c_bar")
+  if rows.empty:
+    return {}
+  lines = [_line(name, "1", names=(name,)) for name in C_BAR]
+  lines.append(_line("mean", "10", names=C_BAR))
+  table = _corruption_table(rows, bases, "mean over", "corruptions", lines)
+  return {"CIFAR-10-C-bar": table}
+
+
+def _corrupted(
+  runs: Sequence[Run], baseline: Run | None, evaluator: str
+) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+  """The rows of an evaluator, and those of the baseline by variant."""
+  groups = grouping.groups(runs)
+  rows = grouping.frame(groups)
+  rows = rows[rows["evaluator"] == evaluator]
+  base = [i for i, group in enumerate(groups) if baseline in group.runs]
+  return rows, _by_variant(rows[rows["group"].isin(base)])
+
+
+def _line(name: str, second: str, **options: Any) -> Line:
+  """A line of `_corruption_table`, with options of `_cell`."""
+  cell = functools.partial(_cell, **options)
+  return name, second, cell, options.get("column") == "error"
+
+
 def _corruption_table(
   rows: pd.DataFrame,
   bases: Mapping[str, pd.DataFrame],
@@ -439,10 +460,11 @@ def _test_sets(
 ) -> list[tuple[str, pd.DataFrame, Sequence[str]]]:
   """Test sets without attack: name, rows, corruptions to average over."""
   found = [("clean", grouping.clean(rows), ())]
-  sources = _by_variant(rows[rows["corruption"].isin(BENCHMARK)])
-  for source, part in sources.items():
-    name = "15 corruptions" + f": {source}" * (len(sources) > 1)
-    found.append((name, part, BENCHMARK))
+  for title, names in (("15 corruptions", BENCHMARK), ("10 of C-bar", C_BAR)):
+    sources = _by_variant(rows[rows["corruption"].isin(names)])
+    for source, part in sources.items():
+      name = title + f": {source}" * (len(sources) > 1)
+      found.append((name, part, names))
   return [x for x in found if len(x[1])]
 
 

@@ -56,6 +56,7 @@ _NEEDED = ("name", "label", "method", "model", "data_label", "seed")
 # Settings that a row of an evaluator must have to be shown.
 _SETTINGS = {
   "adversarial": {"attack": str, "norm": str, "epsilon": _NUMBER},
+  "c_bar": {"corruption": str, "severity": int, "images": str},
   "corruption": {"corruption": str, "severity": int, "images": str},
   "fourier": {"y": int, "x": int},
 }

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ram_jax import corruptions
 from ram_jax import keys as keys_lib
 from ram_jax.corruptions import corrupt
 from ram_jax.data import generated
@@ -25,7 +26,7 @@ def make(name, severity, seed=0, batch_size=8, images=IMAGES):
 
 def test_images_depend_only_on_their_keys():
   key = jax.random.fold_in(jax.random.key(5), 3)
-  key = jax.random.fold_in(key, generated.NAMES.index("gaussian_noise"))
+  key = jax.random.fold_in(key, corruptions.NAMES.index("gaussian_noise"))
   keys = keys_lib.per_example(jax.random.fold_in(key, 4), jnp.arange(SIZE))
   floats = jnp.asarray(IMAGES, jnp.float32) / 255
   wanted = np.round(255 * corrupt("gaussian_noise", 4, keys, floats))
@@ -56,7 +57,7 @@ def no_photographs(folder, size):
 def test_without_photographs_the_others_are_generated(monkeypatch):
   monkeypatch.setattr(generated.frost, "load", no_photographs)
   source = generated.Generator(IMAGES, LABELS, 0, "ice", 8)
-  assert set(generated.NAMES) - set(source.names()) == {"frost"}
+  assert set(corruptions.NAMES) - set(source.names()) == {"frost"}
   reason = "frost needs its photographs, 'ice', 8"
   assert source.missing() == {"frost": reason}
   wanted = generated.Generator(IMAGES, LABELS, 0, "ice", 8, ("frost", "fog"))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ram_jax import corruptions
 from ram_jax.data import generated
 from ram_jax.evaluation import corruption
 from tests import found
@@ -92,12 +93,40 @@ def test_generated_rows_are_those_of_the_generator(data):
     assert 0 < row.correct_count < SIZE  # of the brightest tenth
 
 
+def test_sets_have_rows_of_their_own(data, tmp_path):
+  sets = {"sets": ("cifar_c", "cifar_c_bar"), "severities": (2,)}
+  names = ("brightness", "circular_motion_blur")
+  built = evaluator(generate=True, names=names, **sets)
+  rows = measure(built, data)[0].rows
+  assert [(row.evaluator, row.settings["images"]) for row in rows] == [
+    ("corruption", "test images corrupted by ram_jax, seed 0"),
+    ("c_bar", "test images corrupted as in C-bar by ram_jax, seed 0"),
+  ]
+  source = generated.Generator(*data, 0, "", 8, chosen="cifar_c_bar")
+  made, _ = source.load("circular_motion_blur", 2)
+  tenths = np.minimum(made.mean(axis=(1, 2, 3)) / 25.5, 9).astype(int)
+  np.testing.assert_array_equal(rows[1].correct, tenths == data[1])
+  for folder, name in (("CIFAR-10-C", "fog"), ("CIFAR-10-C-Bar", "lines")):
+    (tmp_path / folder).mkdir()
+    np.save(tmp_path / folder / f"{name}.npy", np.concatenate([data[0]] * 5))
+    np.save(tmp_path / folder / "labels.npy", np.tile(data[1], 5))
+  run, _ = measure(evaluator(folder=str(tmp_path), **sets), data)
+  assert [
+    (row.evaluator, row.settings["corruption"], row.settings["images"])
+    for row in run.rows
+  ] == [
+    ("corruption", "fog", "CIFAR-10-C (not the original files)"),
+    ("c_bar", "lines", "CIFAR-10-C-Bar (from files)"),
+  ]
+  assert len(found.notes(run, "warning")) == 18 + 9  # missing ones
+
+
 def test_corruptions_that_cannot_be_generated_are_noted(data, monkeypatch):
   def reject(folder, size):
     raise ValueError(f"no pictures in {folder}")
 
   monkeypatch.setattr(generated.frost, "load", reject)
-  monkeypatch.setattr(generated, "NAMES", ("frost", "brightness"))
+  monkeypatch.setitem(corruptions.SETS, "cifar_c", ("frost", "brightness"))
   built = evaluator(generate=True, frost_folder="ice", severities=(2,))
   run, _ = measure(built, data)
   text = "frost was not evaluated: no pictures in ice"
@@ -117,6 +146,13 @@ def test_no_corrupted_set_gives_no_rows(data):
   ("fields", "words"),
   [
     ({"names": ("rain",)}, "corruption 'rain' is unknown: choose from gauss"),
+    ({"names": ("lines",)}, "'lines' is unknown: .*, saturate$"),
+    ({"sets": ()}, r"sets is \(\): give one or more of cifar_c, cifar_c_bar"),
+    ({"sets": ("imagenet",)}, r"sets is \('imagenet',\)"),
+    (
+      {"sets": ("cifar_c_bar",), "folder": "/no/such"},
+      "--mode=corrupt or make_cifar10_c_bar.py of facebookresearch",
+    ),
     ({"severities": (1, 6)}, r"severity 6 is unknown: choose from 1..5"),
     ({"severities": ()}, "severities is empty"),
     ({"seed": -1}, r"seed is -1: give one from 0 to 2\^32 - 1"),

@@ -1,0 +1,562 @@
+"""CIFAR-10-C-bar: ten corruptions that are unlike AugMix's operations.
+
+Source: Mintun, Kirillov and Xie 2021, facebookresearch/augmentation-corruption,
+`imagenet_c_bar/corrupt.py`, with the severities in `cifar10_c_bar.csv`. Lengths
+are relative to the smaller side of the image. Random draws are separate from
+their application, so that the latter can be compared with the original.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ram_jax.corruptions.corruption import Parameters, corruption
+from ram_jax.image import color, geometry
+
+# Parameters of severities 1 to 5; lengths are fractions of the image's side.
+# Blue noise: pixels below the threshold become black, in standard deviations.
+# Brown noise: standard deviation in levels. Checkerboard: fraction of its black
+# fields that are cut out. Sparkles: radius. Inverse sparkles: exponent of the
+# decay. Lines: number. Pinch and twirl: exponent of the pinch, angle in the
+# center. Ripple: amplitude. Motion blur: degrees. Aberration: added zoom.
+_BLUE = (-2.29, -2.08, -1.87, -1.45, -1.24)
+_BROWN = (16.0, 25.6, 35.2, 41.6, 44.8)
+_CHECKERBOARD = (0.1, 0.2, 0.3, 0.4, 0.5)
+_SPARKLES = (0.007, 0.035, 0.056, 0.063, 0.07)
+_INVERSE_SPARKLES = (0.13, 0.195, 0.325, 0.585, 0.65)
+_LINES = (0.05, 0.1, 0.15, 0.2, 0.25)
+_PINCH = ((0.32, 0.275), (0.34, 0.3), (0.36, 0.325), (0.44, 0.425), (0.5, 0.5))
+_RIPPLE = (0.01375, 0.015, 0.01625, 0.01875, 0.02)
+_MOTION = (4.2, 5.4, 6.6, 7.8, 9.0)
+_ABERRATION = (0.05, 0.1, 0.25, 0.45, 0.5)
+_RAYS = (50, 200)  # of a sparkle; the upper end is not included
+_SPARKS = 5
+_LARGEST_FIELD = 0.25  # of the checkerboard
+_SMALLEST_FIELD = 0.1
+_CELLS = 3  # along the smaller side, of pinch and twirl
+_TURNS = 21  # of motion blur
+
+
+def _relative(fractions: Sequence[float]) -> Parameters:
+  """Fractions of the smaller side, in pixels."""
+
+  def pixels(
+    severity: int, shape: Sequence[int], assets: object = None
+  ) -> float:
+    del assets
+    return min(shape[:2]) * fractions[severity - 1]
+
+  return pixels
+
+
+@corruption(_BLUE)
+def blue_noise_sample(
+  key: jax.Array, image: jax.Array, threshold: float
+) -> jax.Array:
+  """Turns the pixels black at which blue noise is below a threshold.
+
+  Args:
+    key: a key.
+    image: float [H,W,3] in [0,1], multiples of 1/255.
+    threshold: in standard deviations of the noise.
+
+  Returns:
+    Float [H,W,3] in [0,1], multiples of 1/255.
+  """
+  height, width, _ = image.shape
+  drawn = _uniform(key, (height * width // 2,), 0, 2 * math.pi)
+  noise = noise_from_phases(drawn, radius(height, width))
+  return image * (noise > threshold)[..., None].astype(image.dtype)
+
+
+@corruption(_BROWN)
+def brownish_noise(key: jax.Array, image: jax.Array, std: float) -> jax.Array:
+  """Adds noise of low frequencies, independently to each channel.
+
+  Args:
+    key: a key.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
+    std: standard deviation of the noise, in levels.
+
+  Returns:
+    Float [H,W,C] in [0,1], multiples of 1/255.
+  """
+  height, width, channels = image.shape
+  shape = (channels, height * width // 2)
+  drawn = _uniform(key, shape, 0, 2 * math.pi)
+  power = 1 / (radius(height, width) ** 2 + 1)
+  noise = [noise_from_phases(phases, power) for phases in drawn]
+  return _image(_levels(image) + std * jnp.stack(noise, axis=-1), image)
+
+
+def radius(height: int, width: int) -> np.ndarray:
+  """Radial frequency [H,W], 0 in the center."""
+  y, x = np.mgrid[:height, :width]
+  return np.hypot(y - height / 2, x - width / 2)
+
+
+def noise_from_phases(drawn: jax.Array, power: np.ndarray) -> jax.Array:
+  """Noise of standard deviation one with given amplitudes of its frequencies.
+
+  Args:
+    drawn: phases [H*W//2] of the left half, column by column. The right half is
+      the left one rotated by 180 degrees, as in the original.
+    power: amplitudes [H,W], low frequencies in the center.
+
+  Returns:
+    Float [H,W].
+  """
+  height, width = power.shape
+  center = jnp.zeros(power.size % 2, drawn.dtype)
+  phases = jnp.concatenate([drawn, center, drawn[::-1]])
+  phases = phases.reshape(width, height).T
+  waves = jax.lax.complex(power * jnp.cos(phases), power * jnp.sin(phases))
+  waves = jnp.roll(waves, (height // 2, width // 2), (0, 1))
+  noise = jnp.fft.ifft2(waves).real
+  return noise / jnp.std(noise)
+
+
+@corruption(_CHECKERBOARD)
+def checkerboard_cutout(
+  key: jax.Array, image: jax.Array, fraction: float
+) -> jax.Array:
+  """Turns some black fields of a rotated checkerboard gray.
+
+  Args:
+    key: a key.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
+    fraction: of the fields that are cut out.
+
+  Returns:
+    Float [H,W,C] in [0,1], multiples of 1/255.
+  """
+  angle_key, size_key, field_key = jax.random.split(key, 3)
+  height, width, _ = image.shape
+  side = min(height, width)
+  angle = _uniform(angle_key, (), 0, 2 * math.pi)
+  size = _uniform(size_key, (), _SMALLEST_FIELD * side, _LARGEST_FIELD * side)
+  most = int(math.hypot(height, width) / max(_SMALLEST_FIELD * side, 1)) + 1
+  cut = _uniform(field_key, (2 * most + 1,) * 2, 0, 1) < fraction
+  hidden = fields(cut, angle, jnp.maximum(size, 1), (height, width))
+  return _image(jnp.where(hidden[..., None], 128, _levels(image)), image)
+
+
+def fields(
+  cut: jax.Array, angle: jax.Array, size: jax.Array, shape: tuple[int, int]
+) -> jax.Array:
+  """Which pixels are in black fields that are cut out, bool [H,W].
+
+  Args:
+    cut: bool [N,N], by position of the field; negative ones count from the end,
+      and the fields on both sides of an axis share the position 0.
+    angle: of the checkerboard, in radians.
+    size: of a field, in pixels.
+    shape: height and width.
+  """
+  y, x = jnp.mgrid[: shape[0], : shape[1]]
+  down = (jnp.cos(angle) * y + jnp.sin(angle) * x) / size
+  right = (jnp.cos(angle) * x - jnp.sin(angle) * y) / size
+  black = jnp.floor(down % 2) == jnp.floor(right % 2)
+  return black & cut[down.astype(jnp.int32), right.astype(jnp.int32)]
+
+
+@corruption(_relative(_SPARKLES))
+def sparkles(key: jax.Array, image: jax.Array, radius: float) -> jax.Array:
+  """Adds five white sparkles.
+
+  Args:
+    key: a key.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
+    radius: of a sparkle, in pixels.
+
+  Returns:
+    Float [H,W,C] in [0,1], multiples of 1/255.
+  """
+  center_key, *keys = jax.random.split(key, 3)
+  shape = image.shape[:2]
+  centers = _uniform(center_key, (_SPARKS, 2), 0, 1) * np.array(shape)
+  counts, lengths = _rays(keys, (_SPARKS,), radius)
+  lights = jax.vmap(lambda *x: light(*x, 1, shape))(
+    centers, counts, jnp.maximum(lengths, 1)
+  )
+  dark = jnp.prod(1 - lights, axis=0)[..., None]
+  return _image(255 - (255 - _levels(image)) * dark, image)
+
+
+@corruption(_INVERSE_SPARKLES)
+def inverse_sparkles(
+  key: jax.Array, image: jax.Array, exponent: float
+) -> jax.Array:
+  """Turns everything white except for a sparkle near the center.
+
+  Args:
+    key: a key.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
+    exponent: of the decay with squared distance.
+
+  Returns:
+    Float [H,W,C] in [0,1], multiples of 1/255.
+  """
+  center_key, *keys = jax.random.split(key, 3)
+  shape = image.shape[:2]
+  center = _uniform(center_key, (2,), 0.25, 0.75) * np.array(shape)
+  count, lengths = _rays(keys, (), 0.25 * min(shape))
+  kept = light(center, count, lengths, exponent, shape)[..., None]
+  return _image(255 - (255 - _levels(image)) * kept, image)
+
+
+def _rays(
+  keys: Sequence[jax.Array], shape: tuple[int, ...], radius: float
+) -> tuple[jax.Array, jax.Array]:
+  """Number and lengths of rays; lengths beyond the number are not used."""
+  counts = jax.random.randint(keys[0], shape, *_RAYS)
+  drawn = jax.random.normal(keys[1], (*shape, _RAYS[1]), jnp.float32)
+  return counts, radius * (1 + 0.25 * drawn)
+
+
+def light(
+  center: jax.Array,
+  count: jax.Array,
+  lengths: jax.Array,
+  exponent: float,
+  shape: tuple[int, int],
+) -> jax.Array:
+  """Brightness [H,W] of a sparkle, in [0,1].
+
+  Args:
+    center: row and column.
+    count: number of rays.
+    lengths: of the rays, in pixels; those after the first `count` are ignored.
+    exponent: of the decay with squared distance.
+    shape: height and width.
+  """
+  y, x = jnp.mgrid[: shape[0], : shape[1]]
+  y, x = y - center[0], x - center[1]
+  turn = (jnp.arctan2(x, y) + math.pi) / (2 * math.pi) * count
+  ray = jnp.floor(turn).astype(jnp.int32)
+  part = turn - ray
+  length, after = lengths[ray % count], lengths[(ray + 1) % count]
+  length += part * (after - length)
+  decay = (length**2 / (y**2 + x**2 + 1e-4)) ** exponent
+  return jnp.clip((1 - (part - 0.5) ** 2) * decay, 0, 1)
+
+
+@corruption(_relative(_LINES))
+def lines(key: jax.Array, image: jax.Array, count: float) -> jax.Array:
+  """Draws gray lines in similar directions.
+
+  Args:
+    key: a key.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
+    count: number of lines, rounded down.
+
+  Returns:
+    Float [H,W,C] in [0,1], multiples of 1/255.
+  """
+  angle_key, spread_key, key = jax.random.split(key, 3)
+  shape = image.shape[:2]
+  angle = _uniform(angle_key, (), 0, 2 * math.pi)
+  spread = 2 * math.pi * _uniform(spread_key, (), 0.1, 1)
+  drawn = _uniform(key, (int(_LINES[-1] * min(shape)), 3), 0, 1)
+  middles = drawn[:, :2] * np.array(shape)
+  angles = angle + spread * (drawn[:, 2] - 0.5)
+  halves = jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1) * min(shape)
+  ends = jnp.stack([middles - halves, middles + halves], axis=1)
+  shown = jnp.arange(1, len(drawn) + 1) <= count
+  return _image(draw_lines(_levels(image), ends, shown), image)
+
+
+def draw_lines(
+  levels: jax.Array, ends: jax.Array, shown: jax.Array
+) -> jax.Array:
+  """Draws gray lines with smooth edges, like `skimage.draw.line_aa`.
+
+  Its algorithm visits exactly the pixels between the ends whose distance from
+  the line is less than one, and covers them by one minus this distance.
+
+  Args:
+    levels: floats [H,W,C].
+    ends: start and end [L,2,2] of the lines, rows and columns.
+    shown: bool [L], which lines are drawn.
+
+  Returns:
+    Floats [H,W,C], truncated after every line.
+  """
+  pixels = jnp.stack(jnp.mgrid[: levels.shape[0], : levels.shape[1]], axis=-1)
+
+  def draw(levels: jax.Array, line: Any) -> tuple[jax.Array, None]:
+    (start, end), is_shown = line
+    step, place = end - start, pixels - start
+    distance = jnp.abs(step[1] * place[..., 0] - step[0] * place[..., 1])
+    cover = 1 - distance / jnp.sqrt(jnp.sum(step**2).astype(levels.dtype))
+    within = (pixels >= jnp.minimum(start, end)).all(-1)
+    within &= (pixels <= jnp.maximum(start, end)).all(-1)
+    cover = jnp.where(is_shown & within, jnp.maximum(cover, 0), 0)[..., None]
+    return jnp.floor(levels + cover * (128 - levels)), None
+
+  ends = ends.astype(jnp.int32)  # towards zero
+  return jax.lax.scan(draw, levels, (ends, shown))[0]
+
+
+def _twirls(
+  severity: int, shape: Sequence[int], assets: object = None
+) -> np.ndarray:
+  """Source [2,2,H,W] of each pixel: for both directions, row and column."""
+  del assets
+  exponent, turns = _PINCH[severity - 1]
+  cell = min(shape[:2]) // _CELLS
+  places = np.mgrid[: shape[0], : shape[1]].astype(float)
+  counts = (np.array(shape[:2]) // cell)[:, None, None]
+  centers = np.minimum(places // cell, counts - 1) * cell + cell / 2
+  y, x = places - centers
+  part = np.hypot(y, x) / (cell / 2)
+  # The center does not move, and neither does anything outside the discs.
+  part = np.where((part > 0) & (part <= 1), part, 1)
+  pinch = np.sin(np.pi / 2 * part) ** -exponent
+  found = []
+  for sign in (1, -1):
+    angle = sign * np.pi * turns * (1 - part) ** 2
+    cos, sin = pinch * np.cos(angle), pinch * np.sin(angle)
+    found.append(centers + [y * cos - x * sin, y * sin + x * cos])
+  return np.stack(found)
+
+
+@corruption(_twirls)
+def pinch_and_twirl(
+  key: jax.Array, image: jax.Array, sources: jax.Array
+) -> jax.Array:
+  """Pinches and twirls discs on a grid, each in a random direction.
+
+  Args:
+    key: a key.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
+    sources: where pixels come from in both directions, [2,2,H,W].
+
+  Returns:
+    Float [H,W,C] in [0,1], multiples of 1/255.
+  """
+  cell = min(image.shape[:2]) // _CELLS
+  counts = [size // cell for size in image.shape[:2]]
+  turned = jax.random.bernoulli(key, shape=counts)
+  return _image(twirl(_levels(image), turned, sources), image)
+
+
+def twirl(
+  levels: jax.Array, turned: jax.Array, sources: jax.Array
+) -> jax.Array:
+  """Levels from the second source where a disc [rows,columns] is turned."""
+  cell = min(levels.shape[:2]) // _CELLS
+  rows, columns = (
+    np.minimum(np.arange(size) // cell, count - 1)
+    for size, count in zip(levels.shape[:2], turned.shape, strict=True)
+  )
+  which = turned[rows[:, None], columns]
+  return _sample(levels, *jnp.where(which, sources[1], sources[0]))
+
+
+@corruption(_relative(_RIPPLE))
+def ripple(key: jax.Array, image: jax.Array, amplitude: float) -> jax.Array:
+  """Shifts rows and columns along a sine wave; black comes from outside.
+
+  Args:
+    key: a key.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
+    amplitude: in pixels.
+
+  Returns:
+    Float [H,W,C] in [0,1], multiples of 1/255.
+  """
+  wave_key, phase_key = jax.random.split(key)
+  lengths = min(image.shape[:2]) * _uniform(wave_key, (2,), 0.1, 0.3)
+  phases = _uniform(phase_key, (2,), 0, 2 * math.pi)
+  return _image(waver(_levels(image), amplitude, lengths, phases), image)
+
+
+def waver(
+  levels: jax.Array, amplitude: float, lengths: jax.Array, phases: jax.Array
+) -> jax.Array:
+  """Shifts along sine waves with wavelengths and phases of both axes."""
+  places = jnp.stack(jnp.mgrid[: levels.shape[0], : levels.shape[1]], axis=-1)
+  shift = amplitude * jnp.sin(2 * math.pi * places / lengths + phases)
+  return _sample(levels, *jnp.moveaxis(places + shift, -1, 0))
+
+
+def _sample(levels: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
+  """Bilinear interpolation; one pixel outside the image is black."""
+  padded = jnp.pad(levels, ((1, 1), (1, 1), (0, 0)))
+  above, before = jnp.floor(row), jnp.floor(column)
+  first = (above + 1) * padded.shape[1] + before + 1
+  steps = np.array([0, 1]) + padded.shape[1] * np.array([[0], [1]])
+  index = first.astype(jnp.int32) + steps[..., None, None]
+  return geometry.bilinear(padded, index, row - above, column - before)
+
+
+def _circles(
+  severity: int, shape: Sequence[int], assets: object = None
+) -> dict[str, Any]:
+  """Kernels of the mean over rotations, of coefficients of cubic splines."""
+  del assets
+  height, width, _ = shape
+  half = np.radians(_MOTION[-1]) / 2
+  reach = int(math.hypot(height - 1, width - 1) * math.sin(half)) + 2
+  steps = np.arange(-reach, reach + 1)[:, None]
+  y, x = (axis.ravel() for axis in np.mgrid[:height, :width])
+  down, right = y - (height - 1) / 2, x - (width - 1) / 2
+  turns = np.linspace(-1, 1, _TURNS)
+  weights = np.exp(-2 * turns**2)
+  kernels = 0
+  for turn, weight in zip(turns, weights / weights.sum(), strict=True):
+    angle = np.radians(turn * _MOTION[severity - 1])
+    cos, sin = np.cos(angle), np.sin(angle)
+    row = cos * down + sin * right + (height - 1) / 2
+    column = cos * right - sin * down + (width - 1) / 2
+    inside = (row >= 0) & (row <= height - 1)
+    inside &= (column >= 0) & (column <= width - 1)
+    taps = spline(row - y - steps), spline(column - x - steps)
+    kernels += weight * inside * np.einsum("ap,bp->abp", *taps)
+  return {
+    "rows": coefficients(height),
+    "columns": coefficients(width),
+    "kernels": kernels.reshape(len(steps) ** 2, height, width),
+  }
+
+
+@corruption(_circles)
+def circular_motion_blur(
+  key: jax.Array, image: jax.Array, parameters: dict[str, Any]
+) -> jax.Array:
+  """Averages rotations about the center; black comes from outside.
+
+  Args:
+    key: not used.
+    image: float [H,W,C] in [0,1], multiples of 1/255.
+    parameters: `rows` and `columns`, matrices from levels to coefficients of
+      splines, and `kernels` [K*K,H,W] of each pixel.
+
+  Returns:
+    Float [H,W,C] in [0,1], multiples of 1/255.
+  """
+  del key
+  # Rounding must not change constant images.
+  return _image(blur(_levels(image), parameters) + 2e-4, image)
+
+
+def blur(levels: jax.Array, parameters: dict[str, Any]) -> jax.Array:
+  """Applies the kernels to levels [H,W,C]."""
+  kernels = parameters["kernels"]
+  reach = math.isqrt(len(kernels)) // 2
+  both = parameters["rows"], levels, parameters["columns"]
+  found = jnp.einsum("ih,hwc,jw->ijc", *both, precision="highest")
+  padded = jnp.pad(found, ((reach, reach), (reach, reach), (0, 0)), "reflect")
+  places = np.argwhere(np.ones((2 * reach + 1,) * 2))
+
+  def add(total: jax.Array, window: Any) -> tuple[jax.Array, None]:
+    kernel, place = window
+    start = (place[0], place[1], 0)
+    part = jax.lax.dynamic_slice(padded, start, levels.shape)
+    return total + kernel[..., None] * part, None
+
+  start = jnp.zeros_like(found)
+  return jax.lax.scan(add, start, (kernels, jnp.asarray(places)))[0]
+
+
+def spline(distance: np.ndarray) -> np.ndarray:
+  """The cubic B-spline at signed distances from its center."""
+  far = np.abs(distance)
+  near = 2 / 3 - far**2 + far**3 / 2
+  return np.where(far < 1, near, np.maximum(2 - far, 0) ** 3 / 6)
+
+
+def spline_matrix(places: np.ndarray, size: int) -> np.ndarray:
+  """Weights [P,size] of a spline's coefficients, mirrored at the borders."""
+  taps = np.arange(-1, size + 1)
+  mirrored = np.minimum(np.abs(taps), 2 * (size - 1) - taps)
+  return spline(places[:, None] - taps) @ np.eye(size)[mirrored]
+
+
+def coefficients(size: int) -> np.ndarray:
+  """The matrix [size,size] from values to coefficients of a spline."""
+  return np.linalg.inv(spline_matrix(np.arange(size), size))
+
+
+def _zooms(
+  severity: int, shape: Sequence[int], assets: object = None
+) -> list[np.ndarray]:
+  """Matrices [3,H,H] and [3,W,W] that zoom by three factors."""
+  del assets
+  zooms = 1 + _ABERRATION[severity - 1] * np.array([0, 0.5, 1])
+  return [np.stack([_zoom(n, zoom) for zoom in zooms]) for n in shape[:2]]
+
+
+def _zoom(size: int, zoom: float) -> np.ndarray:
+  """Weights [size,size] of an enlarged axis, of which the middle is kept.
+
+  SciPy's cubic `zoom` without its prefilter, which therefore blurs.
+  """
+  enlarged = round(size * zoom)
+  places = np.arange(size) + (enlarged - size) // 2
+  return spline_matrix(places * ((size - 1) / (enlarged - 1)), size)
+
+
+@corruption(_zooms)
+def transverse_chromatic_abberation(
+  key: jax.Array, image: jax.Array, zooms: list[jax.Array]
+) -> jax.Array:
+  """Enlarges the three channels by different factors, in random order.
+
+  Args:
+    key: a key.
+    image: float [H,W,3] in [0,1], multiples of 1/255.
+    zooms: matrices [3,H,H] and [3,W,W] of the factors.
+
+  Returns:
+    Float [H,W,3] in [0,1], multiples of 1/255.
+  """
+  order = jax.random.permutation(key, 3)
+  return _image(enlarge(_levels(image), order, zooms), image)
+
+
+def enlarge(
+  levels: jax.Array, order: jax.Array, zooms: list[jax.Array]
+) -> jax.Array:
+  """Enlarges channel c by the factor order[c]; rounds to whole levels."""
+  rows, columns = (jnp.asarray(matrices)[order] for matrices in zooms)
+  zoomed = jnp.einsum(
+    "cih,hwc,cjw->ijc", rows, levels, columns, precision="highest"
+  )
+  return jnp.floor(zoomed + 0.5001)  # halves are frequent, and rounded up
+
+
+def _uniform(
+  key: jax.Array, shape: Sequence[int], low: float, high: float
+) -> jax.Array:
+  return jax.random.uniform(key, shape, jnp.float32, low, high)
+
+
+def _levels(image: jax.Array) -> jax.Array:
+  """Whole levels, as floats."""
+  return color.quantise(image).astype(image.dtype)
+
+
+def _image(levels: jax.Array, like: jax.Array) -> jax.Array:
+  """Truncates levels, as NumPy does, to an image of the same type as `like`."""
+  levels = jnp.clip(levels, 0, 255).astype(jnp.uint8)
+  return color.dequantise(levels, like.dtype)
+
+
+ALL = (
+  blue_noise_sample,
+  checkerboard_cutout,
+  inverse_sparkles,
+  pinch_and_twirl,
+  ripple,
+  brownish_noise,
+  circular_motion_blur,
+  lines,
+  sparkles,
+  transverse_chromatic_abberation,
+)
