@@ -243,10 +243,10 @@ def get_config() -> ConfigDict:
       # Folder with frost1.png to frost5.jpg. Empty: use the files in the
       # installed imagecorruptions package.
       "frost_folder": "",
-      # Test sets: cifar_c, cifar_c_bar (Mintun et al. 2021), or both
+      # cifar_c, cifar_c_bar (Mintun et al. 2021), or both
       "sets": ("cifar_c",),
-      # Corruptions to evaluate, such as fog,snow. Empty: all of the sets that
-      # are available.
+      # Corruptions of these sets to evaluate, such as fog,snow. Empty: all
+      # available ones.
       "names": (),
       "severities": (1, 2, 3, 4, 5),  # Severities to evaluate
     }

@@ -1,4 +1,4 @@
-"""The training program of every method lowers for TPU, without a TPU."""
+"""Training and corruptions lower for TPU, without a TPU."""
 
 import functools
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import adversarial, augmix, robust_augmix, standard
-from ram_jax import experiment, parallel
+from ram_jax import corruptions, experiment, parallel
 from ram_jax.data import digits
 from ram_jax.training import loop as train
 
@@ -58,6 +58,22 @@ def test_lowers_for_tpu(name):
   if "augmix" not in name:
     assert loops == least[name]
   assert "xbf16>" in module
+  assert not [word for word in HOST if word in module]
+
+
+@pytest.mark.parametrize("name", sorted({*corruptions.EVERY} - {"frost"}))
+def test_corruptions_lower_for_tpu(name):
+  corruption = corruptions.EVERY[name]
+  shape = (4, 32, 32, 3)
+  arguments = (
+    jax.random.split(jax.random.key(0), 4),
+    jax.ShapeDtypeStruct(shape, np.float32),
+    corruption.parameters(5, shape[1:], None),
+  )
+  exported = jax.export.export(
+    jax.jit(corruptions.apply, static_argnums=0), platforms=["tpu"]
+  )(corruption.apply, *arguments)
+  module = exported.mlir_module()
   assert not [word for word in HOST if word in module]
 
 

@@ -49,8 +49,8 @@ CORRUPTIONS = {
   )
 }
 C_BAR = {corruption.name: corruption for corruption in c_bar.ALL}
-EVERY = CORRUPTIONS | C_BAR  # the order affects random draws
-NAMES = tuple(CORRUPTIONS)
+EVERY = CORRUPTIONS | C_BAR
+NAMES = tuple(CORRUPTIONS)  # in each set, the order affects random draws
 SETS = {"cifar_c": NAMES, "cifar_c_bar": tuple(C_BAR)}
 # The benchmark's mean is over the first 15; the others are for validation.
 BENCHMARK, EXTRA = NAMES[:15], NAMES[15:]

@@ -1,4 +1,4 @@
-"""CIFAR-10-C-bar: ten corruptions that are unlike AugMix's operations.
+"""CIFAR-10-C-bar: ten corruptions that are unlike those of CIFAR-10-C.
 
 Source: Mintun, Kirillov and Xie 2021, facebookresearch/augmentation-corruption,
 `imagenet_c_bar/corrupt.py`, with the severities in `cifar10_c_bar.csv`. Lengths

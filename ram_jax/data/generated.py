@@ -116,10 +116,12 @@ class Generator:
     self, corruption: str, severity: int
   ) -> tuple[Callable, tuple[Any, ...]]:
     """The function that generates images, and its arguments."""
-    check_choice((corruption,), (severity,))
+    known = SETS[self.chosen]
+    check_choice((corruption,), (severity,), known)
     assets = self.photographs() if corruption == "frost" else None
     key = jax.random.fold_in(jax.random.key(self.seed), STREAM)
-    for number in (list(EVERY).index(corruption), severity):
+    first = 100 * list(SETS).index(self.chosen)
+    for number in (first + known.index(corruption), severity):
       key = jax.random.fold_in(key, number)
     found = EVERY[corruption]
     shape = self.images.shape[1:]

@@ -141,7 +141,6 @@ def test_x64_gives_the_same_images(x64):
 
 
 def test_names_are_in_one_set_and_those_of_cifar_c_in_one_category():
-  # The order affects random draws: new corruptions come last.
   assert NAMES[:19] == corruptions.NAMES and len(NAMES) == 29
   assert (len(corruptions.BENCHMARK), len(corruptions.EXTRA)) == (15, 4)
   assert NAMES[:19] == corruptions.BENCHMARK + corruptions.EXTRA

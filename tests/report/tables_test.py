@@ -1,11 +1,12 @@
 """Numbers in tables compared with counts, and their notes."""
 
 import dataclasses
+import itertools
 
 import pytest
 
 from ram_jax.contracts import Note, Row
-from ram_jax.corruptions import CORRUPTIONS
+from ram_jax.corruptions import CORRUPTIONS, SETS
 from ram_jax.report import groups as grouping
 from ram_jax.report import tables
 
@@ -229,6 +230,34 @@ def test_each_corruption_and_severity(make_full_run):
   assert table.rows[0][2] == "88.0 (85.8-89.9)"
   assert table.rows[-1][2:] == ("-", "25.0 (4.6-69.9)")
   assert tables.corruptions([make_full_run("C", names=())]) == {}
+
+
+def test_c_bar_is_a_set_of_its_own(make_full_run):
+  def rows(shift):
+    for i, (name, s) in enumerate(
+      itertools.product(SETS["cifar_c_bar"], "135")
+    ):
+      settings = {"corruption": name, "severity": int(s), "images": "C-bar"}
+      yield Row("c_bar", settings, 1000, 500 + 10 * (i // 3) + shift)
+
+  one, other = (
+    make_full_run(x, found=rows(s)) for x, s in (("A", 0), ("B", 50))
+  )
+  plain = [make_full_run(x) for x in "CD"]
+  table = tables.summary([one, other])
+  assert table.header[2:4] == ("15 corruptions", "10 of C-bar")
+  mean = "[30 of 50 test sets]"
+  assert [row[2:4] for row in table.rows] == [
+    ("77.0", f"54.5 {mean}"),
+    ("77.0", f"59.5 {mean}"),
+  ]
+  found = tables.corruptions([one, other], one)
+  table = found.pop("CIFAR-10-C-bar")
+  assert table.header == ("mean over", "corruptions", "A", "B")
+  assert table.rows[1][:2] == ("checkerboard cutout", "1")
+  assert table.rows[-1] == ("mean", "10", f"54.5 {mean}", f"59.5 (+5.0) {mean}")
+  others = tables.corruptions(plain, plain[0])
+  assert [t.rows for t in found.values()] == [t.rows for t in others.values()]
 
 
 def test_calibration_clean_and_over_the_15(make_full_run):
