@@ -213,7 +213,7 @@ def _rays(
   keys: Sequence[jax.Array], shape: tuple[int, ...], radius: float
 ) -> tuple[jax.Array, jax.Array]:
   """Number and lengths of rays; lengths beyond the number are not used."""
-  counts = jax.random.randint(keys[0], shape, *_RAYS)
+  counts = jax.random.randint(keys[0], shape, *_RAYS, jnp.int32)
   drawn = jax.random.normal(keys[1], (*shape, _RAYS[1]), jnp.float32)
   return counts, radius * (1 + 0.25 * drawn)
 
@@ -341,7 +341,7 @@ def pinch_and_twirl(
   """
   cell = min(image.shape[:2]) // _CELLS
   counts = [size // cell for size in image.shape[:2]]
-  turned = jax.random.bernoulli(key, shape=counts)
+  turned = _uniform(key, counts, 0, 1) < 0.5
   return _image(twirl(_levels(image), turned, sources), image)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # for running it as a script
 
-from ram_jax.corruptions import CORRUPTIONS  # noqa: E402
-from tests.corruptions import reference, reruns_test  # noqa: E402
+from ram_jax import corruptions  # noqa: E402
+from tests.corruptions import c_bar_test, reference, reruns_test  # noqa: E402
 
 
 def main():
@@ -25,10 +25,15 @@ def main():
     "|---|---|---|---|---|"
   )
   folder = ROOT.parent / "shared" / "data"
-  for name, function in CORRUPTIONS.items():
+  for name, function in corruptions.CORRUPTIONS.items():
     if name in reruns_test.GOLDEN["corruptions"]:
       continue
     found = reference.differences(function, folder)
+    shares = [f"{100 * np.mean(found <= level):.3f} %" for level in range(3)]
+    print(f"| {name} | {' | '.join(shares)} | {found.max()} |", flush=True)
+  print("\nThe same for CIFAR-10-C-bar, given the original's draws.\n")
+  for name in corruptions.C_BAR:
+    found = np.stack([c_bar_test.difference(name, s) for s in range(1, 6)])
     shares = [f"{100 * np.mean(found <= level):.3f} %" for level in range(3)]
     print(f"| {name} | {' | '.join(shares)} | {found.max()} |", flush=True)
   print()
