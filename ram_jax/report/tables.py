@@ -460,7 +460,8 @@ def _test_sets(
 ) -> list[tuple[str, pd.DataFrame, Sequence[str]]]:
   """Test sets without attack: name, rows, corruptions to average over."""
   found = [("clean", grouping.clean(rows), ())]
-  for title, names in (("15 corruptions", BENCHMARK), ("10 of C-bar", C_BAR)):
+  sets = {"15 corruptions": BENCHMARK, "10 corruptions of C-bar": C_BAR}
+  for title, names in sets.items():
     sources = _by_variant(rows[rows["corruption"].isin(names)])
     for source, part in sources.items():
       name = title + f": {source}" * (len(sources) > 1)

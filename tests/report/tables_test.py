@@ -245,7 +245,7 @@ def test_c_bar_is_a_set_of_its_own(make_full_run):
   )
   plain = [make_full_run(x) for x in "CD"]
   table = tables.summary([one, other])
-  assert table.header[2:4] == ("15 corruptions", "10 of C-bar")
+  assert table.header[2:4] == ("15 corruptions", "10 corruptions of C-bar")
   mean = "[30 of 50 test sets]"
   assert [row[2:4] for row in table.rows] == [
     ("77.0", f"54.5 {mean}"),
