@@ -94,7 +94,7 @@ def test_forms_of_every_field():
     ("colour=red", "no config.colour: config has augment, average"),
     ("train.epochs.x=3", "config.train.epochs is not a group"),
     ("train.=3", "no config.train., did"),
-    ("train=3", "group of fields: set one of config.train.batch_size"),
+    ("train=3", "group of fields: set one of config.train.attack_steps"),
     ("train.epochs", "write --config.train.epochs=VALUE"),
     ("train.epochs=abc", "cannot be 'abc': give an integer"),
     ("train.epochs=2.5", "cannot be '2.5': give an integer"),

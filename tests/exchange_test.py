@@ -44,6 +44,7 @@ def run(quick_compilation, tmp_path_factory):
   return folder, out, results
 
 
+@pytest.mark.slow
 def test_plain_torch_predicts_the_same_on_every_test_image(run):
   pytest.importorskip("torch")
   from benchmarks import torch_evaluate

@@ -29,6 +29,8 @@ from ram_jax.runs import results as runs
 from ram_jax.training import loop as train
 from tests import found
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ROOT = pathlib.Path(program.__file__).resolve().parent
 # What errors list: a new file is on the list by itself.
 CONFIGS = ", ".join(f"configs/{name}.py" for name in command_line.available())

@@ -55,8 +55,8 @@ def test_one_batch_and_its_attacks():
 @pytest.mark.parametrize(
   "model",
   [
-    pytest.param(name, marks=pytest.mark.slow if name == "WRN-50-2" else ())
-    for name in distances.OTHER_MODELS
+    pytest.param(name, marks=[pytest.mark.slow] * (i > 0))
+    for i, name in enumerate(distances.OTHER_MODELS)
   ],
 )
 def test_one_batch_of_other_networks(model):
@@ -67,23 +67,30 @@ def test_one_batch_of_other_networks(model):
 
 # torchvision's bottleneck with SiLU is compared in models/networks_test.py.
 @pytest.mark.parametrize(
-  "spec", [WRN, distances.MODELS["ResNet-18"], PREACT], ids=lambda x: x["name"]
+  "spec",
+  [
+    WRN,
+    pytest.param(distances.MODELS["ResNet-18"], marks=pytest.mark.slow),
+    pytest.param(PREACT, marks=pytest.mark.slow),
+  ],
+  ids=lambda x: x["name"],
 )
 def test_one_batch_with_silu(spec):
   found = distances.one_batch(spec | {"activation": "silu"}, SIZE, attack=False)
   assert max(found.values()) <= distances.BATCH_BOUND, found
 
 
-# The method with every view and loss, with both values of every option. The
-# others are parts of it; methods_test.py has each one's loss by hand.
+# The method with every view and loss. The slow ones have other values of every
+# option; the other methods are parts of it, and methods_test.py has each one's
+# loss by hand.
 @pytest.mark.parametrize(
   ("method", "model", "chosen"),
   [
     ("robust_augmix", WRN, options()),
-    ("robust_augmix", WRN, options("joint", "clamped", "batch")),
     *(
       pytest.param(*row, marks=pytest.mark.slow)
       for row in (
+        ("robust_augmix", WRN, options("joint", "clamped", "batch")),
         ("standard", WRN, {}),
         ("adversarial", WRN, {"batch_norm.attack": "running"}),
         (
@@ -103,6 +110,7 @@ def test_three_steps(method, model, chosen):
   assert max(found.values()) <= distances.STEP_BOUND, found
 
 
+@pytest.mark.slow
 def test_float32_is_as_accurate_as_pytorch():
   found = distances.one_batch_in_float32(WRN, SIZE)
   for quantity in ("logits, evaluation", "logits, training", "statistics"):

@@ -254,6 +254,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together(tmp_path):
   for process in start_two(1, STOPPED, tmp_path / "run"):
     code, said = finish(process)

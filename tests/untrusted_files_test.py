@@ -25,6 +25,8 @@ from ram_jax.evaluation import loop as evaluate
 from ram_jax.training import loop as train
 from tests import bad_input_test as bad
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SECONDS = 30
 EXAMPLES = int(os.environ.get("RAM_JAX_EXAMPLES", 0))
 SETTINGS = hypothesis.settings(

@@ -90,7 +90,7 @@ def attacks_of(version: str) -> tuple[str, ...]:
   Raises:
     ValueError: for anything else.
   """
-  names = VERSIONS.get(version, tuple(version.split("+")))
+  names = VERSIONS.get(version, tuple(str(version).split("+")))
   if not set(names) <= set(ATTACKS):
     raise ValueError(
       f"version is {version!r}: give {', '.join(VERSIONS)}, or some of "

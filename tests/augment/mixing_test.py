@@ -10,6 +10,8 @@ from scipy import stats
 
 from ram_jax.augment import basic, cutout, mixing
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SIZE = 32, 24
 PLAIN = basic.Augment(flip=False, padding=0)
 
@@ -70,7 +72,9 @@ def test_cutmix_copies_a_rectangle(x64):
     np.testing.assert_allclose(mixed[i], expected, rtol=1e-14, atol=1e-15)
 
 
-@pytest.mark.parametrize("alpha", [0.4, 1.0])
+@pytest.mark.parametrize(
+  "alpha", [pytest.param(0.4, marks=pytest.mark.slow), 1.0]
+)
 def test_draws_of_pairs(alpha):
   augment = mixing.Mixing("cutmix", alpha=alpha, probability=0.3)
   share, middle, chosen = jax.vmap(lambda k: augment.draw(k, SIZE))(keys(2000))

@@ -11,6 +11,8 @@ from ram_jax import plugins
 from ram_jax.augment import pixmix
 from ram_jax.data import arrays, fractals
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SIDE = 8
 SMALL = fractals.Pictures(count=5)
 

@@ -10,6 +10,7 @@ import pytest
 from ram_jax import corruptions
 
 NAMES = tuple(corruptions.EVERY)
+CHOSEN = ("checkerboard_cutout", "sparkles", "circular_motion_blur")
 CERTAIN = {
   "defocus_blur",
   "zoom_blur",
@@ -63,7 +64,17 @@ SIZE = (33, 28)
 SEVERITY = 5
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Of CIFAR-10-C-bar, those with random fields, rays and rotations.
+@pytest.mark.parametrize(
+  "name",
+  [
+    *corruptions.CORRUPTIONS,
+    *(
+      pytest.param(name, marks=[pytest.mark.slow] * (name not in CHOSEN))
+      for name in corruptions.C_BAR
+    ),
+  ],
+)
 def test_same_under_vmap_jit_and_loop_and_in_any_batch(name):
   images, assets = batch(*SIZE), photographs(name)
   call = functools.partial(corruptions.corrupt, name, SEVERITY, assets=assets)

@@ -67,7 +67,14 @@ def attacked(name, network, data, size):
 
 
 @pytest.mark.parametrize(
-  "name", ["apgd-ce", "apgd-t", "fab-t", "fab-5", "square"]
+  "name",
+  [
+    pytest.param("apgd-ce", marks=pytest.mark.slow),
+    "apgd-t",
+    "fab-t",
+    pytest.param("fab-5", marks=pytest.mark.slow),
+    "square",
+  ],
 )
 def test_pool_gives_the_same_in_any_batch(network, data, name):
   attack, one = attacked(name, network, data, 8)
@@ -164,6 +171,7 @@ def test_rows_of_the_stages_and_their_worst_case(network, data, monkeypatch):
   assert result.clean.sum() == SIZE - 3 and result.warnings == ()
 
 
+@pytest.mark.slow
 def test_evaluation_interrupted_at_10_random_moments(
   network, data, monkeypatch, tmp_path
 ):
@@ -206,6 +214,7 @@ def shortened(monkeypatch, steps):
   monkeypatch.setattr(suite, "ATTACKS", few)
 
 
+@pytest.mark.slow
 def test_restarts_are_passes(network, data, monkeypatch):
   shortened(monkeypatch, 2)
   restarted = "apgd-ce-5", "fab-5"

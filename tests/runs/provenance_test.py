@@ -40,7 +40,7 @@ def test_changes_are_noted():
   found = [provenance.environment(), provenance.environment()]
   found[1]["versions"]["jax"] = "9.9"
   config = digits.get_config("smoke")
-  head = {"run": {"method": "robust_augmix"}}
+  head = {"run": {"method": "robust_augmix", "step": 4}, "data": {}}
   notes = list(evaluate.notes(config, head | {"trained_with": found}))
   changed = f"jax {jax.__version__}, then 9.9"
   text = f"changed during training: {changed}"

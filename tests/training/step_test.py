@@ -273,7 +273,9 @@ def test_epsilon_rises_from_0(data):
 
 
 # Epochs have four steps.
-@pytest.mark.parametrize("unroll", [True, False])
+@pytest.mark.parametrize(
+  "unroll", [pytest.param(True, marks=pytest.mark.slow), False]
+)
 def test_attack_steps_of_epochs(data, unroll, caplog):
   indices = np.arange(BATCH).reshape(1, 1, BATCH)
 
