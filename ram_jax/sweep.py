@@ -30,7 +30,7 @@ from ram_jax.runs import folder as run_folder
 from ram_jax.runs import metrics, results, signals
 
 FILE = "sweep.json"  # longest durations so far, in seconds
-RESERVE = 20.0  # seconds for saving and the report, until they are measured
+RESERVE = 10.0  # seconds for the report, until it is measured
 # Fields that may differ between runs of one program, besides a method's floats.
 NUMBERS = ("name", "seed", "optimizer.learning_rate")
 # Groups of fields that determine the evaluation programs.
@@ -103,7 +103,9 @@ class Clock:
 
   def left(self) -> float:
     """Seconds until the runs must stop, to leave time for the report."""
-    reserve = min(self._longest["report"], 0.3 * self._budget)
+    # Twice, because the state is saved first, and reports of more runs are
+    # longer.
+    reserve = min(2 * self._longest["report"], 0.3 * self._budget)
     return self._end - time.monotonic() - reserve
 
   def fits(self, what: str) -> bool:
@@ -199,8 +201,9 @@ def deadline(seconds: float | None) -> Iterator[None]:
 
   def end() -> None:
     metrics.announce(
-      "out of time during a compilation: everything that was saved is kept, "
-      "but the report is not up to date; the same command continues"
+      "out of time during a compilation or the report: everything that was "
+      "saved is kept, but the report is not up to date; the same command "
+      "continues"
     )
     sys.stdout.flush()
     os._exit(0)

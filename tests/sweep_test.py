@@ -303,21 +303,21 @@ def test_clock(tmp_path, monkeypatch):
   now = [100.0]
   monkeypatch.setattr(time, "monotonic", lambda: now[0])
   clock = sweep.Clock(tmp_path / "sweep.json", minutes=10)
-  assert clock.left() == 600 - sweep.RESERVE
+  assert clock.left() == 600 - 2 * sweep.RESERVE
   assert clock.fits("training")  # nothing is known yet
   clock.measured("training", 90.0)
   clock.measured("training", 80.0)
-  clock.measured("report", 5.0)  # shorter than the reserve
+  clock.measured("report", 4.0)  # shorter than the reserve
   clock.close()
   # The next process knows the durations.
   clock = sweep.Clock(tmp_path / "sweep.json", minutes=10)
-  assert clock.left() == 595
+  assert clock.left() == 592
   now[0] += 500
   assert clock.fits("training")
   now[0] += 10
   assert not clock.fits("training") and clock.fits("evaluation")
   clock.measured("report", 7.0)
-  assert clock.left() == 83
+  assert clock.left() == 76
   # A compilation that is longer than the budget does not block the sweep.
   clock.measured("training", 10_000.0)
   clock.close()
