@@ -148,7 +148,7 @@ def lower(config):
   assert lowering(*arguments).platforms == ("tpu",)
 
 
-@hypothesis.settings(max_examples=2, **COMMON)
+@hypothesis.settings(max_examples=3, **COMMON)
 @hypothesis.given(fields=COMBINATIONS)
 def test_combinations(fields):
   check(fields)
