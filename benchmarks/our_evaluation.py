@@ -45,7 +45,7 @@ def parts(
   }
   if names:
     evaluators["corruptions"] = corruption.Evaluator(
-      10, "", "", True, 0, "", names, SEVERITIES, batch
+      10, "", "", True, 0, "", names, SEVERITIES, batch, ("cifar_c",)
     )
   key = jax.random.key(0)
 

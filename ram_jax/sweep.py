@@ -190,7 +190,7 @@ def run(
 
 @contextlib.contextmanager
 def deadline(seconds: float | None) -> Iterator[None]:
-  """Ends the program after a time, even during a compilation.
+  """Ends the program after a time, whatever it is doing.
 
   Python handles no signal during a compilation. As after a kill, everything
   that was saved is complete.

@@ -32,11 +32,9 @@ LONG = (
   "reliability_test",
   "autoattack_test",
   "random_config_test",
-  "profiling_test",
   "bucket_test",
   "torch_parity_test",
   "step_test",
-  "exchange_test",
   "tpu_export_test",
 )
 

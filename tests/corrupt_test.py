@@ -260,7 +260,7 @@ def test_cifar_10_c_bar(config, out):
   found = corrupt.write(config, out)
   assert set(found["files"]) == {"lines.npy", "labels.npy"}
   assert found["missing"] == {}  # frost is not in this set
-  source = cifar_c.CorruptedSource(folder=str(out), chosen="cifar_c_bar")
+  source = cifar_c.CorruptedSource(folder=str(out), set_name="cifar_c_bar")
   source.check(*data(config))
   assert source.names() == ("lines",) and source.missing() == {}
   assert source.label == "test images corrupted as in C-bar by ram_jax, seed 0"

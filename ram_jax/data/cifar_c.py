@@ -40,7 +40,7 @@ class CorruptedSource:
       default, ~/tensorflow_datasets.
     only: requested corruptions; empty: all available ones.
     severities: requested severities, from 1 to 5.
-    chosen: which of `corruptions.SETS`.
+    set_name: key of `corruptions.SETS`.
   """
 
   classes: int = 10
@@ -48,7 +48,7 @@ class CorruptedSource:
   tfds_dir: str = ""
   only: tuple[str, ...] = ()
   severities: tuple[int, ...] = SEVERITIES
-  chosen: str = "cifar_c"
+  set_name: str = "cifar_c"
 
   def __post_init__(self) -> None:
     if self.classes == 100 and not self.folder:
@@ -83,7 +83,7 @@ class CorruptedSource:
   def label(self) -> str:
     """Name for tables, with the origin of the images; reads every file."""
     if self.is_generated:
-      return generated.label(self.seed, self.chosen)
+      return generated.label(self.seed, self.set_name)
     name = self._published
     if not self.folder:
       return f"{name} (from tensorflow-datasets)"
@@ -103,7 +103,7 @@ class CorruptedSource:
     Raises:
       FileNotFoundError: there is none; the message says where to get them.
     """
-    known = SETS[self.chosen]
+    known = SETS[self.set_name]
     if self.only:
       return tuple(name for name in known if name in self.only)
     if names := tuple(name for name in known if not self._absent(name)):
@@ -117,7 +117,7 @@ class CorruptedSource:
   def missing(self) -> dict[str, str]:
     """Why corruptions are not available, by name, if all are requested."""
     why, missing = self._about["missing"], {}
-    for name in () if self.only else SETS[self.chosen]:
+    for name in () if self.only else SETS[self.set_name]:
       if absent := self._absent(name):
         every = len(absent) == len(self.severities)
         what = "it" if every else f"severity {absent[0]}"
@@ -183,7 +183,7 @@ class CorruptedSource:
   @property
   def _published(self) -> str:
     """Name of the published folder."""
-    bar = "-Bar" if self.chosen == "cifar_c_bar" else ""
+    bar = "-Bar" if self.set_name == "cifar_c_bar" else ""
     return f"CIFAR-{self.classes}-C{bar}"
 
   @functools.cached_property
@@ -231,7 +231,7 @@ class CorruptedSource:
     """How to get the files."""
     home = (
       f"get the .npy files from {_HOMES[self.classes]}, unpack with tar -xf"
-      if self.chosen == "cifar_c"
+      if self.set_name == "cifar_c"
       else f"make it with --mode=corrupt or {_C_BAR}"
     )
     return manifest.AGAIN if self.is_generated else home

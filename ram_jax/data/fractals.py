@@ -7,10 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 MAPS = 4  # affine maps of a fractal
-WARM_UP, POINTS = (
-  20,
-  3000,
-)  # iterations before the first and until the last point
+WARM_UP = 20  # iterations that are not drawn
+POINTS = 3000  # iterations that are drawn
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Generator:
       installed package `imagecorruptions`.
     batch_size: images per batch, over all devices; does not change results.
     only: requested corruptions; empty: all that can be generated.
-    chosen: which of `corruptions.SETS`.
+    set_name: key of `corruptions.SETS`.
   """
 
   images: np.ndarray
@@ -44,12 +44,12 @@ class Generator:
   frost_folder: str
   batch_size: int
   only: tuple[str, ...] = ()
-  chosen: str = "cifar_c"
+  set_name: str = "cifar_c"
 
   @property
   def label(self) -> str:
     """Name for tables."""
-    return label(self.seed, self.chosen)
+    return label(self.seed, self.set_name)
 
   def names(self) -> tuple[str, ...]:
     """The requested corruptions, or all that can be generated.
@@ -62,13 +62,13 @@ class Generator:
     """
     if "frost" in self.only:
       self.photographs()
-    known, absent = SETS[self.chosen], self.missing()
+    known, absent = SETS[self.set_name], self.missing()
     requested = self.only or known
     return tuple(n for n in known if n in requested and n not in absent)
 
   def missing(self) -> dict[str, str]:
     """Why corruptions cannot be generated, by name, if all are requested."""
-    if not self.only and "frost" in SETS[self.chosen]:
+    if not self.only and "frost" in SETS[self.set_name]:
       try:
         self.photographs()
       except ValueError as error:
@@ -116,11 +116,11 @@ class Generator:
     self, corruption: str, severity: int
   ) -> tuple[Callable, tuple[Any, ...]]:
     """The function that generates images, and its arguments."""
-    known = SETS[self.chosen]
+    known = SETS[self.set_name]
     check_choice((corruption,), (severity,), known)
     assets = self.photographs() if corruption == "frost" else None
     key = jax.random.fold_in(jax.random.key(self.seed), STREAM)
-    first = 100 * list(SETS).index(self.chosen)
+    first = 100 * list(SETS).index(self.set_name)
     for number in (first + known.index(corruption), severity):
       key = jax.random.fold_in(key, number)
     found = EVERY[corruption]
@@ -131,9 +131,9 @@ class Generator:
     return _program(found.apply), (shared, batch, self.batch_size)
 
 
-def label(seed: int, chosen: str) -> str:
+def label(seed: int, set_name: str) -> str:
   """Name for tables of images that were generated with a seed."""
-  bar = "as in C-bar " if chosen == "cifar_c_bar" else ""
+  bar = "as in C-bar " if set_name == "cifar_c_bar" else ""
   return f"test images corrupted {bar}by ram_jax, seed {seed}"
 
 

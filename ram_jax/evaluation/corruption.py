@@ -38,7 +38,7 @@ class Evaluator(contracts.Evaluator):
     names: corruptions to evaluate; empty: all available ones of `sets`.
     severities: severities to evaluate, from 1 to 5.
     batch_size: examples per batch, over all devices; does not change results.
-    sets: some of `corruptions.SETS`.
+    sets: keys of `corruptions.SETS`.
   """
 
   classes: int
@@ -50,7 +50,7 @@ class Evaluator(contracts.Evaluator):
   names: tuple[str, ...]
   severities: tuple[int, ...]
   batch_size: int
-  sets: tuple[str, ...] = ("cifar_c",)
+  sets: tuple[str, ...]
 
   def __post_init__(self) -> None:
     if self.classes not in (10, 100):
@@ -140,7 +140,7 @@ class Evaluator(contracts.Evaluator):
         )
         settings = {"corruption": name, "severity": severity}
         settings |= {"images": source.label}
-        yield rows.row(KINDS[source.chosen], settings, found)
+        yield rows.row(KINDS[source.set_name], settings, found)
         pictures.append(found["first"])
         most = max(most, found["size"])
       if self.severities == corruptions.SEVERITIES:

@@ -216,16 +216,16 @@ class _Store:
   def push(self, folder: pathlib.Path) -> None:
     """Copies changes in an order that allows resuming from any point.
 
+    Files are listed before copying, and checkpoints are copied last, so that
+    the lines of metrics.jsonl are never missing. Files are deleted at the end,
+    so that at least one checkpoint is complete at any time. If the oldest
+    checkpoint disappears before it is copied, there is a newer one.
+
     Args:
       folder: the run's folder.
 
     Raises:
       OSError: if another program has taken over the store.
-
-    Files are listed before copying, and checkpoints are copied last, so that
-    the lines of metrics.jsonl are never missing. Files are deleted at the end,
-    so that at least one checkpoint is complete at any time. If the oldest
-    checkpoint disappears before it is copied, there is a newer one.
     """
     with self._pushing:
       if self._lost:  # although there may be nothing to copy

@@ -10,7 +10,6 @@ import pytest
 from ram_jax import corruptions
 
 NAMES = tuple(corruptions.EVERY)
-CHOSEN = ("checkerboard_cutout", "sparkles", "circular_motion_blur")
 CERTAIN = {
   "defocus_blur",
   "zoom_blur",
@@ -69,9 +68,11 @@ SEVERITY = 5
   "name",
   [
     *corruptions.CORRUPTIONS,
-    *(
-      pytest.param(name, marks=[pytest.mark.slow] * (name not in CHOSEN))
-      for name in corruptions.C_BAR
+    *some(
+      corruptions.C_BAR,
+      "checkerboard_cutout",
+      "sparkles",
+      "circular_motion_blur",
     ),
   ],
 )

@@ -21,6 +21,7 @@ FIELDS = {
   "names": (),
   "severities": (1, 2, 3, 4, 5),
   "batch_size": 8,
+  "sets": ("cifar_c",),
 }
 
 
@@ -102,7 +103,7 @@ def test_sets_have_rows_of_their_own(data, tmp_path):
     ("corruption", "test images corrupted by ram_jax, seed 0"),
     ("c_bar", "test images corrupted as in C-bar by ram_jax, seed 0"),
   ]
-  source = generated.Generator(*data, 0, "", 8, chosen="cifar_c_bar")
+  source = generated.Generator(*data, 0, "", 8, set_name="cifar_c_bar")
   made, _ = source.load("circular_motion_blur", 2)
   tenths = np.minimum(made.mean(axis=(1, 2, 3)) / 25.5, 9).astype(int)
   np.testing.assert_array_equal(rows[1].correct, tenths == data[1])
