@@ -251,6 +251,14 @@ def get_config() -> ConfigDict:
       "severities": (1, 2, 3, 4, 5),  # Severities to evaluate
     }
   )
+  # Accuracy on CIFAR-10.1 (Recht et al. 2018)
+  evaluators.cifar10_1 = ConfigDict(
+    {
+      "name": "cifar10_1",  # Plug-in: ram_jax/evaluation/<name>.py
+      "folder": "",  # Folder of its .npy files. Empty: not evaluated.
+      "version": "v6",  # v4 | v6
+    }
+  )
   # Error under Fourier noise, for each frequency (Yin et al. 2019)
   evaluators.fourier = ConfigDict(
     {

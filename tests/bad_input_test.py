@@ -218,6 +218,9 @@ RANGE = {
   "evaluators.autoattack.version": [
     ("best", "give standard, fast, plus, or some")
   ],
+  "evaluators.cifar10_1.folder": [("/no/such", "_data.npy is missing: get it")],
+  "evaluators.cifar10_1.name": [("none", "unknown evaluator: choose one of")],
+  "evaluators.cifar10_1.version": [("v5", "give one of v4, v6")],
   "evaluators.fourier.images": [("-1", "images is -1")],
   "evaluators.fourier.name": [("none", "unknown evaluator: choose one of")],
   "evaluators.fourier.norm": [("0", "a finite number above 0"), ("nan", "")],

@@ -239,7 +239,7 @@ class CorruptedSource:
   def _open(
     self, path: pathlib.Path, severity: int
   ) -> tuple[np.ndarray, np.ndarray]:
-    stacked = self._read(path)
+    stacked = pipeline.read_array(path, self._source)
     size, rest = divmod(len(stacked), len(SEVERITIES))
     if stacked.dtype != np.uint8 or stacked.ndim != 4 or rest:
       raise ValueError(
@@ -248,23 +248,10 @@ class CorruptedSource:
       )
     rows = slice((severity - 1) * size, severity * size)
     path = self._place / "labels.npy"
-    labels = self._read(path)
+    labels = pipeline.read_array(path, self._source)
     # The published file repeats the labels for each severity.
     labels = labels[rows] if len(labels) == len(stacked) else labels
     return stacked[rows], pipeline.as_labels(labels, size, str(path))
-
-  def _read(self, path: pathlib.Path) -> np.ndarray:
-    """Opens a file without reading it, and without running code in it."""
-    if not path.is_file():
-      raise FileNotFoundError(f"{path} is missing: {self._source}")
-    try:
-      return np.atleast_1d(np.load(path, mmap_mode="r", allow_pickle=False))
-    # Truncated files, objects and other content raise many types of errors.
-    except Exception as error:
-      raise ValueError(
-        f"{path} ({path.stat().st_size} bytes) is damaged or not a plain array"
-        f" ({error!r}): {self._source}"
-      ) from error
 
 
 def _compare(

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,32 @@ def as_labels(
       f" integers, one for each image: {advice}"
     )
   return narrow
+
+
+def read_array(path: pathlib.Path, advice: str) -> np.ndarray:
+  """Memory-maps an .npy file, without running code in it.
+
+  Args:
+    path: the file.
+    advice: how to get the file, for the message.
+
+  Returns:
+    The array, with at least one axis.
+
+  Raises:
+    FileNotFoundError: the file is missing.
+    ValueError: it is damaged, or contains objects.
+  """
+  if not path.is_file():
+    raise FileNotFoundError(f"{path} is missing: {advice}")
+  try:
+    return np.atleast_1d(np.load(path, mmap_mode="r", allow_pickle=False))
+  # Truncated files, objects and other content raise many types of errors.
+  except Exception as error:
+    raise ValueError(
+      f"{path} ({path.stat().st_size} bytes) is damaged or not a plain array"
+      f" ({error!r}): {advice}"
+    ) from error
 
 
 def fingerprint(images: np.ndarray, labels: np.ndarray) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 from ram_jax.contracts import Note, Row, Setting
 from ram_jax.evaluation import calibration
 
-CALIBRATED = ("clean", "corruption", "c_bar")  # these report calibration
+# These report calibration.
+CALIBRATED = ("clean", "corruption", "c_bar", "cifar10_1")
 
 
 def row(

@@ -268,6 +268,8 @@ def _details(origin: Origin) -> str:
   settings = dict(origin)
   if "images" in settings:
     return "corrupted images"
+  if "test_set" in settings:
+    return "other images of the same classes"
   if "attack" in settings:
     settings["eps"] = "in units of pixels in [0, 1]"
   return "; ".join(
@@ -282,7 +284,8 @@ def _variants(origins: Iterable[Origin]) -> dict[Origin, str]:
   by_name = collections.defaultdict(list)
   for origin in origins:
     settings = dict(origin)
-    name = settings.get("images", settings["evaluator"])
+    sets = settings.get("images"), settings.get("test_set")
+    name = next(filter(None, sets), settings["evaluator"])
     if "attack" in settings:
       norm = str(settings.get("norm", "")).capitalize()
       name = f"{settings['attack']} {norm}"

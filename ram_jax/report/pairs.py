@@ -316,6 +316,8 @@ def over_seeds(runs: Sequence[Run], baseline: Run) -> Table | None:
 def _metrics(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
   """Names and rows of the accuracies that are compared over seeds."""
   yield "clean", grouping.clean(rows)
+  others = rows[rows["evaluator"] == "cifar10_1"]
+  yield from others.groupby("variant", sort=False)
   corrupted = rows[rows["evaluator"].isin(["corruption", "c_bar"])]
   for variant, part in corrupted.groupby("variant", sort=False):
     count = part["corruption"].nunique()

@@ -460,6 +460,8 @@ def _test_sets(
 ) -> list[tuple[str, pd.DataFrame, Sequence[str]]]:
   """Test sets without attack: name, rows, corruptions to average over."""
   found = [("clean", grouping.clean(rows), ())]
+  others = _by_variant(rows[rows["evaluator"] == "cifar10_1"])
+  found += [(name, part, ()) for name, part in others.items()]
   sets = {"15 corruptions": BENCHMARK, "10 corruptions of C-bar": C_BAR}
   for title, names in sets.items():
     sources = _by_variant(rows[rows["corruption"].isin(names)])

@@ -57,6 +57,7 @@ _NEEDED = ("name", "label", "method", "model", "data_label", "seed")
 _SETTINGS = {
   "adversarial": {"attack": str, "norm": str, "epsilon": _NUMBER},
   "c_bar": {"corruption": str, "severity": int, "images": str},
+  "cifar10_1": {"test_set": str},
   "corruption": {"corruption": str, "severity": int, "images": str},
   "fourier": {"y": int, "x": int},
 }

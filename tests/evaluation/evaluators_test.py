@@ -118,6 +118,7 @@ def test_every_evaluator_is_tested_here():
   assert set(plugins.available("evaluator")) == {
     "adversarial",
     "autoattack",
+    "cifar10_1",
     "clean",
     "corruption",
     "fourier",

@@ -8,7 +8,7 @@ import pytest
 from ram_jax.contracts import Note, Row
 from ram_jax.corruptions import CORRUPTIONS, SETS
 from ram_jax.report import groups as grouping
-from ram_jax.report import tables
+from ram_jax.report import pairs, tables
 
 
 def adversarial(correct, name="PGD-10", norm="l2", n=100):
@@ -230,6 +230,24 @@ def test_each_corruption_and_severity(make_full_run):
   assert table.rows[0][2] == "88.0 (85.8-89.9)"
   assert table.rows[-1][2:] == ("-", "25.0 (4.6-69.9)")
   assert tables.corruptions([make_full_run("C", names=())]) == {}
+
+
+def test_cifar10_1_is_not_clean_accuracy(make_full_run):
+  settings = {"test_set": "CIFAR-10.1 v6"}
+  runs = [
+    make_full_run(
+      name, seed, found=[Row("cifar10_1", settings, 2000, 1000 + 100 * i)]
+    )
+    for i, (name, seed) in enumerate(itertools.product("AB", (0, 1)))
+  ]
+  table = tables.summary(runs)
+  assert table.header[1:3] == ("clean", "CIFAR-10.1 v6")
+  assert [row[2].split()[0] for row in table.rows] == ["52.5", "62.5"]
+  note = "CIFAR-10.1 v6: other images of the same classes; on 2,000 test images"
+  assert note in table.footnotes
+  compared = pairs.over_seeds(runs, runs[0])
+  column = compared.header.index("CIFAR-10.1 v6")
+  assert compared.rows[0][column].startswith("+10.0")
 
 
 def test_c_bar_is_a_set_of_its_own(make_full_run):

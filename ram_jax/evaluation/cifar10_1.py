@@ -1,0 +1,106 @@
+"""Accuracy on CIFAR-10.1, a newly collected test set of CIFAR-10's classes.
+
+Recht, Roelofs, Schmidt and Shankar, "Do CIFAR-10 Classifiers Generalize to
+CIFAR-10?", 2018; files from modestyachts/CIFAR-10.1, folder `datasets`.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from ram_jax import contracts
+from ram_jax.contracts import Cache, Row
+from ram_jax.data import pipeline
+from ram_jax.evaluation import clean, rows
+from ram_jax.evaluation.cache import stamp
+from ram_jax.models.classifier import Classifier
+
+# Number of images of each version; v6 has 200 of each class.
+SIZES = {"v4": 2021, "v6": 2000}
+HOME = "get it from github.com/modestyachts/CIFAR-10.1, folder datasets"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator(contracts.Evaluator):
+  """Accuracy on CIFAR-10.1.
+
+  Attributes:
+    folder: folder of the .npy files; empty: nothing is evaluated.
+    version: v4 | v6.
+    batch_size: examples per batch, over all devices; does not change results.
+
+  Raises:
+    FileNotFoundError: a file is missing.
+    ValueError: a file is damaged, or there is no such version.
+  """
+
+  folder: str
+  version: str
+  batch_size: int
+
+  def __post_init__(self) -> None:
+    if self.version not in SIZES:
+      raise ValueError(
+        f"version is {self.version!r}: give one of {', '.join(SIZES)}"
+      )
+    if self.folder:
+      self._load()
+
+  def check(self, images: np.ndarray, labels: np.ndarray) -> None:
+    """Rejects a test set unlike CIFAR-10's.
+
+    Args:
+      images: uint8 [N,H,W,C], the clean test set.
+      labels: int32 [N].
+
+    Raises:
+      ValueError: it does not have 32 x 32 pixels and at most 10 classes.
+    """
+    if self.folder and (images.shape[1:] != (32, 32, 3) or labels.max() > 9):
+      raise ValueError(
+        f"the test set has images of {list(images.shape[1:])} and labels up to "
+        f"{labels.max()}, but CIFAR-10.1 is for networks trained on CIFAR-10: "
+        "leave the folder empty"
+      )
+
+  def results(
+    self,
+    model: Classifier,
+    images: np.ndarray,
+    labels: np.ndarray,
+    key: jax.Array,
+    cache: Cache,
+  ) -> Iterator[Row]:
+    """Yields one row, see `contracts.Evaluator`, if there are files.
+
+    The given test set and `key` are not used.
+    """
+    del images, labels, key
+    if not self.folder:
+      return
+    batch = *self._load(), self.batch_size
+    name = f"{self.version} {stamp(self.folder)}"
+    found = cache(name, functools.partial(clean.evaluate, model, *batch))
+    settings = {"test_set": f"CIFAR-10.1 {self.version}"}
+    yield rows.row("cifar10_1", settings, found)
+
+  def _load(self) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [N,32,32,3] and labels int32 [N]."""
+    folder = pathlib.Path(os.path.expanduser(self.folder))
+    start, size = f"cifar10.1_{self.version}", SIZES[self.version]
+    images = pipeline.read_array(folder / f"{start}_data.npy", HOME)
+    labels = pipeline.read_array(folder / f"{start}_labels.npy", HOME)
+    what = f"{folder}, CIFAR-10.1 {self.version}"
+    if images.shape != (size, 32, 32, 3):
+      raise ValueError(
+        f"{what}: images are {list(images.shape)}, expected "
+        f"{[size, 32, 32, 3]}: {HOME}"
+      )
+    labels = pipeline.as_labels(labels, size, f"{what}: labels", HOME)
+    pipeline.check(images, labels, 10, what)
+    return np.array(images), labels
