@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import timing
-from ram_jax.data.generated import NAMES, SEVERITIES, Generator
+from ram_jax.corruptions import NAMES, SEVERITIES
+from ram_jax.data.generated import Generator
 
 
 def main() -> None:

@@ -21,13 +21,13 @@ SHAPE = (8, 8, 3)
 LABELS = np.array([0, 59, 119, 179, 239, 299])  # more than uint8 takes
 
 
-def noisy(key, image, parameters):
+def noisy(key, levels, parameters):
   """A stand-in that compiles fast: a pattern that grows with severity."""
   severity, assets = parameters
-  steps = jnp.arange(image.size).reshape(image.shape)
+  steps = jnp.arange(levels.size).reshape(levels.shape)
   draw = (jax.random.key_data(key)[1] / 2.0**32 * (1 + steps)) % 1
-  mixed = (1 - 0.1 * severity) * image + 0.1 * severity * draw
-  return 0.5 * mixed + 0.5 * assets[0] / 255 if assets else mixed
+  mixed = (1 - 0.1 * severity) * levels + 0.1 * severity * 255 * draw
+  return 0.5 * mixed + 0.5 * assets[0] if assets else mixed
 
 
 def parameters(severity, shape, assets):
@@ -47,7 +47,8 @@ def three_corruptions():
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(corruptions.SETS, "cifar_c", NAMES)
     patch.setitem(corruptions.SETS, "cifar_c_bar", ("lines",))
-    stand_in = Corruption("noisy", parameters, noisy)
+    rows = corruptions.SEVERITIES
+    stand_in = Corruption("noisy", rows, parameters, noisy)
     every = dict.fromkeys((*NAMES, "lines"), stand_in)
     patch.setattr(generated, "EVERY", every)
     patch.setattr(generated.frost, "load", photographs)

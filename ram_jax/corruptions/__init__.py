@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ram_jax.corruptions import (
   blur,
@@ -23,6 +24,7 @@ from ram_jax.corruptions import (
 )
 from ram_jax.corruptions.corruption import SEVERITIES as SEVERITIES
 from ram_jax.corruptions.corruption import Apply, check_severity
+from ram_jax.image import color
 
 CORRUPTIONS = {
   corruption.name: corruption
@@ -113,14 +115,14 @@ def corrupt(
   check_choice((name,), (severity,))
   corruption = EVERY[name]
   parameters = corruption.parameters(severity, images.shape[1:], assets)
-  return apply(corruption.apply, keys, images, parameters)
+  levels = apply(corruption.apply, keys, color.quantise(images), parameters)
+  return color.dequantise(levels, images.dtype)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def apply(
-  function: Apply, keys: jax.Array, images: jax.Array, parameters: Any
+  function: Apply, keys: jax.Array, levels: jax.Array, parameters: Any
 ) -> jax.Array:
-  """Corrupts a batch; see `corrupt` and `Corruption`."""
-  return jax.vmap(lambda key, image: function(key, image, parameters))(
-    keys, images
-  )
+  """Corrupts a batch, uint8 [B,H,W,C]; see `Corruption`."""
+  applied = jax.vmap(function, in_axes=(0, 0, None))(keys, levels, parameters)
+  return applied.astype(jnp.uint8)

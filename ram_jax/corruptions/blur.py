@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ram_jax.corruptions.corruption import corruption
-from ram_jax.image import color, filters
+from ram_jax.image import filters
 
 # Parameters of severities 1 to 5. Defocus: radius of the disk, standard
 # deviation of its smoothing. Glass: standard deviation of the blur before and
@@ -27,123 +27,61 @@ _ZOOM = (1.06, 1.11, 1.16, 1.21, 1.26)
 _GAUSSIAN = (0.4, 0.6, 0.7, 0.8, 1)
 
 
-def _disks(severity: int, *unused: Any) -> filters.Weights:
-  del unused
-  return filters.fixed_point(disk(*_DEFOCUS[severity - 1]))
-
-
-@corruption(_disks)
+@corruption(_DEFOCUS, lambda row, *_: filters.fixed_point(disk(*row)))
 def defocus_blur(
-  key: jax.Array, image: jax.Array, weights: filters.Weights
+  key: jax.Array, levels: jax.Array, weights: filters.Weights
 ) -> jax.Array:
-  """Convolves the image with a small disk.
-
-  Args:
-    key: not used.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    weights: of the disk.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
-  """
-  del key
-  return _correlate(image, weights, "reflect")
+  """Convolves the image with a small disk."""
+  return filters.correlate(levels, weights, "reflect")
 
 
-def _glass(severity: int, *unused: Any) -> tuple[filters.Weights, int]:
-  del unused
-  deviation, moves = _GLASS[severity - 1]
-  return filters.fixed_point(filters.gaussian_kernel(deviation)), moves
+def _gaussian(deviation: float, *_: Any) -> filters.Weights:
+  return filters.fixed_point(filters.gaussian_kernel(deviation))
 
 
-@corruption(_glass)
+@corruption(_GAUSSIAN, _gaussian)
+def gaussian_blur(
+  key: jax.Array, levels: jax.Array, weights: filters.Weights
+) -> jax.Array:
+  """Blurs with a Gaussian kernel."""
+  return filters.correlate(levels, weights, "edge")
+
+
+@corruption(_GLASS, lambda row, *_: (_gaussian(row[0]), row[1]))
 def glass_blur(
-  key: jax.Array, image: jax.Array, parameters: tuple[filters.Weights, int]
+  key: jax.Array, levels: jax.Array, parameters: tuple[filters.Weights, int]
 ) -> jax.Array:
-  """Blurs, moves pixels around, and blurs again.
-
-  Args:
-    key: a key.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    parameters: weights of the blur, and the number of moves, 1 or 2.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
-  """
+  """Blurs, moves pixels around once or twice, and blurs again."""
   weights, moves = parameters
-  levels = filters.correlate(color.quantise(image), weights, "edge")
+  levels = filters.correlate(levels, weights, "edge")
   height, width, _ = levels.shape
   bits = jax.random.bits(key, (height * width,), jnp.uint8)
   bits = bits.reshape(height, width)
   levels = copy_neighbors(bits, levels)  # takes two bits
   levels = copy_neighbors(jnp.where(moves > 1, bits >> 2, 0), levels)
-  levels = filters.correlate(levels, weights, "edge")
-  return color.dequantise(levels, image.dtype)
+  return filters.correlate(levels, weights, "edge")
 
 
-def _zooms(
-  severity: int, shape: Sequence[int], assets: object = None
-) -> filters.Weights:
+def _zooms(end: float, shape: Sequence[int], *_: Any) -> filters.Weights:
   """Kernels [h,w,H,W] of the mean over the image and all its zooms."""
-  del assets
   height, width, channels = shape
-  zooms = [1, *np.arange(1, _ZOOM[severity - 1], 0.01)]
+  zooms = [1, *np.arange(1, end, 0.01)]
   rows = np.stack([_bands(height, zoom) for zoom in zooms])
   columns = np.stack([_bands(width, zoom) for zoom in zooms])
   kernels = np.einsum("zia,zjb->ijab", rows, columns) / len(rows)
   return filters.fixed_point(kernels, channels)
 
 
-@corruption(_zooms)
+@corruption(_ZOOM, _zooms)
 def zoom_blur(
-  key: jax.Array, image: jax.Array, weights: filters.Weights
+  key: jax.Array, levels: jax.Array, weights: filters.Weights
 ) -> jax.Array:
   """Averages the image with its enlarged centers.
 
   The original only supports square images; here, each side of an image is
   enlarged from its own center.
-
-  Args:
-    key: not used.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    weights: of a kernel for each pixel.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
   """
-  del key
-  return _correlate(image, weights, "edge")
-
-
-def _gaussian(severity: int, *unused: Any) -> filters.Weights:
-  del unused
-  return filters.fixed_point(filters.gaussian_kernel(_GAUSSIAN[severity - 1]))
-
-
-@corruption(_gaussian)
-def gaussian_blur(
-  key: jax.Array, image: jax.Array, weights: filters.Weights
-) -> jax.Array:
-  """Blurs with a Gaussian kernel.
-
-  Args:
-    key: not used.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    weights: of the kernel.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
-  """
-  del key
-  return _correlate(image, weights, "edge")
-
-
-def _correlate(
-  image: jax.Array, weights: filters.Weights, border: str
-) -> jax.Array:
-  """`filters.correlate` on floats."""
-  levels = filters.correlate(color.quantise(image), weights, border)
-  return color.dequantise(levels, image.dtype)
+  return filters.correlate(levels, weights, "edge")
 
 
 def copy_neighbors(bits: jax.Array, levels: jax.Array) -> jax.Array:

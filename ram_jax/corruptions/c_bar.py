@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ram_jax.corruptions.corruption import Parameters, corruption
-from ram_jax.image import color, geometry
+from ram_jax.corruptions.corruption import corruption
+from ram_jax.image import geometry
 
 # Parameters of severities 1 to 5; lengths are fractions of the image's side.
 # Blue noise: pixels below the threshold become black, in standard deviations.
@@ -41,56 +41,31 @@ _CELLS = 3  # along the smaller side, of pinch and twirl
 _TURNS = 21  # of motion blur
 
 
-def _relative(fractions: Sequence[float]) -> Parameters:
-  """Fractions of the smaller side, in pixels."""
-
-  def pixels(
-    severity: int, shape: Sequence[int], assets: object = None
-  ) -> float:
-    del assets
-    return min(shape[:2]) * fractions[severity - 1]
-
-  return pixels
+def _pixels(fraction: float, shape: Sequence[int], *_: Any) -> float:
+  """A fraction of the smaller side, in pixels."""
+  return min(shape[:2]) * fraction
 
 
 @corruption(_BLUE)
 def blue_noise_sample(
-  key: jax.Array, image: jax.Array, threshold: float
+  key: jax.Array, levels: jax.Array, threshold: float
 ) -> jax.Array:
-  """Turns the pixels black at which blue noise is below a threshold.
-
-  Args:
-    key: a key.
-    image: float [H,W,3] in [0,1], multiples of 1/255.
-    threshold: in standard deviations of the noise.
-
-  Returns:
-    Float [H,W,3] in [0,1], multiples of 1/255.
-  """
-  height, width, _ = image.shape
+  """Turns the pixels black at which blue noise is below a threshold."""
+  height, width, _ = levels.shape
   drawn = _uniform(key, (height * width // 2,), 0, 2 * math.pi)
   noise = noise_from_phases(drawn, radius(height, width))
-  return image * (noise > threshold)[..., None].astype(image.dtype)
+  return levels * (noise > threshold)[..., None]
 
 
 @corruption(_BROWN)
-def brownish_noise(key: jax.Array, image: jax.Array, std: float) -> jax.Array:
-  """Adds noise of low frequencies, independently to each channel.
-
-  Args:
-    key: a key.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    std: standard deviation of the noise, in levels.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
-  """
-  height, width, channels = image.shape
+def brownish_noise(key: jax.Array, levels: jax.Array, std: float) -> jax.Array:
+  """Adds noise of low frequencies, independently to each channel."""
+  height, width, channels = levels.shape
   shape = (channels, height * width // 2)
   drawn = _uniform(key, shape, 0, 2 * math.pi)
   power = 1 / (radius(height, width) ** 2 + 1)
   noise = [noise_from_phases(phases, power) for phases in drawn]
-  return _image(_levels(image) + std * jnp.stack(noise, axis=-1), image)
+  return _truncated(levels + std * jnp.stack(noise, axis=-1))
 
 
 def radius(height: int, width: int) -> np.ndarray:
@@ -122,27 +97,18 @@ def noise_from_phases(drawn: jax.Array, power: np.ndarray) -> jax.Array:
 
 @corruption(_CHECKERBOARD)
 def checkerboard_cutout(
-  key: jax.Array, image: jax.Array, fraction: float
+  key: jax.Array, levels: jax.Array, fraction: float
 ) -> jax.Array:
-  """Turns some black fields of a rotated checkerboard gray.
-
-  Args:
-    key: a key.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    fraction: of the fields that are cut out.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
-  """
+  """Turns some black fields of a rotated checkerboard gray."""
   angle_key, size_key, field_key = jax.random.split(key, 3)
-  height, width, _ = image.shape
+  height, width, _ = levels.shape
   side = min(height, width)
   angle = _uniform(angle_key, (), 0, 2 * math.pi)
   size = _uniform(size_key, (), _SMALLEST_FIELD * side, _LARGEST_FIELD * side)
   most = int(math.hypot(height, width) / max(_SMALLEST_FIELD * side, 1)) + 1
   cut = _uniform(field_key, (2 * most + 1,) * 2, 0, 1) < fraction
   hidden = fields(cut, angle, jnp.maximum(size, 1), (height, width))
-  return _image(jnp.where(hidden[..., None], 128, _levels(image)), image)
+  return jnp.where(hidden[..., None], 128, levels)
 
 
 def fields(
@@ -164,49 +130,31 @@ def fields(
   return black & cut[down.astype(jnp.int32), right.astype(jnp.int32)]
 
 
-@corruption(_relative(_SPARKLES))
-def sparkles(key: jax.Array, image: jax.Array, radius: float) -> jax.Array:
-  """Adds five white sparkles.
-
-  Args:
-    key: a key.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    radius: of a sparkle, in pixels.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
-  """
+@corruption(_SPARKLES, _pixels)
+def sparkles(key: jax.Array, levels: jax.Array, radius: float) -> jax.Array:
+  """Adds five white sparkles."""
   center_key, *keys = jax.random.split(key, 3)
-  shape = image.shape[:2]
+  shape = levels.shape[:2]
   centers = _uniform(center_key, (_SPARKS, 2), 0, 1) * np.array(shape)
   counts, lengths = _rays(keys, (_SPARKS,), radius)
   lights = jax.vmap(lambda *x: light(*x, 1, shape))(
     centers, counts, jnp.maximum(lengths, 1)
   )
   dark = jnp.prod(1 - lights, axis=0)[..., None]
-  return _image(255 - (255 - _levels(image)) * dark, image)
+  return _truncated(255 - (255 - levels) * dark)
 
 
 @corruption(_INVERSE_SPARKLES)
 def inverse_sparkles(
-  key: jax.Array, image: jax.Array, exponent: float
+  key: jax.Array, levels: jax.Array, exponent: float
 ) -> jax.Array:
-  """Turns everything white except for a sparkle near the center.
-
-  Args:
-    key: a key.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    exponent: of the decay with squared distance.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
-  """
+  """Turns everything white except for a sparkle near the center."""
   center_key, *keys = jax.random.split(key, 3)
-  shape = image.shape[:2]
+  shape = levels.shape[:2]
   center = _uniform(center_key, (2,), 0.25, 0.75) * np.array(shape)
   count, lengths = _rays(keys, (), 0.25 * min(shape))
   kept = light(center, count, lengths, exponent, shape)[..., None]
-  return _image(255 - (255 - _levels(image)) * kept, image)
+  return _truncated(255 - (255 - levels) * kept)
 
 
 def _rays(
@@ -245,20 +193,11 @@ def light(
   return jnp.clip((1 - (part - 0.5) ** 2) * decay, 0, 1)
 
 
-@corruption(_relative(_LINES))
-def lines(key: jax.Array, image: jax.Array, count: float) -> jax.Array:
-  """Draws gray lines in similar directions.
-
-  Args:
-    key: a key.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    count: number of lines, rounded down.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
-  """
+@corruption(_LINES, _pixels)
+def lines(key: jax.Array, levels: jax.Array, count: float) -> jax.Array:
+  """Draws gray lines in similar directions; their number is rounded down."""
   angle_key, spread_key, key = jax.random.split(key, 3)
-  shape = image.shape[:2]
+  shape = levels.shape[:2]
   angle = _uniform(angle_key, (), 0, 2 * math.pi)
   spread = 2 * math.pi * _uniform(spread_key, (), 0.1, 1)
   drawn = _uniform(key, (int(_LINES[-1] * min(shape)), 3), 0, 1)
@@ -267,7 +206,7 @@ def lines(key: jax.Array, image: jax.Array, count: float) -> jax.Array:
   halves = jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1) * min(shape)
   ends = jnp.stack([middles - halves, middles + halves], axis=1)
   shown = jnp.arange(1, len(drawn) + 1) <= count
-  return _image(draw_lines(_levels(image), ends, shown), image)
+  return _truncated(draw_lines(levels.astype(jnp.float32), ends, shown))
 
 
 def draw_lines(
@@ -303,11 +242,10 @@ def draw_lines(
 
 
 def _twirls(
-  severity: int, shape: Sequence[int], assets: object = None
+  row: tuple[float, float], shape: Sequence[int], *_: Any
 ) -> np.ndarray:
   """Source [2,2,H,W] of each pixel: for both directions, row and column."""
-  del assets
-  exponent, turns = _PINCH[severity - 1]
+  exponent, turns = row
   cell = min(shape[:2]) // _CELLS
   places = np.mgrid[: shape[0], : shape[1]].astype(float)
   counts = (np.array(shape[:2]) // cell)[:, None, None]
@@ -325,24 +263,15 @@ def _twirls(
   return np.stack(found)
 
 
-@corruption(_twirls)
+@corruption(_PINCH, _twirls)
 def pinch_and_twirl(
-  key: jax.Array, image: jax.Array, sources: jax.Array
+  key: jax.Array, levels: jax.Array, sources: jax.Array
 ) -> jax.Array:
-  """Pinches and twirls discs on a grid, each in a random direction.
-
-  Args:
-    key: a key.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    sources: where pixels come from in both directions, [2,2,H,W].
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
-  """
-  cell = min(image.shape[:2]) // _CELLS
-  counts = [size // cell for size in image.shape[:2]]
+  """Pinches and twirls discs on a grid, each in a random direction."""
+  cell = min(levels.shape[:2]) // _CELLS
+  counts = [size // cell for size in levels.shape[:2]]
   turned = _uniform(key, counts, 0, 1) < 0.5
-  return _image(twirl(_levels(image), turned, sources), image)
+  return _truncated(twirl(levels.astype(jnp.float32), turned, sources))
 
 
 def twirl(
@@ -358,22 +287,14 @@ def twirl(
   return _sample(levels, *jnp.where(which, sources[1], sources[0]))
 
 
-@corruption(_relative(_RIPPLE))
-def ripple(key: jax.Array, image: jax.Array, amplitude: float) -> jax.Array:
-  """Shifts rows and columns along a sine wave; black comes from outside.
-
-  Args:
-    key: a key.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    amplitude: in pixels.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
-  """
+@corruption(_RIPPLE, _pixels)
+def ripple(key: jax.Array, levels: jax.Array, amplitude: float) -> jax.Array:
+  """Shifts rows and columns along a sine wave; black comes from outside."""
   wave_key, phase_key = jax.random.split(key)
-  lengths = min(image.shape[:2]) * _uniform(wave_key, (2,), 0.1, 0.3)
+  lengths = min(levels.shape[:2]) * _uniform(wave_key, (2,), 0.1, 0.3)
   phases = _uniform(phase_key, (2,), 0, 2 * math.pi)
-  return _image(waver(_levels(image), amplitude, lengths, phases), image)
+  floats = levels.astype(jnp.float32)
+  return _truncated(waver(floats, amplitude, lengths, phases))
 
 
 def waver(
@@ -395,12 +316,9 @@ def _sample(levels: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
   return geometry.bilinear(padded, index, row - above, column - before)
 
 
-def _circles(
-  severity: int, shape: Sequence[int], assets: object = None
-) -> dict[str, Any]:
+def _circles(degrees: float, shape: Sequence[int], *_: Any) -> dict[str, Any]:
   """Kernels of the mean over rotations, of coefficients of cubic splines."""
-  del assets
-  height, width, _ = shape
+  height, width = shape[:2]
   half = np.radians(_MOTION[-1]) / 2
   reach = int(math.hypot(height - 1, width - 1) * math.sin(half)) + 2
   steps = np.arange(-reach, reach + 1)[:, None]
@@ -410,7 +328,7 @@ def _circles(
   weights = np.exp(-2 * turns**2)
   kernels = 0
   for turn, weight in zip(turns, weights / weights.sum(), strict=True):
-    angle = np.radians(turn * _MOTION[severity - 1])
+    angle = np.radians(turn * degrees)
     cos, sin = np.cos(angle), np.sin(angle)
     row = cos * down + sin * right + (height - 1) / 2
     column = cos * right - sin * down + (width - 1) / 2
@@ -425,24 +343,17 @@ def _circles(
   }
 
 
-@corruption(_circles)
+@corruption(_MOTION, _circles)
 def circular_motion_blur(
-  key: jax.Array, image: jax.Array, parameters: dict[str, Any]
+  key: jax.Array, levels: jax.Array, parameters: dict[str, Any]
 ) -> jax.Array:
   """Averages rotations about the center; black comes from outside.
 
-  Args:
-    key: not used.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    parameters: `rows` and `columns`, matrices from levels to coefficients of
-      splines, and `kernels` [K*K,H,W] of each pixel.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
+  Parameters are `rows` and `columns`, matrices from levels to coefficients of
+  splines, and `kernels` [K*K,H,W] of each pixel.
   """
-  del key
   # Rounding must not change constant images.
-  return _image(blur(_levels(image), parameters) + 2e-4, image)
+  return _truncated(blur(levels.astype(jnp.float32), parameters) + 2e-4)
 
 
 def blur(levels: jax.Array, parameters: dict[str, Any]) -> jax.Array:
@@ -483,12 +394,9 @@ def coefficients(size: int) -> np.ndarray:
   return np.linalg.inv(spline_matrix(np.arange(size), size))
 
 
-def _zooms(
-  severity: int, shape: Sequence[int], assets: object = None
-) -> list[np.ndarray]:
+def _zooms(added: float, shape: Sequence[int], *_: Any) -> list[np.ndarray]:
   """Matrices [3,H,H] and [3,W,W] that zoom by three factors."""
-  del assets
-  zooms = 1 + _ABERRATION[severity - 1] * np.array([0, 0.5, 1])
+  zooms = 1 + added * np.array([0, 0.5, 1])
   return [np.stack([_zoom(n, zoom) for zoom in zooms]) for n in shape[:2]]
 
 
@@ -502,22 +410,13 @@ def _zoom(size: int, zoom: float) -> np.ndarray:
   return spline_matrix(places * ((size - 1) / (enlarged - 1)), size)
 
 
-@corruption(_zooms)
+@corruption(_ABERRATION, _zooms)
 def transverse_chromatic_abberation(
-  key: jax.Array, image: jax.Array, zooms: list[jax.Array]
+  key: jax.Array, levels: jax.Array, zooms: list[jax.Array]
 ) -> jax.Array:
-  """Enlarges the three channels by different factors, in random order.
-
-  Args:
-    key: a key.
-    image: float [H,W,3] in [0,1], multiples of 1/255.
-    zooms: matrices [3,H,H] and [3,W,W] of the factors.
-
-  Returns:
-    Float [H,W,3] in [0,1], multiples of 1/255.
-  """
+  """Enlarges the three channels by different factors, in random order."""
   order = jax.random.permutation(key, 3)
-  return _image(enlarge(_levels(image), order, zooms), image)
+  return _truncated(enlarge(levels.astype(jnp.float32), order, zooms))
 
 
 def enlarge(
@@ -537,15 +436,9 @@ def _uniform(
   return jax.random.uniform(key, shape, jnp.float32, low, high)
 
 
-def _levels(image: jax.Array) -> jax.Array:
-  """Whole levels, as floats."""
-  return color.quantise(image).astype(image.dtype)
-
-
-def _image(levels: jax.Array, like: jax.Array) -> jax.Array:
-  """Truncates levels, as NumPy does, to an image of the same type as `like`."""
-  levels = jnp.clip(levels, 0, 255).astype(jnp.uint8)
-  return color.dequantise(levels, like.dtype)
+def _truncated(levels: jax.Array) -> jax.Array:
+  """Truncates levels, as NumPy does."""
+  return jnp.clip(levels, 0, 255).astype(jnp.uint8)
 
 
 ALL = (

@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from ram_jax.image import color
+
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
@@ -23,12 +25,12 @@ class Constant:
   value: float
 
 
-# (severity, shape [H,W,C] of the image, assets) -> pytree of numbers and
-# arrays. One program is compiled for all severities whose parameters have the
-# same structure, shapes, types and constants.
-Parameters = Callable[[int, Sequence[int], Any], Any]
-# (key, image, parameters) -> image: floats [H,W,C] in [0,1], multiples of
-# 1/255, before and after.
+# (row of a severity, shape [H,W,C] of the image, assets) -> pytree of numbers
+# and arrays. One program is compiled for all severities whose parameters have
+# the same structure, shapes, types and constants.
+Prepare = Callable[[Any, Sequence[int], Any], Any]
+# (key, levels, parameters) -> levels: uint8 [H,W,C], and integers of any type
+# from 0 to 255 of the same shape. Some corruptions do not use the key.
 Apply = Callable[[jax.Array, jax.Array, Any], jax.Array]
 
 
@@ -38,41 +40,46 @@ class Corruption:
 
   Attributes:
     name: name of its file.
-    parameters: returns the parameters of a severity; only frost uses assets.
-    apply: corrupts an image.
+    rows: for each severity, what `prepare` makes its parameters from.
+    prepare: returns the parameters of a row; only frost uses assets.
+    apply: corrupts an image of whole levels.
   """
 
   name: str
-  parameters: Parameters
+  rows: Sequence[Any]
+  prepare: Prepare
   apply: Apply
+
+  def parameters(
+    self, severity: int, shape: Sequence[int], assets: Any = None
+  ) -> Any:
+    """The parameters of a severity for images of a shape [H,W,C]."""
+    check_severity(severity)
+    return self.prepare(self.rows[severity - 1], shape, assets)
 
   def __call__(
     self, key: jax.Array, image: jax.Array, severity: int, assets: Any = None
   ) -> jax.Array:
-    """Corrupts an image."""
-    check_severity(severity)
+    """Corrupts floats [H,W,C] in [0,1], multiples of 1/255 before and after."""
     parameters = self.parameters(severity, image.shape, assets)
-    return self.apply(key, image, parameters)
+    levels = self.apply(key, color.quantise(image), parameters)
+    return color.dequantise(levels, image.dtype)
 
 
 def corruption(
-  parameters: Parameters | tuple[Any, ...],
+  rows: Sequence[Any], prepare: Prepare = lambda row, *_: row
 ) -> Callable[[Apply], Corruption]:
   """Turns a function that corrupts an image into a `Corruption`.
 
   Args:
-    parameters: a function, or the parameters of severities 1 to 5.
+    rows: what distinguishes severities 1 to 5.
+    prepare: makes the function's parameters from a row; by default, they are
+      the row.
 
   Returns:
     The decorator.
   """
-
-  def row(severity: int, *unused: Any) -> Any:
-    del unused
-    return parameters[severity - 1]
-
-  found = parameters if callable(parameters) else row
-  return lambda apply: Corruption(apply.__name__, found, apply)
+  return lambda apply: Corruption(apply.__name__, rows, prepare, apply)
 
 
 def check_severity(severity: int) -> None:

@@ -38,162 +38,92 @@ _QUALITY = (80, 65, 58, 50, 40)
 
 
 @corruption(_BRIGHTNESS)
-def brightness(key: jax.Array, image: jax.Array, added: int) -> jax.Array:
-  """Increases the value in HSV; hue and saturation do not change.
-
-  Args:
-    key: not used.
-    image: float [H,W,3] in [0,1], multiples of 1/255.
-    added: to the brightest channel, in quarters of a level.
-
-  Returns:
-    Float [H,W,3] in [0,1], multiples of 1/255.
-  """
-  del key
-  levels, value, _ = _value(image)
+def brightness(key: jax.Array, levels: jax.Array, added: int) -> jax.Array:
+  """Increases the value in HSV; hue and saturation do not change."""
+  wide, value, _ = _value(levels)
   brighter = jnp.minimum(4 * value + added, 4 * 255)
-  scaled = levels * brighter // jnp.maximum(4 * value, 1)
+  scaled = wide * brighter // jnp.maximum(4 * value, 1)
   # Black has no hue: it becomes gray.
-  scaled = jnp.where(value == 0, brighter // 4, scaled)
-  return _image(scaled, image)
+  return jnp.where(value == 0, brighter // 4, scaled)
 
 
 @corruption(_SATURATE)
 def saturate(
-  key: jax.Array, image: jax.Array, parameters: tuple[int, int]
+  key: jax.Array, levels: jax.Array, parameters: tuple[int, int]
 ) -> jax.Array:
-  """Changes the saturation in HSV; increasing it tints grays red (hue 0).
-
-  Args:
-    key: not used.
-    image: float [H,W,3] in [0,1], multiples of 1/255.
-    parameters: factor and added constant, in tenths.
-
-  Returns:
-    Float [H,W,3] in [0,1], multiples of 1/255.
-  """
-  del key
+  """Changes the saturation in HSV; increasing it tints grays red (hue 0)."""
   factor, constant = parameters
-  levels, value, range_ = _value(image)
+  wide, value, range_ = _value(levels)
   # New range between the largest and the smallest channel, in tenths of a
   # level; each channel keeps its relative position in the range.
   depth = jnp.minimum(factor * range_ + constant * value, 10 * value)
   red = jnp.array([0, 1, 1], jnp.int32)
-  below = jnp.where(range_ == 0, red, value - levels)
+  below = jnp.where(range_ == 0, red, value - wide)
   whole = 10 * jnp.maximum(range_, 1)
-  return _image(value - (depth * below + whole - 1) // whole, image)
+  return value - (depth * below + whole - 1) // whole
 
 
 @corruption(_CONTRAST)
-def contrast(key: jax.Array, image: jax.Array, kept: int) -> jax.Array:
-  """Moves every channel towards its mean.
-
-  Args:
-    key: not used.
-    image: float [H,W,C] in [0,1], multiples of 1/255; at most 290 x 290 pixels.
-    kept: percentage of the contrast.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
-  """
-  del key
-  levels = color.quantise(image).astype(jnp.int32)
-  pixels = levels.shape[0] * levels.shape[1]
-  total = jnp.sum(levels, axis=(0, 1), dtype=jnp.int32)
-  mixed = kept * pixels * levels + (100 - kept) * total
-  return _image(mixed // (100 * pixels), image)
+def contrast(key: jax.Array, levels: jax.Array, kept: int) -> jax.Array:
+  """Moves every channel towards its mean; at most 290 x 290 pixels."""
+  wide = levels.astype(jnp.int32)
+  pixels = wide.shape[0] * wide.shape[1]
+  total = jnp.sum(wide, axis=(0, 1), dtype=jnp.int32)
+  return (kept * pixels * wide + (100 - kept) * total) // (100 * pixels)
 
 
-def _quality(severity: int, *unused: Any) -> tuple[jpeg.Divisors, ...]:
-  del unused
-  return jpeg.divisors(_QUALITY[severity - 1])
-
-
-@corruption(_quality)
+@corruption(_QUALITY, lambda quality, *_: jpeg.divisors(quality))
 def jpeg_compression(
-  key: jax.Array, image: jax.Array, divisors: tuple[jpeg.Divisors, ...]
+  key: jax.Array, levels: jax.Array, divisors: tuple[jpeg.Divisors, ...]
 ) -> jax.Array:
-  """Compresses and decompresses the image as JPEG.
-
-  Args:
-    key: not used.
-    image: float [H,W,3] in [0,1], multiples of 1/255.
-    divisors: of the quality.
-
-  Returns:
-    Float [H,W,3] in [0,1], multiples of 1/255.
-  """
-  del key
-  return _image(jpeg.compress(color.quantise(image), divisors), image)
+  """Compresses and decompresses the image as JPEG."""
+  return jpeg.compress(levels, divisors)
 
 
 def _blocks(
-  severity: int, shape: Sequence[int], assets: object = None
+  fraction: float, shape: Sequence[int], *_: Any
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-  del assets
-  fraction = _PIXELATE[severity - 1]
   return [_boxes(size, fraction) for size in shape[:2]]
 
 
-@corruption(_blocks)
+@corruption(_PIXELATE, _blocks)
 def pixelate(
-  key: jax.Array, image: jax.Array, boxes: list[tuple[jax.Array, jax.Array]]
+  key: jax.Array, levels: jax.Array, boxes: list[tuple[jax.Array, jax.Array]]
 ) -> jax.Array:
   """Downscales the image by averaging pixels, and enlarges it again.
 
-  Args:
-    key: not used.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    boxes: first and last pixel of the box that each row and column averages.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
+  `boxes` has the first and last pixel of the box that each row and each column
+  averages.
   """
-  del key
-  levels = color.quantise(image).astype(jnp.int32)
+  wide = levels.astype(jnp.int32)
   for axis in (1, 0):
     first, last = boxes[axis]
-    levels = jnp.take(levels, first, axis) + jnp.take(levels, last, axis)
-    levels = levels + 1 >> 1
-  return _image(levels, image)
+    wide = jnp.take(wide, first, axis) + jnp.take(wide, last, axis) + 1 >> 1
+  return wide
 
 
 def _elastic(
-  severity: int, shape: Sequence[int], assets: object = None
+  row: tuple[float, ...], shape: Sequence[int], *_: Any
 ) -> dict[str, Any]:
-  del assets
-  height, width, _ = shape
-  movement, smoothness, corners = (
-    min(height, width) * fraction for fraction in _ELASTIC[severity - 1]
-  )
-  if not movement:
-    return {"corners": corners}
-  rows, columns = (smoothing(size, smoothness) for size in (height, width))
-  return {
-    "corners": corners,
-    "movement": movement,
-    "rows": rows,
-    "columns": columns,
-  }
+  movement, smoothness, corners = (min(shape[:2]) * part for part in row)
+  found = {"corners": corners}
+  if movement:
+    rows, columns = (smoothing(size, smoothness) for size in shape[:2])
+    found |= {"movement": movement, "rows": rows, "columns": columns}
+  return found
 
 
-@corruption(_elastic)
+@corruption(_ELASTIC, _elastic)
 def elastic_transform(
-  key: jax.Array, image: jax.Array, parameters: dict[str, Any]
+  key: jax.Array, levels: jax.Array, parameters: dict[str, Any]
 ) -> jax.Array:
   """Moves three corners at random, and then every pixel, smoothly.
 
-  Args:
-    key: a key.
-    image: float [H,W,C] in [0,1], multiples of 1/255.
-    parameters: `corners`, the largest movement of a corner in pixels, and, if
-      pixels move, `movement` in pixels and its smoothing matrices `rows` and
-      `columns`.
-
-  Returns:
-    Float [H,W,C] in [0,1], multiples of 1/255.
+  Parameters are `corners`, the largest movement of a corner in pixels, and, if
+  pixels move, `movement` in pixels and its smoothing matrices `rows` and
+  `columns`.
   """
-  height, width, _ = image.shape
+  height, width, _ = levels.shape
   corner_key, pixel_key = jax.random.split(key)
   moves = _uniform(corner_key, (3, 2), parameters["corners"])
   row, column = affine_source(height, width, moves)
@@ -208,10 +138,10 @@ def elastic_transform(
   # for every pixel of the second, which is six times slower.
   moved, _ = jax.lax.scan(
     lambda moved, place: (geometry.bilinear(moved, *place), None),
-    image,
+    color.dequantise(levels, jnp.float32),
     jax.tree.map(lambda *arrays: jnp.stack(arrays), *places),
   )
-  return color.dequantise(color.truncate(moved), image.dtype)
+  return color.truncate(moved)
 
 
 def affine_source(
@@ -249,16 +179,11 @@ def _uniform(key: jax.Array, shape: tuple, limit: float) -> jax.Array:
   return row.reshape(shape)
 
 
-def _value(image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Levels [H,W,3], their maximum [H,W,1], and maximum minus minimum."""
-  levels = color.quantise(image).astype(jnp.int32)
-  value = jnp.max(levels, axis=-1, keepdims=True)
-  return levels, value, value - jnp.min(levels, axis=-1, keepdims=True)
-
-
-def _image(levels: jax.Array, like: jax.Array) -> jax.Array:
-  """Converts integers to an image of the same type as `like`."""
-  return color.dequantise(levels.astype(jnp.uint8), like.dtype)
+def _value(levels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Levels as int32, their maximum [H,W,1], and maximum minus minimum."""
+  wide = levels.astype(jnp.int32)
+  value = jnp.max(wide, axis=-1, keepdims=True)
+  return wide, value, value - jnp.min(wide, axis=-1, keepdims=True)
 
 
 def _boxes(size: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:

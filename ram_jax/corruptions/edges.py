@@ -4,6 +4,8 @@ All arrays are int32 [H,W]; integer arithmetic is the same in every compiler.
 Source: OpenCV, `imgproc/src/canny.cpp`, `distransf.cpp`, `histogram.cpp`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -114,10 +116,7 @@ def _chamfer(right: jax.Array, down: int) -> jax.Array:
     (across, _KNIGHT - _DIAGONAL),
     (along, _STEP),
   )
-  values = [a * right + b * down for a, b in forms]
-  return jnp.maximum(
-    jnp.maximum(values[0], values[1]), jnp.maximum(values[2], values[3])
-  )
+  return functools.reduce(jnp.maximum, (a * right + b * down for a, b in forms))
 
 
 def equalize(levels: jax.Array, count: int) -> jax.Array:

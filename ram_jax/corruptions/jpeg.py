@@ -79,8 +79,7 @@ def divisors(quality: int) -> tuple[Divisors, Divisors]:
   Returns:
     Each as `_divisors` of its table.
   """
-  tables = (_table(standard, quality) for standard in (_LUMA, _CHROMA))
-  return tuple(map(_divisors, tables))
+  return tuple(_divisors(_table(s, quality)) for s in (_LUMA, _CHROMA))
 
 
 def _table(standard: str, quality: int) -> np.ndarray:
@@ -126,28 +125,19 @@ def _matrix() -> np.ndarray:
 
 def _forward(blocks: jax.Array) -> jax.Array:
   """Pixels [8,8,N] to frequencies, 8 times as large."""
-  rows = _descale(
-    jnp.einsum("vj,ijn->ivn", _matrix(), blocks), _CONSTANT_BITS - _FIRST_BITS
-  )
-  return _descale(
-    jnp.einsum("ui,ivn->uvn", _matrix(), rows), _CONSTANT_BITS + _FIRST_BITS
-  )
+  rows = _transform("vj,ijn->ivn", blocks, _CONSTANT_BITS - _FIRST_BITS)
+  return _transform("ui,ivn->uvn", rows, _CONSTANT_BITS + _FIRST_BITS)
 
 
 def _inverse(blocks: jax.Array) -> jax.Array:
   """Frequencies [8,8,N] to pixels."""
-  columns = _descale(
-    jnp.einsum("ui,uvn->ivn", _matrix(), blocks), _CONSTANT_BITS - _FIRST_BITS
-  )
-  return _descale(
-    jnp.einsum("vj,ivn->ijn", _matrix(), columns),
-    _CONSTANT_BITS + _FIRST_BITS + 3,
-  )
+  columns = _transform("ui,uvn->ivn", blocks, _CONSTANT_BITS - _FIRST_BITS)
+  return _transform("vj,ivn->ijn", columns, _CONSTANT_BITS + _FIRST_BITS + 3)
 
 
-def _descale(value: jax.Array, bits: int) -> jax.Array:
-  """Divides by a power of two, rounding halves up."""
-  return value + (1 << bits - 1) >> bits
+def _transform(axes: str, blocks: jax.Array, bits: int) -> jax.Array:
+  """Multiplies by the matrix; divides by a power of two, halves rounded up."""
+  return jnp.einsum(axes, _matrix(), blocks) + (1 << bits - 1) >> bits
 
 
 def _divisors(table: np.ndarray) -> Divisors:

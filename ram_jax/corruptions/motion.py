@@ -1,13 +1,10 @@
 """ImageMagick 6's motion blur, as used by CIFAR-10-C."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ram_jax.corruptions.corruption import corruption
-from ram_jax.image import color
 
 # Radius and standard deviation, in pixels, of severities 1 to 5.
 _PARAMETERS = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))
@@ -17,29 +14,17 @@ _WEIGHT_BITS = 23
 _HALF_A_STEP = round((1 << _WEIGHT_BITS) / (2 * 257))
 
 
-def _parameters(severity: int, *unused: Any) -> np.ndarray:
-  del unused
-  return weights(*_PARAMETERS[severity - 1], _PARAMETERS[-1][0])
-
-
-@corruption(_parameters)
-def motion_blur(key: jax.Array, image: jax.Array, path: jax.Array) -> jax.Array:
+@corruption(_PARAMETERS, lambda row, *_: weights(*row, _PARAMETERS[-1][0]))
+def motion_blur(
+  key: jax.Array, levels: jax.Array, path: jax.Array
+) -> jax.Array:
   """Blurs along a direction drawn from -45 to 45 degrees.
-
-  Args:
-    key: a key.
-    image: float [H,W,3] in [0,1], multiples of 1/255.
-    path: weights along the path.
-
-  Returns:
-    Float [H,W,3] in [0,1], multiples of 1/255.
 
   Source: hendrycks/robustness, `make_cifar_c.py`. Radius and standard deviation
   are in pixels, independent of the image size.
   """
   degrees = jax.random.uniform(key, (), jnp.float32, -45, 45)
-  levels = blur(color.quantise(image), degrees, path)
-  return color.dequantise(levels.astype(jnp.uint8), image.dtype)
+  return blur(levels, degrees, path)
 
 
 def blur(levels: jax.Array, degrees: jax.Array, path: jax.Array) -> jax.Array:

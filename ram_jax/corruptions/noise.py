@@ -11,7 +11,6 @@ Nothing depends on the size of the image.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -109,41 +108,27 @@ def alias_table(
   return (scaled << _COLUMN_BITS | other).astype(np.uint32)
 
 
-def replace(key: jax.Array, image: jax.Array, table: jax.Array) -> jax.Array:
-  """Draws a new level for every value of an image.
-
-  Args:
-    key: one key.
-    image: floats [H,W,C] in [0,1], multiples of 1/255.
-    table: uint32 [256,256] from `alias_table`.
-
-  Returns:
-    The image's shape and type, multiples of 1/255.
-  """
+def replace(key: jax.Array, levels: jax.Array, table: jax.Array) -> jax.Array:
+  """Draws a new level for every value, with a table from `alias_table`."""
   # Drawn with one axis, because JAX takes twice as long for three axes.
-  bits = jax.random.bits(key, (image.size,), jnp.uint32)
+  bits = jax.random.bits(key, (levels.size,), jnp.uint32)
   column = bits >> _THRESHOLD_BITS
-  levels = color.quantise(image).astype(jnp.uint32).ravel()
-  place = levels * LEVELS + column
+  place = levels.astype(jnp.uint32).ravel() * LEVELS + column
   entry = jnp.asarray(table).ravel()[place]
   part = bits & ((1 << _THRESHOLD_BITS) - 1)
   level = jnp.where(part < entry >> _COLUMN_BITS, column, entry & (LEVELS - 1))
-  level = level.astype(jnp.uint8).reshape(image.shape)
-  return color.dequantise(level, image.dtype)
+  return level.reshape(levels.shape)
 
 
 def _noise(
   name: str,
   probabilities: Callable[[float], np.ndarray],
-  levels: tuple[float, ...],
+  rows: tuple[float, ...],
 ) -> Corruption:
   """A noise; all of them are one program with different tables."""
-
-  def table(severity: int, *unused: Any) -> np.ndarray:
-    del unused
-    return alias_table(probabilities, levels[severity - 1])
-
-  return Corruption(name, table, replace)
+  return Corruption(
+    name, rows, lambda row, *_: alias_table(probabilities, row), replace
+  )
 
 
 # Normal noise that does not depend on the level.

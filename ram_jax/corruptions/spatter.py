@@ -12,19 +12,17 @@ import numpy as np
 
 from ram_jax.corruptions import edges, noise
 from ram_jax.corruptions.corruption import corruption
-from ram_jax.image import color
 
 # Parameters of severities 1 to 5: mean and standard deviation of the noise,
 # standard deviation of its blur, threshold, and the strength of water in tenths
-# or the standard deviation of mud's blur.
+# or, without water, the standard deviation of mud's blur.
 _PARAMETERS = (
-  (0.62, 0.1, 0.7, 0.7, 5),
-  (0.65, 0.1, 0.8, 0.7, 5),
-  (0.65, 0.3, 1, 0.69, 5),
-  (0.65, 0.1, 0.7, 0.69, 0.6),
-  (0.65, 0.1, 0.5, 0.68, 0.6),
+  (0.62, 0.1, 0.7, 0.7, 5, None),
+  (0.65, 0.1, 0.8, 0.7, 5, None),
+  (0.65, 0.3, 1, 0.69, 5, None),
+  (0.65, 0.1, 0.7, 0.69, 0, 0.6),
+  (0.65, 0.1, 0.5, 0.68, 0, 0.6),
 )
-_WATER_SEVERITIES = 3
 _WATER = (175, 238, 238)  # pale turquoise
 _MUD = (63, 42, 20)
 _EMBOSS = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))
@@ -34,41 +32,33 @@ _RADIUS = 4  # pixels, of the largest blur of the noise
 _MUD_BITS = 15  # fractional bits of a weight of mud's blur along one axis
 
 
-def _drops(severity: int, *unused: Any) -> dict[str, Any]:
-  del unused
-  mean, std, sigma, threshold, last = _PARAMETERS[severity - 1]
+def _drops(row: tuple[Any, ...], *_: Any) -> dict[str, Any]:
+  mean, std, sigma, threshold, strength, mud_sigma = row
   weights = _gaussian(sigma)
-  found = {
+  found = (
+    {"strength": strength} if strength else {"mud": mud_weights(mud_sigma)}
+  )
+  return found | {
     "mean": mean,
     "std": noise.normal_scale(std),
     "blur": np.pad(weights, _RADIUS - len(weights) // 2).astype(np.float32),
     "threshold": threshold,
   }
-  if severity <= _WATER_SEVERITIES:
-    return found | {"strength": last}
-  return found | {"mud": mud_weights(last)}
 
 
-@corruption(_drops)
+@corruption(_PARAMETERS, _drops)
 def spatter(
-  key: jax.Array, image: jax.Array, parameters: dict[str, Any]
+  key: jax.Array, levels: jax.Array, parameters: dict[str, Any]
 ) -> jax.Array:
   """Adds drops of water (severities 1 to 3) or mud (4 and 5) to an image.
 
-  Args:
-    key: a key.
-    image: float [H,W,3] in [0,1], multiples of 1/255.
-    parameters: `mean`, `std` from `noise.normal_scale`, and `blur` (weights) of
-      the noise; `threshold` of the drops; `strength` of water, or weights of
-      the `mud`'s blur.
-
-  Returns:
-    Float [H,W,3] in [0,1], multiples of 1/255. The size of drops and their
-    shading in pixels does not depend on the image size.
+  The size of drops and their shading in pixels does not depend on the image
+  size. Parameters are `mean`, `std` from `noise.normal_scale`, and `blur`
+  (weights) of the noise; `threshold` of the drops; `strength` of water, or
+  weights of the `mud`'s blur.
   """
-  drawn = noise.normal(key, image.shape[:2], parameters["std"])
-  levels = cover(color.quantise(image), drawn, parameters)
-  return color.dequantise(levels, image.dtype)
+  drawn = noise.normal(key, levels.shape[:2], parameters["std"])
+  return cover(levels, drawn, parameters)
 
 
 def cover(

@@ -15,7 +15,6 @@ import numpy as np
 
 from ram_jax.corruptions import motion, noise
 from ram_jax.corruptions.corruption import Constant, corruption
-from ram_jax.image import color
 
 # Parameters of severities 1 to 5: mean and standard deviation of the noise,
 # zoom, threshold, radius and standard deviation of the motion blur, and the
@@ -36,10 +35,9 @@ Photographs = tuple[jax.Array, ...]  # uint8 [h,w,3], RGB
 
 
 def _snow(
-  severity: int, shape: Sequence[int], assets: object = None
+  row: tuple[float, ...], shape: Sequence[int], *_: Any
 ) -> dict[str, Any]:
-  del assets
-  mean, std, zoom, threshold, radius, sigma, kept = _SNOW[severity - 1]
+  mean, std, zoom, threshold, radius, sigma, kept = row
   return {
     "mean": mean,
     "std": noise.normal_scale(std),
@@ -50,28 +48,21 @@ def _snow(
   }
 
 
-@corruption(_snow)
+@corruption(_SNOW, _snow)
 def snow(
-  key: jax.Array, image: jax.Array, parameters: dict[str, Any]
+  key: jax.Array, levels: jax.Array, parameters: dict[str, Any]
 ) -> jax.Array:
   """Fades colors, and adds motion-blurred flakes, also upside down.
 
-  Args:
-    key: a key.
-    image: float [H,W,3] in [0,1], multiples of 1/255.
-    parameters: `mean`, and `std` from `noise.normal_scale`, of the noise;
-      `sources` of its zoom; `threshold`; `path`, weights of the motion blur;
-      `kept`, the percentage of the image that is kept.
-
-  Returns:
-    Float [H,W,3] in [0,1], multiples of 1/255.
+  Parameters are `mean`, and `std` from `noise.normal_scale`, of the noise;
+  `sources` of its zoom; `threshold`; `path`, weights of the motion blur;
+  `kept`, the percentage of the image that is kept.
   """
   noise_key, angle_key = jax.random.split(key)
-  drawn = noise.normal(noise_key, image.shape[:2], parameters["std"])
+  drawn = noise.normal(noise_key, levels.shape[:2], parameters["std"])
   degrees = jax.random.uniform(angle_key, (), jnp.float32, -135, -45)
   layer = snow_layer(parameters["mean"] + drawn, degrees, parameters)
-  levels = snow_cover(color.quantise(image), layer, parameters["kept"])
-  return color.dequantise(levels, image.dtype)
+  return snow_cover(levels, layer, parameters["kept"])
 
 
 def snow_layer(
@@ -103,67 +94,47 @@ def snow_cover(levels: jax.Array, layer: jax.Array, kept: int) -> jax.Array:
 
 
 def _frost(
-  severity: int, shape: Sequence[int], assets: Photographs | None = None
+  row: tuple[int, int], shape: Sequence[int], assets: Photographs | None
 ) -> tuple[int, int, Photographs]:
   """Raises a ValueError if photographs are missing or too small."""
-  if not assets:
+  side = max(shape[:2])
+  if not assets or min(min(p.shape[:2]) for p in assets) <= side:
     raise ValueError(
-      "frost needs photographs of ice: give assets=ram_jax.data.frost.load()"
+      "frost needs photographs of ice that are larger than the images: give "
+      f"assets=ram_jax.data.frost.load(size={side})"
     )
-  height, width, _ = shape
-  sizes = np.array([picture.shape[:2] for picture in assets])
-  if (sizes <= (height, width)).any():
-    raise ValueError(
-      f"photographs of {sizes.min(axis=0).tolist()} pixels do not cover images"
-      f" of [{height}, {width}]: pass this size to load()"
-    )
-  return *_FROST[severity - 1], assets
+  return *row, assets
 
 
-@corruption(_frost)
+@corruption(_FROST, _frost)
 def frost(
-  key: jax.Array, image: jax.Array, parameters: tuple[int, int, Photographs]
+  key: jax.Array, levels: jax.Array, parameters: tuple[int, int, Photographs]
 ) -> jax.Array:
-  """Adds a random part of one of five photographs of ice.
-
-  Args:
-    key: a key.
-    image: float [H,W,3] in [0,1], multiples of 1/255.
-    parameters: percentages of the image and of the photograph that are added,
-      and the photographs, `ram_jax.data.frost.load()`.
-
-  Returns:
-    Float [H,W,3] in [0,1], multiples of 1/255.
-  """
+  """Adds a random part of one of five photographs of ice."""
   kept, added, pictures = parameters
-  height, width = image.shape[:2]
+  height, width = levels.shape[:2]
   sizes = np.array([picture.shape[:2] for picture in pictures])
   which, row, column = jax.random.split(key, 3)
   index = jax.random.randint(which, (), 0, len(pictures))
   spare = jnp.asarray(sizes - (height, width))[index]
   top = jax.random.randint(row, (), 0, spare[0])
   left = jax.random.randint(column, (), 0, spare[1])
-  ice = crop(pictures, index, top, left, (height, width))
-  levels = frost_cover(color.quantise(image), ice, kept, added)
-  return color.dequantise(levels, image.dtype)
+  ice = crop(pictures, (index, top, left), (height, width))
+  return frost_cover(levels, ice, kept, added)
 
 
 def crop(
-  pictures: tuple[jax.Array, ...],
-  index: jax.Array,
-  top: jax.Array,
-  left: jax.Array,
-  size: tuple[int, int],
+  pictures: Photographs, start: tuple[Any, ...], size: tuple[int, int]
 ) -> jax.Array:
-  """Crops a window [H,W,3] from one of several pictures."""
+  """Crops a window [H,W,3] that starts at (picture, top, left)."""
   height = max(picture.shape[0] for picture in pictures)
   width = max(picture.shape[1] for picture in pictures)
   padded = [
     jnp.pad(p, ((0, height - p.shape[0]), (0, width - p.shape[1]), (0, 0)))
     for p in map(jnp.asarray, pictures)
   ]
-  start = (index, top, left, 0)
-  return jax.lax.dynamic_slice(jnp.stack(padded), start, (1, *size, 3))[0]
+  window = (1, *size, 3)
+  return jax.lax.dynamic_slice(jnp.stack(padded), (*start, 0), window)[0]
 
 
 def frost_cover(
@@ -174,38 +145,22 @@ def frost_cover(
   return jnp.minimum(total // 100, 255).astype(jnp.uint8)
 
 
-def _fog(
-  severity: int, shape: Sequence[int], assets: object = None
-) -> tuple[Constant, float]:
-  del shape, assets
-  thickness, decay = _FOG[severity - 1]
-  return Constant(decay), 255 * thickness
-
-
-@corruption(_fog)
+@corruption(_FOG, lambda row, *_: (Constant(row[1]), 255 * row[0]))
 def fog(
-  key: jax.Array, image: jax.Array, parameters: tuple[Constant, float]
+  key: jax.Array, levels: jax.Array, parameters: tuple[Constant, float]
 ) -> jax.Array:
   """Adds a fractal cloud, and rescales to the original range.
 
   The cloud is a square whose side is the next power of two; its upper left
-  corner is used.
-
-  Args:
-    key: a key.
-    image: float [H,W,3] in [0,1], multiples of 1/255.
-    parameters: decay of the cloud's roughness, and its thickness in levels.
-
-  Returns:
-    Float [H,W,3] in [0,1], multiples of 1/255.
+  corner is used. Parameters are the decay of its roughness, and its thickness
+  in levels.
   """
   decay, thickness = parameters
-  height, width = image.shape[:2]
+  height, width = levels.shape[:2]
   side = 1 << (max(height, width) - 1).bit_length()
   drawn = jax.random.uniform(key, (side * side - 1,), jnp.float32, -1, 1)
   cloud = plasma(drawn, decay.value)[:height, :width]
-  levels = fog_cover(color.quantise(image), cloud, thickness)
-  return color.dequantise(levels, image.dtype)
+  return fog_cover(levels, cloud, thickness)
 
 
 def plasma(drawn: jax.Array, decay: float) -> jax.Array:

@@ -10,12 +10,11 @@ import numpy as np
 
 from ram_jax import keys as keys_lib
 from ram_jax import parallel
-from ram_jax.corruptions import EVERY, SETS, check_choice
-from ram_jax.corruptions import SEVERITIES as SEVERITIES
+from ram_jax.contracts import Split
+from ram_jax.corruptions import EVERY, SETS
 from ram_jax.corruptions import apply as apply_to_batch
 from ram_jax.corruptions.corruption import Apply
 from ram_jax.data import frost
-from ram_jax.image.color import dequantise, quantise
 
 VERSION = 1  # increased when the same seed gives different images
 STREAM = 3  # stream of the seed; 0 to 2: weights, training, evaluation
@@ -61,7 +60,7 @@ class Generator:
       ValueError: a requested one cannot be generated.
     """
     if "frost" in self.only:
-      self.photographs()
+      _ = self.photographs
     known, absent = SETS[self.set_name], self.missing()
     requested = self.only or known
     return tuple(n for n in known if n in requested and n not in absent)
@@ -70,22 +69,17 @@ class Generator:
     """Why corruptions cannot be generated, by name, if all are requested."""
     if not self.only and "frost" in SETS[self.set_name]:
       try:
-        self.photographs()
+        _ = self.photographs
       except ValueError as error:
         return {"frost": str(error)}
     return {}
 
+  @functools.cached_property
   def photographs(self) -> tuple[np.ndarray, ...]:
     """The photographs for frost; ValueError if they are not available."""
-    return self._photographs
-
-  @functools.cached_property
-  def _photographs(self) -> tuple[np.ndarray, ...]:
     return frost.load(self.frost_folder, max(self.images.shape[1:3]))
 
-  def load(
-    self, corruption: str, severity: int
-  ) -> tuple[np.ndarray, np.ndarray]:
+  def load(self, corruption: str, severity: int) -> Split:
     """Generates one corruption at one severity.
 
     Args:
@@ -96,8 +90,7 @@ class Generator:
       Images uint8 [N,H,W,3] and labels int32 [N], in the test set's order.
 
     Raises:
-      ValueError: there is no such corruption or severity, or it cannot be
-        generated.
+      ValueError: it cannot be generated.
     """
     make, arguments = self._call(corruption, severity)
     return make(*arguments), self.labels
@@ -116,16 +109,14 @@ class Generator:
     self, corruption: str, severity: int
   ) -> tuple[Callable, tuple[Any, ...]]:
     """The function that generates images, and its arguments."""
-    known = SETS[self.set_name]
-    check_choice((corruption,), (severity,), known)
-    assets = self.photographs() if corruption == "frost" else None
+    assets = self.photographs if corruption == "frost" else None
     key = jax.random.fold_in(jax.random.key(self.seed), STREAM)
     first = 100 * list(SETS).index(self.set_name)
-    for number in (first + known.index(corruption), severity):
+    position = first + SETS[self.set_name].index(corruption)
+    for number in (position, severity):
       key = jax.random.fold_in(key, number)
     found = EVERY[corruption]
-    shape = self.images.shape[1:]
-    parameters = found.parameters(severity, shape, assets)
+    parameters = found.parameters(severity, self.images.shape[1:], assets)
     shared = parallel.replicate((key, parameters))
     batch = {"images": self.images}
     return _program(found.apply), (shared, batch, self.batch_size)
@@ -149,7 +140,6 @@ def _program(apply: Apply) -> Callable:
   ) -> jax.Array:
     key, parameters = shared
     keys = keys_lib.per_example(key, positions)
-    images = dequantise(batch["images"])
-    return quantise(apply_to_batch(apply, keys, images, parameters))
+    return apply_to_batch(apply, keys, batch["images"], parameters)
 
   return corrupted

@@ -89,11 +89,3 @@ def test_severities_share_a_program(monkeypatch):
         make(name, severity, seed)
   generated._program.cache_clear()
   assert traced == ["replace", "snow", "contrast"]
-
-
-def test_unknown_choices():
-  source = generated.Generator(IMAGES, LABELS, 0, "", 8)
-  with pytest.raises(ValueError, match="'rain' is unknown.*saturate"):
-    source.load("rain", 1)
-  with pytest.raises(ValueError, match=r"severity 6 .* 1\.\.5"):
-    source.load("fog", 6)
