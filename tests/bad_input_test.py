@@ -802,21 +802,24 @@ DEEP = "[" * 100_000
 @pytest.mark.parametrize(
   "line",
   [
-    '{"step": "8", "epoch": 1}',
-    '{"step": true, "epoch": 1}',
-    '{"step": 8.5, "epoch": 1}',
-    '{"step": 8, "epoch": "1"}',
-    '{"step": 8, "epoch": 1, "loss": "low"}',
-    '{"step": 8, "epoch": 1, "loss": null}',
+    '{"step": "8", "epoch": 1, "timing": {"seconds": 1}}',
+    '{"step": true, "epoch": 1, "timing": {"seconds": 1}}',
+    '{"step": 8.5, "epoch": 1, "timing": {"seconds": 1}}',
+    '{"step": 8, "epoch": "1", "timing": {"seconds": 1}}',
+    '{"step": 8, "epoch": 1, "loss": "low", "timing": {"seconds": 1}}',
+    '{"step": 8, "epoch": 1, "loss": null, "timing": {"seconds": 1}}',
+    '{"step": 8, "epoch": 1, "loss": NaN, "timing": {"seconds": 1}}',
+    f'{{"step": 8, "epoch": 1{"0" * 400}, "timing": {{"seconds": 1}}}}',
     '{"step": 8, "epoch": 1, "timing": 3}',
+    '{"step": 8, "epoch": 1, "seconds": 1, "timing": {}}',
     DEEP,
   ],
 )
 def test_lines_of_metrics(tmp_path, line):
   (tmp_path / "results.json").write_text(json.dumps(RESULTS))
-  first = '{"step": 4, "epoch": 0.5, "loss": 1.0}'
+  first = '{"step": 4, "epoch": 0.5, "loss": 1.0, "timing": {"seconds": 1}}'
   (tmp_path / "metrics.jsonl").write_text(f"{first}\n{line}\n{first}\n")
-  words = "metrics.jsonl' is damaged in line 2 ("
+  words = "metrics.jsonl is damaged in line 2 ("
   rejects(words, "--mode=report", f"--runs={tmp_path}")
 
 

@@ -1,6 +1,7 @@
 """Weights exported to PyTorch and imported again give the same predictions."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -20,6 +21,7 @@ from ram_jax.models import preact_resnet
 from ram_jax.models.classifier import Classifier
 from ram_jax.runs import results as runs
 from ram_jax.runs.checkpoint import Checkpoints
+from ram_jax.training import state as state_lib
 from tests import found
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -59,7 +61,8 @@ def test_plain_torch_predicts_the_same_on_every_test_image(run):
   config = experiment.resolve(tiny())
   module = plugins.build_model(config, digits_data.Source(), "float32", None)
   checkpoints = Checkpoints(folder / "checkpoints")
-  state = checkpoints.restore_variables(module, images.shape[1:])
+  arranged = functools.partial(state_lib.saved, config)
+  state = checkpoints.restore_variables(module, images.shape[1:], arranged)
   checkpoints.close()
   model = Classifier(state.params, state.batch_stats, module)
   logits = jax.jit(lambda m, x: m(x))(model, images.astype(np.float32) / 255)

@@ -133,9 +133,8 @@ class _Store:
     self._root = root.rstrip("/")
     self._flat = url.partition("://")[0] in FLAT
     self._copied: dict[str, tuple[int, int]] = {}  # name -> size, time
-    self._pushing = threading.Lock()
     self._who = f"process {os.getpid()} on {socket.gethostname()}"
-    self._token, self._beat, self._lost = uuid.uuid4().hex, 0, ""
+    self._token, self._lost = uuid.uuid4().hex, ""
 
   def claim(self) -> None:
     """Marks the folder as in use; rejects it if another program uses it.
@@ -227,16 +226,15 @@ class _Store:
     Raises:
       OSError: if another program has taken over the store.
     """
-    with self._pushing:
-      if self._lost:  # although there may be nothing to copy
-        raise OSError(self._lost)
-      while (names := self._put_all(folder)) is None:
-        pass
-      for name in self._copied.keys() - names:
-        # It may already be gone if the response to an earlier try was lost.
-        with contextlib.suppress(FileNotFoundError):
-          self._files.rm_file(f"{self._root}/{name}")
-        del self._copied[name]
+    if self._lost:  # although there may be nothing to copy
+      raise OSError(self._lost)
+    while (names := self._put_all(folder)) is None:
+      pass
+    for name in self._copied.keys() - names:
+      # It may already be gone if the response to an earlier try was lost.
+      with contextlib.suppress(FileNotFoundError):
+        self._files.rm_file(f"{self._root}/{name}")
+      del self._copied[name]
 
   def _put_all(self, folder: pathlib.Path) -> set[str] | None:
     """Copies changes; returns all names, or None if a file disappeared."""
@@ -282,10 +280,9 @@ class _Store:
     return marker.decode(errors="replace")
 
   def _write_marker(self) -> None:
-    self._beat += 1
     if not self._flat:
       self._files.makedirs(self._root, exist_ok=True)
-    marker = f"{self._who}, {self._token}, {self._beat}"
+    marker = f"{self._who}, {self._token}, {time.time_ns()}"
     self._files.pipe_file(f"{self._root}/{LOCK}", marker.encode())
 
   @contextlib.contextmanager

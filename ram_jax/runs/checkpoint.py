@@ -99,7 +99,7 @@ class Checkpoints:
     self,
     module: nn.Module,
     image_shape: tuple[int, int, int],
-    arranged: Callable[[Any, Any], dict[str, Any]] | None = None,
+    arranged: Callable[[Any, Any], dict[str, Any]],
   ) -> Any:
     """Reads the newest intact checkpoint, without the optimizer state.
 
@@ -107,11 +107,10 @@ class Checkpoints:
       module: the model that was trained.
       image_shape: (H, W, C) of its images.
       arranged: parameters and running statistics of the module -> the part of
-        the state that contains them; None for the last weights.
+        the state that contains them, and its step.
 
     Returns:
-      An object with `step`, `params` and `batch_stats`, or with what `arranged`
-      returns.
+      An object with what `arranged` returns.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
@@ -121,11 +120,10 @@ class Checkpoints:
     key, images = jax.random.key(0), jnp.zeros((1, *image_shape))
     init = functools.partial(module.init, key, images, train=False)
     memory.check(init, 1, 0, "evaluation")
-    template = {"step": 0} | jax.eval_shape(init)
-    if arranged:
-      shapes = template["params"], template["batch_stats"]
-      template = jax.eval_shape(arranged, *shapes)
-    found, _ = self.restore(template)
+    made = jax.eval_shape(init)
+    found, _ = self.restore(
+      jax.eval_shape(arranged, made["params"], made["batch_stats"])
+    )
     return types.SimpleNamespace(**found)
 
   def close(self) -> None:

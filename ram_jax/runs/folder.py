@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from ram_jax import parallel
@@ -331,10 +332,5 @@ def write_json(tree: Any, path: pathlib.Path) -> None:
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
   """Flattens nested dicts, joining the names with dots."""
-  rows = {}
-  for name, value in tree.items():
-    if isinstance(value, dict):
-      rows |= flat(value, f"{prefix}{name}.")
-    else:
-      rows[prefix + name] = value
-  return rows
+  rows = traverse_util.flatten_dict(tree, sep=".")
+  return {f"{prefix}{name}": value for name, value in rows.items()}

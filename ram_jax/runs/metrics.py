@@ -91,7 +91,7 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
     path: the file; it may be absent.
 
   Returns:
-    Its rows.
+    Its rows, by step.
 
   Raises:
     ValueError: if a line other than the last is damaged.
@@ -100,44 +100,31 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
   rows = []
   for number, line in enumerate(lines, 1):
     try:
-      row = checked(json.loads(line), "step", "timing")
-      if "seconds" not in row["timing"]:
-        raise ValueError("timing lacks seconds")
-    except (ValueError, RecursionError) as error:
+      rows.append(_parsed(line))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
       if number == len(lines):
         break
       raise ValueError(
-        f"{path} is damaged in line {number}: delete that line, or start in "
-        "a new --workdir"
+        f"{path} is damaged in line {number} ({error!r:.200}): delete that "
+        "line, or start in a new --workdir"
       ) from error
-    rows.append(row)
   return rows
 
 
-def checked(row: Any, *names: str) -> dict[str, Any]:
-  """Checks a row of metrics.jsonl.
-
-  Args:
-    row: the parsed row.
-    names: required entries.
-
-  Returns:
-    The row.
-
-  Raises:
-    ValueError: unless all entries, and those of `timing`, are numbers, and
-      `step` is an integer.
-  """
-  if not isinstance(row, dict) or not set(names) <= row.keys():
-    raise ValueError(f"it lacks one of {', '.join(names)}")
-  for name, value in row.items():
-    numbers = value.values() if isinstance(value, dict) else [value]
-    kinds = {int} if name == "step" else {int, float}
-    if isinstance(value, dict) != (name == "timing") or not (
-      set(map(type, numbers)) <= kinds
-    ):
-      raise ValueError(f"{name} is {value!r:.60}")
+def _parsed(line: bytes) -> dict[str, Any]:
+  """A row in which all entries, and those of `timing`, are numbers."""
+  row = json.loads(line)
+  timing = row["timing"]
+  single = row | {"timing": timing["seconds"]}
+  known = type(row["step"]) is int and "epoch" in row
+  if not known or not all(map(is_finite, (*single.values(), *timing.values()))):
+    raise ValueError("an entry is missing, or not a finite number")
   return row
+
+
+def is_finite(value: Any) -> bool:
+  """Whether a value from a JSON file is a number, not too large for a float."""
+  return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 class Progress:

@@ -7,9 +7,9 @@ and unsupported files are rejected, so that no wrong number appears in a table.
 """
 
 import dataclasses
+import functools
 import io
 import json
-import math
 import os
 import pathlib
 import zipfile
@@ -29,30 +29,14 @@ DAMAGE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile)
 ABOUT = ("name", "method", "label", "model", "data_label", "seed")
 COUNTS = ("total", "correct", "accuracy")
 _NUMBER = (int, float)
-# Type of each part of the head that readers use, if present.
+# Parts of the head that readers use if present, by type.
 _HEAD = {
-  "run.name": str,
-  "run.label": str,
-  "run.method": str,
-  "run.model": str,
-  "run.data_label": str,
-  "run.seed": int,
-  "run.epochs": _NUMBER,
-  "run.step": int,
-  "config": dict,
-  "versions": dict,
-  "device": dict,
-  "timing": dict,
-  "timing.train_seconds": _NUMBER,
-  "data": dict,
-  "data.train": dict,
-  "data.train.size": int,
-  "data.train.fingerprint": str,
-  "data.test": dict,
-  "data.test.size": int,
-  "data.test.fingerprint": str,
+  dict: "run config versions device timing data data.train data.test",
+  str: "run.name run.label run.method run.model run.data_label "
+  "data.train.fingerprint data.test.fingerprint",
+  int: "run.seed run.step data.train.size data.test.size",
+  _NUMBER: "run.epochs timing.train_seconds",
 }
-_NEEDED = ("name", "label", "method", "model", "data_label", "seed")
 # Settings that a row of an evaluator must have to be shown.
 _SETTINGS = {
   "adversarial": {"attack": str, "norm": str, "epsilon": _NUMBER},
@@ -94,8 +78,7 @@ def load(folder: str | os.PathLike) -> Run:
     folder: the run's folder.
 
   Returns:
-    The run. If a step was logged twice, the last line is used. A run without
-    metrics.jsonl (imported weights) has no metrics.
+    The run. One without metrics.jsonl (imported weights) has no metrics.
 
   Raises:
     FileNotFoundError: no such folder, or no results.json in it.
@@ -114,7 +97,7 @@ def load(folder: str | os.PathLike) -> Run:
     head,
     tuple(map(_row, rows)),
     tuple(Note(**note) for note in notes),
-    _read_metrics(folder / "metrics.jsonl"),
+    metrics.read(folder / "metrics.jsonl"),
   )
 
 
@@ -206,10 +189,8 @@ def frame(runs: Sequence[Run]) -> pd.DataFrame:
   for name in dict.fromkeys(columns):
     cells = [line.get(name) for line in lines]
     kinds = {type(cell) for cell in cells if cell is not None}
+    kind = "float64" if float in kinds else "Int64"
     # Text as Python strings, because a label may contain lone surrogates.
-    kind = (
-      "Int64" if kinds <= {int} else "float64" if float in kinds else object
-    )
     found[name] = pd.Series(cells, dtype=object if str in kinds else kind)
   return pd.DataFrame(found)
 
@@ -350,16 +331,15 @@ def _no_number(name: str) -> None:
 
 def _problems(results: dict[str, Any]) -> Iterator[str]:
   """Missing parts of a results.json, and parts with the wrong type."""
-  for name in _NEEDED:
+  for name in ABOUT:
     if name not in results.get("run", {}):
       yield f"run has no {name!r}"
-  for name, kind in _HEAD.items():
-    *groups, key = name.split(".")
-    holder = results
-    for group in groups:
-      holder = holder.get(group, {})
-    if key in holder and not isinstance(holder[key], kind):
-      yield f"{name} has the wrong type: {holder[key]!r:.60}"
+  for kind, names in _HEAD.items():
+    for name in names.split():
+      *groups, key = name.split(".")
+      holder = functools.reduce(lambda x, k: x.get(k, {}), groups, results)
+      if key in holder and not isinstance(holder[key], kind):
+        yield f"{name} has the wrong type: {holder[key]!r:.60}"
   for note in results["notes"]:
     if not _is_note(note):
       yield f"notes contain something else: {note!r:.60}"
@@ -381,12 +361,12 @@ def _row_problems(row: dict[str, Any]) -> Iterator[str]:
     if not isinstance(settings.get(kind), expected):
       yield f"{name} has a row without {kind}: {row!r:.200}"
   for key, value in settings.items():
-    if not isinstance(value, str) and not _is_finite(value):
+    if not isinstance(value, str) and not metrics.is_finite(value):
       yield f"{name} has a setting {key} of {value!r:.60}"
   if settings.get("epsilon", 0) < 0:
     yield f"{name} needs an epsilon >= 0: {row!r:.200}"
   for key, value in row["values"].items():
-    if not _is_finite(value):
+    if not metrics.is_finite(value):
       yield f"{name} needs a finite number for {key}: {row!r:.200}"
 
 
@@ -406,34 +386,9 @@ def _is_note(note: Any) -> bool:
   return known and isinstance(note["text"], str) and note["level"] in levels
 
 
-def _is_finite(value: Any) -> bool:
-  return type(value) in _NUMBER and math.isfinite(value)
-
-
 def _is_count(correct: Any, total: Any) -> bool:
   whole = type(correct) is int and type(total) is int
   return whole and 0 <= correct <= total and total > 0
-
-
-def _read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-  lines = path.read_bytes().split(b"\n") if path.is_file() else []
-  by_step = {}
-  for number, line in enumerate(lines, start=1):
-    if not line:
-      continue
-    try:
-      row = json.loads(line, parse_constant=_no_number)
-      row = metrics.checked(row, "step", "epoch")
-      by_step[row["step"]] = row
-    except (ValueError, RecursionError) as error:
-      # A last line without a newline was not finished by a running or killed
-      # job; all lines before it are valid.
-      if number < len(lines):
-        raise ValueError(
-          f"{str(path)!r} is damaged in line {number} ({error!r}): remove that "
-          "line, or the file to show the run without its training curves"
-        ) from error
-  return [by_step[step] for step in sorted(by_step)]
 
 
 def _is_requirement(row: Any) -> bool:

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import jax
 
@@ -121,8 +122,7 @@ def listen() -> Iterator[Stop]:
   """
   stop, before = Stop(), {}
 
-  def handle(number: int, frame: FrameType | None) -> None:
-    del frame
+  def handle(number: int, _: FrameType | None) -> None:
     signal.signal(number, before[number])
     stop.signalled(number)
 
@@ -149,8 +149,7 @@ def alarm(seconds: float) -> Iterator[None]:
     yield
     return
 
-  def again(number: int, frame: FrameType | None) -> None:
-    del number, frame
+  def again(*_: Any) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.5)
 
   before = signal.signal(signal.SIGALRM, again)

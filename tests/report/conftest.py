@@ -71,6 +71,7 @@ def maker(root):
     runs.write(folder, head, [*parts, note])
     lines = [
       {"step": 10 * i, "epoch": i / 2, "loss": 2.0 - i, "accuracy": i / 10}
+      | {"timing": {"seconds": 1.0}}
       for i in range(logs)
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)

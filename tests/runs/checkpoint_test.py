@@ -232,9 +232,14 @@ def test_variables_are_restored_without_the_optimizer(tmp_path):
   checkpoints.save(5, state)
   checkpoints.close()
   checkpoints = Checkpoints(tmp_path / "checkpoints")
-  found = checkpoints.restore_variables(MODEL, shape)
+
+  def arranged(params, batch_stats):
+    return {"step": 0, "params": params, "batch_stats": batch_stats}
+
+  found = checkpoints.restore_variables(MODEL, shape, arranged)
   with pytest.raises(ValueError, match=r"head.*this configuration needs.*7"):
-    checkpoints.restore_variables(MODEL.clone(num_classes=7), shape)
+    other = MODEL.clone(num_classes=7)
+    checkpoints.restore_variables(other, shape, arranged)
   checkpoints.close()
   assert int(found.step) == 5
   assert_equal(found.params, variables["params"])
