@@ -92,7 +92,7 @@ def test_weights_are_evaluated_as_the_run_was(run, tmp_path):
   whose, normalization = found.notes(again)
   assert whose.startswith("weights of run.safetensors (sha256:")
   assert normalization.startswith("normalization: the file states mean 0.")
-  assert normalization.endswith("(metadata)")
+  assert normalization.endswith("(mean, std)")
   written = json.loads((tmp_path / "run" / "config.json").read_text())
   assert written["weights"]["fingerprint"] == weights.read(out).fingerprint
   mean, std = digits_data.Source().mean, digits_data.Source().std

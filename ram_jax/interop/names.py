@@ -52,7 +52,8 @@ _LEAVES = {
   "mean": "running_mean",
   "var": "running_var",
 }
-_COUNTER = "num_batches_tracked"  # in a BatchNorm2d beside _LEAVES["var"]
+# The only integer tensor; in a BatchNorm2d beside _LEAVES["var"].
+COUNTER = "num_batches_tracked"
 _COMMON = {"stem": "conv1"}
 for _j in range(3):
   _COMMON |= {f"conv_{_j}": f"conv{_j + 1}", f"norm_{_j}": f"bn{_j + 1}"}
@@ -241,7 +242,7 @@ def _leaves(params: Any, batch_stats: Any) -> dict[Path, Any]:
 def _counter(name: str) -> str | None:
   """The counter that belongs to a running variance."""
   prefix, _, leaf = name.rpartition(".")
-  return f"{prefix}.{_COUNTER}" if leaf == _LEAVES["var"] else None
+  return f"{prefix}.{COUNTER}" if leaf == _LEAVES["var"] else None
 
 
 def _shape(flax_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -258,23 +259,19 @@ def _check(
 ) -> None:
   found = {name: np.shape(array) for name, array in tensors.items()}
   known = {*expected, *map(_counter, expected)}
+  both = expected.keys() & found.keys()
   faults = {
-    "missing": [
-      f"{n} {list(expected[n])}" for n in expected.keys() - found.keys()
-    ],
-    "unexpected": [
-      f"{n} {list(found[n])}"
-      for n in found.keys() - known
-      if not n.startswith(unused)
-    ],
-    "with a different shape": [
-      f"{n} {list(found[n])} for {list(shape)}"
-      for n, shape in expected.items()
-      if found.get(n, shape) != shape
-    ],
+    "missing": expected.keys() - both,
+    "unexpected": {n for n in found.keys() - known if not n.startswith(unused)},
+    "with a different shape": {n for n in both if found[n] != expected[n]},
   }
+
+  def shown(name: str) -> str:
+    shapes = [str(list(x[name])) for x in (found, expected) if name in x]
+    return f"{name} {' for '.join(shapes)}"
+
   parts = [
-    f"{len(rows)} {kind}: {listed(sorted(rows))}"
+    f"{len(rows)} {kind}: {listed([shown(name) for name in sorted(rows)])}"
     for kind, rows in faults.items()
     if rows
   ]

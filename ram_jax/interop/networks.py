@@ -125,7 +125,8 @@ def check(network: Network, path: Any) -> None:
   faults = {
     name: x if isinstance(x, str) else f"of type {x.dtype.name}"
     for name, x in network.tensors.items()
-    if isinstance(x, str) or (x.dtype.kind != "f" and not _counts(name))
+    if isinstance(x, str)
+    or (x.dtype.kind != "f" and not name.endswith(names.COUNTER))
   }
   if faults:
     name, what = next(iter(faults.items()))
@@ -173,8 +174,3 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
   return one.keys() == other.keys() and all(
     np.array_equal(tensor, other[name]) for name, tensor in one.items()
   )
-
-
-def _counts(name: str) -> bool:
-  """Whether it is a counter of a BatchNorm2d, the only integer tensor."""
-  return name.rpartition(".")[2] == "num_batches_tracked"

@@ -29,7 +29,6 @@ class _Array(_Ignored):
   """Replaces numpy arrays, which are random states in a checkpoint."""
 
 
-_MULTIARRAY = [f"numpy.{package}.multiarray" for package in ("core", "_core")]
 _HARMLESS = {
   "numpy.ndarray": _Array,
   "numpy.dtype": _Ignored,
@@ -37,9 +36,9 @@ _HARMLESS = {
   "pathlib.PosixPath": _Ignored,
   "pathlib._local.PosixPath": _Ignored,  # Python 3.13
 }
-for _module in _MULTIARRAY:  # numpy 1 and 2
-  _HARMLESS[f"{_module}._reconstruct"] = _Array
-  _HARMLESS[f"{_module}.scalar"] = _Ignored
+for _package in ("core", "_core"):  # numpy 1 and 2
+  _HARMLESS[f"numpy.{_package}.multiarray._reconstruct"] = _Array
+  _HARMLESS[f"numpy.{_package}.multiarray.scalar"] = _Ignored
 
 
 # File in an archive of code -> (description, function that loads it).
