@@ -527,7 +527,7 @@ def test_corrupted_set_is_written_and_evaluated(config, copy, tmp_path):
   # Another test set is rejected before anything is evaluated.
   np.save(out / "labels.npy", np.zeros(160, np.uint8))
   rejects(
-    "labels.npy does not have the SHA-256 in its manifest",
+    "labels.npy is missing or does not have the SHA-256 in its",
     *("--mode=evaluate", config, f"--workdir={copy}", f"{fields}.folder={out}"),
   )
 

@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 
+from ram_jax.contracts import Split
 from ram_jax.data import pipeline, sanity
 
 # Members that unpack to more than this and to more than this multiple of their
@@ -49,11 +50,6 @@ class Source:
   label: str = ""
 
   def __post_init__(self) -> None:
-    if self.num_classes < 0:
-      raise ValueError(
-        f"num_classes is {self.num_classes}: give the number of classes, or 0 "
-        "for the largest label + 1"
-      )
     path = pathlib.Path(os.path.expanduser(self.path))
     object.__setattr__(self, "label", self.label or path.stem)
     if not self.num_classes:
@@ -69,7 +65,7 @@ class Source:
     """Standard deviation of the training images, per channel, in [0, 1]."""
     return self._statistics[1]
 
-  def load(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+  def load(self, split: str) -> Split:
     """Reads one split.
 
     Args:
@@ -83,13 +79,7 @@ class Source:
       ValueError: it is damaged, an array is missing, or an array has the wrong
         type or layout.
     """
-    images, labels = self._images(split), self._labels(split)
-    if len(images) != len(labels):
-      raise ValueError(
-        f"{self.path}: {len(images)} {split}_images but {len(labels)}"
-        f" {split}_labels: store one label for each image, in the same order"
-      )
-    return images, labels
+    return self._images(split), self._labels(split)
 
   def _count_classes(self) -> int:
     """Largest label + 1; checks that each class has a training image."""
@@ -123,9 +113,7 @@ class Source:
   def _labels(self, split: str) -> np.ndarray:
     key = f"{split}_labels"
     labels = _read(self.path, key)
-    if not labels.size:
-      raise ValueError(f"{self.path}: {key} is empty")
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size:
       raise ValueError(
         f"{self.path}: {key} is {_described(labels)}, expected integers [N] "
         f"from 0: {_LABEL_ADVICE}"
@@ -234,17 +222,11 @@ def _read(name: str, key: str, keys: tuple[str, ...] = _KEYS) -> np.ndarray:
       return np.atleast_1d(array).view(np.ndarray)
   # Damaged archives and object arrays raise many types of errors.
   except Exception as error:
-    why = (
-      f" ({error!r}): write plain arrays with numpy.savez, or with numpy.save"
-    )
-    why += " into a folder"
-    if "allow_pickle" in str(error):
-      why = (
-        ", because it is a pickle of Python objects, which could run code: "
-        "store numpy.stack(images), with images of one size, and "
-        "numpy.array(labels, int)"
-      )
-    raise ValueError(f"{path}: {key} cannot be read{why}") from error
+    raise ValueError(
+      f"{path}: {key} cannot be read ({error!r}): write plain arrays, such as "
+      "numpy.stack(images) of one size and numpy.array(labels, int), with "
+      "numpy.savez, or with numpy.save into a folder; others could run code"
+    ) from error
   raise ValueError(
     f"{path} lacks {key}: it must hold {', '.join(keys)} but holds {found}: "
     "save the arrays under these names"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ram_jax.contracts import Split
 from ram_jax.data import manifest, pipeline, tfds, unpickle
 
 
@@ -95,7 +96,7 @@ class Source:
       " {:,}".format(self.label, *_SIZES.values(), **sizes),
     )
 
-  def load(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+  def load(self, split: str) -> Split:
     """Reads one split, in the order of the published files.
 
     Args:
@@ -114,11 +115,9 @@ class Source:
     images, labels = zip(*batches, strict=True)
     return np.concatenate(images), np.concatenate(labels)
 
-  def _files(self, *splits: str) -> list[str]:
-    """Names of the files with these splits."""
+  def _files(self, split: str) -> list[str]:
     names = manifest.PUBLISHED[_SETS[self.classes].folder]
-    kinds = {name: "test" if "test" in name else "train" for name in names}
-    return [name for name, split in kinds.items() if split in splits]
+    return [name for name in names if ("test" in name) == (split == "test")]
 
   def _folder(self) -> pathlib.Path:
     folder = pathlib.Path(os.path.expanduser(self.folder))
@@ -141,11 +140,9 @@ class Source:
     if not self.folder:
       # tensorflow-datasets verifies the archive itself.
       return self._sizes() in ({}, _SIZES)
-    published = _SETS[self.classes].folder
-    names = self._files("train", "test")
-    return manifest.is_published(self._folder(), published, names)
+    return manifest.is_published(self._folder(), _SETS[self.classes].folder)
 
-  def _read(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+  def _read(self, name: str) -> Split:
     """One file: images uint8 [N, 32, 32, 3] and labels int32 [N]."""
     path, key = self._folder() / name, _SETS[self.classes].label_key
     if not path.is_file():
@@ -158,7 +155,7 @@ class Source:
       )
     data = batch["data"]
     dtype = getattr(data, "dtype", type(data).__name__)
-    if dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
+    if dtype != np.uint8 or data.shape[1:] != (3072,):
       raise ValueError(
         f"{path}: data is {dtype} {list(np.shape(data))}, expected uint8"
         " [N, 3072] (32 x 32 x 3): get the file again"
@@ -168,11 +165,11 @@ class Source:
     return np.ascontiguousarray(images), labels
 
   def _missing(self, path: pathlib.Path) -> FileNotFoundError:
+    folder = _SETS[self.classes].folder
     archive = f"cifar-{self.classes}-python.tar.gz"
     return FileNotFoundError(
-      f"{path} is missing: dataset.folder must hold "
-      f"{_SETS[self.classes].folder}/ with "
-      f"{', '.join(self._files('train', 'test'))}; get {_HOME}/{archive} (md5 "
+      f"{path} is missing: dataset.folder must hold {folder}/ with "
+      f"{', '.join(manifest.PUBLISHED[folder])}; get {_HOME}/{archive} (md5 "
       f"{manifest.PUBLISHED[''][archive]}) and unpack it there with tar -xzf, "
       "or leave dataset.folder empty to use tensorflow-datasets"
     )

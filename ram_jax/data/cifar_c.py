@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ram_jax.corruptions import SETS, SEVERITIES, check_choice
+from ram_jax.contracts import Split
+from ram_jax.corruptions import SETS, SEVERITIES
 from ram_jax.data import generated, manifest, pipeline, tfds
 
 # Names that differ in tensorflow-datasets.
@@ -108,10 +109,9 @@ class CorruptedSource:
       return tuple(name for name in known if name in self.only)
     if names := tuple(name for name in known if not self._absent(name)):
       return names
-    severities = ", ".join(map(str, self.severities))
-    at = "" if self.folder else f" at severity {severities} (all of them)"
     raise FileNotFoundError(
-      f"no corruption is in {self._place}{at}: {self._source}"
+      f"no corruption is in {self._place} at all of the severities "
+      f"{self.severities}: {self._source}"
     )
 
   def missing(self) -> dict[str, str]:
@@ -124,9 +124,7 @@ class CorruptedSource:
         missing[name] = why.get(name, f"{what} is not in {self._place}")
     return missing
 
-  def load(
-    self, corruption: str, severity: int
-  ) -> tuple[np.ndarray, np.ndarray]:
+  def load(self, corruption: str, severity: int) -> Split:
     """Reads one corruption at one severity.
 
     Args:
@@ -139,10 +137,8 @@ class CorruptedSource:
 
     Raises:
       FileNotFoundError: the file is missing.
-      ValueError: there is no such corruption or severity, or a file is
-        damaged or has the wrong content.
+      ValueError: it is damaged or has the wrong content.
     """
-    check_choice((corruption,), (severity,))
     images, labels = self._view(corruption, severity)
     return np.array(images), labels
 
@@ -164,19 +160,15 @@ class CorruptedSource:
     for name in (*names, "labels") if self.is_generated else ():
       manifest.check(self._place, self._about["files"], f"{name}.npy")
     for name, severity in itertools.product(names, self.severities):
-      what = f"{self._place}, {name} {severity}"
-      _compare(*self._view(name, severity), images, labels, what)
+      self._compare(name, severity, images, labels)
     made = self._about["made_with"]["data"]
     # For a part of the test set, only the labels can be compared.
     if self.is_generated and made["size"] == len(labels):
-      stored, current = (
-        made["fingerprint"],
-        pipeline.fingerprint(images, labels),
-      )
-      if stored != current:
+      current = pipeline.fingerprint(images, labels)
+      if made["fingerprint"] != current:
         raise ValueError(
           f"{self._place} was generated from different images"
-          f" ({made['label']}, {stored[:19]}...) than the test set"
+          f" ({made['label']}, {made['fingerprint'][:19]}...) than the test set"
           f" ({current[:19]}...): {manifest.AGAIN}"
         )
 
@@ -209,9 +201,7 @@ class CorruptedSource:
     """The requested severities at which a corruption is not available."""
     return [s for s in self.severities if not self._find(name, s)]
 
-  def _view(
-    self, corruption: str, severity: int
-  ) -> tuple[np.ndarray, np.ndarray]:
+  def _view(self, corruption: str, severity: int) -> Split:
     """Like `load`, but images in .npy files are memory-mapped."""
     path = self._find(corruption, severity)
     if path is None:
@@ -236,9 +226,7 @@ class CorruptedSource:
     )
     return manifest.AGAIN if self.is_generated else home
 
-  def _open(
-    self, path: pathlib.Path, severity: int
-  ) -> tuple[np.ndarray, np.ndarray]:
+  def _open(self, path: pathlib.Path, severity: int) -> Split:
     stacked = pipeline.read_array(path, self._source)
     size, rest = divmod(len(stacked), len(SEVERITIES))
     if stacked.dtype != np.uint8 or stacked.ndim != 4 or rest:
@@ -253,29 +241,26 @@ class CorruptedSource:
     labels = labels[rows] if len(labels) == len(stacked) else labels
     return stacked[rows], pipeline.as_labels(labels, size, str(path))
 
-
-def _compare(
-  corrupted: np.ndarray,
-  truth: np.ndarray,
-  images: np.ndarray,
-  labels: np.ndarray,
-  what: str,
-) -> None:
-  """Rejects corrupted images that do not belong to a test set."""
-  size, shape = len(labels), list(corrupted.shape[1:])
-  if shape != list(images.shape[1:]) or len(corrupted) < size:
-    raise ValueError(
-      f"{what}, holds {len(corrupted)} images of {shape}, but the test set has"
-      f" {size} of {list(images.shape[1:])}: give the folder generated from"
-      f" this test set, or evaluate its first {len(corrupted)} images"
-      f" (config.evaluate.images)"
-    )
-  wrong = np.flatnonzero(truth[:size] != labels)
-  if len(wrong):
-    i = wrong[0]
-    raise ValueError(
-      f"{what}: the labels differ from those of the test set:"
-      f" {len(wrong)} of {size} differ, the first at index {i} ({truth[i]},"
-      f" but {labels[i]} in the test set): the folder is from another data"
-      " set, or its order was changed"
-    )
+  def _compare(
+    self, name: str, severity: int, images: np.ndarray, labels: np.ndarray
+  ) -> None:
+    """Rejects corrupted images that do not belong to a test set."""
+    corrupted, truth = self._view(name, severity)
+    what = f"{self._place}, {name} {severity}"
+    size, shape = len(labels), list(corrupted.shape[1:])
+    if shape != list(images.shape[1:]) or len(corrupted) < size:
+      raise ValueError(
+        f"{what}, holds {len(corrupted)} images of {shape}, but the test set"
+        f" has {size} of {list(images.shape[1:])}: give the folder generated"
+        f" from this test set, or evaluate its first {len(corrupted)} images"
+        f" (config.evaluate.images)"
+      )
+    wrong = np.flatnonzero(truth[:size] != labels)
+    if len(wrong):
+      i = wrong[0]
+      raise ValueError(
+        f"{what}: the labels differ from those of the test set:"
+        f" {len(wrong)} of {size} differ, the first at index {i} ({truth[i]},"
+        f" but {labels[i]} in the test set): the folder is from another data"
+        " set, or its order was changed"
+      )

@@ -6,6 +6,8 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
+from ram_jax.contracts import Split
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -20,7 +22,7 @@ class Source:
   std: ClassVar[tuple[float, ...]] = (0.348713,) * 3
   label: ClassVar[str] = "Digits (scikit-learn)"
 
-  def load(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+  def load(self, split: str) -> Split:
     """Reads one split.
 
     Args:

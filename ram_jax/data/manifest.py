@@ -1,7 +1,9 @@
 """Checksums of published files, and of generated files in a manifest."""
 
+import functools
 import hashlib
 import json
+import operator
 import pathlib
 from collections.abc import Iterable
 from typing import Any
@@ -10,16 +12,12 @@ NAME = "manifest.json"
 SCHEMA = 1
 AGAIN = "generate it again with --mode=corrupt --out=FOLDER"
 
-# Types of a manifest's entries, by path.
+# A manifest's entries, by type.
 _KINDS = {
-  ("files",): dict,
-  ("missing",): dict,
-  ("made_with", "seed"): int,
-  ("made_with", "data", "label"): str,
-  ("made_with", "data", "classes"): int,
-  ("made_with", "data", "image"): list,
-  ("made_with", "data", "size"): int,
-  ("made_with", "data", "fingerprint"): str,
+  dict: "files missing",
+  list: "made_with.data.image",
+  int: "made_with.seed made_with.data.classes made_with.data.size",
+  str: "made_with.data.label made_with.data.fingerprint",
 }
 
 
@@ -47,31 +45,29 @@ def digest(path: pathlib.Path, algorithm: str = "sha256") -> str:
   Returns:
     The algorithm, a colon, and hexadecimal digits.
   """
-
-  def start() -> Any:
-    return hashlib.new(algorithm, usedforsecurity=False)
-
+  start = functools.partial(hashlib.new, algorithm, usedforsecurity=False)
   with open(path, "rb") as file:
     return f"{algorithm}:{hashlib.file_digest(file, start).hexdigest()}"
 
 
 def is_published(
-  folder: pathlib.Path, published: str, names: Iterable[str]
+  folder: pathlib.Path, published: str, names: Iterable[str] = ()
 ) -> bool:
   """Whether files are the published ones; reads them.
 
   Args:
     folder: folder of the files.
     published: their folder in `PUBLISHED`.
-    names: names of the files.
+    names: names of the files; empty: all.
 
   Returns:
     Whether all exist and have the published md5.
   """
+  sums = PUBLISHED[published]
   return all(
     (folder / name).is_file()
-    and digest(folder / name, "md5") == f"md5:{PUBLISHED[published][name]}"
-    for name in names
+    and digest(folder / name, "md5") == f"md5:{sums[name]}"
+    for name in names or sums
   )
 
 
@@ -97,12 +93,11 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
     found = json.loads(path.read_text(encoding="utf-8"))
     if found["schema"] != SCHEMA:
       raise ValueError(f"its schema is {found['schema']!r}, not {SCHEMA}")
-    for keys, kind in _KINDS.items():
-      value = found
-      for name in keys:
-        value = value[name]
-      if not isinstance(value, kind):
-        raise ValueError(f"{'.'.join(keys)} is {value!r:.60}")
+    for kind, names in _KINDS.items():
+      for name in names.split():
+        value = functools.reduce(operator.getitem, name.split("."), found)
+        if not isinstance(value, kind):
+          raise ValueError(f"{name} is {value!r:.60}")
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(
       f"{path} is damaged or not a manifest of ram_jax ({error!r}): delete the "
@@ -112,7 +107,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def check(folder: pathlib.Path, files: dict[str, str], name: str) -> None:
-  """Rejects a file that does not match its manifest.
+  """Rejects a file that is missing or does not match its manifest.
 
   Args:
     folder: folder of the file.
@@ -120,14 +115,10 @@ def check(folder: pathlib.Path, files: dict[str, str], name: str) -> None:
     name: name of the file.
 
   Raises:
-    FileNotFoundError: if it is missing.
-    ValueError: if its checksum differs.
+    ValueError: with the name of the file.
   """
   path = folder / name
-  if not path.is_file():
-    raise FileNotFoundError(f"{path} is missing: {AGAIN}")
-  if digest(path) != files.get(name):
+  if not path.is_file() or digest(path) != files.get(name):
     raise ValueError(
-      f"{path} does not have the SHA-256 in its {NAME}: it was damaged or "
-      f"replaced, delete it and {AGAIN}"
+      f"{path} is missing or does not have the SHA-256 in its {NAME}: {AGAIN}"
     )

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from ram_jax.contracts import Split
+
 SPLITS = ("train", "test")
 # Rows per chunk, so that memory-mapped data is not copied into memory at once.
 CHUNK = 256
 _LIMITS = {"train": "config.train.images", "test": "config.evaluate.images"}
 
 
-def load(
-  source: Any, split: str, limit: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def load(source: Any, split: str, limit: int = 0) -> Split:
   """Loads one split of a source and checks it.
 
   Args:
@@ -27,11 +27,9 @@ def load(
     Images uint8 [N, H, W, 3] and labels int32 [N].
 
   Raises:
-    ValueError: the split is unknown, `check` rejects the arrays, all training
-      images have the same class, or `limit` is negative or too large.
+    ValueError: `check` rejects the arrays, all training images have the same
+      class, or `limit` is negative or too large.
   """
-  if split not in SPLITS:
-    raise ValueError(f"split {split!r} is unknown: choose from {SPLITS}")
   images, labels = source.load(split)
   what = f"{source.label}, split {split!r}"
   check(images, labels, source.num_classes, what)
@@ -43,9 +41,7 @@ def load(
   return limit_examples(source, split, (images, labels), limit)
 
 
-def limit_examples(
-  source: Any, split: str, data: tuple[np.ndarray, np.ndarray], limit: int
-) -> tuple[np.ndarray, np.ndarray]:
+def limit_examples(source: Any, split: str, data: Split, limit: int) -> Split:
   """The first examples of a split.
 
   Args:
@@ -83,21 +79,20 @@ def check(
   Raises:
     ValueError: with the first problem.
   """
-  if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+  is_color = images.ndim == 4 and images.shape[-1] == 3
+  if images.dtype != np.uint8 or not is_color or not images.size:
     raise ValueError(
       f"{what}: images are {images.dtype} {list(images.shape)},"
-      " expected uint8 [N, H, W, 3]"
+      " expected uint8 [N, H, W, 3], not empty"
     )
   if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
     raise ValueError(
       f"{what}: labels are {labels.dtype} {list(labels.shape)},"
-      f" expected int32 [{len(images)}], one for each image"
+      f" expected int32 [{len(images)}], one for each image in the same order"
     )
-  if not images.size:
-    raise ValueError(f"{what}: images {list(images.shape)} are empty")
   if num_classes < 2:
     raise ValueError(
-      f"{what}: there is only one class: a classifier needs two or more"
+      f"{what}: num_classes is {num_classes}: a classifier needs two or more"
     )
   wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
   if len(wrong):
@@ -108,16 +103,13 @@ def check(
     )
 
 
-def as_labels(
-  values: Any, size: int, what: str, advice: str = "get the file again"
-) -> np.ndarray:
+def as_labels(values: Any, size: int, what: str) -> np.ndarray:
   """Converts labels from a file to int32 [N].
 
   Args:
     values: list or array.
     size: expected number of labels.
     what: name of the labels, for the message.
-    advice: what to do if they are invalid, for the message.
 
   Returns:
     The labels, int32 [size].
@@ -133,7 +125,7 @@ def as_labels(
   if labels.shape != (size,) or not np.array_equal(narrow, labels):
     raise ValueError(
       f"{what} are {labels.dtype} {list(labels.shape)}, expected {size}"
-      f" integers, one for each image: {advice}"
+      " integers, one for each image: get the file again"
     )
   return narrow
 
@@ -211,12 +203,7 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
 
   Returns:
     A permutation of 0..size-1, int32 [size], read-only.
-
-  Raises:
-    ValueError: seed or epoch is negative.
   """
-  if seed < 0 or epoch < 0:
-    raise ValueError(f"seed {seed} and epoch {epoch} must be at least 0")
   # Sort raw random words, because numpy guarantees the stream of a bit
   # generator across versions, but not that of Generator.permutation.
   words = np.random.Philox(np.random.SeedSequence([seed, epoch]))

@@ -2,16 +2,13 @@
 
 import numpy as np
 
-from ram_jax.data import pipeline
+from ram_jax.contracts import Split
 
 # If no pixel is brighter, the images are probably not scaled to 0..255.
 _DARK = 63
 
 
-def warnings(
-  test: tuple[np.ndarray, np.ndarray],
-  train: tuple[np.ndarray, np.ndarray] | None = None,
-) -> list[str]:
+def warnings(test: Split, train: Split | None = None) -> list[str]:
   """Finds probable mistakes in the data of a run.
 
   Args:
@@ -49,7 +46,7 @@ def warnings(
 
 def _scale_warnings(splits: dict[str, np.ndarray]) -> list[str]:
   """Checks that pixels use the range 0..255 in all splits."""
-  largest = {name: _brightest(images) for name, images in splits.items()}
+  largest = {name: int(images.max()) for name, images in splits.items()}
   dark = {name: value for name, value in largest.items() if value <= _DARK}
   if not dark:
     return []
@@ -64,15 +61,6 @@ def _scale_warnings(splits: dict[str, np.ndarray]) -> list[str]:
   if max(largest.values()) > 1:
     raise ValueError(f"{found}, but not in both splits: {scale}")
   return [f"{found}: {scale}"]
-
-
-def _brightest(images: np.ndarray) -> int:
-  """The largest pixel, or the first chunk's maximum above `_DARK`."""
-  largest = 0
-  for start in range(0, len(images), pipeline.CHUNK):
-    if largest <= _DARK:
-      largest = max(largest, int(images[start : start + pipeline.CHUNK].max()))
-  return largest
 
 
 def listed(values: np.ndarray, count: int = 10) -> str:

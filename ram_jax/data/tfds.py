@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ram_jax.contracts import Split
+
 # Seconds to wait for the server before a download is aborted; the package
 # itself would retry for minutes.
 _PATIENCE = 8
 
 
-def load(
-  name: str, split: str, data_dir: str = ""
-) -> tuple[np.ndarray, np.ndarray]:
+def load(name: str, split: str, data_dir: str = "") -> Split:
   """Reads a data set; downloads and prepares it first if necessary.
 
   Args:
@@ -106,9 +106,7 @@ def sizes(name: str, data_dir: str = "") -> dict[str, int]:
     return {k: info.num_examples for k, info in builder.info.splits.items()}
 
 
-def read(
-  folder: pathlib.Path, split: str, by: str
-) -> tuple[np.ndarray, np.ndarray]:
+def read(folder: pathlib.Path, split: str, by: str) -> Split:
   """Reads one split of a prepared data set.
 
   Args:

@@ -83,17 +83,10 @@ def _from_buffer(
   return np.frombuffer(raw, kind).reshape(shape, order=_text(order))
 
 
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-  """Replaces _codecs.encode, which protocol 2 uses for bytes."""
-  if encoding != "latin1":
-    raise ValueError(f"bytes in encoding {encoding!r} are not supported")
-  return text.encode("latin1")
-
-
 _ALLOWED = {
   "numpy.ndarray": _Array,
   "numpy.dtype": _Dtype,
-  "_codecs.encode": _encode,
+  "_codecs.encode": str.encode,  # which protocol 2 uses for bytes
 }
 for _package in ("numpy.core", "numpy._core"):  # numpy 1 and 2
   _ALLOWED |= {

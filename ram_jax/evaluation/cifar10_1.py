@@ -101,6 +101,6 @@ class Evaluator(contracts.Evaluator):
         f"{what}: images are {list(images.shape)}, expected "
         f"{[size, 32, 32, 3]}: {HOME}"
       )
-    labels = pipeline.as_labels(labels, size, f"{what}: labels", HOME)
+    labels = pipeline.as_labels(labels, size, f"{what}: labels")
     pipeline.check(images, labels, 10, what)
     return np.array(images), labels
