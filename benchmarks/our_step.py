@@ -123,8 +123,7 @@ def parts(step: Step) -> dict[str, Callable[[], Any]]:
 
     return jax.grad(objective, has_aux=True)(params)
 
-  rate = optim.learning_rate("constant", 1e-3, 1, 1)
-  optimizer = optim.sgd(rate, 0.9, True, 5e-4)
+  optimizer = optim.Optimizer("constant", 1, 1, 0.9, True, 5e-4, True, 0)(1e-3)
 
   @functools.partial(jax.jit, donate_argnums=0)
   def update(carry: tuple, gradient: Any) -> tuple:

@@ -20,7 +20,7 @@ from benchmarks.torch_reference.networks import NETWORKS
 from ram_jax import losses
 from ram_jax.interop import names
 from ram_jax.methods.consistency import DIVERGENCES
-from ram_jax.models.classifier import BATCH_NORM, forward_views
+from ram_jax.models.classifier import forward_views
 from ram_jax.training import loop as train
 
 Results = dict[str, dict[str, np.ndarray]]
@@ -115,7 +115,7 @@ def our_attack(setting: Setting) -> Results:
     )
 
   results = {}
-  for batch_norm in BATCH_NORM:
+  for batch_norm in ("running", "batch"):
     model = setting.classifier(batch_norm)
     views = draw_views(setting, model)
     for step, (view, labels) in enumerate(
@@ -145,7 +145,7 @@ def their_attack(setting: Setting, views: Views, dtype: torch.dtype) -> Results:
   """
   network = reference(setting, dtype)
   results = {}
-  for batch_norm in BATCH_NORM:
+  for batch_norm in ("running", "batch"):
     recipe = build_recipe(setting, attack_batch_norm=batch_norm)
     for step, (view, labels) in enumerate(
       zip(views, setting.labels, strict=True)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ram_jax import corruptions, parallel, plugins
+from ram_jax import checks, corruptions, parallel, plugins
 from ram_jax.data import generated, manifest, pipeline
 from ram_jax.data.generated import Generator
 from ram_jax.resolution import resolve
@@ -18,6 +18,13 @@ from ram_jax.runs import metrics, provenance
 # Packages that the pixels depend on, besides ram_jax itself.
 PACKAGES = ("jax", "jaxlib", "numpy", "pillow")
 LABELS = "labels.npy"
+_EMPTY = "'', as --mode=corrupt generates the images", lambda v: not v
+RULES = {
+  "folder": _EMPTY,
+  "tfds_dir": _EMPTY,
+  "severities": ("1 to 5 for --mode=corrupt", lambda v: len(set(v)) == 5),
+  "sets": ("one set for --mode=corrupt", lambda v: len(v) == 1),
+}
 
 
 def write(config: ConfigDict, out: str | pathlib.Path) -> dict[str, Any]:
@@ -98,20 +105,9 @@ def _prepare(config: ConfigDict) -> tuple[Generator, dict[str, Any]]:
       "config.evaluators has no corruption, which --mode=corrupt needs: use a "
       "config that has it (configs/)"
     )
-  if spec["folder"] or spec["tfds_dir"] or len(set(spec["severities"])) < 5:
-    raise ValueError(
-      "--mode=corrupt generates all five severities from the clean test "
-      "images: leave config.evaluators.corruption.folder, tfds_dir and "
-      "severities as they are in configs/default.py"
-    )
-  if len(spec["sets"]) > 1:
-    raise ValueError(
-      f"--mode=corrupt writes one set to --out, but "
-      f"config.evaluators.corruption.sets is {spec['sets']}: give one of them"
-    )
-  evaluator = plugins.build(
-    "evaluator", spec, "config.evaluators.corruption", batch_size=batch_size
-  )
+  where = "config.evaluators.corruption"
+  checks.check(spec, f"{where}.", **RULES)
+  evaluator = plugins.build("evaluator", spec, where, batch_size=batch_size)
   source = plugins.build("dataset", config.dataset)
   images, labels = pipeline.load(source, "test", config.evaluate.images)
   versions = provenance.versions(PACKAGES)

@@ -1,14 +1,13 @@
 """Checks a config's fields, and fills in those that depend on the device."""
 
 import json
-import math
 import re
-from collections.abc import Callable
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from ram_jax import checks
 from ram_jax.attacks import sizes
 from ram_jax.augment import mixing
 from ram_jax.evaluation import loop as evaluation_loop
@@ -21,27 +20,18 @@ from ram_jax.training import averaging
 from ram_jax.training import split as split_lib
 
 
-def _one_of(*allowed: str) -> tuple[str, Callable[[Any], bool]]:
-  return " or ".join(allowed), lambda value: value in allowed
-
-
 def _is_schedule(value: Any) -> bool:
   """Whether pairs are (epoch, count), with ascending epochs."""
-  pairs = [x for x in value if isinstance(x, tuple | list) and len(x) == 2]
-  whole = all(type(number) is int for pair in pairs for number in pair)
-  if len(pairs) < len(value) or not whole:
-    return False
-  epochs = [epoch for epoch, _ in pairs]
-  possible = all(epoch >= 0 and count >= 1 for epoch, count in pairs)
-  return possible and epochs == sorted(set(epochs))
+  epochs = [
+    epoch
+    for epoch, count in value
+    if type(epoch) is type(count) is int and epoch >= 0 and count >= 1
+  ]
+  return len(epochs) == len(value) and epochs == sorted(set(epochs))
 
 
-# Allowed values, in words and as a predicate; NaN fails every comparison.
-_COUNT = ("an integer, at least 1", lambda v: v >= 1)
+_COUNT = checks.integer(1)
 _LIMIT = ("a number of images, or 0 for all", lambda v: v >= 0)
-_SHARE = ("a number in [0, 1)", lambda v: 0 <= v < 1)
-_SIZE = ("a finite number, at least 0", lambda v: 0 <= v < math.inf)
-_POSITIVE = ("a finite number above 0", lambda v: 0 < v < math.inf)
 _RULES = {
   # It is part of a path: runs/<name>-<seed>.
   "name": (
@@ -56,33 +46,33 @@ _RULES = {
   "train.log_every": _COUNT,
   "train.checkpoint_every": _COUNT,
   "train.steps_per_dispatch": _COUNT,
-  "train.device_data_gib": _SIZE,
-  "train.dtype": _one_of("float32", "bfloat16"),
-  "optimizer.learning_rate": _POSITIVE,
-  "optimizer.momentum": _SHARE,
-  "optimizer.weight_decay": _SIZE,
-  "average.name": _one_of(*averaging.NAMES),
-  "average.decay": _SHARE,
-  "average.start": _SHARE,
-  "average.batch_norm": _one_of(*averaging.BATCH_NORM),
-  "awp.gamma": _SIZE,
-  "awp.first_epoch": ("an integer, at least 0", lambda v: v >= 0),
-  "mix.name": _one_of("none", *mixing.NAMES),
-  "mix.alpha": _POSITIVE,
+  "train.device_data_gib": checks.SIZE,
+  "train.dtype": checks.one_of("float32", "bfloat16"),
+  "optimizer.learning_rate": checks.POSITIVE,
+  "optimizer.momentum": checks.BELOW_1,
+  "optimizer.weight_decay": checks.SIZE,
+  "average.name": checks.one_of(*averaging.NAMES),
+  "average.decay": checks.BELOW_1,
+  "average.start": checks.BELOW_1,
+  "average.batch_norm": checks.one_of(*averaging.BATCH_NORM),
+  "awp.gamma": checks.SIZE,
+  "awp.first_epoch": checks.integer(0),
+  "mix.name": checks.one_of("none", *mixing.NAMES),
+  "mix.alpha": checks.POSITIVE,
   "mix.probability": ("a number above 0, at most 1", lambda v: 0 < v <= 1),
-  "batch_norm.views": _one_of("separate", "joint"),
-  "batch_norm.attack": _one_of("running", "batch"),
-  "batch_norm.split": _one_of(*split_lib.SPLITS),
-  "batch_norm.affine": _one_of(*split_lib.AFFINE),
-  "evaluate.batch_norm": _one_of(*split_lib.NAMES),
-  "train.label_smoothing": _SHARE,
+  "batch_norm.views": checks.one_of("separate", "joint"),
+  "batch_norm.attack": checks.one_of("running", "batch"),
+  "batch_norm.split": checks.one_of(*split_lib.SPLITS),
+  "batch_norm.affine": checks.one_of(*split_lib.AFFINE),
+  "evaluate.batch_norm": checks.one_of(*split_lib.NAMES),
+  "train.label_smoothing": checks.BELOW_1,
   "train.attack_steps": (
     "pairs (epoch, steps) of integers, such as ((0,1),(10,7)): epochs from 0 "
     "in ascending order, and steps of at least 1",
     _is_schedule,
   ),
-  "train.epsilon_ramp": ("a number from 0 to 1", lambda v: 0 <= v <= 1),
-  "optimizer.warmup_epochs": _SIZE,
+  "train.epsilon_ramp": checks.FRACTION,
+  "optimizer.warmup_epochs": checks.SIZE,
   "evaluate.batch_size": _COUNT,
   "evaluate.images": _LIMIT,
 }
@@ -221,18 +211,16 @@ def _check(config: ConfigDict) -> None:
     if name.endswith("attack.steps"):
       group = name.removesuffix(".steps")
       # With epsilon 0, the step size may also be 0.
-      step = _POSITIVE if values[f"{group}.epsilon"] > 0 else _SIZE
-      rules |= {name: _COUNT, f"{group}.epsilon": _SIZE}
+      step = checks.POSITIVE if values[f"{group}.epsilon"] > 0 else checks.SIZE
+      rules |= {name: _COUNT, f"{group}.epsilon": checks.SIZE}
       rules[f"{group}.step_size"] = step
-  for name, (allowed, rule) in rules.items():
-    if not rule(values[name]):
-      raise ValueError(f"config.{name} is {values[name]!r}: give {allowed}")
+  checks.check(values, "config.", **rules)
+  checks.check(values, "config.", **_combinations(config))
   for name, value in values.items():
     if not name.startswith("normalization.") and _repeats(value):
       raise ValueError(f"config.{name} is {value!r}: give each value once")
   sizes.check(values)
   _check_corruption(config)
-  _check_options(config)
   if not config.evaluators:
     raise ValueError("config.evaluators is empty: nothing would be evaluated")
   # Report malformed rows now, not after training.
@@ -247,7 +235,7 @@ def _repeats(value: Any) -> bool:
   if not isinstance(value, tuple | list):
     return False
   shown = [round(v, 5) if isinstance(v, float) else v for v in value]
-  return any(v in shown[:i] for i, v in enumerate(shown))
+  return len(set(shown)) < len(shown)
 
 
 def _check_weights(config: ConfigDict, is_run: bool) -> None:
@@ -297,51 +285,47 @@ def _check_corruption(config: ConfigDict) -> None:
       )
 
 
-def _check_options(config: ConfigDict) -> None:
-  """Rejects options that would have no effect, or cannot be combined."""
-  train, split = config.train, config.batch_norm.split
-  if split not in SPLITS.get(config.method.name, split_lib.SPLITS):
-    raise ValueError(
-      f"config.batch_norm.split is {split!r}, but {config.method.name} has no "
-      "clean views beside such views: choose none"
-    )
-  affine, chosen = config.batch_norm.affine, config.evaluate.batch_norm
-  if split == "none" and (affine, chosen) != ("shared", "main"):
-    raise ValueError(
-      "config.batch_norm.split is 'none', so config.batch_norm.affine must be "
-      "shared, and config.evaluate.batch_norm main"
-    )
-  if config.awp.gamma and config.awp.first_epoch >= train.epochs:
-    raise ValueError(
-      f"config.awp.first_epoch is {config.awp.first_epoch}: give less than "
-      f"config.train.epochs, {train.epochs}"
-    )
-  if config.mix.name != "none":
-    _check_mix(config)
-  if train.attack_steps and train.attack_steps[-1][0] >= train.epochs:
-    raise ValueError(
-      f"config.train.attack_steps is {train.attack_steps}: give epochs below "
-      f"config.train.epochs, {train.epochs}"
-    )
-  if config.optimizer.warmup_epochs > train.epochs:
-    raise ValueError(
-      f"config.optimizer.warmup_epochs is {config.optimizer.warmup_epochs}: "
-      f"give at most config.train.epochs, {train.epochs}"
-    )
-
-
-def _check_mix(config: ConfigDict) -> None:
-  """Rejects methods and objectives that need a single class per image."""
-  name, method = config.mix.name, config.method
-  if method.name in UNMIXED:
-    raise ValueError(
-      f"config.mix.name is {name!r}, but {method.name} compares predictions "
-      "for views of one image: choose none, or the method standard, "
-      "adversarial or trades"
-    )
+def _combinations(config: ConfigDict) -> dict[str, checks.Rule]:
+  """Rules for options that need, or exclude, the values of other fields."""
+  epochs, method, gamma = config.train.epochs, config.method, config.awp.gamma
+  splits = SPLITS.get(method.name, split_lib.SPLITS)
+  is_split = config.batch_norm.split != "none"
+  # Mixed images have more than one class.
   objective = method.to_dict().get("attack", {}).get("objective")
-  if objective not in (None, "cross_entropy"):
-    raise ValueError(
-      f"config.mix.name is {name!r}, but the attack's objective {objective!r} "
-      "needs one class per image: choose cross_entropy"
-    )
+  mixable = method.name not in UNMIXED
+  mixable &= objective in (None, "cross_entropy")
+  return {
+    "batch_norm.split": (
+      f"{' or '.join(splits)}, the views of {method.name}",
+      lambda v: v in splits,
+    ),
+    "batch_norm.affine": (
+      "shared if config.batch_norm.split is none",
+      lambda v: is_split or v == "shared",
+    ),
+    "average.batch_norm": (
+      "copied or averaged if config.batch_norm.split is not none",
+      lambda v: not is_split or v != "reestimated",
+    ),
+    "evaluate.batch_norm": (
+      "main if config.batch_norm.split is none",
+      lambda v: is_split or v == "main",
+    ),
+    "awp.first_epoch": (
+      f"less than config.train.epochs, {epochs}",
+      lambda v: v < epochs or not gamma,
+    ),
+    "mix.name": (
+      f"none, as {method.name} or its attack's objective needs one class per "
+      "image, or the method standard, adversarial or trades with cross_entropy",
+      lambda v: v == "none" or mixable,
+    ),
+    "train.attack_steps": (
+      f"epochs below config.train.epochs, {epochs}",
+      lambda v: not v or v[-1][0] < epochs,
+    ),
+    "optimizer.warmup_epochs": (
+      f"at most config.train.epochs, {epochs}",
+      lambda v: v <= epochs,
+    ),
+  }

@@ -14,6 +14,7 @@ import math
 import os
 import pathlib
 import signal
+import statistics
 import sys
 import threading
 import time
@@ -90,10 +91,9 @@ class Clock:
     self._budget = 60 * minutes if minutes else math.inf
     self._end = time.monotonic() + self._budget
     self._compiled = 0.0
-    try:
-      self._longest = {"report": RESERVE} | json.loads(path.read_bytes())
-    except (OSError, ValueError):  # missing or damaged
-      self._longest = {"report": RESERVE}
+    self._longest = {"report": RESERVE}
+    with contextlib.suppress(OSError, ValueError):  # missing or damaged
+      self._longest |= json.loads(path.read_bytes())
     jax.monitoring.register_event_duration_secs_listener(self._listen)
 
   def _listen(self, event: str, seconds: float, **_: Any) -> None:
@@ -208,10 +208,7 @@ def deadline(seconds: float | None) -> Iterator[None]:
     sys.stdout.flush()
     os._exit(0)
 
-  if seconds is None:
-    yield
-    return
-  timer = threading.Timer(seconds, end)
+  timer = threading.Timer(seconds or threading.TIMEOUT_MAX, end)
   timer.daemon = True
   timer.start()
   try:
@@ -324,18 +321,14 @@ def minutes_left(jobs: Sequence[Job]) -> float | None:
     Minutes, from the mean time of finished runs with the same method, or else
     of all finished runs; None if there are none.
   """
-  known: dict[str, list[float]] = {}
-  for job in jobs:
-    if job.run:
-      known.setdefault(job.config.method.name, []).append(job.seconds)
-  everything = [seconds for times in known.values() for seconds in times]
-  if not everything:
+  known = [(job.config.method.name, job.seconds) for job in jobs if job.run]
+  if not known:
     return None
   left = 0.0
   for job in jobs:
     if job.state in UNFINISHED:
-      times = known.get(job.config.method.name, everything)
-      left += sum(times) / len(times)
+      same = [time for name, time in known if name == job.config.method.name]
+      left += statistics.mean(same or [time for _, time in known])
   return left / 60
 
 

@@ -19,7 +19,7 @@ CODE = sorted(
 )
 # As in docs/design.md: a file imports lower layers or its own place.
 LAYERS = (
-  ("contracts", "image", "losses", "keys"),
+  ("contracts", "image", "losses", "keys", "checks"),
   ("augment", "attacks", "corruptions", "models"),
   ("methods",),
   ("parallel", "plugins", "memory", "trace"),

@@ -77,15 +77,6 @@ def test_cross_entropy_gradient_of_saturated_logits_by_hand():
   np.testing.assert_array_equal(grad[0], [[1, -1, 0], [0, 0, 0]])
 
 
-@pytest.mark.parametrize(
-  ("targets", "message"),
-  [(jnp.zeros((4,), int), "do not match"), (jnp.zeros((3,)), "not classes")],
-)
-def test_cross_entropy_explains_targets_that_do_not_match(targets, message):
-  with pytest.raises(ValueError, match=message):
-    losses.cross_entropy(jnp.zeros((3, 10)), targets)
-
-
 def test_correct_for_classes_and_probabilities():
   z = jnp.asarray([[0.0, 2, 1], [3, 2, 1], [0, 0, 1]])
   assert losses.correct(z, jnp.asarray([1, 1, 2])).tolist() == [1, 0, 1]
@@ -170,12 +161,6 @@ def test_clamping_changes_the_divergence_only_below_its_floor(x64):
   for z, close in ((flat, True), (steep, False)):
     a, b = (loss(*jnp.asarray(z)) for loss in DIVERGENCES)
     assert np.allclose(a, b, rtol=1e-12, atol=1e-12) == close
-
-
-@pytest.mark.parametrize("loss", DIVERGENCES)
-def test_divergence_of_one_distribution_is_an_error(loss):
-  with pytest.raises(ValueError, match="two or more distributions, got 1"):
-    loss(jnp.zeros((2, 3)))
 
 
 @pytest.mark.parametrize("loss", [*DIVERGENCES, losses.cross_entropy])

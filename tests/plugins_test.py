@@ -145,7 +145,7 @@ def test_given_fields_and_lists():
     (
       "method",
       {"name": "adversarial", "attack": PGD | {"epsilon": -1.0}},
-      "config.method.attack (attack 'pgd'): epsilon -1.0",
+      "config.method.attack (attack 'pgd'): epsilon is -1.0",
     ),
     (
       "method",

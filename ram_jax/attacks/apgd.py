@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ram_jax import losses
+from ram_jax import checks, losses
 from ram_jax.attacks import iterative, objectives
 from ram_jax.attacks.norms import NORMS, l2_norm_in_order, radius_inside
 from ram_jax.contracts import Model
@@ -98,29 +98,15 @@ class State:
 class Attack(iterative.Iterative):
   """APGD: PGD with momentum, which halves its step size when it stalls.
 
-  A pytree whose only leaf is epsilon, so that changing epsilon needs no
-  recompilation.
-
   Attributes:
-    epsilon: radius of the ball in pixel units (images are in [0, 1]).
     objective: 'cross_entropy', 'dlr', 'margin' or 'targeted_dlr'.
-    steps: iterations per run.
-    norm: 'l2' or 'linf'.
-    unroll: loop in Python over a compiled step, for CPUs, where convolutions
-      inside XLA loops are slow.
   """
 
-  epsilon: jax.Array | float
   objective: str = flax.struct.field(pytree_node=False, default="cross_entropy")
-  steps: int = flax.struct.field(pytree_node=False, default=100)
-  norm: str = flax.struct.field(pytree_node=False, default="l2")
-  unroll: bool = flax.struct.field(pytree_node=False, default=False)
 
   def __post_init__(self) -> None:
-    iterative.check_choice("objective", self.objective, LABELS)
-    iterative.check_choice("norm", self.norm, _NORMS)
-    iterative.check_count("steps", self.steps, 1)
-    iterative.check_size("epsilon", self.epsilon)
+    super().__post_init__()
+    checks.check(vars(self), objective=checks.one_of(*LABELS))
 
   @property
   def label(self) -> str:
@@ -223,10 +209,6 @@ class Attack(iterative.Iterative):
   def found(self, state: State) -> jax.Array:
     """Returns whether an adversarial example was found, bool [B]."""
     return state.found
-
-  def exhausted(self, state: State) -> jax.Array:
-    """Returns whether an example has used up its steps, bool [B]."""
-    return state.iteration >= self.steps
 
   def _moved(self, state: State) -> jax.Array:
     """Steepest ascent and projection, then momentum and projection."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from ram_jax import losses
 from ram_jax.attacks import iterative
 from ram_jax.attacks.norms import NORMS
+from ram_jax.attacks.objectives import of_class
 from ram_jax.attacks.targets import by_distance
 from ram_jax.contracts import Model
 
@@ -60,35 +61,21 @@ class Attack(iterative.Iterative):
   epsilon only determines which examples count as successes.
 
   Attributes:
-    epsilon: radius of the ball in pixel units (images are in [0, 1]).
-    steps: gradient steps per target.
-    norm: 'l2' or 'linf'.
     targeted: whether to attack the target class.
     alpha_max: maximum weight of the clean image's projection.
     eta: step length as a multiple of the distance to the linearized boundary.
     beta: fraction of a misclassified perturbation that is kept.
-    unroll: unroll the loops, for CPUs, where convolutions inside XLA loops
-      are slow.
   """
 
-  epsilon: jax.Array | float
-  steps: int = flax.struct.field(pytree_node=False, default=100)
-  norm: str = flax.struct.field(pytree_node=False, default="l2")
   targeted: bool = flax.struct.field(pytree_node=False, default=True)
   alpha_max: float = flax.struct.field(pytree_node=False, default=0.1)
   eta: float = flax.struct.field(pytree_node=False, default=1.05)
   beta: float = flax.struct.field(pytree_node=False, default=0.9)
-  unroll: bool = flax.struct.field(pytree_node=False, default=False)
 
   @property
   def label(self) -> str:
     """The attack's name in tables."""
     return "FAB-T" if self.targeted else "FAB"
-
-  def __post_init__(self) -> None:
-    iterative.check_choice("norm", self.norm, NORMS)
-    iterative.check_count("steps", self.steps, 1)
-    iterative.check_size("epsilon", self.epsilon)
 
   def start(
     self,
@@ -145,10 +132,6 @@ class Attack(iterative.Iterative):
   def found(self, state: State) -> jax.Array:
     """Whether a misclassified point was found in the ball, bool [B]."""
     return state.norm <= self.epsilon
-
-  def exhausted(self, state: State) -> jax.Array:
-    """Whether all steps are done, bool [B]."""
-    return state.iteration >= self.steps
 
   def _move(
     self,
@@ -244,11 +227,8 @@ def _linearize(
 
   def difference(images: jax.Array) -> jax.Array:
     logits = model(images)
-    other, own = (
-      jnp.take_along_axis(logits, classes[:, None], -1)[:, 0]
-      for classes in (aim, labels)
-    )
-    return (other - own).astype(images.dtype)
+    change = of_class(logits, aim) - of_class(logits, labels)
+    return change.astype(images.dtype)
 
   value, pull_back = jax.vjp(difference, images)
   (gradient,) = pull_back(jnp.ones_like(value))

@@ -1,27 +1,59 @@
-"""Shared by attacks: field checks, loops and complete runs."""
+"""Shared by attacks: fields, loops and complete runs."""
 
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
-from ram_jax import losses
+from ram_jax import checks, losses
 from ram_jax.attacks import targets
+from ram_jax.attacks.norms import NORMS
 from ram_jax.contracts import Model
 
 RANKS = 9  # number of target classes that AutoAttack tries, one after another
 
 
+# A length in pixel units. JAX rebuilds pytrees with tracers and placeholders as
+# leaves, so only plain numbers are checked.
+LENGTH: checks.Rule = (
+  "a finite number, at least 0, in pixel units",
+  lambda v: not isinstance(v, float | int) or 0 <= v < math.inf,
+)
+
+
+@flax.struct.dataclass
 class Iterative:
   """Runs all steps of a `contracts.IterativeAttack` at once.
 
+  A pytree whose only leaf is epsilon, so that changing epsilon needs no
+  recompilation.
+
   Attributes:
+    epsilon: radius of the ball in pixel units (images are in [0, 1]).
+    steps: iterations per run.
+    norm: 'l2' or 'linf'.
+    unroll: unroll the loops, for CPUs, where convolutions inside XLA loops
+      are slow.
     targeted: whether the attack aims at a class.
   """
 
+  epsilon: jax.Array | float
+  steps: int = flax.struct.field(pytree_node=False, default=100)
+  norm: str = flax.struct.field(pytree_node=False, default="l2")
+  unroll: bool = flax.struct.field(pytree_node=False, default=False)
+
   targeted: ClassVar[bool] = False
+
+  def __post_init__(self) -> None:
+    checks.check(
+      vars(self),
+      norm=checks.one_of(*NORMS),
+      steps=checks.integer(1),
+      epsilon=LENGTH,
+    )
 
   @jax.named_scope("attack")
   def __call__(
@@ -63,6 +95,10 @@ class Iterative:
     start = ~losses.correct(logits, labels), images
     found = repeat(0, classes.shape[1], attack, start, self.unroll)
     return jax.lax.stop_gradient(found[1])
+
+  def exhausted(self, state: Any) -> jax.Array:
+    """Whether an example has used up its steps, bool [B]."""
+    return state.iteration >= self.steps
 
 
 def repeat(
@@ -109,32 +145,3 @@ def select(condition: jax.Array, new: Any, old: Any) -> Any:
     return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
   return jax.tree.map(choose, new, old)
-
-
-def check_choice(name: str, value: str, choices: Any) -> None:
-  """Raises ValueError if a field has a value that does not exist."""
-  if value not in choices:
-    raise ValueError(
-      f"{name} {value!r} does not exist: choose one of {sorted(choices)}"
-    )
-
-
-def check_count(name: str, value: int, least: int) -> None:
-  """Raises ValueError if a field is not an integer of at least `least`."""
-  if not isinstance(value, int) or value < least:
-    raise ValueError(
-      f"{name} {value!r} is not possible: give an integer, at least {least}"
-    )
-
-
-def check_size(name: str, value: Any) -> None:
-  """Raises ValueError if a field is not a length in pixel units.
-
-  JAX rebuilds pytrees with tracers and placeholders as leaves, so only plain
-  numbers are checked.
-  """
-  if isinstance(value, float | int) and not 0 <= value < math.inf:
-    raise ValueError(
-      f"{name} {value} is not possible: give a finite number of at least 0, "
-      "in pixel units"
-    )

@@ -31,7 +31,7 @@ def margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """
   logits = _scores(logits, labels, 2, "margin")
   others = jnp.where(_is_class(logits, labels), -jnp.inf, logits)
-  return jnp.max(others, axis=-1) - _of_class(logits, labels)
+  return jnp.max(others, axis=-1) - of_class(logits, labels)
 
 
 def dlr(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -71,7 +71,7 @@ def targeted_dlr(
   logits = _scores(logits, labels, 4, "targeted_dlr")
   top, _ = jax.lax.top_k(logits, 4)
   scale = top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _SMALL
-  return (_of_class(logits, targets) - _of_class(logits, labels)) / scale
+  return (of_class(logits, targets) - of_class(logits, labels)) / scale
 
 
 # By name: (logits [B, K], labels [B]) -> [B]. The cross-entropy also takes
@@ -106,6 +106,6 @@ def _is_class(logits: jax.Array, classes: jax.Array) -> jax.Array:
   return jnp.arange(logits.shape[-1]) == classes[:, None]
 
 
-def _of_class(logits: jax.Array, classes: jax.Array) -> jax.Array:
+def of_class(logits: jax.Array, classes: jax.Array) -> jax.Array:
   """Logits [B] of the classes [B]."""
   return jnp.take_along_axis(logits, classes[:, None], axis=-1)[:, 0]

@@ -7,14 +7,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from ram_jax import losses
-from ram_jax.attacks.iterative import (
-  check_choice,
-  check_count,
-  check_size,
-  repeat,
-  select,
-)
+from ram_jax import checks, losses
+from ram_jax.attacks.iterative import LENGTH, repeat, select
 from ram_jax.attacks.norms import NORMS
 from ram_jax.attacks.objectives import OBJECTIVES
 
@@ -66,13 +60,16 @@ class Attack:
     return f"PGD-{self.steps}" + ("" if usual else f" ({self.objective})")
 
   def __post_init__(self) -> None:
-    check_choice("norm", self.norm, NORMS)
-    check_choice("start", self.start, NORMS[self.norm].starts)
-    check_choice("objective", self.objective, OBJECTIVES)
-    check_count("steps", self.steps, 0)
-    check_count("restarts", self.restarts, 1)
-    check_size("epsilon", self.epsilon)
-    check_size("step_size", self.step_size)
+    checks.check(
+      vars(self),
+      norm=checks.one_of(*NORMS),
+      start=checks.one_of(*NORMS["l2"].starts),
+      objective=checks.one_of(*OBJECTIVES),
+      steps=checks.integer(0),
+      restarts=checks.integer(1),
+      epsilon=LENGTH,
+      step_size=LENGTH,
+    )
 
   @jax.named_scope("attack")
   def __call__(

@@ -4,6 +4,7 @@ A random search that uses scores but no gradients.
 """
 
 import math
+from typing import ClassVar
 
 import flax.struct
 import jax
@@ -11,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ram_jax import losses
-from ram_jax.attacks import iterative
-from ram_jax.attacks.norms import NORMS, radius_inside
+from ram_jax.attacks import iterative, objectives
+from ram_jax.attacks.norms import radius_inside
 from ram_jax.contracts import Model
 
 # After each of these iterations, the area of the windows is halved.
@@ -52,34 +53,14 @@ class Attack(iterative.Iterative):
   the positions of the windows; here each example draws its own.
 
   Attributes:
-    epsilon: radius of the ball in pixel units (images are in [0, 1]).
     steps: number of queries after the first one.
-    norm: 'l2' or 'linf'.
-    p_init: fraction of the pixels that the first windows cover.
-    unroll: unroll the loop, for CPUs, where convolutions inside XLA loops are
-      slow.
+    p_init: fraction of the pixels that the first windows cover, in (0, 1].
   """
 
-  epsilon: jax.Array | float
   steps: int = flax.struct.field(pytree_node=False, default=5000)
-  norm: str = flax.struct.field(pytree_node=False, default="l2")
   p_init: float = flax.struct.field(pytree_node=False, default=0.8)
-  unroll: bool = flax.struct.field(pytree_node=False, default=False)
 
-  @property
-  def label(self) -> str:
-    """The attack's name in tables."""
-    return "Square"
-
-  def __post_init__(self) -> None:
-    iterative.check_choice("norm", self.norm, NORMS)
-    iterative.check_count("steps", self.steps, 1)
-    iterative.check_size("epsilon", self.epsilon)
-    if not 0 < self.p_init <= 1:
-      raise ValueError(
-        f"p_init {self.p_init!r} is not possible: give a fraction of the "
-        "pixels in (0, 1]"
-      )
+  label: ClassVar[str] = "Square"
 
   def start(
     self,
@@ -124,10 +105,6 @@ class Attack(iterative.Iterative):
   def found(self, state: State) -> jax.Array:
     """Whether an example is misclassified, bool [B]."""
     return state.margin < 0
-
-  def exhausted(self, state: State) -> jax.Array:
-    """Whether all queries are done, bool [B]."""
-    return state.iteration >= self.steps
 
   def _propose(
     self,
@@ -357,11 +334,9 @@ def _linf_change(
 
 def _margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """Label's logit minus the largest other one [B], negative if wrong."""
-  classes = jnp.arange(logits.shape[-1])
-  own = classes == labels[:, None]
-  label = jnp.sum(jnp.where(own, logits, 0), -1)
-  gap = label - jnp.max(jnp.where(own, -jnp.inf, logits), -1)
-  gap = jnp.where(losses.finite(logits), gap, -jnp.inf)
+  gap = jnp.where(
+    losses.finite(logits), -objectives.margin(logits, labels), -jnp.inf
+  )
   # Ties are broken in favor of the first class.
   wrong = ~losses.correct(logits, labels)
   tiny = float(jnp.finfo(logits.dtype).tiny)

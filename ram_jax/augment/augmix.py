@@ -7,11 +7,12 @@ platform, which does not affect the result.
 
 import dataclasses
 import functools
-import numbers
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ram_jax import checks
 from ram_jax import keys as random
 from ram_jax.augment import execution, ops
 from ram_jax.image import color
@@ -50,20 +51,22 @@ class Augment:
   alpha: float = 1.0
 
   def __post_init__(self) -> None:
-    if not _whole(self.operations) or self.operations not in (9, 13, 14):
-      raise ValueError(f"operations is {self.operations!r}; give 9, 13 or 14")
-    if self.resampling not in _FLAVOURS:
-      known = "' or '".join(_FLAVOURS)
-      raise ValueError(f"resampling is {self.resampling!r}; give '{known}'")
-    if not _whole(self.width) or self.width < 1:
-      raise ValueError(
-        f"width is {self.width!r}; give an integer of at least 1"
-      )
-    if not _real(self.severity) or not 1 <= self.severity <= 10:
-      raise ValueError(f"severity is {self.severity!r}; give 1 to 10")
-    if not _real(self.alpha) or not 0 < self.alpha < float("inf"):
-      raise ValueError(f"alpha is {self.alpha!r}; give a number above 0")
-    object.__setattr__(self, "depth", _depth_range(self.depth))
+    depth = (1, 3) if self.depth == -1 else self.depth
+    depth = depth if isinstance(depth, tuple | list) else (depth, depth)
+    object.__setattr__(self, "depth", tuple(depth))
+    checks.check(
+      vars(self),
+      operations=checks.one_of(9, 13, 14),
+      resampling=checks.one_of(*_FLAVOURS),
+      width=checks.integer(1),
+      severity=("a number from 1 to 10", lambda v: 1 <= v <= 10),
+      alpha=checks.POSITIVE,
+      depth=(
+        "(least, most) with 1 <= least <= most, one integer of at least 1, or "
+        "-1 for (1, 3)",
+        _is_range,
+      ),
+    )
 
   @jax.named_scope("augment")
   def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
@@ -76,9 +79,6 @@ class Augment:
 
     Returns:
       Images [B,H,W,C] in [0,1], mixed in floats and not rounded.
-
-    Raises:
-      ValueError: on other shapes or types.
     """
     return self.mix(keys, images, self.chains(keys, images))
 
@@ -91,11 +91,7 @@ class Augment:
 
     Returns:
       Images [B,width,H,W,C] on the grid of 256 gray levels.
-
-    Raises:
-      ValueError: on other shapes or types.
     """
-    _check(keys, images)
     batch, height, width, channels = images.shape
     plan_keys, _ = random.split(keys)
     plan, params = self._arguments(plan_keys, (height, width))
@@ -118,14 +114,7 @@ class Augment:
 
     Returns:
       Images [B,H,W,C] in [0,1].
-
-    Raises:
-      ValueError: on other shapes or types.
     """
-    _check(keys, images)
-    expected = (images.shape[0], self.width, *images.shape[1:])
-    if chains.shape != expected:
-      raise ValueError(f"chains have shape {chains.shape}; give {expected}")
     _, mix_keys = random.split(keys)
     weights, share = self._weights(mix_keys)
     weights = weights.astype(images.dtype)[..., None, None, None]
@@ -206,40 +195,7 @@ def _product(first: jax.Array, second: jax.Array) -> jax.Array:
   return jnp.minimum(first * second, 1)
 
 
-def _whole(value: object) -> bool:
-  """Whether this is an integer and not a bool."""
-  return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _real(value: object) -> bool:
-  """Whether this is a real number and not a bool."""
-  return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _depth_range(depth: object) -> tuple[int, int]:
-  """The least and the most operations of a chain."""
-  if _whole(depth):
-    pair = (1, 3) if depth == -1 else (depth, depth)
-  else:
-    pair = tuple(depth) if isinstance(depth, (tuple, list)) else ()
-  good = len(pair) == 2 and all(_whole(d) for d in pair)
-  if not good or not 1 <= pair[0] <= pair[1]:
-    raise ValueError(
-      f"depth is {depth!r}; give (least, most) with 1 <= least <= most, "
-      "one integer of at least 1, or -1 for (1, 3)"
-    )
-  return int(pair[0]), int(pair[1])
-
-
-def _check(keys: jax.Array, images: jax.Array) -> None:
-  """Rejects arrays with the wrong shape or type."""
-  if images.ndim != 4 or images.shape[-1] not in (1, 3):
-    raise ValueError(f"images have shape {images.shape}; give [B,H,W,1 or 3]")
-  if not jnp.issubdtype(images.dtype, jnp.floating):
-    raise ValueError(f"images are {images.dtype}; give floats in [0,1]")
-  typed = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
-  if not typed or keys.shape != images.shape[:1]:
-    raise ValueError(
-      f"keys are {keys.dtype}{keys.shape}; give one jax.random.key per image, "
-      f"{images.shape[:1]}"
-    )
+def _is_range(pair: tuple[Any, ...]) -> bool:
+  """Whether these are two integers, at least 1, in ascending order."""
+  whole = all(type(number) is int for number in pair)
+  return whole and len(pair) == 2 and 1 <= pair[0] <= pair[1]

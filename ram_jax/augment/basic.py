@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
-import numbers
 
 import jax
 import jax.numpy as jnp
+
+from ram_jax import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,19 +21,14 @@ class Augment:
     padding: zero pixels added on each side before the crop; 0 is no crop.
 
   Raises:
-    ValueError: at construction, on another type or a negative padding.
+    ValueError: at construction, on a negative padding.
   """
 
   flip: bool = True
   padding: int = 4
 
   def __post_init__(self) -> None:
-    if not isinstance(self.flip, bool):
-      raise ValueError(f"flip is {self.flip!r}; give True or False")
-    padding = self.padding
-    whole = isinstance(padding, numbers.Integral)
-    if not whole or isinstance(padding, bool) or padding < 0:
-      raise ValueError(f"padding is {padding!r}; give an integer of at least 0")
+    checks.check(vars(self), padding=checks.integer(0))
 
   @jax.named_scope("augment")
   def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:

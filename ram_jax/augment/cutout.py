@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ram_jax import checks
+
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
@@ -30,10 +32,14 @@ class Augment:
   value: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
 
   def __post_init__(self) -> None:
-    if self.length < 2 or self.length % 2:
-      raise ValueError(f"length is {self.length}; give an even number above 0")
-    if len(self.value) != 3 or not all(0 <= x <= 1 for x in self.value):
-      raise ValueError(f"value is {self.value}; give three numbers in [0,1]")
+    checks.check(
+      vars(self),
+      length=("an even number above 0", lambda v: v >= 2 and v % 2 == 0),
+      value=(
+        "three numbers in [0,1]",
+        lambda v: len(v) == 3 and all(0 <= x <= 1 for x in v),
+      ),
+    )
 
   @jax.named_scope("augment")
   def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ram_jax import checks
+
 # torchvision draws up to ten rectangles until one fits.
 TRIES = 10
 
@@ -34,19 +36,19 @@ class Augment:
   value: float = 0.5
 
   def __post_init__(self) -> None:
-    for name, value in (
-      ("probability", self.probability),
-      ("value", self.value),
-    ):
-      if not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value!r}; give a number in [0,1]")
-    for name, most in (("area", 1), ("ratio", math.inf)):
-      pair = getattr(self, name)
-      if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
-        raise ValueError(
-          f"{name} is {pair!r}; give (least, most), with 0 < least <= most"
-          f"{' <= 1' if most == 1 else ''}"
-        )
+    checks.check(
+      vars(self),
+      probability=checks.FRACTION,
+      value=checks.FRACTION,
+      area=(
+        "(least, most), with 0 < least <= most <= 1",
+        lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1,
+      ),
+      ratio=(
+        "(least, most), with 0 < least <= most",
+        lambda v: len(v) == 2 and 0 < v[0] <= v[1],
+      ),
+    )
 
   @jax.named_scope("augment")
   def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:

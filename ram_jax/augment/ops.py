@@ -21,17 +21,13 @@ class Op(NamedTuple):
   """One operation of an augmentation chain.
 
   Attributes:
-    draw: `(key, severity, size=(32, 32)) -> params`, float32 [1]: the argument
+    apply: `(levels, params) -> levels` for one image, uint8 [H,W,C].
+    scale: `(uniforms [2], severity, size) -> params`, float32 [1]: the argument
       of Pillow's call (bits, degrees, threshold, affine coefficient, pixels or
-      factor), 0 for operations without a parameter. `size` is (height, width);
-      only translations depend on it.
-    apply: `(image, params) -> image` for one image [H,W,C]: floats in [0,1]
-      (rounded to gray levels first) give floats, uint8 gives uint8.
-    scale: `(uniforms [2], severity, size) -> params`, the draw without its
-      random numbers in [0,1), for callers that draw them for many at once.
+      factor) for random numbers in [0,1), 0 for operations without a parameter.
+      `size` is (height, width); only translations depend on it.
   """
 
-  draw: Callable[..., jax.Array]
   apply: Callable[[jax.Array, jax.Array], jax.Array]
   scale: Callable[..., jax.Array]
 
@@ -47,19 +43,7 @@ def _op(number: Callable[[Any, Any, Any], jax.Array], transform: Levels) -> Op:
     sign = jnp.where(uniforms[1] > 0.5, -1, 1)
     return jnp.reshape(number(level, sign, size), (1,)).astype(jnp.float32)
 
-  def draw(
-    key: jax.Array, severity: float, size: tuple[int, int] = (32, 32)
-  ) -> jax.Array:
-    uniforms = jax.random.uniform(key, (2,), jnp.float32)
-    return scale(uniforms, severity, size)
-
-  def apply(image: jax.Array, params: jax.Array) -> jax.Array:
-    if image.dtype == jnp.uint8:
-      return transform(image, params[0])
-    levels = transform(color.quantise(image), params[0])
-    return color.dequantise(levels, image.dtype)
-
-  return Op(draw, apply, scale)
+  return Op(lambda levels, params: transform(levels, params[0]), scale)
 
 
 def _whole(level: jax.Array, maximum: float) -> jax.Array:
@@ -148,12 +132,7 @@ def _trivial(
     magnitude = jnp.floor(table.shape[1] * uniforms[0]).astype(jnp.int32)
     return jnp.asarray(table)[side, magnitude][None]
 
-  def draw(
-    key: jax.Array, severity: float = 0, size: tuple[int, int] = (32, 32)
-  ) -> jax.Array:
-    return scale(jax.random.uniform(key, (2,), jnp.float32), severity, size)
-
-  return Op(draw, OPS[name].apply if name else lambda image, _: image, scale)
+  return Op(OPS[name].apply if name else lambda image, _: image, scale)
 
 
 def _signed(name: str, most: float, plus: float = 0) -> Op:

@@ -1,12 +1,12 @@
 """PixMix (Hendrycks et al., CVPR 2022): mixes images with other pictures."""
 
 import dataclasses
-import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from ram_jax import checks
 from ram_jax import keys as keys_lib
 from ram_jax.augment import augmix, basic
 from ram_jax.image import color
@@ -67,10 +67,7 @@ class Augment:
   operations: int = 9
 
   def __post_init__(self) -> None:
-    if self.rounds < 1:
-      raise ValueError(f"rounds is {self.rounds}; give an integer above 0")
-    if not 0 < self.beta < math.inf:
-      raise ValueError(f"beta is {self.beta}; give a number above 0")
+    checks.check(vars(self), rounds=checks.integer(1), beta=checks.POSITIVE)
     self._copies()  # checks the other fields
 
   @jax.named_scope("augment")

@@ -22,9 +22,6 @@ class Augment:
 
     Returns:
       Images [B,H,W,C], rounded to 256 levels.
-
-    Raises:
-      ValueError: for other shapes or types.
     """
     chain = augmix.Augment(operations=14, width=1, depth=1)
     return chain.chains(keys, images)[:, 0]

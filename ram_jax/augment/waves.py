@@ -9,12 +9,11 @@ channel.
 
 import dataclasses
 import math
-import numbers
 
 import jax
 import jax.numpy as jnp
 
-KINDS = ("planar", "lattice")
+from ram_jax import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +38,13 @@ class Augment:
   strength: float = 5.0
 
   def __post_init__(self) -> None:
-    if self.kind not in KINDS:
-      raise ValueError(f"kind is {self.kind!r}; give {' or '.join(KINDS)}")
-    pair = (self.low, self.high)
-    whole = all(isinstance(x, numbers.Integral) for x in pair)
-    if not whole or not 1 <= self.low <= self.high:
-      raise ValueError(
-        f"low and high are {pair}; give integers with 1 <= low <= high"
-      )
-    if not 0 < self.strength < math.inf:
-      raise ValueError(f"strength is {self.strength!r}; give a number above 0")
+    checks.check(
+      vars(self),
+      kind=checks.one_of("planar", "lattice"),
+      low=checks.integer(1),
+      high=checks.integer(self.low),
+      strength=checks.POSITIVE,
+    )
 
   @jax.named_scope("augment")
   def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:

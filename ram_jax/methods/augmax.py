@@ -6,9 +6,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from ram_jax import checks, losses
 from ram_jax import keys as keys_lib
-from ram_jax import losses
-from ram_jax.attacks.iterative import check_count, check_size, repeat
+from ram_jax.attacks.iterative import repeat
 from ram_jax.augment.augmix import Augment
 from ram_jax.contracts import Metrics, Views
 from ram_jax.methods import consistency
@@ -52,9 +52,12 @@ class Method(consistency.Consistency):
         "the views of AugMax are mixtures of AugMix's chains: choose "
         "views=augmix or views=augmix_trivial"
       )
-    check_count("steps", self.steps, 1)
-    check_count("patience", self.patience, 0)
-    check_size("step_size", self.step_size)
+    checks.check(
+      vars(self),
+      steps=checks.integer(1),
+      patience=checks.integer(0),
+      step_size=checks.SIZE,
+    )
 
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier

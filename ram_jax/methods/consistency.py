@@ -1,35 +1,16 @@
 """The loss that AugMix and RobustAugMix share: CE plus weighted JSD."""
 
 import dataclasses
-import math
 
 import jax
 
-from ram_jax import losses
+from ram_jax import checks, losses
 from ram_jax.contracts import Metrics
 
 DIVERGENCES = {
   "exact": losses.jensen_shannon,
   "clamped": losses.clamped_jensen_shannon,
 }
-
-
-def check_weight(name: str, value: float, papers: float) -> None:
-  """Rejects weights of a loss that are negative or not finite.
-
-  Args:
-    name: field of the method.
-    value: its value.
-    papers: the value in the method's paper, for the message.
-
-  Raises:
-    ValueError: naming the field and what is allowed.
-  """
-  if not 0 <= value < math.inf:
-    raise ValueError(
-      f"{name} is {value}: it must be finite and at least 0 "
-      f"(config.method.{name}; the paper's is {papers})"
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,12 +26,11 @@ class Consistency:
   jensen_shannon: str = "exact"
 
   def __post_init__(self) -> None:
-    if self.jensen_shannon not in DIVERGENCES:
-      raise ValueError(
-        f"unknown jensen_shannon {self.jensen_shannon!r}: choose one of "
-        f"{', '.join(DIVERGENCES)} (config.method.jensen_shannon)"
-      )
-    check_weight("weight", self.weight, 12)
+    checks.check(
+      vars(self),
+      weight=checks.SIZE,
+      jensen_shannon=checks.one_of(*DIVERGENCES),
+    )
 
   def loss(
     self, logits: tuple[jax.Array, ...], targets: jax.Array

@@ -8,15 +8,13 @@ from typing import ClassVar
 
 import jax
 
+from ram_jax import checks, losses
 from ram_jax import keys as keys_lib
-from ram_jax import losses
 from ram_jax.attacks.pgd import Attack
 from ram_jax.augment.augmix import Augment
 from ram_jax.contracts import Metrics, Views
 from ram_jax.methods import consistency
 from ram_jax.models.classifier import Classifier
-
-ATTACKED = ("clean", "augmix")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,12 +39,11 @@ class Method(consistency.Consistency):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    if self.attacked not in ATTACKED:
-      raise ValueError(
-        f"unknown attacked {self.attacked!r}: choose one of "
-        f"{', '.join(ATTACKED)} (config.method.attacked)"
-      )
-    consistency.check_weight("adversarial_weight", self.adversarial_weight, 0)
+    checks.check(
+      vars(self),
+      attacked=checks.one_of("clean", "augmix"),
+      adversarial_weight=checks.SIZE,
+    )
 
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier

@@ -5,10 +5,9 @@ from typing import ClassVar
 
 import jax
 
-from ram_jax import losses
+from ram_jax import checks, losses
 from ram_jax.attacks.pgd import Attack
 from ram_jax.contracts import Metrics, Views
-from ram_jax.methods import consistency
 from ram_jax.models.classifier import Classifier
 
 
@@ -29,7 +28,7 @@ class Method:
   label: ClassVar[str] = "TRADES"
 
   def __post_init__(self) -> None:
-    consistency.check_weight("weight", self.weight, 6)
+    checks.check(vars(self), weight=checks.SIZE)
 
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier

@@ -14,7 +14,6 @@ from flax import traverse_util
 from ram_jax.models import layers
 from ram_jax.models.batch_norm import MOMENTUM
 
-BATCH_NORM = ("running", "batch")
 VARIANCES = ("/var", ".running_var")  # suffixes of names in Flax and PyTorch
 SHOWN = 6  # number of names of each kind in a message
 
@@ -38,13 +37,6 @@ class Classifier:
   batch_stats: Any
   module: nn.Module = flax.struct.field(pytree_node=False)
   batch_norm: str = flax.struct.field(pytree_node=False, default="running")
-
-  def __post_init__(self) -> None:
-    if self.batch_norm not in BATCH_NORM:
-      raise ValueError(
-        f"batch_norm {self.batch_norm!r} does not exist: "
-        f"choose one of {list(BATCH_NORM)}"
-      )
 
   def __call__(self, images: jax.Array) -> jax.Array:
     """Logits [B, K] of images [B, H, W, C] in [0, 1]."""

@@ -1,6 +1,7 @@
 """Layers that all networks use."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,25 +18,6 @@ TORCH_DEFAULT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 ACTIVATIONS = {"relu": (nn.relu, ""), "silu": (nn.silu, " (SiLU)")}
 
 
-def activation(name: str) -> tuple[Callable[[jax.Array], jax.Array], str]:
-  """Looks up an activation.
-
-  Args:
-    name: a key of `ACTIVATIONS`.
-
-  Returns:
-    The function, and the suffix that it adds to the network's name in tables.
-
-  Raises:
-    ValueError: for an unknown name.
-  """
-  if name not in ACTIVATIONS:
-    raise ValueError(
-      f"activation {name!r} is unknown: choose one of {', '.join(ACTIVATIONS)}"
-    )
-  return ACTIVATIONS[name]
-
-
 def normalize(
   images: jax.Array, mean: Sequence[float], std: Sequence[float]
 ) -> jax.Array:
@@ -50,14 +32,8 @@ def normalize(
     Images [B, H, W, C] in the default float type.
 
   Raises:
-    ValueError: if the shape is not [B, H, W, C] with the statistics' C, or the
-      images are smaller than 8 x 8.
+    ValueError: if the images are smaller than 8 x 8.
   """
-  if images.ndim != 4 or images.shape[-1] != len(mean):
-    raise ValueError(
-      f"images of shape {images.shape} do not fit statistics of {len(mean)} "
-      f"channels: give [B, H, W, {len(mean)}]"
-    )
   if min(images.shape[1:3]) < MIN_SIZE:
     raise ValueError(
       f"images of {images.shape[1]}x{images.shape[2]} pixels are too small: "
@@ -200,6 +176,14 @@ def linear(num_classes: int, bias_init: Callable) -> nn.Dense:
     param_dtype=jnp.result_type(float),
     kernel_init=TORCH_DEFAULT,
     bias_init=bias_init,
+  )
+
+
+def torch_bias(fan_in: int) -> Callable:
+  """PyTorch's initializer of a linear layer's bias, within 1 / sqrt(fan-in)."""
+  bound = 1 / math.sqrt(fan_in)
+  return lambda key, shape, dtype: jax.random.uniform(
+    key, shape, dtype, -bound, bound
   )
 
 

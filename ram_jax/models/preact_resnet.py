@@ -2,15 +2,12 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping
-from typing import Any
 
-import flax.linen as nn
-import jax
-
+from ram_jax import checks
 from ram_jax.models import layers
 from ram_jax.models.batch_norm import BatchNorm
+from ram_jax.models.network import Network, PreActivationBlock
 
 WIDTHS = (64, 128, 256, 512)
 BLOCKS = 2  # in each stage
@@ -64,83 +61,23 @@ def alike(final_norm: bool) -> list[Variant]:
   return [v for v in VARIANTS.values() if v.final_norm == final_norm]
 
 
-class Block(nn.Module):
-  """Two 3x3 convolutions, each after normalization and activation.
-
-  Attributes:
-    features: output channels.
-    stride: step of the first convolution.
-    activated_shortcut: whether the shortcut's convolution starts from the
-      first activation, not from the block's input.
-    axis_name: device axis of batch normalization.
-    dtype: type of the arithmetic.
-    activation: a key of `layers.ACTIVATIONS`.
-  """
-
-  features: int
-  stride: int = 1
-  activated_shortcut: bool = False
-  axis_name: str | None = None
-  dtype: Any = None
-  activation: str = "relu"
-
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """Maps [B, H, W, C] to [B, H / stride, W / stride, features]."""
-    conv = functools.partial(
-      layers.conv,
-      self.features,
-      dtype=self.dtype,
-      kernel_init=layers.TORCH_DEFAULT,
-    )
-    norm = functools.partial(BatchNorm, self.axis_name, self.dtype)
-    act, _ = layers.activation(self.activation)
-    y = act(norm(name="norm_0")(x, train))
-    if x.shape[-1] != self.features:
-      start = y if self.activated_shortcut else x
-      x = conv(1, self.stride, name="shortcut")(start)
-    y = conv(3, self.stride, name="conv_0")(y)
-    y = act(norm(name="norm_1")(y, train))
-    return x + conv(3, name="conv_1")(y)
-
-
-class Model(nn.Module):
+class Model(Network):
   """PreActResNet-18, in the variants for which checkpoints exist.
 
   The network of arXiv 1603.05027 for CIFAR: a 3x3 stem, four stages of two
   blocks with 64 to 512 channels.
 
   Attributes:
-    num_classes: outputs.
-    mean: mean of the data per channel, in [0, 1].
-    std: standard deviation of the data per channel, in [0, 1].
     variant: a key of `VARIANTS`.
-    axis_name: device axis over which batch normalization shares statistics.
-    dtype: type of the convolutions; parameters and logits keep the default.
-    activation: a key of `layers.ACTIVATIONS`.
   """
 
-  num_classes: int
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
   variant: str = "robustbench"
-  axis_name: str | None = None
-  dtype: Any = None
-  activation: str = "relu"
+
+  title = "PreActResNet-18"
 
   def __post_init__(self) -> None:
-    if self.variant not in VARIANTS:
-      raise ValueError(
-        f"variant {self.variant!r} is unknown: choose one of "
-        f"{', '.join(VARIANTS)}"
-      )
-    layers.activation(self.activation)
+    checks.check(vars(self), variant=checks.one_of(*VARIANTS))
     super().__post_init__()
-
-  @property
-  def label(self) -> str:
-    """The network's name in tables."""
-    return "PreActResNet-18" + layers.activation(self.activation)[1]
 
   @property
   def assumptions(self) -> list[str]:
@@ -156,53 +93,16 @@ class Model(nn.Module):
   def setup(self) -> None:
     """Builds the layers."""
     variant = VARIANTS[self.variant]
-    self.act, _ = layers.activation(self.activation)
     # Initial values are PyTorch's defaults, as in RobustBench's code.
     self.stem = layers.conv(
       WIDTHS[0], 3, dtype=self.dtype, kernel_init=layers.TORCH_DEFAULT
     )
-    self.stages = [
-      [
-        Block(
-          width,
-          stride=2 if stage > 0 and index == 0 else 1,
-          activated_shortcut=variant.activated_shortcut,
-          axis_name=self.axis_name,
-          dtype=self.dtype,
-          activation=self.activation,
-        )
-        for index in range(BLOCKS)
-      ]
-      for stage, width in enumerate(WIDTHS)
-    ]
+    block = functools.partial(
+      PreActivationBlock,
+      activated_shortcut=variant.activated_shortcut,
+      kernel_init=layers.TORCH_DEFAULT,
+    )
+    self.stages = self.blocks(block, WIDTHS, [BLOCKS] * len(WIDTHS))
     # In full precision: features and logits are not rounded to bfloat16.
     self.norm = BatchNorm(self.axis_name) if variant.final_norm else None
-    bound = 1 / math.sqrt(WIDTHS[-1])
-    self.head = layers.linear(
-      self.num_classes,
-      lambda key, shape, dtype: jax.random.uniform(
-        key, shape, dtype, -bound, bound
-      ),
-    )
-
-  def features(self, images: jax.Array, train: bool) -> jax.Array:
-    """Features before the head.
-
-    Args:
-      images: pixels [B, H, W, C] in [0, 1], H and W at least 8.
-      train: whether batch normalization uses the batch's statistics.
-
-    Returns:
-      Features [B, 512].
-    """
-    x = self.stem(layers.normalize(images, self.mean, self.std))
-    for stage in self.stages:
-      for block in stage:
-        x = block(x, train)
-    if self.norm is not None:
-      x = self.act(self.norm(x, train))
-    return layers.pool(x)
-
-  def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-    """Logits [B, num_classes]; arguments as for `features`."""
-    return self.head(self.features(images, train))
+    self.head = layers.linear(self.num_classes, layers.torch_bias(WIDTHS[-1]))

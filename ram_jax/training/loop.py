@@ -96,7 +96,6 @@ def build(
   optimizer = optim.Optimizer(
     steps_per_epoch=steps_per_epoch, epochs=train.epochs, **of_sgd
   )
-  schedule = optimizer.rates(peak)
   axis_name = parallel.AXIS if batch_norm.sync else None
   module = plugins.build_model(config, source, train.dtype, axis_name)
   split = split_lib.build(config)
@@ -138,7 +137,7 @@ def build(
     dispatch=dispatch,
     diagnose=diagnose,
     add_statistics=add_statistics,
-    schedule=schedule,
+    schedule=functools.partial(optimizer.rate, peak),
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,
     per_dispatch=largest_divisor(total_steps, train.steps_per_dispatch),
@@ -301,16 +300,10 @@ def fit(
 def _averaging(
   config: ConfigDict, steps_per_epoch: int, total_steps: int
 ) -> averaging.Averaging | None:
-  average = config.average
-  if average.name == "none":
+  if config.average.name == "none":
     return None
-  if average.batch_norm == "reestimated" and config.batch_norm.split != "none":
-    raise ValueError(
-      "config.average.batch_norm=reestimated is not supported with "
-      "config.batch_norm.split: choose copied or averaged"
-    )
   return averaging.Averaging(
-    **average, steps_per_epoch=steps_per_epoch, total_steps=total_steps
+    **config.average, steps_per_epoch=steps_per_epoch, total_steps=total_steps
   )
 
 

@@ -213,12 +213,9 @@ def test_x64_leaves_nothing_in_single_precision(x64):
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
-    ({"epsilon": -0.5}, "epsilon -0.5 is not possible"),
-    ({"epsilon": float("nan")}, "epsilon nan is not possible"),
-    ({"norm": "l1"}, r"'l1' does not exist: choose one of \['l2', 'linf'\]"),
-    ({"steps": 0}, "steps 0 .* at least 1"),
-    ({"steps": 2.0}, "steps 2.0 .* integer"),
-    ({"p_init": 0.0}, "p_init 0.0 .* in .0, 1"),
+    ({"epsilon": float("nan")}, "epsilon is nan"),
+    ({"norm": "l1"}, "norm is 'l1': give l2 or linf"),
+    ({"steps": 0}, "steps is 0"),
   ],
 )
 def test_invalid_fields(fields, message):

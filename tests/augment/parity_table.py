@@ -68,15 +68,15 @@ def drawing(size):
   """The compiled draw `(keys, severity)` of all; both flavours share it."""
 
   def draw(key, severity):
-    return {name: op.draw(key, severity, size) for name, op in ops.OPS.items()}
+    uniforms = jax.random.uniform(key, (2,), jnp.float32)
+    return {n: op.scale(uniforms, severity, size) for n, op in ops.OPS.items()}
 
   return jax.jit(jax.vmap(draw, in_axes=(0, None)))
 
 
 def differences(images, name, params, flavour):
   """Ours minus Pillow's, gray levels int [B,H,W,C]; `params` [B,1]."""
-  floats = jnp.asarray(images) / 255.0, jnp.asarray(params)
-  ours = np.asarray(jnp.round(255 * batched(name, flavour)(*floats)))
+  ours = np.asarray(batched(name, flavour)(images, jnp.asarray(params)))
   pairs = zip(images, np.asarray(params), strict=True)
   theirs = [pillow(i, name, p[0], flavour) for i, p in pairs]
   return ours.astype(int) - np.stack(theirs)

@@ -247,8 +247,8 @@ def test_options_beyond_the_paper(model):
   [
     ({"weight": -1.0}, "weight is -1.0"),
     ({"weight": float("nan")}, "weight is nan"),
-    ({"jensen_shannon": "fast"}, "exact, clamped"),
-    ({"attacked": "both"}, "clean, augmix"),
+    ({"jensen_shannon": "fast"}, "give exact or clamped"),
+    ({"attacked": "both"}, "give clean or augmix"),
     ({"adversarial_weight": -0.5}, "adversarial_weight is -0.5"),
     ({"temperature": 1.0}, "has no field temperature"),
   ],

@@ -189,11 +189,6 @@ def test_new_variables_do_not_recompile():
   assert not np.allclose(one, other)
 
 
-def test_unknown_batch_norm_is_explained():
-  with pytest.raises(ValueError, match=r"'eval'.*\['running', 'batch'\]"):
-    Classifier({}, {}, MODULE, "eval")
-
-
 @pytest.mark.parametrize("separate", [True, False])
 @pytest.mark.parametrize("part", [100, 10**6])
 def test_unrolled_forward_is_the_same(x64, monkeypatch, separate, part):

@@ -296,12 +296,15 @@ def test_x64_leaves_nothing_in_single_precision(x64, name, fields):
 @pytest.mark.parametrize(
   ("build", "message"),
   [
-    (lambda: NETWORKS["wrn_40_2"](10, depth=50), "46 or 52"),
-    (lambda: NETWORKS["wrn_40_2"](10, depth=4), "10 or 16"),
-    (lambda: NETWORKS["resnet_18"](10, depth=34), r"one of \[18, 50\]"),
-    (lambda: NETWORKS["resnet_18"](10, width_factor=2), "width_factor 2"),
-    (lambda: NETWORKS["resnet_50"](10, width_factor=0), "width_factor 0"),
-    (lambda: NETWORKS["preact_18"](10, variant="x"), "robustbench, rice, fast"),
+    (lambda: NETWORKS["wrn_40_2"](10, depth=50), "give 6 n"),
+    (lambda: NETWORKS["wrn_40_2"](10, depth=4), "depth is 4"),
+    (lambda: NETWORKS["resnet_18"](10, depth=34), "18 or 50"),
+    (lambda: NETWORKS["resnet_18"](10, width_factor=2), "width_factor is 2"),
+    (lambda: NETWORKS["resnet_50"](10, width_factor=0), "width_factor is 0"),
+    (
+      lambda: NETWORKS["preact_18"](10, variant="x"),
+      "robustbench or rice or fast",
+    ),
   ],
 )
 def test_invalid_networks(build, message):
@@ -309,10 +312,6 @@ def test_invalid_networks(build, message):
     build()
 
 
-@pytest.mark.parametrize(
-  ("shape", "message"),
-  [((2, 8, 8, 1), "3 channels"), ((8, 8, 3), "give"), ((2, 7, 9, 3), "7x9")],
-)
-def test_invalid_images(shape, message):
-  with pytest.raises(ValueError, match=message):
-    layers.normalize(jnp.zeros(shape), **STATISTICS)
+def test_images_that_are_too_small():
+  with pytest.raises(ValueError, match="7x9"):
+    layers.normalize(jnp.zeros((2, 7, 9, 3)), **STATISTICS)

@@ -73,8 +73,7 @@ def build(method, rate=0.1, per_dispatch=2):
   config.train.log_every = 3
   config = experiment.resolve(config)
 
-  def optimizer(peak):
-    return optim.sgd(constant(peak), 0.9, True, 5e-4)
+  optimizer = optim.Optimizer("constant", 4, 4, 0.9, True, 5e-4, True, 0)
 
   static = {
     "module": Net(),

@@ -211,7 +211,7 @@ def test_mixing_is_the_same_on_4_devices(data):
 @pytest.mark.parametrize(
   ("method", "changes", "words"),
   [
-    (robust_augmix, {}, "robust_augmix compares predictions"),
+    (robust_augmix, {}, "as robust_augmix or its attack's objective"),
     (adversarial, {"method.attack.objective": "dlr"}, "one class per image"),
   ],
 )
