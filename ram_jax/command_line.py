@@ -20,6 +20,7 @@ from ram_jax.runs import folder as run_folder
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 DEFAULT = str(CONFIGS / "default.py")
 NOT_CONFIGS = ("__init__", "common", "default")
+_RETURNED = {"get_config": "a ConfigDict", "get_runs": "a list of ConfigDicts"}
 # Groups of fields that belong to a plug-in.
 _OF_PLUG_INS = ("dataset", "model", "method", "augment", "evaluators")
 
@@ -45,21 +46,8 @@ def load(text: str, overrides: Sequence[str] = ()) -> ConfigDict:
   path, argument = split(text)
   if path.name == "config.json" and path.is_file():
     config = _recorded(path, argument)
-  elif path.suffix == ".py" and path.is_file():
-    config = _called(path, "get_config", argument)
-    if not isinstance(config, ConfigDict):
-      raise ValueError(
-        f"get_config of {path} returned a {type(config).__name__}: let it "
-        "return a ConfigDict"
-      )
   else:
-    names = available()
-    near = difflib.get_close_matches(path.stem, names, 1)
-    known, near = ([f"configs/{n}.py" for n in row] for row in (names, near))
-    raise FileNotFoundError(
-      f"--config={text} is not a config file{_suggestion(near)}: choose "
-      f"{', '.join(known)}, or your own .py file, or the config.json of a run"
-    )
+    config = _called(text, "get_config")
   override(config, overrides)
   return config
 
@@ -79,30 +67,17 @@ def load_runs(text: str, overrides: Sequence[str] = ()) -> list[ConfigDict]:
     ValueError: if an argument or an override is rejected, the file is broken,
       or two configs have the same name and seed.
   """
-  path, argument = split(text)
-  if not (path.suffix == ".py" and path.is_file()):
-    known = sorted(x.stem for x in (CONFIGS / "sweeps").glob("[!_]*.py"))
-    raise FileNotFoundError(
-      f"--config={text} is not a file of a sweep: choose "
-      f"{', '.join(f'configs/sweeps/{name}.py' for name in known)}, or your "
-      "own .py file with a function get_runs"
-    )
-  found = _called(path, "get_runs", argument)
-  if not found or not all(isinstance(x, ConfigDict) for x in found):
-    raise ValueError(
-      f"get_runs of {path} returned {found!r:.60}: let it return a list of "
-      "ConfigDicts"
-    )
+  found = _called(text, "get_runs")
   for config in found:
     override(config, overrides)
   names = [f"{config.name}-{config.seed}" for config in found]
   for name in names:
     if names.count(name) > 1:
       raise ValueError(
-        f"{path} has two runs called {name}: each needs its own config.name or "
+        f"{text} has two runs called {name}: each needs its own config.name or "
         "config.seed"
       )
-  return list(found)
+  return found
 
 
 def split(text: str) -> tuple[pathlib.Path, str]:
@@ -123,13 +98,21 @@ def split(text: str) -> tuple[pathlib.Path, str]:
   return path, text[end + 1 :]
 
 
-def _called(path: pathlib.Path, function: str, argument: str) -> Any:
+def _called(text: str, function: str) -> Any:
   """The result of a file's `get_config` or `get_runs`."""
+  path, argument = split(text)
+  if not (path.suffix == ".py" and path.is_file()):
+    files = {"get_config": "*.py", "get_runs": "sweeps/[!_]*.py"}[function]
+    known = ", ".join(f"configs/{name}.py" for name in available(files))
+    raise FileNotFoundError(
+      f"--config={text} is not a config file: choose {known}, or your own .py "
+      f"file with a function {function}, or the config.json of a run"
+    )
   try:
     spec = importlib.util.spec_from_file_location("config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return getattr(module, function)(*[argument] if argument else [])
+    found = getattr(module, function)(*[argument] if argument else [])
   except ValueError:
     raise
   except Exception as error:  # any error in the user's own file
@@ -137,6 +120,13 @@ def _called(path: pathlib.Path, function: str, argument: str) -> Any:
       f"the config file {path} raises {type(error).__name__}: {error} "
       "(--debug shows where)"
     ) from error
+  rows = [found] if function == "get_config" else found
+  if not rows or not all(isinstance(x, ConfigDict) for x in rows):
+    raise ValueError(
+      f"{function} of {path} returned {found!r:.60}: let it return "
+      f"{_RETURNED[function]}"
+    )
+  return found
 
 
 def _recorded(path: pathlib.Path, argument: str) -> ConfigDict:
@@ -169,10 +159,11 @@ def _given(value: Any) -> Any:
   return tuple(map(_given, value)) if isinstance(value, list) else value
 
 
-def available() -> tuple[str, ...]:
-  """Returns the names of the configs in `configs/`."""
-  stems = sorted(path.stem for path in CONFIGS.glob("*.py"))
-  return tuple(stem for stem in stems if stem not in NOT_CONFIGS)
+def available(pattern: str = "*.py") -> list[str]:
+  """Names of the config files in `configs/` that match a pattern."""
+  paths = [path.relative_to(CONFIGS) for path in CONFIGS.glob(pattern)]
+  names = sorted(str(path.with_suffix("")) for path in paths)
+  return [name for name in names if name not in NOT_CONFIGS]
 
 
 def override(config: ConfigDict, arguments: Sequence[str]) -> None:
@@ -195,15 +186,7 @@ def override(config: ConfigDict, arguments: Sequence[str]) -> None:
 
 
 def fields(config: ConfigDict, prefix: str = "") -> list[str]:
-  """Names of a config's fields.
-
-  Args:
-    config: any config.
-    prefix: added before each name.
-
-  Returns:
-    Names with dots between the levels, in order.
-  """
+  """Names of a config's fields after a prefix, with dots between levels."""
   return list(run_folder.flat(config.to_dict(), prefix))
 
 

@@ -45,19 +45,17 @@ class Experiment:
     folder: the run's folder.
     source: the data set.
     train: training images and labels; None if they are not needed.
-    test: test images and labels, limited by `config.evaluate.images`.
+    evaluation: of the test images, limited by `config.evaluate.images`.
     data: content of data.json: `train` and `test` with size and fingerprint, if
       known, and `notes`.
-    notes: notes on data and attacks.
   """
 
   config: ConfigDict
   folder: pathlib.Path
   source: Source
   train: Split | None
-  test: Split
+  evaluation: evaluation_loop.Evaluation
   data: dict[str, Any]
-  notes: tuple[Note, ...]
 
   @contextlib.contextmanager
   def locked(self, claim: bool = True) -> Iterator[signals.Stop]:
@@ -74,12 +72,33 @@ class Experiment:
         run_folder.claim(self.config, self.data, self.folder)
       yield stop
 
+  def evaluate(
+    self,
+    model: Classifier | Ensemble,
+    step: int,
+    stop: signals.Stop,
+    about: dict[str, Any] | None = None,
+  ) -> results_lib.Run:
+    """Evaluates a model; the arguments are those of `evaluation.loop.run`."""
+    return evaluation_loop.run(
+      self.config,
+      self.evaluation,
+      model,
+      step,
+      self.folder,
+      stop,
+      self.data,
+      about,
+    )
+
 
 def prepare(
   config: ConfigDict,
   folder: pathlib.Path,
-  train: bool,
+  save_adversarial: str | None,
+  train: bool = False,
   source: Source | None = None,
+  notes: Sequence[Note] = (),
 ) -> Experiment:
   """Checks everything that can be checked before anything is computed.
 
@@ -88,8 +107,10 @@ def prepare(
   Args:
     config: resolved.
     folder: the run's folder; it may be missing.
+    save_adversarial: folder for AutoAttack's adversarial images, if any.
     train: whether the training data is needed.
     source: the config's data set, if it was built before.
+    notes: notes on the results, besides those on data and attacks.
 
   Returns:
     The experiment.
@@ -116,19 +137,16 @@ def prepare(
     about_train = saved.get("notes", [])
   fields = run_folder.flat(config.to_dict())
   warnings = [*about_train, *of_test, *sizes.check(fields, test[0][0].size)]
-  noted = tuple(getattr(source, "notes", ()))
-  for kind, texts in (("note", noted), ("warning", warnings)):
-    for text in texts:
-      announce(f"{kind}: {text}")
-  return Experiment(
-    config,
-    folder,
-    source,
-    splits.get("train"),
-    test,
-    saved | found | {"notes": about_train},
-    (*map(Note, noted), *(Note(text, "warning") for text in warnings)),
+  found_notes = [Note(text) for text in getattr(source, "notes", ())]
+  found_notes += [Note(text, "warning") for text in warnings]
+  for note in found_notes:
+    announce(f"{note.level.replace('info', 'note')}: {note.text}")
+  evaluation = evaluation_loop.build(
+    config, source, test, (*found_notes, *notes), save_adversarial
   )
+  data = saved | found | {"notes": about_train}
+  train_split = splits.get("train")
+  return Experiment(config, folder, source, train_split, evaluation, data)
 
 
 def train_and_evaluate(
@@ -177,10 +195,7 @@ def train_and_evaluate(
       run_folder.check(config, folder)
     announce(f"{folder} is finished (--mode=evaluate evaluates it again)")
     return finished
-  run = prepare(config, folder, train=True, source=source)
-  evaluation = evaluation_loop.build(
-    config, run.source, run.test, run.notes, save_adversarial
-  )
+  run = prepare(config, folder, save_adversarial, train=True, source=source)
   training, data = build_training(config, run.source, run.train, file)
   # A second state is kept for a post-mortem.
   training_loop.check_memory(training, data, 2, "training")
@@ -191,10 +206,8 @@ def train_and_evaluate(
       )
     before_evaluation()
     variables, step = state_lib.evaluated(config, state), int(state.step)
-    model = classifier(evaluation.module, variables, step)
-    return evaluation_loop.run(
-      config, evaluation, model, step, folder, stop, run.data
-    )
+    model = classifier(run.evaluation.module, variables, step)
+    return run.evaluate(model, step, stop)
 
 
 def with_weights(config: ConfigDict) -> tuple[ConfigDict, Weights | None]:
@@ -261,15 +274,10 @@ def evaluate_run(
   """
   folder = pathlib.Path(workdir)
   config = resolve(config, run_folder.read(folder))
-  run = prepare(config, folder, train=False)
-  evaluation = evaluation_loop.build(
-    config, run.source, run.test, run.notes, save_adversarial
-  )
+  run = prepare(config, folder, save_adversarial)
   with run.locked(claim=False) as stop:
     model, step = _restored(config, run.source, folder)
-    return evaluation_loop.run(
-      config, evaluation, model, step, folder, stop, run.data
-    )
+    return run.evaluate(model, step, stop)
 
 
 def evaluate_weights(
@@ -295,19 +303,13 @@ def evaluate_weights(
   path, folder = config.weights.measured, pathlib.Path(workdir)
   config, file = with_weights(config)
   about = describe(file, pathlib.Path(path).stem)
-  run = prepare(config, folder, train=False)
-  evaluation = evaluation_loop.build(
-    config, run.source, run.test, run.notes, save_adversarial
-  )
-  variables = names.from_torch(
-    evaluation.module, run.test[0].shape[1:], file.tensors
-  )
+  run = prepare(config, folder, save_adversarial)
+  module, images = run.evaluation.module, run.evaluation.images
+  variables = names.from_torch(module, images.shape[1:], file.tensors)
   step = about.pop("step")
-  model = classifier(evaluation.module, variables, step)
+  model = classifier(module, variables, step)
   with run.locked() as stop:
-    return evaluation_loop.run(
-      config, evaluation, model, step, folder, stop, run.data, about
-    )
+    return run.evaluate(model, step, stop, about)
 
 
 def evaluate_ensemble(
@@ -335,37 +337,28 @@ def evaluate_ensemble(
     ValueError: if a run has another data set or is damaged, or the workdir
       contains something else.
   """
-  config = resolve(config, run_folder.read(pathlib.Path(runs[0])))
-  folder = pathlib.Path(workdir)
-  members = [_member(config, pathlib.Path(path)) for path in runs]
-  model = Ensemble(tuple(member for member, _, _ in members))
-  labels = [label for _, label, _ in members]
+  folder, paths = pathlib.Path(workdir), [pathlib.Path(x) for x in runs]
+  config = resolve(config, run_folder.read(paths[0]))
+  members = [_member(config, path) for path in paths]
+  models, labels, notes = zip(*members, strict=True)
+  model = Ensemble(models)
   with config.unlocked():
     config.weights.fingerprint = fingerprint(model)
     config.weights.notes = (f"mean probabilities of {', '.join(labels)}",)
-  about = {"name": folder.name, "epochs": 0}
-  about["method"] = evaluation_loop.ENSEMBLE
-  networks = dict.fromkeys(member.module.label for member in model.members)
-  about |= {"label": f"Ensemble of {len(runs)}", "model": " + ".join(networks)}
-  run = prepare(config, folder, train=False)
-  _check_same_data(run.data, [pathlib.Path(path) for path in runs])
-  noted = run.notes + tuple(note for _, _, rows in members for note in rows)
-  evaluation = evaluation_loop.build(
-    config, run.source, run.test, noted, save_adversarial
-  )
+  about = {
+    "name": folder.name,
+    "epochs": 0,
+    "method": evaluation_loop.ENSEMBLE,
+    "label": f"Ensemble of {len(runs)}",
+    "model": " + ".join(dict.fromkeys(x.module.label for x in models)),
+  }
+  run = prepare(config, folder, save_adversarial, notes=sum(notes, []))
+  # The members must have the same training images, too.
+  data = run.data | {"train": run_folder.read_data(paths[0])["train"]}
+  for path in paths:
+    run_folder.check_data(data, path)
   with run.locked() as stop:
-    return evaluation_loop.run(
-      config, evaluation, model, 0, folder, stop, run.data, about
-    )
-
-
-def _check_same_data(
-  data: dict[str, Any], folders: Sequence[pathlib.Path]
-) -> None:
-  """Rejects runs with another test set, or with different training images."""
-  first = run_folder.read_data(folders[0])["train"]
-  for folder in folders:
-    run_folder.check_data({"test": data["test"], "train": first}, folder)
+    return run.evaluate(model, 0, stop, about)
 
 
 def _member(

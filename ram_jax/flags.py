@@ -1,9 +1,7 @@
 """The flags of main.py, the flags of each mode, and the output of --help."""
 
 import argparse
-import ast
 import collections
-import itertools
 import math
 import os
 import pathlib
@@ -58,14 +56,6 @@ FLAGS = {
   "minutes": ("N", "time limit of a sweep, including its report"),
   "baseline": ("FOLDER", "one of --runs, with which the others are compared"),
 }
-PATHS = (
-  "workdir",
-  "init_from",
-  "weights",
-  "save_adversarial",
-  "out",
-  "reference",
-)
 # The flags of each mode, besides --debug.
 MODES = {
   "train": ("config", "workdir", "init_from", "save_adversarial"),
@@ -84,13 +74,16 @@ MODES = {
   "report": ("workdir", "runs", "baseline"),
   "sweep": ("config", "workdir", "minutes"),
 }
-# Flags that a mode requires, besides --config.
+# Flags that a mode requires; other modes require a config.
+CONFIG = "--config=FILE, such as configs/digits.py"
 NEEDED = {
-  "corrupt": "--out=FOLDER",
+  "corrupt": "--config=FILE and --out=FOLDER",
   "export": "--workdir=FOLDER and --out=FILE",
   "compare": "--workdir=FOLDER and --reference=NAME or PATH",
   "report": "--runs=FOLDER,FOLDER",
 }
+# A key of a dict, or an object and its attribute.
+_KEY = re.compile(r"""^(?:\w+ = )?(?:(\w+)\.|["'])(\w+)(?: = |["']: )""")
 WIDTH, COLUMN = 80, 30  # of the list of fields, and of where comments start
 
 
@@ -121,7 +114,8 @@ def parser() -> Parser:
     "configs/default.py) with their values",
   )
   for name, (value, text) in FLAGS.items():
-    flags.add_argument(f"--{name}", metavar=value, help=text)
+    expand = os.path.expanduser
+    flags.add_argument(f"--{name}", metavar=value, help=text, type=expand)
   flags.add_argument(
     "--debug", action="store_true", help="show tracebacks of errors"
   )
@@ -151,9 +145,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     print(f"{parser().format_help()}\n{_fields(flags.config, overrides)}")
     raise SystemExit(0)
   del flags.help
-  for name in PATHS:
-    if value := getattr(flags, name):
-      setattr(flags, name, os.path.expanduser(value))
   flags.overrides = overrides
   return flags
 
@@ -187,15 +178,11 @@ def check(flags: argparse.Namespace) -> None:
         f"--{name}={value} is a URL, which is only supported as the --workdir "
         "of a run: give a path"
       )
-  needed = NEEDED.get(mode, "")
+  needed = NEEDED.get(mode, CONFIG)
   if not all(getattr(flags, n) for n in re.findall(r"--(\w+)=", needed)):
     raise ValueError(f"--mode={mode} needs {needed}")
   if flags.minutes and not _is_positive(flags.minutes):
     raise ValueError(f"--minutes={flags.minutes}: give a number above 0")
-  if "config" in MODES[mode] and not flags.config:
-    raise ValueError(
-      "--config is missing: for example --config=configs/digits.py"
-    )
 
 
 def _is_positive(text: str) -> bool:
@@ -319,29 +306,20 @@ def _comment(key: str, keys: set[str], blocks: list[dict[str, str]]) -> str:
 def _blocks(path: pathlib.Path) -> list[dict[str, str]]:
   """The comment, or "", of each key of each group of fields in a file.
 
-  A group is a dict, `{"epochs": 4, ...}`, or assignments to attributes of the
+  A group is a dict with a key on each line, or assignments to attributes of the
   same object, `train.epochs = 4`.
   """
-  text = path.read_text(encoding="utf-8")
-  lines = text.split("\n")
-
-  def comment(node: ast.expr | ast.stmt) -> str:
-    """The comment after or above a node that begins its line."""
-    line, above = lines[node.lineno - 1], reversed(lines[: node.lineno - 1])
-    if line[: node.col_offset].strip():
-      return ""
-    if beside := re.search("  # (.*)", line):
-      return beside[1]
-    found = itertools.takewhile(lambda x: x.strip().startswith("#"), above)
-    return " ".join(x.strip("# ") for x in reversed(list(found)))
-
-  blocks, objects = [], collections.defaultdict(dict)
-  for node in ast.walk(ast.parse(text)):
-    if isinstance(node, ast.Dict):
-      named = [k for k in node.keys if isinstance(k, ast.Constant)]
-      blocks.append({k.value: comment(k) for k in named})
-    for target in node.targets if isinstance(node, ast.Assign) else ():
-      if isinstance(target, ast.Attribute):
-        group = objects[ast.unparse(target.value)]
-        group[target.attr] = comment(node)
-  return [*blocks, *objects.values()]
+  objects, dicts, inside = collections.defaultdict(dict), [], [{}]
+  above = []
+  for line in path.read_text(encoding="utf-8").splitlines():
+    line = line.strip()
+    if key := _KEY.search(line):
+      group = objects[key[1]] if key[1] else inside[-1]
+      group[key[2]] = line.partition("  # ")[2] or " ".join(above)
+    if line.endswith("{"):
+      dicts.append({})
+      inside.append(dicts[-1])
+    elif line.startswith("}") and inside[1:]:
+      inside.pop()
+    above = [*above, line.strip("# ")] if line.startswith("#") else []
+  return [*dicts, *objects.values()]

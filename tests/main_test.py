@@ -119,7 +119,7 @@ D = "--config=CONFIGS/digits.py"
 @pytest.mark.parametrize(
   ("argv", "words"),
   [
-    ([], "--config is missing: for example --config=configs/digits.py"),
+    ([], "--mode=train needs --config=FILE, such as configs/digits.py"),
     (["--config"], "argument --config: expected one argument"),
     (["--config=configs/x.py"], f"choose {CONFIGS}, or your own .py file"),
     (["--config=CONFIGS/standard.py:modle=x"], "cannot use 'modle=x'"),
@@ -136,8 +136,11 @@ D = "--config=CONFIGS/digits.py"
     (["--mode=report", "--runs=, "], "--mode=report needs --runs=FOLDER,FO"),
     (["--mode=report", "--runs=/no/such,"], "no run folder '/no/such'"),
     (["--mode=report", "--runs=a", "--config=x"], "for --mode=train or evalu"),
-    (["--mode=corrupt", D], "--mode=corrupt needs --out=FOLDER"),
-    (["--mode=corrupt", "--out=a"], "--config is missing: for example"),
+    (
+      ["--mode=corrupt", D],
+      "--mode=corrupt needs --config=FILE and --out=FOLDER",
+    ),
+    (["--mode=corrupt", "--out=a"], "--mode=corrupt needs --config=FILE and"),
     (["--mode=corrupt", "--workdir=a"], "evaluate or profile or export or co"),
     (["--mode=export", "--config.seed=1"], "--config is for --mode=train or"),
     (["--mode=export", "--out=a.safetensors"], "needs --workdir=FOLDER and -"),
@@ -657,10 +660,12 @@ def test_help_for_a_user_config(tmp_path):
     "def get_config():\n"
     "  config = default.get_config()\n"
     "  config.train.epochs = 3  # only here\n"
-    "  config.model = {'name': 'mine',\n"
+    "  config.model = {\n"
+    "    'name': 'mine',\n"
     "    # Of mine.\n"
     "    # In pixels.\n"
-    "    'side': 3}\n"
+    "    'side': 3,\n"
+    "  }\n"
     "  config.note = 'a b'  # for me\n"
     "  return config\n"
   )
@@ -716,7 +721,10 @@ def test_real_command_without_flags(tmp_path):
   process = command(cwd=tmp_path)
   out, err = process.communicate(timeout=120)
   assert (process.returncode, out) == (2, "")
-  assert err.startswith("error: --config is missing") and err.count("\n") == 1
+  assert (
+    err.startswith("error: --mode=train needs --config")
+    and err.count("\n") == 1
+  )
 
 
 def test_real_interruption(config, trained, tmp_path):
