@@ -103,7 +103,10 @@ class Augment(Protocol):
 
 
 class Attack(Protocol):
-  """A search for adversarial examples."""
+  """A search for adversarial examples.
+
+  Long ones are `attacks.iterative.Iterative`, run a few steps at a time.
+  """
 
   def __call__(
     self, keys: jax.Array, images: jax.Array, targets: jax.Array, model: Model
@@ -120,62 +123,6 @@ class Attack(Protocol):
       Floats [B,H,W,C] in [0,1], within epsilon of the images (to 1e-6);
       image i only depends on element i of each argument.
     """
-    ...
-
-
-class IterativeAttack(Attack, Protocol):
-  """An attack with many steps, which can be run a few steps at a time.
-
-  Every leaf of its state has a leading axis B. Each example has its own
-  iteration count and key, so finished examples can be replaced by new ones
-  between two steps, and the result does not depend on the rest of the batch.
-
-  Attributes:
-    label: name for tables, such as "APGD-CE".
-    norm: "l2" or "linf".
-    epsilon: radius of the ball in pixel units.
-    steps: iterations per example.
-  """
-
-  label: str
-  norm: str
-  epsilon: jax.Array | float
-  steps: int
-
-  def start(
-    self,
-    keys: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-    targets: jax.Array,
-    model: Model,
-  ) -> Any:
-    """Returns the state before the first step.
-
-    Args:
-      keys: keys [B].
-      images: floats [B,H,W,C] in [0,1], classified correctly.
-      labels: integer classes [B].
-      targets: integers [B]: the classes that a targeted attack aims at, or the
-        number of an untargeted attack's restart, 0 for the first run.
-      model: the model under attack.
-    """
-    ...
-
-  def step(self, state: Any, model: Model) -> Any:
-    """Returns the state after one more step of every example."""
-    ...
-
-  def images(self, state: Any) -> jax.Array:
-    """Returns adversarial images [B,H,W,C], or the input if none was found."""
-    ...
-
-  def found(self, state: Any) -> jax.Array:
-    """Returns whether an adversarial example was found, bool [B]."""
-    ...
-
-  def exhausted(self, state: Any) -> jax.Array:
-    """Returns whether an example has used up its steps, bool [B]."""
     ...
 
 

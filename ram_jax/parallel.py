@@ -298,19 +298,14 @@ def example_dispatch(function: Callable, devices: Devices = None) -> Callable:
     devices: see `training_dispatch`.
 
   Returns:
-    The pmapped function; positions and batch have an axis of local devices.
+    The pmapped function, without a state; positions and batch have an axis of
+    local devices.
   """
 
-  def gathered(shared: Any, index: jax.Array, batch: dict) -> Any:
-    return gather(function(shared, index, batch))
+  def stateless(*arguments: Any) -> tuple[tuple[()], Any]:
+    return (), function(*arguments)
 
-  return jax.pmap(
-    gathered,
-    axis_name=AXIS,
-    in_axes=(None, 0, 0),
-    out_axes=None,
-    devices=devices,
-  )
+  return stateful_dispatch(stateless, devices)
 
 
 def per_example(function: Callable) -> Callable:
@@ -354,7 +349,7 @@ def per_example(function: Callable) -> Callable:
     for index in _padded(size, batch_size):
       example = arguments(shared, batch, index)
       found = prepared.get(_shapes(example)) if prepared else None
-      result = (_waited_for(found) if found else mapped)(*example)
+      _, result = (_waited_for(found) if found else mapped)(*example)
       results.append(jax.tree.map(np.asarray, result))
     return jax.tree.map(lambda *x: np.concatenate(x)[:size], *results)
 

@@ -200,5 +200,5 @@ def test_evaluation_compiles_for_a_tpu(program):
 def test_dispatches_take_devices(devices):
   chosen = jax.local_devices()[:devices]
   mapped = parallel.example_dispatch(lambda shared, index, row: row, chosen)
-  found = mapped(0, np.zeros((devices, 1)), np.ones((devices, 2)))
+  _, found = mapped(0, np.zeros((devices, 1)), np.ones((devices, 2)))
   assert found.shape == (2 * devices,)

@@ -85,7 +85,7 @@ class Attack(iterative.Iterative):
     targets: jax.Array,
     model: Model,
   ) -> State:
-    """Clean images or random points, as in `contracts.IterativeAttack`."""
+    """Clean images or random points, as in `iterative.Iterative`."""
     del model
     current = images
     if not self.targeted:
@@ -104,7 +104,7 @@ class Attack(iterative.Iterative):
     )
 
   def step(self, state: State, model: Model) -> State:
-    """One step of every example, as in `contracts.IterativeAttack`."""
+    """One step of every example, as in `iterative.Iterative`."""
     given, current = (
       x.reshape(len(x), -1) for x in (state.given, state.current)
     )

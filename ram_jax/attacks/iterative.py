@@ -26,7 +26,22 @@ LENGTH: checks.Rule = (
 
 @flax.struct.dataclass
 class Iterative:
-  """Runs all steps of a `contracts.IterativeAttack` at once.
+  """An attack with many steps, which can be run a few steps at a time.
+
+  A subclass has a `label` and these methods, for a batch of B examples that the
+  model classifies correctly:
+
+  - `start(keys, images, labels, targets, model) -> state` before the first
+    step. `targets` are integers [B]: the classes that a targeted attack aims
+    at, or the number of an untargeted attack's restart, 0 for the first run.
+  - `step(state, model) -> state` after one more step of every example.
+  - `images(state)`: adversarial images [B,H,W,C], or the input where none was
+    found.
+  - `found(state)`: whether one was found, bool [B].
+
+  Every leaf of the state has a leading axis B. Each example has its own
+  `state.iteration` and key, so finished examples can be replaced by new ones
+  between two steps, and the result does not depend on the rest of the batch.
 
   A pytree whose only leaf is epsilon, so that changing epsilon needs no
   recompilation.

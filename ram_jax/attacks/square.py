@@ -70,7 +70,7 @@ class Attack(iterative.Iterative):
     targets: jax.Array,
     model: Model,
   ) -> State:
-    """The first query, as in `contracts.IterativeAttack`."""
+    """The first query, as in `iterative.Iterative`."""
     del targets
     start = {"l2": _l2_start, "linf": _linf_start}[self.norm]
     first = jax.vmap(lambda key, image: start(key, image, self.epsilon))(
@@ -86,7 +86,7 @@ class Attack(iterative.Iterative):
     )
 
   def step(self, state: State, model: Model) -> State:
-    """One query for every example, as in `contracts.IterativeAttack`."""
+    """One query for every example, as in `iterative.Iterative`."""
     iteration = state.iteration
     keys = _fold(state.keys, iteration + 1)
     candidate = self._propose(keys, state.given, state.best, iteration)

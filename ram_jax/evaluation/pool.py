@@ -16,8 +16,8 @@ import numpy as np
 
 from ram_jax import keys as keys_lib
 from ram_jax import parallel
-from ram_jax.attacks.iterative import select
-from ram_jax.contracts import IterativeAttack, Model
+from ram_jax.attacks.iterative import Iterative, select
+from ram_jax.contracts import Model
 
 STEPS = 10  # per dispatch on accelerators
 
@@ -38,7 +38,7 @@ class Found:
 
 
 def run(
-  attack: IterativeAttack,
+  attack: Iterative,
   model: Model,
   batch: dict[str, np.ndarray],
   key: jax.Array,
@@ -70,7 +70,7 @@ class _Pool:
 
   def __init__(
     self,
-    attack: IterativeAttack,
+    attack: Iterative,
     model: Model,
     batch: dict[str, np.ndarray],
     key: jax.Array,
@@ -128,7 +128,7 @@ class _Pool:
     self._image[hit | (busy & flags["exhausted"])] = -1
 
 
-Shared = tuple[IterativeAttack, jax.Array, Model]
+Shared = tuple[Iterative, jax.Array, Model]
 
 
 def _flags(shared: Shared, state: Any, steps: Any = 0) -> dict[str, jax.Array]:

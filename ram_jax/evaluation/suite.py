@@ -18,9 +18,9 @@ import numpy as np
 
 from ram_jax import losses, parallel
 from ram_jax.attacks import apgd, fab, square, targets
-from ram_jax.attacks.iterative import RANKS
+from ram_jax.attacks.iterative import RANKS, Iterative
 from ram_jax.attacks.pgd import finite_gradients
-from ram_jax.contracts import Cache, IterativeAttack, Model, Row
+from ram_jax.contracts import Cache, Model, Row
 from ram_jax.evaluation import pool, precision, rows
 
 UNIT = 4  # number of batches whose results are cached together
@@ -47,7 +47,7 @@ class Stage:
     passes: forward and backward passes per step, for a number of classes.
   """
 
-  make: Callable[..., IterativeAttack]
+  make: Callable[..., Iterative]
   targets: int = 0
   malt: bool = False
   classes: int = 2
