@@ -10,36 +10,14 @@ from ram_jax import checks
 
 
 @dataclasses.dataclass(frozen=True)
-class Augment:
-  """Fills a square with a color; only a part of it may be in the image.
-
-  The center of the square is a uniformly random pixel, as in util/cutout.py of
-  the authors' code.
+class Filling:
+  """Fills the pixels that a subclass's `mask` draws with its `value`.
 
   Attributes:
     augment: applied first.
-    length: side of the square in pixels, even; the authors use 16 for CIFAR-10
-      and 8 for CIFAR-100.
-    value: color of the square, in [0,1]. The authors fill normalized images
-      with 0, which is the mean color of the data.
-
-  Raises:
-    ValueError: at construction, on a value outside its range.
   """
 
   augment: Any
-  length: int = 16
-  value: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
-
-  def __post_init__(self) -> None:
-    checks.check(
-      vars(self),
-      length=("an even number above 0", lambda v: v >= 2 and v % 2 == 0),
-      value=(
-        "three numbers in [0,1]",
-        lambda v: len(v) == 3 and all(0 <= x <= 1 for x in v),
-      ),
-    )
 
   @jax.named_scope("augment")
   def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
@@ -54,13 +32,47 @@ class Augment:
     """
     pairs = jax.vmap(jax.random.split)(keys)
     images = self.augment(pairs[:, 0], images)
-    size = images.shape[1:3]
-    filled = jax.vmap(lambda key: box(center(key, size), self.length, size))(
+    filled = jax.vmap(lambda key: self.mask(key, images.shape[1:3]))(
       pairs[:, 1]
     )
     return jnp.where(
       filled[..., None], jnp.asarray(self.value, images.dtype), images
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment(Filling):
+  """Fills a square with a color; only a part of it may be in the image.
+
+  The center of the square is a uniformly random pixel, as in util/cutout.py of
+  the authors' code.
+
+  Attributes:
+    length: side of the square in pixels, even; the authors use 16 for CIFAR-10
+      and 8 for CIFAR-100.
+    value: color of the square, in [0,1]. The authors fill normalized images
+      with 0, which is the mean color of the data.
+
+  Raises:
+    ValueError: at construction, on a value outside its range.
+  """
+
+  length: int = 16
+  value: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
+
+  def __post_init__(self) -> None:
+    checks.check(
+      vars(self),
+      length=("an even number above 0", lambda v: v >= 2 and v % 2 == 0),
+      value=(
+        "three numbers in [0,1]",
+        lambda v: len(v) == 3 and all(0 <= x <= 1 for x in v),
+      ),
+    )
+
+  def mask(self, key: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """The pixels of the square, bool [H,W]."""
+    return box(center(key, size), self.length, size)
 
 
 def center(key: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -2,23 +2,22 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ram_jax import checks
+from ram_jax.augment.cutout import Filling
 
 # torchvision draws up to ten rectangles until one fits.
 TRIES = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Augment:
+class Augment(Filling):
   """Fills a random rectangle with one value, like torchvision's RandomErasing.
 
   Attributes:
-    augment: applied first.
     probability: probability of erasing, for each image.
     area: smallest and largest fraction of the image's area.
     ratio: smallest and largest height / width; its logarithm is uniform.
@@ -29,7 +28,6 @@ class Augment:
     ValueError: at construction, on a value outside its range.
   """
 
-  augment: Any
   probability: float = 0.5
   area: tuple[float, float] = (0.02, 0.33)
   ratio: tuple[float, float] = (0.3, 3.3)
@@ -50,25 +48,7 @@ class Augment:
       ),
     )
 
-  @jax.named_scope("augment")
-  def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
-    """Augments a batch; example i only depends on keys[i] and images[i].
-
-    Args:
-      keys: typed keys [B].
-      images: floats [B,H,W,C] in [0,1].
-
-    Returns:
-      Images [B,H,W,C] in [0,1].
-    """
-    pairs = jax.vmap(jax.random.split)(keys)
-    images = self.augment(pairs[:, 0], images)
-    erased = jax.vmap(lambda key: self._mask(key, images.shape[1:3]))(
-      pairs[:, 1]
-    )
-    return jnp.where(erased[..., None], self.value, images)
-
-  def _mask(self, key: jax.Array, size: tuple[int, int]) -> jax.Array:
+  def mask(self, key: jax.Array, size: tuple[int, int]) -> jax.Array:
     """The erased pixels of one image, bool [H,W]."""
     keys = jax.random.split(key, 4)
     chosen = jax.random.bernoulli(keys[0], self.probability)
