@@ -231,9 +231,10 @@ def compare(flags: argparse.Namespace) -> None:
   """
   with bucket.opened(flags.workdir) as folder:
     run, reference = runs.load(folder), references.read(flags.reference)
+    found = comparison.match(run, reference)
     # Print first, because the folder may be read-only.
-    Console().print(comparison.table(run, reference))
-    paths = comparison.write(run, reference, folder)
+    Console().print(comparison.table(found))
+    paths = comparison.write(found, folder)
   names = [f"{flags.workdir}/{path.relative_to(folder)}" for path in paths]
   print("Written:", *names, sep="\n  ")
 

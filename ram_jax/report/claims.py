@@ -396,8 +396,8 @@ def _choose(
     if not found:
       continue
     first = next(iter(chosen.values()), found[0])
-    facts = [list(_unlike(first, group).values()) for group in found]
-    chosen[method] = group = found[facts.index(min(facts))]
+    group = min(found, key=lambda runs: [*_unlike(first, runs).values()])
+    chosen[method] = group
     others = f" and {len(group) - 1} other seeds" if len(group) > 1 else ""
     count = sum(map(len, found))
     more = f" (chosen from {count} runs)" if count > len(group) else ""

@@ -156,48 +156,38 @@ def _listed(rows: Sequence[Mapping[str, Any]]) -> str:
   return "; ".join(parts) or "nothing"
 
 
-def table(run: Run, reference: Reference) -> Table:
+def table(found: Comparison) -> Table:
   """Shows the metrics that a run and a reference share, in percent.
 
   Args:
-    run: the run.
-    reference: the reference.
+    found: the comparison.
 
   Returns:
     One row per metric; footnotes say how each side was obtained, what else
     differs, and what only one side has.
-
-  Raises:
-    ValueError: if they have no metric in common.
   """
-  return _table(match(run, reference))
+  header = ("metric", *SIDES, "difference", "95 % interval", "")
+  rows = tuple(map(_cells, found.rows))
+  return Table(header, rows, tuple(_footnotes(found)))
 
 
-def write(
-  run: Run, reference: Reference, folder: str | os.PathLike
-) -> list[pathlib.Path]:
+def write(found: Comparison, folder: str | os.PathLike) -> list[pathlib.Path]:
   """Writes comparison-NAME.md and .json, each atomically.
 
   Args:
-    run: the run.
-    reference: the reference. NAME is its name, followed by a number if another
-      reference with this name has already been compared.
+    found: the comparison. NAME is the reference's, followed by a number if
+      another reference with this name has already been compared.
     folder: where to write; created if it does not exist.
 
   Returns:
     Paths of the two files.
-
-  Raises:
-    ValueError: if they have no metric in common.
   """
-  found = match(run, reference)
-  title = (
-    f"# {literal(found.label)} compared with {literal(reference.name)}\n\n"
-  )
-  path = _free_path(pathlib.Path(folder), reference)
+  names = literal(found.label), literal(found.reference.name)
+  title = f"# {' compared with '.join(names)}\n\n"
+  path = _free_path(pathlib.Path(folder), found.reference)
   path.parent.mkdir(parents=True, exist_ok=True)
   text = json.dumps(_tree(found), indent=2, allow_nan=False) + "\n"
-  contents = {".md": title + _table(found).markdown(), ".json": text}
+  contents = {".md": title + table(found).markdown(), ".json": text}
   paths = [path.with_name(path.name + ending) for ending in contents]
   for target, content in zip(paths, contents.values(), strict=True):
     metrics.replace(target, content)
@@ -218,12 +208,6 @@ def _free_path(folder: pathlib.Path, reference: Reference) -> pathlib.Path:
       return stem
     except (ValueError, LookupError, TypeError, RecursionError):
       continue  # a damaged file is kept
-
-
-def _table(found: Comparison) -> Table:
-  header = ("metric", *SIDES, "difference", "95 % interval", "")
-  rows = tuple(map(_cells, found.rows))
-  return Table(header, rows, tuple(_footnotes(found)))
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -82,6 +82,12 @@ def groups(runs: Sequence[Run]) -> tuple[Group, ...]:
   return tuple(map(Group, labels(members), members))
 
 
+def shown(runs: Sequence[Run]) -> tuple[tuple[Group, ...], pd.DataFrame]:
+  """The `groups` of runs, and their `frame`."""
+  found = groups(runs)
+  return found, frame(found)
+
+
 def labels(members: Sequence[Sequence[Run]]) -> tuple[str, ...]:
   """Makes unique names for groups of runs.
 
@@ -139,18 +145,15 @@ def frame(groups: Sequence[Group]) -> pd.DataFrame:
     variant if and only if their settings are equal, except for corruption,
     severity, epsilon and frequency. Never mix numbers of different variants.
   """
-  runs = [
-    dataclasses.replace(run, rows=tuple(filter(_is_shown, run.rows)))
-    for group in groups
-    for run in group.runs
-  ]
+  runs, owners, origins = [], [], []
+  for i, group in enumerate(groups):
+    for run in group.runs:
+      rows = tuple(row for row in run.rows if row.evaluator not in HIDDEN)
+      runs.append(dataclasses.replace(run, rows=rows))
+      owners += [(i, group.label, len(group.runs))] * len(rows)
+      origins += map(_origin, rows)
   found = results.frame(runs)
   found = found.reindex(columns=found.columns.union(COLUMNS, sort=False))
-  owners, origins = [], []
-  for i, group in enumerate(groups):
-    rows = [row for run in group.runs for row in run.rows if _is_shown(row)]
-    owners += [(i, group.label, len(group.runs))] * len(rows)
-    origins += map(_origin, rows)
   names = _variants(dict.fromkeys(origins))
   added = [
     (*owner, names[origin], _details(origin))
@@ -162,10 +165,6 @@ def frame(groups: Sequence[Group]) -> pd.DataFrame:
   found["epsilon"] = found["epsilon"].astype(float).round(EPSILON_DIGITS)
   place = ["run", "evaluator", "variant", *COORDINATES]
   return found.drop_duplicates(place).reset_index(drop=True)
-
-
-def _is_shown(row: Row) -> bool:
-  return row.evaluator not in HIDDEN
 
 
 def attacks(rows: pd.DataFrame) -> pd.DataFrame:
@@ -216,16 +215,8 @@ def estimate(rows: pd.DataFrame, column: str = "accuracy") -> Estimate | None:
     correct, total = int(rows["correct"].iloc[0]), int(rows["total"].iloc[0])
     return Estimate(correct / total, *statistics.wilson(correct, total))
   values = rows.groupby("run")[column].agg(lambda x: x.mean(skipna=False))
-  return over_seeds(list(values.dropna()), MOST.get(column, 1.0))
-
-
-def over_seeds(
-  values: Sequence[float], most: float = math.inf
-) -> Estimate | None:
-  """Mean with Student's interval; without for one value; None if empty."""
-  if len(values) > 1:
-    return statistics.student(values, most)
-  return Estimate(values[0]) if values else None
+  most = MOST.get(column, 1.0)
+  return statistics.over_seeds(list(values.dropna()), most)
 
 
 def epsilon_name(epsilon: float, norm: str) -> str:

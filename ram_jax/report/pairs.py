@@ -46,6 +46,11 @@ class Side:
   rows: pd.DataFrame
   correct: Mapping[str, np.ndarray]
 
+  @property
+  def seed(self) -> int:
+    """The run's seed."""
+    return self.run.about["seed"]
+
 
 Pair = Sequence[Side]  # the method and a baseline
 
@@ -123,12 +128,7 @@ def by_seed(first: Sequence[Side], second: Sequence[Side]) -> list[Pair]:
   Returns:
     A pair for each seed that both have; the first run of each if there is none.
   """
-  seeds = {side.run.about["seed"]: side for side in second}
-  shared = [
-    (side, seeds[side.run.about["seed"]])
-    for side in first
-    if side.run.about["seed"] in seeds
-  ]
+  shared = [(x, y) for x in first for y in second if x.seed == y.seed]
   return shared or [(first[0], second[0])]
 
 
@@ -143,7 +143,7 @@ def differences(
 
   Yields:
     The same as the metric for one pair; for several, the mean difference with
-    Student's interval and the t-test of `statistics.seed_difference`.
+    Student's interval and t-test.
 
   Raises:
     Missing: if data of any pair is missing.
@@ -156,12 +156,8 @@ def differences(
     values = [each.get(measure) for each in found]
     if None in values:
       yield measure, None
-      continue
-    samples = {i: value.value for i, value in enumerate(values)}
-    yield (
-      measure,
-      statistics.seed_difference(samples, dict.fromkeys(samples, 0)),
-    )
+    else:
+      yield measure, statistics.t_test([x.value for x in values])
 
 
 def clean_accuracy(pair: Pair) -> Iterator[tuple[str, Estimate]]:
@@ -285,32 +281,31 @@ def over_seeds(runs: Sequence[Run], baseline: Run) -> Table | None:
     One row per configuration, except that of the baseline; None if no
     difference has an interval.
   """
-  groups = grouping.groups(runs)
-  rows = grouping.frame(groups)
+  groups, rows = grouping.shown(runs)
   (base,) = (i for i, group in enumerate(groups) if baseline in group.runs)
   others = [i for i in range(len(groups)) if i != base]
-  columns, tested = {}, False
-  for name, part in _metrics(rows):
-    by_seed = part.groupby(["group", "seed"])["accuracy"].agg(["mean", "size"])
-    found = {i: by_seed.loc[i] for i in by_seed.index.unique("group")}
-    columns[name] = []
-    for i in others:
-      cell = "-"
-      # Means over different rows cannot be compared.
-      if {base, i} <= found.keys() and (
-        {*found[i]["size"]} == {*found[base]["size"]}
-      ):
-        means = (found[j]["mean"].to_dict() for j in (i, base))
-        estimate = statistics.seed_difference(*means)
-        tested |= estimate.low is not None
-        cell = _signed(estimate)
-      columns[name].append(cell)
-  if not tested:
+  found = {
+    name: [_difference(part, i, base) for i in others]
+    for name, part in _metrics(rows)
+  }
+  if not any(x and x.seeds > 1 for column in found.values() for x in column):
     return None
   labels = [groups[i].label for i in others]
-  cells = zip(labels, *columns.values(), strict=True)
+  columns = (map(_signed, column) for column in found.values())
+  cells = zip(labels, *columns, strict=True)
   notes = (f"difference from {groups[base].label} in percentage points", SEEDS)
-  return Table(("method", *columns), tuple(cells), notes)
+  return Table(("method", *found), tuple(cells), notes)
+
+
+def _difference(rows: pd.DataFrame, group: int, base: int) -> Estimate | None:
+  """A group's mean accuracy over the rows minus the base's, if comparable."""
+  mine, other = (
+    rows[rows["group"] == i].groupby("seed")["accuracy"] for i in (group, base)
+  )
+  # Means over different rows cannot be compared.
+  if not len(mine) or {*mine.size()} != {*other.size()}:
+    return None
+  return statistics.seed_difference(dict(mine.mean()), dict(other.mean()))
 
 
 def _metrics(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -331,7 +326,9 @@ def _metrics(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     yield f"{variant}: eps {name}", part
 
 
-def _signed(found: Estimate) -> str:
+def _signed(found: Estimate | None) -> str:
+  if not found:
+    return "-"
   text = f"{100 * found.value:+z.1f}"
   if found.low is None:
     return text

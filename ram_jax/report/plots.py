@@ -5,21 +5,20 @@ Each `draw_*` returns a matplotlib Figure, or None if there is nothing to draw;
 """
 
 import math
-import os
 import pathlib
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.axes
-import matplotlib.figure
-import matplotlib.ticker
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from ram_jax.corruptions import BENCHMARK, SEVERITIES
 from ram_jax.report import groups as grouping
-from ram_jax.report import references
+from ram_jax.report import references, statistics
 from ram_jax.report.groups import Group
 from ram_jax.report.statistics import Estimate
 from ram_jax.report.table import line
@@ -47,9 +46,7 @@ LINES = ("-", "--", ":", "-.")
 GRAY = "#5c5c5c"
 
 
-def draw_adversarial_accuracy(
-  runs: Sequence[Run],
-) -> matplotlib.figure.Figure | None:
+def draw_adversarial_accuracy(runs: Sequence[Run]) -> Figure | None:
   """Accuracy against the size of the attack (the paper's Figure 2).
 
   Args:
@@ -60,8 +57,7 @@ def draw_adversarial_accuracy(
     over epsilon (0: clean) and a band for the 95 % interval, in percent:
     Wilson's over test images for one run, Student's over seeds for several.
   """
-  groups = grouping.groups(runs)
-  rows = grouping.frame(groups)
+  groups, rows = grouping.shown(runs)
   attacked = grouping.attacks(rows)
   if attacked.empty:
     return None
@@ -80,9 +76,7 @@ def draw_adversarial_accuracy(
   return figure
 
 
-def draw_severity(
-  runs: Sequence[Run], names: Sequence[str]
-) -> matplotlib.figure.Figure | None:
+def draw_severity(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
   """Accuracy against severity (the paper's Figures 1 and 3 to 6).
 
   Args:
@@ -94,8 +88,7 @@ def draw_severity(
     A figure with one line per configuration in each panel, over severity (0:
     clean), and a band for its 95 % interval, in percent.
   """
-  groups = grouping.groups(runs)
-  rows = grouping.frame(groups)
+  groups, rows = grouping.shown(runs)
   corrupted = rows[rows["corruption"].isin(names)]
   if corrupted.empty:
     return None
@@ -118,9 +111,7 @@ def draw_severity(
   return figure
 
 
-def draw_trade_off(
-  runs: Sequence[Run],
-) -> matplotlib.figure.Figure | None:
+def draw_trade_off(runs: Sequence[Run]) -> Figure | None:
   """Mean corruption accuracy against accuracy under attack.
 
   Args:
@@ -132,8 +123,7 @@ def draw_trade_off(
     intervals; published models with the same norm, radius and data set are gray
     points.
   """
-  groups = grouping.groups(runs)
-  rows = grouping.frame(groups)
+  groups, rows = grouping.shown(runs)
   names = rows["corruption"].isin(BENCHMARK)
   corrupted = {i: part for i, part in rows[names].groupby("group")}
   attacked = grouping.attacks(rows)
@@ -169,9 +159,7 @@ def draw_trade_off(
 
 
 def _point(
-  axes: matplotlib.axes.Axes,
-  pair: tuple[Estimate, Estimate],
-  style: Mapping[str, Any],
+  axes: Axes, pair: tuple[Estimate, Estimate], style: Mapping[str, Any]
 ) -> None:
   """Draws a point of two estimates, in percent, with their intervals."""
   x, y = (100 * found.value for found in pair)
@@ -184,10 +172,7 @@ def _point(
 
 
 def _published_points(
-  axes: matplotlib.axes.Axes,
-  norm: str,
-  epsilon: float,
-  groups: Sequence[Group],
+  axes: Axes, norm: str, epsilon: float, groups: Sequence[Group]
 ) -> None:
   """Draws published models as gray points with their names."""
   data = {group.about["data_label"] for group in groups}
@@ -209,7 +194,7 @@ def _published_points(
     )
 
 
-def draw_fourier(runs: Sequence[Run]) -> matplotlib.figure.Figure | None:
+def draw_fourier(runs: Sequence[Run]) -> Figure | None:
   """Errors under Fourier waves of each frequency (Yin et al. 2019, figure 2).
 
   Args:
@@ -223,8 +208,7 @@ def draw_fourier(runs: Sequence[Run]) -> matplotlib.figure.Figure | None:
   Raises:
     ValueError: if the frequencies are not those of one half of the plane.
   """
-  groups = grouping.groups(runs)
-  rows = grouping.frame(groups)
+  groups, rows = grouping.shown(runs)
   waves = rows[(rows["evaluator"] == "fourier") & rows["y"].notna()]
   if waves.empty:
     return None
@@ -242,9 +226,7 @@ def draw_fourier(runs: Sequence[Run]) -> matplotlib.figure.Figure | None:
   return figure
 
 
-def draw_training_curves(
-  runs: Sequence[Run],
-) -> matplotlib.figure.Figure | None:
+def draw_training_curves(runs: Sequence[Run]) -> Figure | None:
   """Loss and accuracies during training against the epoch.
 
   Args:
@@ -278,7 +260,7 @@ def draw_training_curves(
 
 def draw_images(
   rows: Sequence[tuple[str, np.ndarray]], columns: Sequence[str] = ()
-) -> matplotlib.figure.Figure:
+) -> Figure:
   """Draws versions of the same images below each other.
 
   Args:
@@ -288,28 +270,17 @@ def draw_images(
 
   Returns:
     A grid of len(rows) x N images, each pixel a square.
-
-  Raises:
-    ValueError: if there are no rows, or shapes or types are wrong.
   """
-  shapes = {x.shape if x.dtype == np.uint8 else () for _, x in rows}
-  shape = shapes.pop() if len(shapes) == 1 else ()
-  if len(shape) != 4 or 0 in shape or shape[3] not in (1, 3):
-    raise ValueError(
-      "these images do not form a grid: give uint8 [N,H,W,C] with 1 or 3 "
-      "channels and the same shape in each row"
-    )
-  count, height, width, channels = shape
   edge = ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0))  # white, around each image
   sheet = np.pad([x for _, x in rows], edge, constant_values=255)
-  height, width = height + 2, width + 2
+  _, count, height, width, channels = sheet.shape
   size = (len(rows) * height, count * width, channels)
   sheet = sheet.swapaxes(1, 2).reshape(size)
   names = [plain(name.replace("_", " ")) for name, _ in rows]
   # In inches: an image is 0.7 high, a character of size 9 at most 0.09 wide.
   across = 0.7 * count * width / height
   size = (across + 0.09 * max(map(len, names)) + 0.3, 0.7 * len(rows) + 0.35)
-  figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+  figure = Figure(figsize=size, layout="constrained")
   axes = figure.subplots()
   axes.imshow(sheet, interpolation="nearest", cmap="gray", vmin=0, vmax=255)
   middles = height * (np.arange(len(rows)) + 0.5) - 0.5
@@ -371,7 +342,7 @@ def tens(low: float, high: float) -> tuple[float, float]:
 
 def panels(
   count: int, columns: int, width: float, height: float, **options: Any
-) -> tuple[matplotlib.figure.Figure, np.ndarray]:
+) -> tuple[Figure, np.ndarray]:
   """Makes a figure with a grid of panels.
 
   Args:
@@ -388,7 +359,7 @@ def panels(
   rows = -(-count // columns)
   size = (max(4.2, width * columns), height * rows)
   # No pyplot: it keeps global state.
-  figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+  figure = Figure(figsize=size, layout="constrained")
   grid = figure.subplots(rows, columns, squeeze=False, **options).ravel()
   for axes in grid[count:]:
     axes.remove()
@@ -396,7 +367,7 @@ def panels(
 
 
 def curve(
-  axes: matplotlib.axes.Axes,
+  axes: Axes,
   style: Mapping[str, Any],
   points: Mapping[float, Estimate],
   factor: float = 100,
@@ -422,7 +393,7 @@ def curve(
     axes.fill_between(places, low, high, color=color, alpha=0.15, lw=0)
 
 
-def tidy(axes: matplotlib.axes.Axes, title: str = "") -> None:
+def tidy(axes: Axes, title: str = "") -> None:
   """Applies a light frame, a faint grid and a small title."""
   axes.spines[["top", "right"]].set_visible(False)
   axes.spines[["left", "bottom"]].set_color(GRAY)
@@ -431,7 +402,7 @@ def tidy(axes: matplotlib.axes.Axes, title: str = "") -> None:
   axes.set_title(title, fontsize=10)
 
 
-def legend_below(figure: matplotlib.figure.Figure) -> None:
+def legend_below(figure: Figure) -> None:
   """Adds one legend outside the panels, where it cannot cover data."""
   lines = {
     line.get_label(): line for axes in figure.axes for line in axes.get_lines()
@@ -454,13 +425,9 @@ def legend_below(figure: matplotlib.figure.Figure) -> None:
   figure.set_figheight(figure.get_figheight() + 0.2 * rows)
 
 
-def save(
-  figure: matplotlib.figure.Figure, path: str | os.PathLike
-) -> pathlib.Path:
-  """Writes the figure as PNG, creates its folder, and returns the path."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(path, dpi=DPI, format="png")
+def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
+  """Writes the figure, and returns the path."""
+  figure.savefig(path, dpi=DPI)
   return path
 
 
@@ -476,9 +443,7 @@ def _points(
   return {float(place): grouping.estimate(part) for place, part in parts}
 
 
-def _percent_axis(
-  grid: Sequence[matplotlib.axes.Axes], top: bool = False
-) -> None:
+def _percent_axis(grid: Sequence[Axes], top: bool = False) -> None:
   """Sets the same limits for all panels, multiples of ten."""
   values = [y for a in grid for line in a.get_lines() for y in line.get_ydata()]
   low, high = tens(min(values), max(values))
@@ -488,9 +453,7 @@ def _percent_axis(
       axes.set_ylabel("accuracy (%)", fontsize=9)
 
 
-def _epsilon_axis(
-  axes: matplotlib.axes.Axes, epsilons: Sequence[float], norm: str
-) -> None:
+def _epsilon_axis(axes: Axes, epsilons: Sequence[float], norm: str) -> None:
   """Sets a logarithmic axis, with one more step from 0."""
   positive = [e for e in epsilons if e > 0]
   if positive:
@@ -505,7 +468,7 @@ def _epsilon_axis(
     last = epsilon if named else last
   axes.set_xticks(epsilons, names)
   axes.set_xlim(0, max(epsilons) or 1)
-  axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+  axes.xaxis.set_minor_locator(NullLocator())
   name = {"l2": r"$\ell_2$ radius", "linf": r"$\ell_\infty$ radius"}
   radius = name.get(norm, plain(norm))
   axes.set_xlabel(rf"{radius} $\epsilon$, pixels in [0, 1]", fontsize=9)
@@ -519,17 +482,16 @@ def _fourier_map(rows: pd.DataFrame) -> np.ndarray:
   """
   errors = 100 - 100 * rows.groupby(["y", "x"])["accuracy"].mean()
   places = np.array(list(errors.index), dtype=int)
-  # Both halves have 2 n frequencies; those that are their own conjugates
-  # count twice.
-  count, width = 2 * len(places), int(np.ptp(places[:, 1])) + 1
-  heights = [count // width - 1, count // width]
-  heights = [h for h in heights if h > 0 and count - h * width in (1, 2, 4)]
-  if not heights:
+  (top, _), (_, width) = places.min(axis=0), np.ptp(places, axis=0) + 1
+  # If the height is even, the first row is its own conjugate, so half is there.
+  height = -2 * top + (np.sum(places[:, 0] == top) == width)
+  # Both halves have the frequencies that are their own conjugates.
+  if height < 1 or not 0 < 2 * len(places) - height * width <= 4:
     raise ValueError(
       f"{len(places)} Fourier frequencies in {width} columns are not one half "
       "of the plane: evaluate the run again"
     )
-  size = np.array((heights[0], width))
+  size = np.array((height, width))
   found = np.full(size, np.nan)
   for sign in (1, -1):  # frequency (-y, -x) is the same wave
     found[tuple(((sign * places + size // 2) % size).T)] = errors
@@ -547,4 +509,4 @@ def _training_curve(group: Group, key: str) -> dict[float, Estimate]:
   # Average neighbors, so that at most CURVE_POINTS points remain.
   size = -(-len(table) // CURVE_POINTS) or 1
   means = table.groupby(table.index // size).mean().to_numpy().tolist()
-  return {epoch: grouping.over_seeds(values) for epoch, *values in means}
+  return {epoch: statistics.over_seeds(values) for epoch, *values in means}

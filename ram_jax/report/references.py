@@ -55,8 +55,9 @@ FORMATS = (
   "author's code; RobustBench's unaggregated_results.csv and model_info JSON; "
   "JSON as in ram_jax/report/published"
 )
-# Other exceptions that damaged files can cause.
+# Exceptions that damaged files can cause.
 DAMAGE = (LookupError, TypeError, AttributeError, csv.Error, RecursionError)
+DAMAGE += (UnicodeDecodeError, json.JSONDecodeError)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,9 +85,9 @@ class Reference:
   notes: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
-    optional = [text for text in (self.model, self.data) if text is not None]
-    for text in (self.name, self.source, *self.notes, *optional):
-      if not isinstance(text, str):
+    texts = self.name, self.source, self.model, self.data, *self.notes
+    for text in (*texts, *self.rows["attack"]):
+      if not isinstance(text, str | None):
         raise ValueError(f"{text!r:.60} is not text")
     if not _is_within(self.rounding, 1):
       raise ValueError(f"rounding {self.rounding!r:.60} is not in [0, 1]")
@@ -159,29 +160,24 @@ def read(reference: str) -> Reference:
     ValueError: if there is no such reference, or a file cannot be used.
     FileNotFoundError: if a folder has no results.
   """
-  if reference in published():
-    if os.path.exists(reference):
-      raise ValueError(
-        f"{reference!r} is the name of published numbers and a path: give the "
-        f"path as ./{reference}, or the numbers as "
-        f"{PUBLISHED / reference}.json"
-      )
-    return read_file(PUBLISHED / f"{reference}.json")
   path, model = _path_and_model(reference)
-  if not (path.is_file() or path.is_dir() and model is None):
+  if path is None:
+    if reference in published():
+      return read_file(PUBLISHED / f"{reference}.json")
     names = "; ".join(f"{name}: {text}" for name, text in published().items())
     raise ValueError(
       f"no file or folder {reference!r}: give a path (see "
       f"docs/comparing.md), or the name of published numbers: {names}"
     )
   # Absolute, because sources of several comparisons are compared.
-  folder = (path if path.is_dir() else path.parent).resolve()
-  if not path.is_dir() and path.name != "results.json":
-    return read_file(folder / path.name, model)
-  _reject_model(model)
-  if (folder / "results.json").is_file():
-    return of_run(results.load(folder))
-  return _author_folder(folder)
+  path = path.resolve()
+  if path.is_file() and path.name != "results.json":
+    found = read_file(path, model)
+  else:
+    found = _of_folder(path if path.is_dir() else path.parent)
+  if model not in ("", found.name):
+    raise ValueError(f"{str(path)!r} only has one model: omit ':{model}'")
+  return found
 
 
 def published() -> dict[str, str]:
@@ -228,7 +224,7 @@ def of_run(run: Run) -> Reference:
   )
 
 
-def read_file(path: pathlib.Path, model: str | None = None) -> Reference:
+def read_file(path: pathlib.Path, model: str = "") -> Reference:
   """Reads a file, whose format is detected from its content.
 
   Args:
@@ -243,63 +239,46 @@ def read_file(path: pathlib.Path, model: str | None = None) -> Reference:
   """
   try:
     text = path.read_bytes().decode("utf-8-sig").strip()
-    if not text:
-      raise ValueError("it is empty")
-    parse = _json if text[0] in "{[" else _csv
-    return parse(path, text, model)
-  except UnicodeDecodeError as error:
-    raise ValueError(f"{str(path)!r} is not text in UTF-8") from error
-  except json.JSONDecodeError as error:
-    raise ValueError(f"{str(path)!r} is not valid JSON ({error})") from error
+    if text.startswith(("{", "[")):
+      return _json(path, json.loads(text))
+    return _csv(path, text, model)
   except DAMAGE as error:
     raise ValueError(
-      f"{str(path)!r} lacks a field or has one of the wrong type "
+      f"{str(path)!r} is damaged, lacks a field or has one of the wrong type "
       f"({repr(error):.200}): supported formats are {FORMATS}"
     ) from error
   except ValueError as error:
     raise ValueError(f"cannot use {str(path)!r}: {error}") from error
 
 
-def _path_and_model(reference: str) -> tuple[pathlib.Path, str | None]:
-  """Splits FILE:MODEL at the last colon that has a file before it."""
-  front, model = reference, None
-  while not os.path.exists(front):
-    front, colon, last = front.rpartition(":")
-    if not colon:
-      return pathlib.Path(reference), None
-    model = last if model is None else f"{last}:{model}"
-  return pathlib.Path(front), model
+def _path_and_model(reference: str) -> tuple[pathlib.Path | None, str]:
+  """Splits FILE:MODEL at the last colon that has a path before it."""
+  parts = reference.split(":")
+  for size in range(len(parts), 0, -1):
+    path = ":".join(parts[:size])
+    if os.path.exists(path):
+      return pathlib.Path(path), ":".join(parts[size:])
+  return None, ""
 
 
-def _json(path: pathlib.Path, text: str, model: str | None) -> Reference:
-  tree = json.loads(text)
+def _json(path: pathlib.Path, tree: Any) -> Reference:
   for field, parse in (
     ("clean_accuracy", _author_metrics),
     ("clean_acc", _robustbench_model),
     ("description", _published),
   ):
     if field in tree:
-      _reject_model(model)
       return parse(path, tree)
   raise ValueError(f"it has {_listed(tree)}; supported formats are {FORMATS}")
 
 
-def _csv(path: pathlib.Path, text: str, model: str | None) -> Reference:
+def _csv(path: pathlib.Path, text: str, model: str) -> Reference:
   rows = [row for row in csv.reader(text.splitlines()) if any(row)]
-  if len(rows) < 2:
-    one = "it has one row: a header or numbers are missing"
-    raise ValueError(one if rows else "all its cells are empty")
+  if len(rows) < 2 or len(set(map(len, rows))) > 1:
+    raise ValueError("give a header, and rows with as many cells as it has")
   header = [name.strip() for name in rows[0]]
-  for number, row in enumerate(rows, start=1):
-    if len(row) != len(header):
-      raise ValueError(
-        f"row {number} has {len(row)} cells, but the first has {len(header)}"
-      )
-  if header[0] == "" and len(rows) > 2 and rows[1][0] == "":
+  if not header[0] and not rows[1][0]:
     return _robustbench_table(path, rows, model)
-  _reject_model(model)
-  if len(set(header)) < len(header):
-    raise ValueError(f"it has a column twice: {_listed(header)}")
   cells = [dict(zip(header, row, strict=True)) for row in rows[1:]]
   for names, parse in (
     (("corruption", "severity", "accuracy"), _cell),
@@ -310,11 +289,6 @@ def _csv(path: pathlib.Path, text: str, model: str | None) -> Reference:
   raise ValueError(
     f"it has the columns {_listed(header)}; supported formats are {FORMATS}"
   )
-
-
-def _reject_model(model: str | None) -> None:
-  if model:
-    raise ValueError(f"it only has one model: omit ':{model}'")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -338,7 +312,7 @@ def _named(text: str, names: Mapping[str, str]) -> str | None:
   return names.get(re.sub(r"[^a-z0-9]", "", text.lower()))
 
 
-def _of_folder(path: pathlib.Path, names: Mapping[str, str]) -> str | None:
+def _in_path(path: pathlib.Path, names: Mapping[str, str]) -> str | None:
   """The name of one of the two folders above a file: cifar10/Linf/FILE."""
   folder = path.parent.resolve()
   return _named(folder.name, names) or _named(folder.parent.name, names)
@@ -362,7 +336,7 @@ def _cell(corruption: str, severity: Any, accuracy: Any) -> dict[str, Any]:
 def _author(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> Reference:
   # The folder identifies the evaluation; the files' names do not.
   name = path.resolve().parent.name
-  data = _of_folder(path, DATA_SETS) or "CIFAR-10"
+  data = _in_path(path, DATA_SETS) or "CIFAR-10"
   note = (
     f"the author's files do not name network, data and attack: {data} and the "
     "code's default attack, PGD-10 in the L2 norm, are assumed"
@@ -386,8 +360,10 @@ def _author_attack(epsilon: Any, accuracy: Any) -> dict[str, Any]:
   return _row("adversarial", _number(accuracy), **attack)
 
 
-def _author_folder(folder: pathlib.Path) -> Reference:
-  """Combines the author's files, which must be from the same evaluation."""
+def _of_folder(folder: pathlib.Path) -> Reference:
+  """A run, or the author's files, which must be from the same evaluation."""
+  if (folder / "results.json").is_file():
+    return of_run(results.load(folder))
   paths = [folder / name for name in AUTHOR_FILES]
   parts = [read_file(path) for path in paths if path.is_file()]
   if not parts:
@@ -418,7 +394,7 @@ def _author_folder(folder: pathlib.Path) -> Reference:
 
 
 def _robustbench_table(
-  path: pathlib.Path, rows: Sequence[Sequence[str]], model: str | None
+  path: pathlib.Path, rows: Sequence[Sequence[str]], model: str
 ) -> Reference:
   """Reads two header rows (corruptions, severities), then one per model."""
   corruptions, severities, *others = rows
@@ -431,28 +407,26 @@ def _robustbench_table(
     )
   chosen = others[models.index(model)]
   columns = list(zip(corruptions, severities, chosen, strict=True))[1:]
-  data = _of_folder(path, DATA_SETS)
+  data = _in_path(path, DATA_SETS)
   cells = frame([_cell(*column) for column in columns], IMAGES.get(data))
   return Reference(model, f"{path}, row {model}", cells, data=data)
 
 
 def _robustbench_model(path: pathlib.Path, tree: dict[str, Any]) -> Reference:
-  rows = []
-  for field, kind, settings in (
-    ("clean_acc", "clean", {}),
-    ("autoattack_acc", "adversarial", {"attack": "AutoAttack"}),
-    ("corruptions_acc", "corruption", {"corruption": "mean of 15"}),
-  ):
-    if field in tree:
-      attack = "attack" in settings and _norm_and_epsilon(path, tree["eps"])
-      row = _row(kind, _percent(tree, field), **settings)
-      rows.append(row | (attack or {}))
+  rows = [_row("clean", _percent(tree, "clean_acc"))]
+  if "autoattack_acc" in tree:
+    attack = {"attack": "AutoAttack"} | _norm_and_epsilon(path, tree["eps"])
+    accuracy = _percent(tree, "autoattack_acc")
+    rows.append(_row("adversarial", accuracy, **attack))
+  if "corruptions_acc" in tree:
+    mean = _percent(tree, "corruptions_acc")
+    rows.append(_row("corruption", mean, corruption="mean of 15"))
   extra = str(tree["additional_data"]).lower()
   if extra not in ("true", "false"):
     raise ValueError(f"additional_data is {extra:.60}: give true or false")
   notes = ["trained with additional data"] * (extra == "true")
   # The data set in the file, else that of the folder.
-  folder, given = _of_folder(path, DATA_SETS), tree.get("dataset")
+  folder, given = _in_path(path, DATA_SETS), tree.get("dataset")
   data = own = (_named(given, DATA_SETS) or given) if given else folder
   if folder not in (None, own):
     # Some files for CIFAR-100 say CIFAR-10, but their folder is correct.
@@ -485,7 +459,7 @@ def _percent(tree: dict[str, Any], name: str) -> float:
 
 def _norm_and_epsilon(path: pathlib.Path, value: Any) -> dict[str, Any]:
   """Norm and epsilon of an attack; the folder's name gives the norm."""
-  norm = _of_folder(path, NORMS)
+  norm = _in_path(path, NORMS)
   if norm is None:
     raise ValueError(
       "it does not name the norm of eps: put it into a folder named L2 or Linf"
@@ -524,11 +498,8 @@ def _published_rows(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield _row("clean", tree["clean"])
   for sweep in tree.get("adversarial", []):
     name, norm = sweep["attack"], sweep["norm"]
-    if not isinstance(name, str) or norm not in NORMS:
-      raise ValueError(
-        f"attack is {name!r:.60}, norm {norm!r:.60}: give a name, and "
-        f"{' or '.join(NORMS)}"
-      )
+    if norm not in NORMS:
+      raise ValueError(f"norm is {norm!r:.60}: give {' or '.join(NORMS)}")
     for epsilon, accuracy in sweep["by_epsilon"]:
       attack = {"attack": name, "norm": norm, "epsilon": epsilon}
       yield _row("adversarial", accuracy, **attack)

@@ -54,15 +54,7 @@ def wilson(correct: float, total: int) -> tuple[float, float]:
 
   Returns:
     (low, high) in [0, 1].
-
-  Raises:
-    ValueError: unless 0 <= correct <= total and total > 0.
   """
-  if not (0 <= correct <= total and total > 0):
-    raise ValueError(
-      f"{correct} of {total} is not a proportion: counts must satisfy "
-      "0 <= correct <= total and total > 0"
-    )
   p, square = correct / total, Z_95**2 / total
   center = (p + square / 2) / (1 + square)
   half = math.sqrt(p * (1 - p) * square + square**2 / 4) / (1 + square)
@@ -71,56 +63,18 @@ def wilson(correct: float, total: int) -> tuple[float, float]:
   return max(0.0, low), min(1.0, high)
 
 
-def student(values: Sequence[float], most: float = math.inf) -> Estimate:
-  """Mean over seeds with Student's 95 % interval.
+def t_test(*samples: Sequence[float]) -> Estimate:
+  """Mean of one sample (Student), or difference of the means of two (Welch).
 
   Args:
-    values: one nonnegative number per seed, at least two.
-    most: largest possible value; the interval is clipped to [0, most].
+    *samples: one or two; those of Welch (Biometrika 34, 1947) are independent.
 
   Returns:
-    The mean, and the interval mean +- t s / sqrt(n), where s has n - 1 in the
-    denominator.
-
-  Raises:
-    ValueError: if there are fewer than two values.
+    The estimate with its 95 % interval and p-value, and the size of the
+    smallest sample as `seeds`. A sample of one number gives neither interval
+    nor p-value.
   """
-  count = len(values)
-  if count < 2:
-    raise ValueError(
-      f"no interval for {count} seeds: give the values of two or more"
-    )
-  mean = statistics.fmean(values)
-  quantile = float(scipy.special.stdtrit(count - 1, 0.975))
-  half = quantile * statistics.stdev(values) / math.sqrt(count)
-  return Estimate(mean, max(0.0, mean - half), min(most, mean + half), count)
-
-
-def seed_difference(
-  first: Mapping[int, float], second: Mapping[int, float]
-) -> Estimate:
-  """Difference of two means over seeds, with Student's 95 % interval.
-
-  Runs with the same seed have the same data order and, for equal networks, the
-  same initial weights. With two or more shared seeds, the samples are therefore
-  the differences of these runs; otherwise, the samples are independent (Welch,
-  Biometrika 34, 1947).
-
-  Args:
-    first: a number by seed, at least one.
-    second: the same for the other configuration.
-
-  Returns:
-    The difference, its interval and p-value. Without two shared seeds, or two
-    seeds on each side, it has neither.
-  """
-  shared = sorted(first.keys() & second.keys())
-  if len(shared) > 1:
-    samples = [[first[seed] - second[seed] for seed in shared]]
-  else:
-    samples = [list(first.values()), list(second.values())]
-  means = list(map(statistics.fmean, samples))
-  value = means[0] - sum(means[1:])
+  value = statistics.fmean(samples[0]) - sum(map(statistics.fmean, samples[1:]))
   counts = list(map(len, samples))
   if min(counts) < 2:
     return Estimate(value)
@@ -135,6 +89,50 @@ def seed_difference(
   half = float(scipy.special.stdtrit(freedom, 0.975)) * error
   p = 2 * float(scipy.special.stdtr(freedom, -abs(value) / error))
   return Estimate(value, value - half, value + half, min(counts), p)
+
+
+def over_seeds(
+  values: Sequence[float], most: float = math.inf
+) -> Estimate | None:
+  """Mean over seeds with Student's 95 % interval.
+
+  Args:
+    values: a number in [0, most] per seed.
+    most: largest possible value.
+
+  Returns:
+    The mean, and the interval, clipped to [0, most]; no interval for a single
+    seed, and None without any.
+  """
+  if not values:
+    return None
+  found = t_test(values)
+  if found.low is None:
+    return found
+  low, high = max(0.0, found.low), min(most, found.high)
+  return Estimate(found.value, low, high, found.seeds)
+
+
+def seed_difference(
+  first: Mapping[int, float], second: Mapping[int, float]
+) -> Estimate:
+  """Difference of two means over seeds, with its 95 % interval.
+
+  Runs with the same seed have the same data order and, for equal networks, the
+  same initial weights. With two or more shared seeds, the samples are therefore
+  the differences of these runs; otherwise, the samples are independent.
+
+  Args:
+    first: a number by seed, at least one.
+    second: the same for the other configuration.
+
+  Returns:
+    See `t_test`.
+  """
+  shared = sorted(first.keys() & second.keys())
+  if len(shared) > 1:
+    return t_test([first[seed] - second[seed] for seed in shared])
+  return t_test(list(first.values()), list(second.values()))
 
 
 def newcombe(

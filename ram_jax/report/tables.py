@@ -12,6 +12,7 @@ import pandas as pd
 from ram_jax.contracts import Note
 from ram_jax.corruptions import BENCHMARK, CATEGORIES, EXTRA, SETS, SEVERITIES
 from ram_jax.report import groups as grouping
+from ram_jax.report import statistics
 from ram_jax.report.groups import Group
 from ram_jax.report.statistics import Estimate
 from ram_jax.report.table import Table
@@ -63,8 +64,7 @@ def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
   Raises:
     ValueError: if there is no run, or a run is given twice.
   """
-  groups = grouping.groups(runs)
-  rows = grouping.frame(groups)
+  groups, rows = grouping.shown(runs)
   columns: Columns = [("method", [group.label for group in groups], None)]
   known = [facts(group) for group in groups]
   for name in SHOWN_FACTS:
@@ -181,13 +181,12 @@ def corruptions(
   Raises:
     ValueError: if there is no run, or a run is given twice.
   """
-  rows, bases = _corrupted(runs, baseline, "corruption")
-  if rows.empty:
-    return _c_bar(runs, baseline)
+  groups, rows = grouping.shown(runs)
+  base = [i for i, group in enumerate(groups) if baseline in group.runs]
   kinds = {name: kind for kind, names in CATEGORIES.items() for name in names}
-  found = rows.groupby("corruption", sort=False)["severity"].unique()
-  each = [name for name in kinds if name in found]
-  each += [name for name in found.index if name not in kinds]
+  found = rows[rows["evaluator"] == "corruption"]
+  found = found.groupby("corruption", sort=False)["severity"].unique()
+  each = sorted(found.index, key=[*kinds, *found.index].index)
 
   single = [_line(n, kinds.get(n, "other"), names=(n,)) for n in each]
   means = [
@@ -195,23 +194,28 @@ def corruptions(
     for kind, names in (MEANS | CATEGORIES).items()
   ]
   means.append(_line("mCE", "15", names=BENCHMARK, column="error"))
-  notes = [ERRORS]
-  if bases:
+  if base:
     means.append(("relative mCE", "15", _relative, None))
-    notes.append(RELATIVE)
+  notes = (ERRORS, RELATIVE) if base else (ERRORS,)
   levels = [
     _line(name, str(level), names=(name,), levels=(level,))
     for name in each
     for level in sorted(found[name])
   ]
-  table = functools.partial(_corruption_table, rows, bases)
-  return {
+  others = [_line(name, "1", names=(name,)) for name in C_BAR]
+  others.append(_line("mean", "10", names=C_BAR))
+  table = functools.partial(_corruption_table, rows, base)
+  tables = {
     "Each corruption": table("corruption", "category", single),
     "Categories of corruptions and mCE": table(
       "mean over", "corruptions", means, notes
     ),
     "Each corruption and severity": table("corruption", "severity", levels),
-  } | _c_bar(runs, baseline)
+    "CIFAR-10-C-bar": table(
+      "mean over", "corruptions", others, evaluator="c_bar"
+    ),
+  }
+  return {name: table for name, table in tables.items() if table}
 
 
 def calibration(runs: Sequence[Run]) -> Table | None:
@@ -226,8 +230,7 @@ def calibration(runs: Sequence[Run]) -> Table | None:
   Raises:
     ValueError: if there is no run, or a run is given twice.
   """
-  groups = grouping.groups(runs)
-  rows = grouping.frame(groups)
+  groups, rows = grouping.shown(runs)
   columns: Columns = [("method", [group.label for group in groups], None)]
   for test_set, part, names in _test_sets(rows):
     for key, name in CALIBRATION.items():
@@ -402,28 +405,6 @@ def _best(cells: Sequence[str], smaller: bool = False) -> list[int]:
   return [i for i, number in numbers.items() if number == wanted]
 
 
-def _c_bar(runs: Sequence[Run], baseline: Run | None) -> dict[str, Table]:
-  """Each corruption of CIFAR-10-C-bar and their mean; empty without results."""
-  rows, bases = _corrupted(runs, baseline, "c_bar")
-  if rows.empty:
-    return {}
-  lines = [_line(name, "1", names=(name,)) for name in C_BAR]
-  lines.append(_line("mean", "10", names=C_BAR))
-  table = _corruption_table(rows, bases, "mean over", "corruptions", lines)
-  return {"CIFAR-10-C-bar": table}
-
-
-def _corrupted(
-  runs: Sequence[Run], baseline: Run | None, evaluator: str
-) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-  """The rows of an evaluator, and those of the baseline by variant."""
-  groups = grouping.groups(runs)
-  rows = grouping.frame(groups)
-  rows = rows[rows["evaluator"] == evaluator]
-  base = [i for i, group in enumerate(groups) if baseline in group.runs]
-  return rows, _by_variant(rows[rows["group"].isin(base)])
-
-
 def _line(name: str, second: str, **options: Any) -> Line:
   """A line of `_corruption_table`, with options of `_cell`."""
   cell = functools.partial(_cell, **options)
@@ -432,13 +413,18 @@ def _line(name: str, second: str, **options: Any) -> Line:
 
 def _corruption_table(
   rows: pd.DataFrame,
-  bases: Mapping[str, pd.DataFrame],
+  base: Sequence[int],
   first: str,
   second: str,
   lines: Iterable[Line],
   footnotes: Sequence[str] = (),
-) -> Table:
-  """Makes a row for each line and a column for each series."""
+  evaluator: str = "corruption",
+) -> Table | None:
+  """Makes a row for each line and a column for each series of an evaluator."""
+  rows = rows[rows["evaluator"] == evaluator]
+  if rows.empty:
+    return None
+  bases = _by_variant(rows[rows["group"].isin(base)])
   shown = grouping.series(rows)
   pairs = [(x, bases.get(x["variant"].iloc[0])) for x in shown.values()]
   table, best = [], set()
@@ -574,7 +560,7 @@ def _relative(rows: pd.DataFrame, base: pd.DataFrame | None) -> str:
   sums = both.groupby("corruption").sum()
   sums = sums[sums["base"] > 0]
   ratios = sums.drop(columns="base").div(sums["base"], axis=0).mean().dropna()
-  found = grouping.over_seeds(list(ratios))
+  found = statistics.over_seeds(list(ratios))
   if not found:
     return NOT_EVALUATED
   sets = int(both.index.get_level_values(0).isin(sums.index).sum())

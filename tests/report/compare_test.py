@@ -38,6 +38,10 @@ def rows(table):
   return {row[0]: row[1:] for row in table.rows}
 
 
+def compared(run, other):
+  return compare.table(compare.match(run, other))
+
+
 def note(table, start):
   (found,) = [line for line in table.footnotes if line.startswith(start)]
   return found
@@ -54,7 +58,7 @@ def test_only_comparable_rows_are_compared(make_run):
     attacked(2.0, 0.10),
     images_assumed=False,
   )
-  table = compare.table(run, other)
+  table = compared(run, other)
   # Intervals by statsmodels, of 95 and 70 in 100 and so on.
   assert rows(table) == {
     "clean": ("95.00", "70.00", "+25.00", "+14.8 to +35.0", "*"),
@@ -96,7 +100,7 @@ def test_corruptions_are_averaged_over_what_both_have(make_run, corruption):
   assert [(row["corruption"], row["severity"]) for row in found.cells] == [
     *(("fog", 1), ("fog", 2), ("snow", 2)),
   ]
-  table = compare.table(run, other)
+  table = compared(run, other)
   assert list(rows(table)) == ["corruption mean", "fog", "snow"]
   assert "count" in note(table, "corruptions: ")
   assert "(run) corrupted images: CIFAR-10-C" in table.footnotes
@@ -109,7 +113,7 @@ def test_mean_is_compared_only_if_all_its_parts_were_evaluated(make_full_run):
   given = {"evaluator": "corruption", "corruption": "mean of 15"}
   given = reference(given | {"accuracy": 0.6, "total": 10_000}, rounding=0.0005)
   # More than the 15 are there; their mean is 84 less 7 points.
-  table = compare.table(make_full_run("A"), given)
+  table = compared(make_full_run("A"), given)
   (row,) = table.rows
   assert row[:4] == ("corruption mean", "77.00", "60.00", "+17.00")
   low, high = statistics.newcombe(0.77, 1000, 0.6, 10_000)
@@ -120,7 +124,7 @@ def test_mean_is_compared_only_if_all_its_parts_were_evaluated(make_full_run):
   )
   less = make_full_run("B", names=BENCHMARK[:-1])
   with pytest.raises(ValueError, match="no metric in common: the run has"):
-    compare.table(less, given)
+    compared(less, given)
 
 
 def test_any_attack_with_an_epsilon_is_compared(make_run):
@@ -131,7 +135,7 @@ def test_any_attack_with_an_epsilon_is_compared(make_run):
     Row("attack_check", check, 9, 1),
   ]
   run = make_run("A", found=found)
-  table = compare.table(run, reference(attacked(1.0, 0.3, "AutoAttack")))
+  table = compared(run, reference(attacked(1.0, 0.3, "AutoAttack")))
   assert [(row[0], row[1], row[5]) for row in table.rows] == [
     ("L2 eps 1 (AutoAttack)", "40.00", "a"),
     ("L2 eps 1 (AutoAttack)", "25.00", ""),
@@ -143,7 +147,7 @@ def test_two_sets_of_corrupted_images_are_not_mixed(make_run, corruption):
   other = dict(corruption[0].settings) | {"images": "others"}
   run = make_run("A", found=[*corruption, Row("corruption", other, 10, 1)])
   with pytest.raises(ValueError, match="fog, severity 1 is given twice"):
-    compare.table(run, references.read("augmix_wrn_40_2"))
+    compared(run, references.read("augmix_wrn_40_2"))
 
 
 def test_footnotes_say_what_else_differs(make_run):
@@ -156,7 +160,7 @@ def test_footnotes_say_what_else_differs(make_run):
     "CIFAR-100",
     notes=("with extra data",),
   )
-  lines = compare.table(run, other).footnotes
+  lines = compared(run, other).footnotes
   for line in (
     "run: A (a-0), wrn_10_1, CIFAR-10",
     "reference: other, RN-50, CIFAR-100; a file",
@@ -171,7 +175,7 @@ def test_footnotes_say_what_else_differs(make_run):
     assert line in lines
   # A third of 10,000 images is no whole number of them.
   assert any("not multiples of 1/10000" in line for line in lines)
-  same = compare.table(run, references.read(str(run.folder))).footnotes
+  same = compared(run, references.read(str(run.folder))).footnotes
   assert not any("differ:" in line or "assumed" in line for line in same)
 
 
@@ -180,8 +184,8 @@ def test_files_contain_the_table_and_its_numbers(
 ):
   run = make_run("A", found=corruption)
   other = references.read("augmix_wrn_40_2")
-  table = compare.table(run, other)
-  paths = compare.write(run, other, run.folder)
+  table = compared(run, other)
+  paths = compare.write(compare.match(run, other), run.folder)
   assert paths == [
     run.folder / "comparison-augmix_wrn_40_2.md",
     run.folder / "comparison-augmix_wrn_40_2.json",
@@ -203,24 +207,24 @@ def test_files_contain_the_table_and_its_numbers(
   odd.mkdir()
   (odd / "eval_metrics.json").write_text('{"clean_accuracy": 0.5}')
   other = references.read(str(odd))
-  paths = compare.write(run, other, tmp_path / "deep" / "out")
+  paths = compare.write(compare.match(run, other), tmp_path / "deep" / "out")
   assert paths[0] == tmp_path / "deep" / "out" / "comparison-a_b_c.md"
 
 
 def test_a_run_equals_itself(make_run, corruption):
   run = make_run("A", found=corruption)
-  table = compare.table(run, references.read(str(run.folder)))
+  table = compared(run, references.read(str(run.folder)))
   assert len(table.rows) == 5
   assert all(row[3] == "+0.00" and row[5] == "" for row in table.rows)
   with pytest.raises(ValueError, match="no metric in common: .* has clean"):
     other = make_run("B", rows=((0.0, 95),))
-    compare.table(other, reference(attacked(1.0, 0.5)))
+    compared(other, reference(attacked(1.0, 0.5)))
 
 
 @pytest.mark.parametrize("name", sorted(references.published()))
 def test_every_published_reference_is_comparable(make_run, corruption, name):
   rows = ((0.0, 95), (0.25, 80), (0.5, 70), (1.0, 40), (2.0, 9))
-  table = compare.table(
+  table = compared(
     make_run("A", rows=rows, found=corruption), references.read(name)
   )
   longest = max(map(len, table.text(width=80).splitlines()))

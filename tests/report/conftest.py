@@ -151,6 +151,7 @@ def report(tmp_path_factory):
   figures = shown[1].folder / "figures"
   images = np.zeros((5, 4, 4, 3), np.uint8)
   sheet = plots.draw_images([(name, images) for name in NAMES], "12345")
+  figures.mkdir()
   plots.save(sheet, figures / "corruptions.png")
   paths = page.write_report(shown, root / "out", shown[1].folder)
   return {path.name: path for path in paths}
