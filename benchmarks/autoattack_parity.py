@@ -193,7 +193,7 @@ def square_progress(
   model, counts = parallel.replicate(ours), []
   for limit in QUERIES:
     attack = square.Attack(epsilon, limit - 1, norm)  # one at the start
-    found = pool.run(attack, model, batch, jax.random.key(0), SIZE)
+    found = pool.Pool(attack, model, batch, jax.random.key(0), SIZE).run()
     counts.append(int(np.sum(~found.success)))
   return {
     "queries": list(QUERIES),

@@ -45,7 +45,8 @@ spec = config.evaluators.corruption.to_dict() | {"names": names}
 evaluator = plugins.build("evaluator", spec, batch_size=512)
 digest = hashlib.sha256()
 with jax.default_matmul_precision("highest"):
-  for row in evaluator.results(model, images, labels, None, lambda _, f: f()):
+  batch = dict(images=images, labels=labels)
+  for row in evaluator.results(model, batch, None, lambda _, f: f()):
     part = getattr(row, "images", None)  # of a picture
     part = getattr(row, "correct", part)
     digest.update(b"" if part is None else part.tobytes())

@@ -48,9 +48,10 @@ def parts(
       10, "", "", True, 0, "", names, SEVERITIES, batch, ("cifar_c",)
     )
   key = jax.random.key(0)
+  data = {"images": images, "labels": labels}
 
   def run(evaluator: Any) -> Callable[[], list]:
-    return lambda: list(evaluator.results(network, images, labels, key, fresh))
+    return lambda: list(evaluator.results(network, data, key, fresh))
 
   return {name: run(evaluator) for name, evaluator in evaluators.items()}
 

@@ -17,6 +17,8 @@ import numpy as np
 Views = tuple[tuple[str, jax.Array], ...]
 # [B] by name.
 Metrics = dict[str, jax.Array]
+# Arrays by name, such as `images` uint8 [N,H,W,C] and `labels` int32 [N].
+Batch = dict[str, np.ndarray]
 # Images uint8 [N,H,W,C] and labels int32 [N].
 Split = tuple[np.ndarray, np.ndarray]
 Setting = str | int | float
@@ -205,12 +207,11 @@ class Pictures(Protocol):
 class Evaluator(Protocol):
   """An evaluation of a model on the test set."""
 
-  def check(self, images: np.ndarray, labels: np.ndarray) -> None:
+  def check(self, batch: Batch) -> None:
     """Rejects data that cannot be evaluated, before anything is computed.
 
     Args:
-      images: test images, uint8 [N,H,W,C].
-      labels: int32 [N].
+      batch: the test set, `images` uint8 [N,H,W,C] and `labels` int32 [N].
 
     Raises:
       FileNotFoundError: a file is missing.
@@ -218,19 +219,13 @@ class Evaluator(Protocol):
     """
 
   def results(
-    self,
-    model: Model,
-    images: np.ndarray,
-    labels: np.ndarray,
-    key: jax.Array,
-    cache: Cache,
+    self, model: Model, batch: Batch, key: jax.Array, cache: Cache
   ) -> Iterator[Row | Note | Picture]:
     """Evaluates the model.
 
     Args:
       model: the classifier, on the devices.
-      images: test images, uint8 [N,H,W,C].
-      labels: int32 [N].
+      batch: the test set, as for `check`.
       key: source of all randomness, together with an example's position.
       cache: called for every expensive part.
 

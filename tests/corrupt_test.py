@@ -116,7 +116,7 @@ def test_a_written_set_equals_a_generated_one(config, out):
   for fields in ({"folder": str(out)}, {"generate": True}):
     spec = config.evaluators.corruption.to_dict() | fields
     evaluator = plugins.build("evaluator", spec, batch_size=4)
-    evaluator.check(*data(config))
+    evaluator.check(found.batch(*data(config)))
     run, pictures = found.collect(evaluator, model, *data(config))
     rows = [(r.settings, r.correct, r.values) for r in run.rows]
     results.append((rows, pictures, run.notes))

@@ -7,6 +7,11 @@ import jax
 from ram_jax.runs import results
 
 
+def batch(images, labels):
+  """A test set, as evaluators expect it."""
+  return {"images": images, "labels": labels}
+
+
 def collect(evaluator, model, images, labels, key=None):
   """Runs an evaluator; returns its rows and notes as a run, and its pictures.
 
@@ -18,8 +23,8 @@ def collect(evaluator, model, images, labels, key=None):
     key: for what is random.
   """
   key = jax.random.key(0) if key is None else key
-  fresh = evaluator.results(model, images, labels, key, lambda _, f: f())
-  parts = list(fresh)
+  data = batch(images, labels)
+  parts = list(evaluator.results(model, data, key, lambda _, f: f()))
   run = results.collect(pathlib.Path(), {}, parts)
   pictures = [p for p in parts if isinstance(p, results.Picture)]
   return run, {p.name: p.images for p in pictures}

@@ -65,6 +65,11 @@ class Generator:
     requested = self.only or known
     return tuple(n for n in known if n in requested and n not in absent)
 
+  def check(self, images: np.ndarray, labels: np.ndarray) -> None:
+    """Checks that the requested corruptions can be generated, see `names`."""
+    del images, labels
+    self.names()
+
   def missing(self) -> dict[str, str]:
     """Why corruptions cannot be generated, by name, if all are requested."""
     if not self.only and "frost" in SETS[self.set_name]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from ram_jax import contracts, losses, parallel
+from ram_jax import checks, contracts, parallel
 from ram_jax import keys as keys_lib
 from ram_jax.attacks.pgd import Attack, finite_gradients
-from ram_jax.contracts import Cache, Note, Row, Setting
+from ram_jax.contracts import Batch, Cache, Note, Row, Setting
 from ram_jax.evaluation import attack_checks, clean, precision, rows
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
@@ -43,38 +43,22 @@ class Evaluator(contracts.Evaluator):
         f"attack is {self.attack.label}, but this evaluator supports only pgd: "
         "use the autoattack evaluator for others (docs/autoattack.md)"
       )
-    good = [
-      isinstance(e, float | int) and 0 <= e < np.inf for e in self.epsilons
-    ]
-    if not good or not all(good):
-      raise ValueError(
-        f"epsilons are {self.epsilons}: give one or more finite numbers, each "
-        "at least 0"
-      )
-    if not 0 < self.relative_step_size < np.inf:
-      raise ValueError(
-        f"relative_step_size is {self.relative_step_size}: give a finite "
-        "number above 0"
-      )
-    if self.check_images < 0:
-      raise ValueError(
-        f"check_images is {self.check_images}: give a number, or 0 for none"
-      )
+    some = "one or more finite numbers, each at least 0"
+    checks.check(
+      vars(self),
+      epsilons=(some, lambda v: v and all(0 <= e < np.inf for e in v)),
+      relative_step_size=checks.POSITIVE,
+      check_images=checks.integer(0),
+    )
 
   def results(
-    self,
-    model: Classifier,
-    images: np.ndarray,
-    labels: np.ndarray,
-    key: jax.Array,
-    cache: Cache,
+    self, model: Classifier, batch: Batch, key: jax.Array, cache: Cache
   ) -> Iterator[Row | Note]:
     """Yields a row per epsilon, then the checks of the attack.
 
     Args:
       model: the classifier, on the devices.
-      images: uint8 [N,H,W,C].
-      labels: int32 [N].
+      batch: `images` uint8 [N,H,W,C] and `labels` int32 [N].
       key: source of the attack's random starts, together with an example's
         position.
       cache: stores the results for each epsilon.
@@ -82,7 +66,6 @@ class Evaluator(contracts.Evaluator):
     Yields:
       See `contracts.Evaluator`.
     """
-    batch = {"images": images, "labels": labels}
     search = precision.Searched(model, self.precision)
     by_epsilon = {}
     for epsilon in map(float, self.epsilons):
@@ -101,7 +84,7 @@ class Evaluator(contracts.Evaluator):
   def _check(
     self,
     model: Classifier,
-    batch: dict[str, np.ndarray],
+    batch: Batch,
     key: jax.Array,
     by_epsilon: dict[float, np.ndarray],
   ) -> Iterator[Row | Note]:
@@ -156,8 +139,4 @@ def robust(
   keys = keys_lib.per_example(key, positions)
   images, labels = dequantise(batch["images"]), batch["labels"]
   attacked = attack(keys, images, labels, finite_gradients(search))
-  logits = search.model(attacked)
-  return {
-    "correct": losses.correct(logits, labels),
-    "finite": losses.finite(logits),
-  }
+  return clean.judged(search.model(attacked), labels)

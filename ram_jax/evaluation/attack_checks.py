@@ -22,10 +22,8 @@ import numpy as np
 from ram_jax import losses, parallel
 from ram_jax.attacks.norms import l2_norm
 from ram_jax.attacks.pgd import Attack
-from ram_jax.contracts import Note, Row, Setting
+from ram_jax.contracts import Batch, Model, Note, Row, Setting
 from ram_jax.evaluation import rows
-from ram_jax.image.color import dequantise
-from ram_jax.models.classifier import Classifier
 
 DEVIATIONS = 3
 # Epsilon by norm from which accuracies should be near 0. In L2, it is the
@@ -130,8 +128,8 @@ def probe(
 
 def probe_model(
   attack: Attack,
-  model: Classifier,
-  batch: dict[str, np.ndarray],
+  model: Model,
+  batch: Batch,
   batch_size: int,
 ) -> Iterator[Row | Note]:
   """Checks that clean images have gradients and reproducible logits.
@@ -145,8 +143,10 @@ def probe_model(
   Yields:
     See `probe`.
   """
+  # Same as `image.color.dequantise`, on the host.
+  floats = batch | {"images": batch["images"] / np.float32(255)}
   (logits, norms), (again, _) = (
-    _logits_and_gradients(model, batch, batch_size) for _ in range(2)
+    logits_and_gradients(model, floats, batch_size) for _ in range(2)
   )
   flat = int(np.sum(~(norms >= TINY)))  # NaN counts as zero, too
   same = (logits == again) | (np.isnan(logits) & np.isnan(again))
@@ -194,13 +194,20 @@ def _percent(correct: Correct) -> str:
 
 
 @parallel.per_example
-def _logits_and_gradients(
-  model: Classifier, positions: jax.Array, batch: dict[str, jax.Array]
+def logits_and_gradients(
+  model: Model, positions: jax.Array, batch: dict[str, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-  """Logits [b,K], and norms [b] of the loss's gradient w.r.t. the pixels.
+  """Logits, and sizes of the gradients of their cross-entropy.
 
-  The norm is NaN if an entry is not finite. If all are finite, it may be
-  infinite, which is not a problem: the attack rescales gradients first.
+  Args:
+    model: the classifier.
+    positions: unused.
+    batch: `images` floats [b,H,W,C] and `labels` int32 [b].
+
+  Returns:
+    Logits [b,K], and the L2 norms [b] of the gradients with respect to the
+    pixels. The norm is NaN if an entry is not finite. If all are finite, it may
+    be infinite, which is not a problem: the attack rescales gradients first.
   """
   del positions
 
@@ -208,7 +215,6 @@ def _logits_and_gradients(
     logits = model(images)
     return jnp.sum(losses.cross_entropy(logits, batch["labels"])), logits
 
-  images = dequantise(batch["images"])
-  gradient, logits = jax.grad(loss, has_aux=True)(images)
+  gradient, logits = jax.grad(loss, has_aux=True)(batch["images"])
   usable = jnp.isfinite(gradient).all(axis=(1, 2, 3))
   return logits, jnp.where(usable, l2_norm(gradient).ravel(), jnp.nan)

@@ -3,17 +3,16 @@
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from numbers import Real
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ram_jax import contracts, parallel
+from ram_jax import checks, contracts, parallel
 from ram_jax.attacks.norms import NORMS
-from ram_jax.contracts import Cache, Model, Note, Row
+from ram_jax.contracts import Batch, Cache, Model, Note, Row
 from ram_jax.data import manifest, pipeline
 from ram_jax.evaluation import precision as precision_lib
 from ram_jax.evaluation import rows, suite
@@ -49,21 +48,17 @@ class Evaluator(contracts.Evaluator):
 
   def __post_init__(self) -> None:
     suite.attacks_of(self.version)
-    good = [isinstance(e, Real) and 0 < e < np.inf for e in self.epsilons]
-    if not all(good) or len(set(self.epsilons)) < len(self.epsilons):
-      raise ValueError(
-        f"epsilons are {self.epsilons}: give distinct finite numbers above 0"
-      )
-    if self.norm not in NORMS:
-      raise ValueError(f"norm is {self.norm!r}: give l2 or linf")
-    if (self.images or 0) < 0:
-      raise ValueError(
-        f"images is {self.images}: give a number of images, or 0 for all"
-      )
+    above_0 = "finite numbers above 0", lambda v: all(0 < e < np.inf for e in v)
+    checks.check(
+      vars(self) | {"images": self.images or 0},
+      epsilons=above_0,
+      norm=checks.one_of(*NORMS),
+      images=checks.integer(0),
+    )
 
-  def check(self, images: np.ndarray, labels: np.ndarray) -> None:
+  def check(self, batch: Batch) -> None:
     """Rejects an unusable folder for the adversarial images."""
-    del images, labels
+    del batch
     if self.save_to and not self.epsilons:
       raise ValueError(
         "epsilons are empty, so there are no adversarial images to save: give "
@@ -73,19 +68,13 @@ class Evaluator(contracts.Evaluator):
       _check_folder(pathlib.Path(self.save_to))
 
   def results(
-    self,
-    model: Model,
-    images: np.ndarray,
-    labels: np.ndarray,
-    key: jax.Array,
-    cache: Cache,
+    self, model: Model, batch: Batch, key: jax.Array, cache: Cache
   ) -> Iterator[Row | Note]:
     """Yields a row per stage, and one for the worst case, at each epsilon.
 
     Args:
       model: the classifier, on the devices.
-      images: uint8 [N,H,W,C].
-      labels: int32 [N].
+      batch: `images` uint8 [N,H,W,C] and `labels` int32 [N].
       key: source of all randomness, with the position and the attack.
       cache: stores the results of a few batches of images.
 
@@ -94,26 +83,18 @@ class Evaluator(contracts.Evaluator):
     """
     if not self.epsilons:
       return
-    if self.images and self.images < len(images):
+    if self.images and self.images < len(batch["labels"]):
       yield Note(f"AutoAttack: on the first {self.images} test images")
-      images, labels = images[: self.images], labels[: self.images]
+      batch = {name: part[: self.images] for name, part in batch.items()}
     # Same as `image.color.dequantise`, on the host.
-    pixels = images.astype(np.float32) / np.float32(255)
+    pixels = batch | {"images": batch["images"] / np.float32(255)}
     keep, saved = bool(self.save_to), {}
-    warned = list(
-      suite.network_warnings(model, pixels, labels, self.batch_size)
-    )
+    warned = list(suite.network_warnings(model, pixels, self.batch_size))
     for epsilon in map(float, self.epsilons):
-      attacks = suite.Suite(
-        self.version,
-        self.norm,
-        epsilon,
-        self.batch_size,
-        keep,
-        cache,
-        self.precision,
-      )
-      outcomes = list(attacks.run(model, pixels, labels, key))
+      ball = self.version, self.norm, epsilon
+      execution = self.batch_size, keep, cache, self.precision
+      attacks = suite.Suite(model, key, *ball, *execution)
+      outcomes = list(attacks.run(pixels))
       for number, outcome in enumerate(outcomes[1:], start=1):
         yield outcome.row(attacks, number)
       settings = {"attack": suite.label(self.version), "norm": self.norm}
@@ -129,42 +110,15 @@ class Evaluator(contracts.Evaluator):
         "version": self.version,
         "norm": self.norm,
         "epsilons": list(map(float, self.epsilons)),
-        "data": pipeline.describe(images, labels),
+        "data": pipeline.describe(**batch),
         "weights": fingerprint(model),
         "versions": provenance.versions(),
       }
       arrays = {name: outcome.images for name, outcome in saved.items()}
-      arrays |= {"clean": pixels, "labels": labels}
+      arrays |= {"clean": pixels["images"], "labels": batch["labels"]}
       counts = {n: int(outcome.correct.sum()) for n, outcome in saved.items()}
       folder = pathlib.Path(self.save_to)
       _write(folder, made_with, arrays, counts)
-
-
-def saving(
-  evaluators: Mapping[str, contracts.Evaluator], folder: str
-) -> dict[str, contracts.Evaluator]:
-  """Makes the AutoAttack evaluator save its adversarial images.
-
-  Args:
-    evaluators: evaluators by their name in the config.
-    folder: the folder.
-
-  Returns:
-    The evaluators.
-
-  Raises:
-    ValueError: unless there is exactly one AutoAttack evaluator.
-  """
-  found = [
-    name for name, one in evaluators.items() if isinstance(one, Evaluator)
-  ]
-  if len(found) != 1:
-    raise ValueError(
-      f"--save_adversarial={folder} needs one autoattack evaluator, but the "
-      f"config has {len(found)}"
-    )
-  one = dataclasses.replace(evaluators[found[0]], save_to=folder)
-  return {**evaluators, found[0]: one}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,16 +198,17 @@ def autoattack(
   if len(leaves) == 1 and leaves[0] is logits_fn:  # a function, not a pytree
     logits_fn = jax.tree_util.Partial(logits_fn)
   model = parallel.replicate(logits_fn)
+  ball, key = (version, norm, epsilon), jax.random.key(seed)
   attacks = suite.Suite(
-    version, norm, epsilon, batch_size, keep=True, precision=precision
+    model, key, *ball, batch_size, keep=True, precision=precision
   )
-  labels = labels.astype(np.int32)
   # The type that JAX computes with; otherwise, the ball's center is rounded.
   images = images.astype(jnp.result_type(float))
+  batch = {"images": images, "labels": labels.astype(np.int32)}
   # Matrix products of reduced precision would change the attacks' decisions.
   with jax.default_matmul_precision("highest"):
-    clean, *after = attacks.run(model, images, labels, jax.random.key(seed))
-    warned = [*suite.network_warnings(model, images, labels, batch_size)]
+    clean, *after = attacks.run(batch)
+    warned = [*suite.network_warnings(model, batch, batch_size)]
   return Result(
     clean.correct,
     after[-1].finite,

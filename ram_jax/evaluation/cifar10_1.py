@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from ram_jax import contracts
-from ram_jax.contracts import Cache, Row
+from ram_jax import checks, contracts
+from ram_jax.contracts import Batch, Cache, Row
 from ram_jax.data import pipeline
 from ram_jax.evaluation import clean, rows
 from ram_jax.evaluation.cache import stamp
@@ -44,48 +44,42 @@ class Evaluator(contracts.Evaluator):
   batch_size: int
 
   def __post_init__(self) -> None:
-    if self.version not in SIZES:
-      raise ValueError(
-        f"version is {self.version!r}: give one of {', '.join(SIZES)}"
-      )
+    checks.check(vars(self), version=checks.one_of(*SIZES))
     if self.folder:
       self._load()
 
-  def check(self, images: np.ndarray, labels: np.ndarray) -> None:
+  def check(self, batch: Batch) -> None:
     """Rejects a test set unlike CIFAR-10's.
 
     Args:
-      images: uint8 [N,H,W,C], the clean test set.
-      labels: int32 [N].
+      batch: the clean test set, `images` uint8 [N,H,W,C] and `labels` int32
+        [N].
 
     Raises:
       ValueError: it does not have 32 x 32 pixels and at most 10 classes.
     """
-    if self.folder and (images.shape[1:] != (32, 32, 3) or labels.max() > 9):
+    shape, most = batch["images"].shape[1:], batch["labels"].max()
+    if self.folder and (shape != (32, 32, 3) or most > 9):
       raise ValueError(
-        f"the test set has images of {list(images.shape[1:])} and labels up to "
-        f"{labels.max()}, but CIFAR-10.1 is for networks trained on CIFAR-10: "
-        "leave the folder empty"
+        f"the test set has images of {list(shape)} and labels up to {most}, "
+        "but CIFAR-10.1 is for networks trained on CIFAR-10: leave the folder "
+        "empty"
       )
 
   def results(
-    self,
-    model: Classifier,
-    images: np.ndarray,
-    labels: np.ndarray,
-    key: jax.Array,
-    cache: Cache,
+    self, model: Classifier, batch: Batch, key: jax.Array, cache: Cache
   ) -> Iterator[Row]:
     """Yields one row, see `contracts.Evaluator`, if there are files.
 
     The given test set and `key` are not used.
     """
-    del images, labels, key
+    del batch, key
     if not self.folder:
       return
-    batch = *self._load(), self.batch_size
-    name = f"{self.version} {stamp(self.folder)}"
-    found = cache(name, functools.partial(clean.evaluate, model, *batch))
+    images, labels = self._load()
+    batch = {"images": images, "labels": labels}
+    compute = functools.partial(clean.evaluate, model, batch, self.batch_size)
+    found = cache(f"{self.version} {stamp(self.folder)}", compute)
     settings = {"test_set": f"CIFAR-10.1 {self.version}"}
     yield rows.row("cifar10_1", settings, found)
 

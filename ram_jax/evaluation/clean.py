@@ -7,10 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ram_jax import contracts, losses, parallel
-from ram_jax.contracts import Cache, Row
+from ram_jax.contracts import Batch, Cache, Row
 from ram_jax.evaluation import calibration, rows
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
@@ -27,40 +26,30 @@ class Evaluator(contracts.Evaluator):
   batch_size: int
 
   def results(
-    self,
-    model: Classifier,
-    images: np.ndarray,
-    labels: np.ndarray,
-    key: jax.Array,
-    cache: Cache,
+    self, model: Classifier, batch: Batch, key: jax.Array, cache: Cache
   ) -> Iterator[Row]:
     """Yields one row, see `contracts.Evaluator`; `key` is not used."""
     del key
-    batch = images, labels, self.batch_size
-    found = cache("all", functools.partial(evaluate, model, *batch))
-    yield rows.row("clean", {}, found)
+    compute = functools.partial(evaluate, model, batch, self.batch_size)
+    yield rows.row("clean", {}, cache("all", compute))
 
 
 def evaluate(
-  model: Classifier, images: np.ndarray, labels: np.ndarray, batch_size: int
+  model: Classifier, batch: Batch, batch_size: int
 ) -> dict[str, Any]:
   """Classifies labeled images.
 
   Args:
     model: the classifier, on the devices.
-    images: uint8 [N,H,W,C].
-    labels: int32 [N].
+    batch: `images` uint8 [N,H,W,C] and `labels` int32 [N].
     batch_size: examples per batch, over all devices.
 
   Returns:
     `correct` and `finite`, bool [N], and the calibration as `values`.
   """
-  batch = {"images": images, "labels": labels}
   found = per_example(model, batch, batch_size)
-  values = calibration.summary(found)
-  return {name: found[name] for name in ("correct", "finite")} | {
-    "values": values
-  }
+  kept = {name: found[name] for name in ("correct", "finite")}
+  return kept | {"values": calibration.summary(found)}
 
 
 @parallel.per_example
@@ -84,10 +73,16 @@ def per_example(
   logits, labels = model(dequantise(batch["images"])), batch["labels"]
   probabilities = jax.nn.softmax(logits)
   truth = jax.nn.one_hot(labels, logits.shape[-1])
-  return {
-    "correct": losses.correct(logits, labels),
-    "finite": losses.finite(logits),
+  return judged(logits, labels) | {
     "confidence": jnp.max(probabilities, axis=-1),
     "nll": losses.cross_entropy(logits, labels),
     "brier": jnp.sum((probabilities - truth) ** 2, axis=-1),
+  }
+
+
+def judged(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+  """Which logits [b,K] are `correct`, and which are `finite`, bools [b]."""
+  return {
+    "correct": losses.correct(logits, labels),
+    "finite": losses.finite(logits),
   }

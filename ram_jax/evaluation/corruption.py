@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ram_jax import contracts, corruptions, parallel
-from ram_jax.contracts import Cache, Note, Picture, Row
+from ram_jax import checks, contracts, corruptions, parallel
+from ram_jax.contracts import Batch, Cache, Note, Picture, Row
 from ram_jax.data.cifar_c import CorruptedSource
 from ram_jax.data.generated import Generator
 from ram_jax.evaluation import clean, rows
@@ -53,56 +53,45 @@ class Evaluator(contracts.Evaluator):
   sets: tuple[str, ...]
 
   def __post_init__(self) -> None:
-    if self.classes not in (10, 100):
-      raise ValueError(
-        f"classes {self.classes} is unknown: CIFAR-C has 10 or 100"
-      )
-    if not self.sets or not {*self.sets} <= corruptions.SETS.keys():
-      raise ValueError(
-        f"sets is {self.sets}: give one or more of "
-        f"{', '.join(corruptions.SETS)}"
-      )
-    known = [name for chosen in self.sets for name in corruptions.SETS[chosen]]
+    sets = corruptions.SETS
+    checks.check(
+      vars(self),
+      classes=checks.one_of(10, 100),
+      sets=(
+        f"one or more of {', '.join(sets)}",
+        lambda v: v and {*v} <= sets.keys(),
+      ),
+      severities=("one or more of 1..5", bool),
+      seed=("one from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32),
+    )
+    known = [name for chosen in self.sets for name in sets[chosen]]
     corruptions.check_choice(self.names, self.severities, known)
-    if not self.severities:
-      raise ValueError("severities is empty: give one or more of 1..5")
-    if not 0 <= self.seed < 2**32:
-      raise ValueError(f"seed is {self.seed}: give one from 0 to 2^32 - 1")
     for files in self._files():
       files.names()  # raises an error now if there are no files
 
-  def check(self, images: np.ndarray, labels: np.ndarray) -> None:
+  def check(self, batch: Batch) -> None:
     """Rejects corrupted images that are damaged or belong to another test set.
 
     Args:
-      images: uint8 [N,H,W,C], the clean test set.
-      labels: int32 [N].
+      batch: the clean test set, `images` uint8 [N,H,W,C] and `labels` int32
+        [N].
 
     Raises:
       FileNotFoundError: a file is missing.
       ValueError: a file is damaged or belongs to another test set, or a
         requested corruption cannot be generated.
     """
-    for files in self._files():
-      files.check(images, labels)
-    if not self._files() and self.generate:
-      for generator in self.generators(images, labels):
-        generator.names()
+    for source in self._sources(batch):
+      source.check(**batch)
 
   def results(
-    self,
-    model: Classifier,
-    images: np.ndarray,
-    labels: np.ndarray,
-    key: jax.Array,
-    cache: Cache,
+    self, model: Classifier, batch: Batch, key: jax.Array, cache: Cache
   ) -> Iterator[Row | Note | Picture]:
     """Yields a row per corruption and severity.
 
     Args:
       model: the classifier, on the devices.
-      images: uint8 [N,H,W,C], the clean test set.
-      labels: int32 [N].
+      batch: the clean test set, as for `check`.
       key: not used; generated images depend on `seed`.
       cache: stores the results for each corruption and severity.
 
@@ -112,11 +101,8 @@ class Evaluator(contracts.Evaluator):
       severity [5,H,W,C] per corruption.
     """
     del key
-    sources = self._files()
-    if not sources and self.generate:
-      sources = self.generators(images, labels)
-    for source in sources:
-      yield from self._evaluate(model, source, len(labels), cache)
+    for source in self._sources(batch):
+      yield from self._evaluate(model, source, len(batch["labels"]), cache)
 
   def _evaluate(
     self,
@@ -173,9 +159,9 @@ class Evaluator(contracts.Evaluator):
       for pair in pairs[: parallel.COMPILERS + 1]:
         source.prepare(*pair)
     images, labels = source.load(*pairs[0])
-    batch = images[:size], labels[:size], self.batch_size
+    batch = {"images": images[:size], "labels": labels[:size]}
     first = {"first": np.asarray(images[0]), "size": len(images)}
-    return clean.evaluate(model, *batch) | first
+    return clean.evaluate(model, batch, self.batch_size) | first
 
   def generators(
     self, images: np.ndarray, labels: np.ndarray
@@ -191,6 +177,12 @@ class Evaluator(contracts.Evaluator):
     """
     chosen = self.seed, self.frost_folder, self.batch_size, self.names
     return [Generator(images, labels, *chosen, name) for name in self.sets]
+
+  def _sources(self, batch: Batch) -> Sequence[CorruptedSource | Generator]:
+    """The images of each of `sets`: files, else generated ones if wanted."""
+    if files := self._files():
+      return files
+    return self.generators(**batch) if self.generate else []
 
   def _files(self) -> list[CorruptedSource]:
     """The files of each of `sets`, if they are given."""

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ram_jax import contracts, losses, parallel
+from ram_jax import checks, contracts, parallel
 from ram_jax import keys as keys_lib
-from ram_jax.contracts import Cache, Row
+from ram_jax.contracts import Batch, Cache, Row
+from ram_jax.evaluation import clean
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 
@@ -35,27 +36,16 @@ class Evaluator(contracts.Evaluator):
   batch_size: int
 
   def __post_init__(self) -> None:
-    if self.images < 0:
-      raise ValueError(
-        f"images is {self.images}: give a number, or 0 to skip this evaluation"
-      )
-    if not 0 < self.norm < np.inf:
-      raise ValueError(f"norm is {self.norm}: give a finite number above 0")
+    checks.check(vars(self), images=checks.integer(0), norm=checks.POSITIVE)
 
   def results(
-    self,
-    model: Classifier,
-    images: np.ndarray,
-    labels: np.ndarray,
-    key: jax.Array,
-    cache: Cache,
+    self, model: Classifier, batch: Batch, key: jax.Array, cache: Cache
   ) -> Iterator[Row]:
     """Yields a row per frequency, or none if `images` is 0.
 
     Args:
       model: the classifier, on the devices.
-      images: uint8 [N,H,W,C].
-      labels: int32 [N].
+      batch: `images` uint8 [N,H,W,C] and `labels` int32 [N].
       key: source of the waves' signs, together with the frequency and the
         example's position.
       cache: stores the counts of each frequency.
@@ -66,22 +56,22 @@ class Evaluator(contracts.Evaluator):
     """
     if not self.images:
       return
-    batch = {"images": images[: self.images], "labels": labels[: self.images]}
-    batch_size = parallel.even_batches(len(batch["labels"]), self.batch_size)
-    for y, x in half_plane(*images.shape[1:3]):
+    batch = {name: part[: self.images] for name, part in batch.items()}
+    total, height, width, _ = batch["images"].shape
+    batch_size = parallel.even_batches(total, self.batch_size)
+    for y, x in half_plane(height, width):
       count = functools.partial(
         self._count, model, batch, key, (y, x), batch_size
       )
       found = cache(str((y, x)), count)
       settings = {"wave_norm": self.norm, "y": y, "x": x}
       correct = found.pop("correct")
-      total = len(batch["labels"])
       yield Row("fourier", settings, total, correct, values=found)
 
   def _count(
     self,
     model: Classifier,
-    batch: dict[str, np.ndarray],
+    batch: Batch,
     key: jax.Array,
     frequency: tuple[int, int],
     batch_size: int,
@@ -149,8 +139,4 @@ def _classify(
   signs = jax.vmap(lambda k: jax.random.rademacher(k, (channels,)))(keys)
   basis = wave(frequency, height, width)[:, :, None]
   moved = images + norm * signs[:, None, None, :] * basis
-  logits = model(jnp.clip(moved, 0, 1))
-  return {
-    "correct": losses.correct(logits, batch["labels"]),
-    "finite": losses.finite(logits),
-  }
+  return clean.judged(model(jnp.clip(moved, 0, 1)), batch["labels"])

@@ -9,13 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from ram_jax import memory, parallel, plugins
-from ram_jax.contracts import Evaluator, Note, Picture, Row, Source
+from ram_jax import contracts, memory, parallel, plugins
+from ram_jax.contracts import Batch, Note, Row
 from ram_jax.data import pipeline
-from ram_jax.evaluation import autoattack, precision, rows, views
+from ram_jax.evaluation import precision, rows, views
 from ram_jax.evaluation.cache import Parts, cache_key
 from ram_jax.models.classifier import Classifier, Ensemble
 from ram_jax.runs import folder as run_folder
@@ -53,16 +52,14 @@ class Evaluation:
   Attributes:
     evaluators: evaluators by their name in the config.
     module: the model, in float32 and without a device axis.
-    images: test images, uint8 [N,H,W,C].
-    labels: int32 [N].
+    batch: the test set, `images` uint8 [N,H,W,C] and `labels` int32 [N].
     data_label: the data set's name for tables.
     notes: notes on data and attacks.
   """
 
-  evaluators: dict[str, Evaluator]
+  evaluators: dict[str, contracts.Evaluator]
   module: Any
-  images: np.ndarray
-  labels: np.ndarray
+  batch: Batch
   data_label: str
   notes: tuple[Note, ...]
 
@@ -90,8 +87,8 @@ def resolve(evaluate: ConfigDict) -> None:
 
 def build(
   config: ConfigDict,
-  source: Source,
-  test: tuple[np.ndarray, np.ndarray],
+  source: contracts.Source,
+  test: contracts.Split,
   notes: tuple[Note, ...] = (),
   save_adversarial: str | None = None,
 ) -> Evaluation:
@@ -112,42 +109,40 @@ def build(
   """
   batch_size = config.evaluate.batch_size
   parallel.check_batch_size(batch_size, "config.evaluate.batch_size")
-  images, labels = test
+  batch = dict(zip(("images", "labels"), test, strict=True))
   # On a CPU, unroll even if the run was trained without unrolling.
   unroll = config.train.unroll or jax.default_backend() == "cpu"
-  specs = {
-    name: plugins.attack_spec(spec, unroll)
-    for name, spec in config.evaluators.items()
-  }
   evaluators = {
-    name: plugins.build(
-      "evaluator",
-      spec,
-      f"config.evaluators.{name}",
-      **_execution(config, name),
-    )
-    for name, spec in specs.items()
+    name: _evaluator(config, name, unroll, save_adversarial or "")
+    for name in config.evaluators
   }
-  if save_adversarial:
-    evaluators = autoattack.saving(evaluators, save_adversarial)
+  saving = [one for one in evaluators.values() if hasattr(one, "save_to")]
+  if save_adversarial and len(saving) != 1:
+    raise ValueError(
+      f"--save_adversarial={save_adversarial} needs one autoattack evaluator, "
+      f"but the config has {len(saving)}"
+    )
   for name, evaluator in evaluators.items():
     try:
-      evaluator.check(images, labels)
+      evaluator.check(batch)
     except ValueError as error:
       raise ValueError(f"config.evaluators.{name}: {error}") from error
   module = plugins.build_model(config, source, "float32", axis_name=None)
-  return Evaluation(evaluators, module, images, labels, source.label, notes)
+  return Evaluation(evaluators, module, batch, source.label, notes)
 
 
-def _execution(config: ConfigDict, name: str) -> dict[str, Any]:
-  """The fields of an evaluator that come from `config.evaluate`."""
-  evaluate = config.evaluate
-  found = {"batch_size": evaluate.batch_size}
-  kind = config.evaluators[name].to_dict().get("name")
-  evaluator = plugins.load("evaluator", kind, f"config.evaluators.{name}")
-  if "precision" in inspect.signature(evaluator).parameters:
-    found["precision"] = evaluate.precision
-  return found
+def _evaluator(
+  config: ConfigDict, name: str, unroll: bool, save_to: str
+) -> contracts.Evaluator:
+  """Builds an evaluator from its spec and the fields of `config.evaluate`."""
+  field, spec = f"config.evaluators.{name}", config.evaluators[name]
+  shared = {"batch_size": config.evaluate.batch_size, "save_to": save_to}
+  shared["precision"] = config.evaluate.precision
+  kind = plugins.load("evaluator", spec.to_dict().get("name"), field)
+  known = inspect.signature(kind).parameters
+  shared = {key: value for key, value in shared.items() if key in known}
+  spec = plugins.attack_spec(spec, unroll)
+  return plugins.build("evaluator", spec, field, **shared)
 
 
 def run(
@@ -205,34 +200,20 @@ def run(
       cache = parts.cache_for(
         [depends, dependencies(head, name)], f"evaluating: {name}"
       )
-      images, labels = evaluation.images, evaluation.labels
-      found += evaluator.results(model, images, labels, key, cache)
+      found += evaluator.results(model, evaluation.batch, key, cache)
   head["timing"] = {
     "train_seconds": sum(row["timing"]["seconds"] for row in log),
     "evaluate_seconds": time.monotonic() - started + parts.seconds,
   }
   found += rows.notes([part for part in found if isinstance(part, Row)])
-  found += pictures(config, evaluation, model, key)
+  found += views.pictures(
+    config, evaluation.evaluators, model, evaluation.batch, key
+  )
   if parallel.is_first_process():
     shutil.rmtree(folder / "figures", ignore_errors=True)  # outdated
     runs.write(folder, head, found)
     parts.remove()
   return runs.collect(folder, head, found, log)
-
-
-def pictures(
-  config: ConfigDict,
-  evaluation: Evaluation,
-  model: Classifier,
-  key: jax.Array,
-) -> Iterator[Picture]:
-  """Yields clean, AugMix and adversarial views of some test images."""
-  if "adversarial" in evaluation.evaluators:
-    attack = evaluation.evaluators["adversarial"].attack
-    batch = {"images": evaluation.images, "labels": evaluation.labels}
-    shown = views.compute(config, attack, model, batch, key)
-    for name, images in shown.items():
-      yield Picture(f"views/{name}", images)
 
 
 def dependencies(head: dict[str, Any], name: str) -> dict[str, Any]:
@@ -278,7 +259,7 @@ def describe(
       "epochs": config.train.epochs,
     },
     "config": config.to_dict(),
-    "data": {"test": pipeline.describe(evaluation.images, evaluation.labels)},
+    "data": {"test": pipeline.describe(**evaluation.batch)},
   } | provenance.environment()
   if trained := provenance.trained_with(folder):
     head["trained_with"] = trained

@@ -17,7 +17,7 @@ import numpy as np
 from ram_jax import keys as keys_lib
 from ram_jax import parallel
 from ram_jax.attacks.iterative import Iterative, select
-from ram_jax.contracts import Model
+from ram_jax.contracts import Batch, Model
 
 STEPS = 10  # per dispatch on accelerators
 
@@ -37,45 +37,29 @@ class Found:
   image_steps: int = 0
 
 
-def run(
-  attack: Iterative,
-  model: Model,
-  batch: dict[str, np.ndarray],
-  key: jax.Array,
-  size: int,
-) -> Found:
-  """Attacks images until each is misclassified or has used up its steps.
-
-  Args:
-    attack: the attack.
-    model: on the devices.
-    batch: `images` floats [N,H,W,C]; `labels` int32 [N]; `targets` int32 [N,T],
-      target classes, attacked one after another (T is 1 for untargeted
-      attacks); `positions` int32 [N] in the test set.
-    key: source of all randomness, together with an image's position and the
-      number of the target.
-    size: images per batch, over all devices; does not change results.
-
-  Returns:
-    The results.
-  """
-  pool = _Pool(attack, model, batch, key, size)
-  while pool.step():
-    pass
-  return pool.found
-
-
-class _Pool:
+class Pool:
   """A batch of slots, each free or occupied by an image under attack."""
 
   def __init__(
     self,
     attack: Iterative,
     model: Model,
-    batch: dict[str, np.ndarray],
+    batch: Batch,
     key: jax.Array,
     size: int,
   ) -> None:
+    """Starts with all images waiting.
+
+    Args:
+      attack: the attack.
+      model: on the devices.
+      batch: `images` floats [N,H,W,C]; `labels` int32 [N]; `targets` int32
+        [N,T], target classes, attacked one after another (T is 1 for untargeted
+        attacks); `positions` int32 [N] in the test set.
+      key: source of all randomness, together with an image's position and the
+        number of the target.
+      size: images per batch, over all devices; does not change results.
+    """
     count, self._targets = batch["targets"].shape
     self.found = Found(np.zeros(count, bool), np.array(batch["images"]))
     self._batch, self._state = batch, None
@@ -83,6 +67,12 @@ class _Pool:
     # (image, number of the target): all images for the first target, ...
     self._queue = collections.deque((i, 0) for i in range(count))
     self._image, self._number = np.full(size, -1), np.zeros(size, np.int32)
+
+  def run(self) -> Found:
+    """Attacks images until each is misclassified or has used up its steps."""
+    while self.step():
+      pass
+    return self.found
 
   def step(self) -> bool:
     """Fills free slots or runs a dispatch; returns whether work is left."""

@@ -20,8 +20,8 @@ from ram_jax import losses, parallel
 from ram_jax.attacks import apgd, fab, square, targets
 from ram_jax.attacks.iterative import RANKS, Iterative
 from ram_jax.attacks.pgd import finite_gradients
-from ram_jax.contracts import Cache, Model, Row
-from ram_jax.evaluation import pool, precision, rows
+from ram_jax.contracts import Batch, Cache, Model, Row
+from ram_jax.evaluation import attack_checks, pool, precision, rows
 
 UNIT = 4  # number of batches whose results are cached together
 # Square, which uses no gradients, should succeed on at most this fraction of
@@ -142,16 +142,13 @@ class Outcome:
     return rows.row("autoattack_stage", settings, found)
 
 
-def _fresh(name: str, compute: Callable[[], Any]) -> Any:
-  del name
-  return compute()
-
-
 @dataclasses.dataclass(frozen=True)
 class Suite:
-  """A version of AutoAttack at one epsilon.
+  """A version of AutoAttack at one epsilon, for one model.
 
   Attributes:
+    model: on the devices.
+    key: source of all randomness, with the position and the attack.
     version: see `Evaluator`.
     norm: "l2" or "linf".
     epsilon: radius of the ball, for pixels in [0,1].
@@ -162,24 +159,21 @@ class Suite:
     precision: of the search, see `precision.py`.
   """
 
+  model: Model
+  key: jax.Array
   version: str
   norm: str
   epsilon: float
   batch_size: int
   keep: bool = False
-  cache: Cache = _fresh
+  cache: Cache = lambda name, compute: compute()
   precision: str = precision.FULL
 
-  def run(
-    self, model: Model, images: np.ndarray, labels: np.ndarray, key: jax.Array
-  ) -> Iterator[Outcome]:
+  def run(self, batch: Batch) -> Iterator[Outcome]:
     """Attacks images.
 
     Args:
-      model: on the devices.
-      images: floats [N,H,W,C] in [0,1].
-      labels: int32 [N].
-      key: source of all randomness, with the position and the attack.
+      batch: `images` floats [N,H,W,C] in [0,1] and `labels` int32 [N].
 
     Yields:
       The outcome for the clean images, then one after each attack.
@@ -188,14 +182,15 @@ class Suite:
       ValueError: for labels that are not classes of the network, or an attack
         that needs more classes.
     """
-    batch = {"images": images, "labels": labels}
-    logits = _logits(model, batch, self.batch_size)
+    logits = _logits(self.model, batch, self.batch_size)
+    labels = batch["labels"]
     self._check_classes(logits.shape[-1], labels)
     clean = _right(logits, labels)
-    outcome = Outcome("clean", clean, _finite(logits), images)
+    outcome = Outcome("clean", clean, _finite(logits), batch["images"])
     yield outcome
+    batch = batch | {"positions": np.arange(len(labels), dtype=np.int32)}
     for name in attacks_of(self.version):
-      outcome = self._attacked(name, model, batch, logits, key, outcome)
+      outcome = self._attacked(name, batch, logits, outcome)
       yield outcome
 
   def _check_classes(self, count: int, labels: np.ndarray) -> None:
@@ -212,16 +207,9 @@ class Suite:
         )
 
   def _attacked(
-    self,
-    name: str,
-    model: Model,
-    batch: dict[str, np.ndarray],
-    logits: np.ndarray,
-    key: jax.Array,
-    before: Outcome,
+    self, name: str, batch: Batch, logits: np.ndarray, before: Outcome
   ) -> Outcome:
     """Runs an attack on the images that are still classified correctly."""
-    key = jax.random.fold_in(key, list(ATTACKS).index(name))
     left = np.flatnonzero(before.correct)
     correct, finite = before.correct.copy(), before.finite.copy()
     images = before.images.copy() if self.keep else before.images
@@ -229,13 +217,12 @@ class Suite:
     unit = UNIT * self.batch_size
     for start in range(0, len(left), unit):
       index = left[start : start + unit]
-      some = {part: array[index] for part, array in batch.items()}
-      some["positions"] = index.astype(np.int32)
       digest = hashlib.sha256(index.tobytes()).hexdigest()[:16]
       kind = f"{name} {self.norm} {self.epsilon}{' images' * self.keep}"
+      some = _rows(batch, index)
       found = self.cache(
         f"{kind} {digest}",
-        functools.partial(self._unit, name, model, some, logits[index], key),
+        functools.partial(self._unit, name, some, logits[index]),
       )
       hit = index[found["success"]]
       correct[hit], finite[hit] = False, found["finite"]
@@ -246,32 +233,27 @@ class Suite:
     return Outcome(name, correct, finite, images, *passes.tolist(), unconfirmed)
 
   def _unit(
-    self,
-    name: str,
-    model: Model,
-    batch: dict[str, np.ndarray],
-    logits: np.ndarray,
-    key: jax.Array,
+    self, name: str, batch: Batch, logits: np.ndarray
   ) -> dict[str, Any]:
     """Attacks some images; only verified successes count."""
     stage = ATTACKS[name]
+    key = jax.random.fold_in(self.key, list(ATTACKS).index(name))
     attack = stage.make(norm=self.norm, epsilon=self.epsilon)
-    batch = batch | {"targets": self._targets(stage, model, batch, logits)}
+    batch = batch | {"targets": self._targets(stage, batch, logits)}
     size = min(self.batch_size, _rounded(len(logits)))
     left, steps = np.arange(len(logits)), 0
     success, finite = np.zeros(len(logits), bool), np.ones(len(logits), bool)
     images = batch["images"].copy()
     # Successes that full precision does not confirm are searched for in it.
     for chosen in dict.fromkeys((self.precision, precision.FULL)):
-      some = {part: array[left] for part, array in batch.items()}
-      search = finite_gradients(precision.Searched(model, chosen))
-      found = pool.run(attack, search, some, key, size)
+      search = finite_gradients(precision.Searched(self.model, chosen))
+      found = pool.Pool(attack, search, _rows(batch, left), key, size).run()
       steps += found.image_steps
       left = tried = left[found.success]
       if not len(tried):
         break
       images[tried] = found.images[found.success]
-      again = _logits(model, {"images": images[tried]}, size)
+      again = _logits(self.model, {"images": images[tried]}, size)
       sure = ~_right(again, batch["labels"][tried])
       sure &= self._inside(images[tried], batch["images"][tried])
       success[tried], finite[tried] = sure, _finite(again)
@@ -287,29 +269,23 @@ class Suite:
     }
 
   def _targets(
-    self,
-    stage: Stage,
-    model: Model,
-    batch: dict[str, np.ndarray],
-    logits: np.ndarray,
+    self, stage: Stage, batch: Batch, logits: np.ndarray
   ) -> np.ndarray:
     """Target classes [N,T] in order, or the numbers of the restarts."""
     if not stage.targets:
       restarts = np.arange(stage.restarts, dtype=np.int32)
       return np.broadcast_to(restarts, (len(logits), stage.restarts))
     if stage.malt:
-      order = _malt(model, batch, self.batch_size)
+      order = _malt(self.model, batch, self.batch_size)
     else:
       order = targets.by_logit(jnp.asarray(logits), batch["labels"])
     return np.asarray(order, np.int32)[:, : stage.targets]
 
   def _inside(self, moved: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Whether images [N,...] are in the ball and [0,1], up to rounding."""
-    delta = np.float64(moved) - images
-    if self.norm == "l2":
-      sizes = np.sqrt(np.sum(delta**2, axis=(1, 2, 3)))
-    else:
-      sizes = np.max(np.abs(delta), axis=(1, 2, 3))
+    delta = (np.float64(moved) - images).reshape(len(images), -1)
+    order = 2 if self.norm == "l2" else np.inf
+    sizes = np.linalg.norm(delta, order, axis=1)
     in_range = (moved >= 0).all((1, 2, 3)) & (moved <= 1).all((1, 2, 3))
     return in_range & (sizes <= self.epsilon * (1 + TOLERANCE))
 
@@ -340,25 +316,25 @@ class Suite:
 
 
 def network_warnings(
-  model: Model, images: np.ndarray, labels: np.ndarray, batch_size: int
+  model: Model, batch: Batch, batch_size: int
 ) -> Iterator[str]:
   """Properties of a network that make attacks fail (auto-attack `checks.py`).
 
   Args:
     model: on the devices.
-    images: floats [N,H,W,C] in [0,1]; the first 200 are used.
-    labels: int32 [N].
+    batch: `images` floats [N,H,W,C] in [0,1], of which the first 200 are used,
+      and `labels` int32 [N].
     batch_size: examples per batch, over all devices.
 
   Yields:
     The warnings.
   """
-  some = {"images": images[:CHECKED], "labels": labels[:CHECKED]}
+  some = _rows(batch, slice(CHECKED))
   size = min(batch_size, _rounded(len(some["labels"])))
-  logits = _logits(model, some, size)
+  logits, norms = attack_checks.logits_and_gradients(model, some, size)
   # In another order, as noise or batch statistics may depend on the position.
-  turned = {name: array[::-1] for name, array in some.items()}
-  again = _logits(model, turned, size)[::-1]
+  turned = _rows(some, slice(None, None, -1))
+  again = attack_checks.logits_and_gradients(model, turned, size)[0][::-1]
   scale = np.linalg.norm(np.nan_to_num(logits), axis=-1, keepdims=True)
   same = np.isclose(logits / scale, again / scale, 0, CHANGE, equal_nan=True)
   if changed := int(np.sum(~np.all(same, axis=-1))):
@@ -373,7 +349,7 @@ def network_warnings(
       "the network returns probabilities, whose gradients vanish: it must "
       "return logits, without softmax"
     )
-  if flat := int(np.sum(_flat(model, some, size))):
+  if flat := int(np.sum(~(norms >= attack_checks.TINY))):
     yield (
       f"the gradient of the cross-entropy of {flat} of {len(logits)} clean "
       "images is zero or not finite"
@@ -384,6 +360,10 @@ def _rounded(count: int) -> int:
   """The next multiple of the number of devices."""
   devices = jax.device_count()
   return -(-count // devices) * devices
+
+
+def _rows(batch: Batch, index: Any) -> Batch:
+  return {name: array[index] for name, array in batch.items()}
 
 
 def _finite(logits: np.ndarray) -> np.ndarray:
@@ -400,20 +380,6 @@ def _logits(
 ) -> jax.Array:
   del positions
   return model(batch["images"])
-
-
-@parallel.per_example
-def _flat(
-  model: Model, positions: jax.Array, batch: dict[str, jax.Array]
-) -> jax.Array:
-  """Whether the gradient of the cross-entropy is zero or not finite."""
-  del positions
-
-  def loss(images: jax.Array) -> jax.Array:
-    return jnp.sum(losses.cross_entropy(model(images), batch["labels"]))
-
-  size = jnp.max(jnp.abs(jax.grad(loss)(batch["images"])), axis=(1, 2, 3))
-  return ~((size > 0) & jnp.isfinite(size))
 
 
 @parallel.per_example

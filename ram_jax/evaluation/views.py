@@ -1,6 +1,7 @@
 """Clean, AugMix and adversarial views of some test images, for a figure."""
 
 import functools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -10,35 +11,39 @@ from ml_collections import ConfigDict
 from ram_jax import keys as keys_lib
 from ram_jax import plugins
 from ram_jax.attacks.pgd import Attack, finite_gradients
+from ram_jax.contracts import Batch, Evaluator, Picture
 from ram_jax.image.color import dequantise
 from ram_jax.models.classifier import Classifier
 
 PICTURED = 8  # images in the picture of views
 
 
-def compute(
+def pictures(
   config: ConfigDict,
-  attack: Attack,
+  evaluators: Mapping[str, Evaluator],
   model: Classifier,
-  batch: dict[str, np.ndarray],
+  batch: Batch,
   key: jax.Array,
-) -> dict[str, np.ndarray]:
-  """Computes the views of the first test images.
+) -> Iterator[Picture]:
+  """Views of the first test images, if they are evaluated under attack.
 
   Args:
     config: resolved.
-    attack: the evaluation's attack, with its own epsilon.
+    evaluators: by their name in the config; the attack, with its own epsilon,
+      is that of `adversarial`.
     model: the classifier.
     batch: `images` uint8 [N,H,W,C] and `labels` int32 [N].
     key: the evaluation's key.
 
-  Returns:
-    uint8 [n,H,W,C] by title; the perturbation is amplified.
+  Yields:
+    A picture per kind of view; the perturbation is amplified.
   """
+  if "adversarial" not in evaluators:
+    return
   images, labels = batch["images"][:PICTURED], batch["labels"][:PICTURED]
   keys = keys_lib.split(keys_lib.per_example(key, np.arange(len(labels))))
   # A loop compiles faster than unrolled code, and this is one small batch.
-  attack = attack.replace(unroll=False)
+  attack = evaluators["adversarial"].attack.replace(unroll=False)
   # The run's own AugMix; for methods without one, the paper's.
   spec = config.method.to_dict().get("augment", {"name": "augmix"})
   augment = plugins.build("augment", spec, "config.method.augment")
@@ -51,9 +56,8 @@ def compute(
     f"adversarial, ε = {attack.epsilon:g}": attacked,
     "perturbation × 10": np.clip(0.5 + 10 * (attacked - clean), 0, 1),
   }
-  return {
-    name: np.round(255 * view).astype(np.uint8) for name, view in shown.items()
-  }
+  for name, view in shown.items():
+    yield Picture(f"views/{name}", np.round(255 * view).astype(np.uint8))
 
 
 @functools.partial(jax.jit, static_argnames="augment")

@@ -128,8 +128,8 @@ def test_random_network_is_detected(monkeypatch):
     drawn[:30] = 0.25  # the others differ
     return drawn, np.ones(SIZE)
 
-  monkeypatch.setattr(attack_checks, "_logits_and_gradients", program)
-  batch = {"labels": np.zeros(SIZE)}
+  monkeypatch.setattr(attack_checks, "logits_and_gradients", program)
+  batch = {"images": IMAGES, "labels": np.zeros(SIZE)}
   row, note = attack_checks.probe_model(ATTACK, None, batch, 8)
   assert row.values == {"zero_gradients": 0, "changed_logits": 10}
   assert "10 of 40 images change" in note.text

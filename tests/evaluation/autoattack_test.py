@@ -15,10 +15,11 @@ from flax import linen as nn
 from flax import nnx
 
 import ram_jax
+from configs import default
 from ram_jax import keys as keys_lib
 from ram_jax import parallel
 from ram_jax.contracts import Note
-from ram_jax.evaluation import autoattack, pool, suite
+from ram_jax.evaluation import autoattack, loop, pool, suite
 from ram_jax.evaluation.cache import Parts
 from ram_jax.runs.signals import Stop
 from tests import found
@@ -63,7 +64,8 @@ def attacked(name, network, data, size):
     "positions": np.arange(3, SIZE, dtype=np.int32),
   }
   model = parallel.replicate(network)
-  return attack, pool.run(attack, model, batch, jax.random.key(0), size)
+  key = jax.random.key(0)
+  return attack, pool.Pool(attack, model, batch, key, size).run()
 
 
 @pytest.mark.parametrize(
@@ -132,8 +134,8 @@ def evaluated(network, data, cache=lambda _, f: f(), size=8):
   images, _, labels = data
   built = autoattack.Evaluator(VERSION, "l2", (EPSILON,), 0, size)
   model = parallel.replicate(network)
-  parts = list(built.results(model, images, labels, jax.random.key(1), cache))
-  return parts
+  batch = found.batch(images, labels)
+  return list(built.results(model, batch, jax.random.key(1), cache))
 
 
 def correct(parts):
@@ -176,7 +178,7 @@ def test_evaluation_interrupted_at_10_random_moments(
   network, data, monkeypatch, tmp_path
 ):
   monkeypatch.setattr(suite, "UNIT", 1)
-  step, left = pool._Pool.step, [np.inf]
+  step, left = pool.Pool.step, [np.inf]
 
   def interrupted(self):
     left[0] -= 1
@@ -184,7 +186,7 @@ def test_evaluation_interrupted_at_10_random_moments(
       raise KeyboardInterrupt
     return step(self)
 
-  monkeypatch.setattr(pool._Pool, "step", interrupted)
+  monkeypatch.setattr(pool.Pool, "step", interrupted)
   whole, rng, interruptions = evaluated(network, data), random.Random(0), 0
   while interruptions < 10:
     left[0] = rng.randrange(60)
@@ -241,7 +243,7 @@ def test_saved_images_are_those_of_the_rows(network, data, tmp_path):
     built = autoattack.Evaluator(
       "apgd-ce", "l2", (EPSILON,), 20, 8, save_to=str(folder)
     )
-    built.check(images, labels)
+    built.check(found.batch(images, labels))
     return found.collect(built, model, images, labels)[0]
 
   run = evaluate(tmp_path / "new")
@@ -265,12 +267,16 @@ def test_saved_images_are_those_of_the_rows(network, data, tmp_path):
   assert lengths.max() <= EPSILON * (1 + 1e-6) and lengths.max() > 0
   with pytest.raises(ValueError, match="new is not empty: choose a new folder"):
     evaluate(tmp_path / "new")
-  evaluators = {"mine": autoattack.Evaluator("fast", "l2", (), 0, 8)}
-  one = autoattack.saving(evaluators, str(tmp_path / "other"))["mine"]
+  one = autoattack.Evaluator("fast", "l2", (), 0, 8, str(tmp_path / "other"))
   with pytest.raises(ValueError, match="no adversarial images to save"):
-    one.check(images, labels)
-  with pytest.raises(ValueError, match="config has 0"):
-    autoattack.saving({}, str(tmp_path))
+    one.check(found.batch(images, labels))
+
+
+def test_images_are_saved_by_one_evaluator(data):
+  config = default.get_config()
+  config.evaluate.batch_size, config.evaluators = 8, {}
+  with pytest.raises(ValueError, match="one autoattack evaluator, .* has 0"):
+    loop.build(config, None, (data[0], data[2]), save_adversarial="new")
 
 
 def test_no_epsilon_is_no_result(network, data):
@@ -289,7 +295,6 @@ def test_no_epsilon_is_no_result(network, data):
     ),
     ({"norm": "l1"}, "norm is 'l1': give l2 or linf"),
     ({"epsilons": (0.0,)}, "finite numbers above 0"),
-    ({"epsilons": (0.5, 0.5)}, "distinct finite numbers"),
     ({"images": -1}, "images is -1"),
   ],
 )

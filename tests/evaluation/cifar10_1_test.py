@@ -41,7 +41,7 @@ def folder(tmp_path):
 )
 def test_every_image_is_counted_once(folder, version, correct):
   evaluator = cifar10_1.Evaluator(str(folder), version, 512)
-  evaluator.check(*TEST)
+  evaluator.check(found.batch(*TEST))
   run, _ = found.collect(evaluator, model, *TEST)
   row = found.row(run, "cifar10_1", test_set=f"CIFAR-10.1 {version}")
   assert (row.correct_count, row.total) == (correct, cifar10_1.SIZES[version])
@@ -50,13 +50,13 @@ def test_every_image_is_counted_once(folder, version, correct):
 
 def test_without_a_folder_nothing_is_evaluated():
   evaluator = cifar10_1.Evaluator("", "v6", 512)
-  evaluator.check(*TEST)
+  evaluator.check(found.batch(*TEST))
   run, _ = found.collect(evaluator, model, *TEST)
   assert run.rows == ()
 
 
 def test_version_of_another_set():
-  with pytest.raises(ValueError, match=r"version is 'v5': give one of v4, v6"):
+  with pytest.raises(ValueError, match=r"version is 'v5': give v4 or v6"):
     cifar10_1.Evaluator("", "v5", 512)
 
 
@@ -65,9 +65,9 @@ def test_unusable_files_and_test_sets(folder):
   evaluator = make()
   small = np.zeros((5, 28, 28, 3), np.uint8), TEST[1]
   with pytest.raises(ValueError, match=r"\[28, 28, 3\].* trained on CIFAR-10"):
-    evaluator.check(*small)
+    evaluator.check(found.batch(*small))
   with pytest.raises(ValueError, match="labels up to 14"):
-    evaluator.check(TEST[0], TEST[1] + 10)
+    evaluator.check(found.batch(TEST[0], TEST[1] + 10))
   path = folder / "cifar10.1_v6_labels.npy"
   np.save(path, np.arange(2000))
   with pytest.raises(ValueError, match="label 10 at index 10 is outside 0..9"):

@@ -45,7 +45,7 @@ def data():
 
 
 def measure(built, data):
-  built.check(*data)
+  built.check(found.batch(*data))
   return found.collect(built, model, *data)
 
 
@@ -135,7 +135,7 @@ def test_corruptions_that_cannot_be_generated_are_noted(data, monkeypatch):
   assert len(run.rows) == 1
   wanted = evaluator(generate=True, frost_folder="ice", names=("frost",))
   with pytest.raises(ValueError, match="no pictures in ice"):
-    wanted.check(*data)
+    wanted.check(found.batch(*data))
 
 
 def test_no_corrupted_set_gives_no_rows(data):
@@ -155,7 +155,7 @@ def test_no_corrupted_set_gives_no_rows(data):
       "--mode=corrupt or make_cifar10_c_bar.py of facebookresearch",
     ),
     ({"severities": (1, 6)}, r"severity 6 is unknown: choose from 1..5"),
-    ({"severities": ()}, "severities is empty"),
+    ({"severities": ()}, r"severities is \(\): give one or more of 1..5"),
     ({"seed": -1}, r"seed is -1: give one from 0 to 2\^32 - 1"),
     ({"folder": "/no/such"}, "no corruption is in /no/such"),
   ],

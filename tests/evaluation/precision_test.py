@@ -87,8 +87,11 @@ def test_unconfirmed_successes_are_searched_for_in_float32(monkeypatch):
   monkeypatch.setattr(precision.Searched, "__call__", wrong)
 
   def outcome(name):
-    attacks = suite.Suite("apgd-ce", "l2", 1.5, SIZE, True, precision=name)
-    *_, last = attacks.run(model, IMAGES, LABELS, jax.random.key(0))
+    ball = "apgd-ce", "l2", 1.5
+    attacks = suite.Suite(
+      model, jax.random.key(0), *ball, SIZE, True, precision=name
+    )
+    *_, last = attacks.run({"images": IMAGES, "labels": LABELS})
     return last
 
   low, full = outcome("tensorfloat32"), outcome("float32")
