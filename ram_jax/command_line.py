@@ -121,7 +121,8 @@ def _called(text: str, function: str) -> Any:
       "(--debug shows where)"
     ) from error
   rows = [found] if function == "get_config" else found
-  if not rows or not all(isinstance(x, ConfigDict) for x in rows):
+  listed = isinstance(rows, list | tuple) and len(rows) > 0
+  if not listed or not all(isinstance(x, ConfigDict) for x in rows):
     raise ValueError(
       f"{function} of {path} returned {found!r:.60}: let it return "
       f"{_RETURNED[function]}"

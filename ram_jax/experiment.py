@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from ram_jax import plugins
 from ram_jax.attacks import sizes
-from ram_jax.contracts import Note, Source
+from ram_jax.contracts import Note, Source, Split
 from ram_jax.data import pipeline, sanity
 from ram_jax.evaluation import loop as evaluation_loop
 from ram_jax.interop import names, weights
@@ -32,8 +32,6 @@ from ram_jax.runs.checkpoint import Checkpoints, fingerprint
 from ram_jax.runs.metrics import announce
 from ram_jax.training import loop as training_loop
 from ram_jax.training import state as state_lib
-
-Split = tuple[np.ndarray, np.ndarray]  # uint8 [N,H,W,C], int32 [N]
 
 
 @dataclasses.dataclass(frozen=True)
