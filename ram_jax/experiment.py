@@ -302,8 +302,8 @@ def evaluate_weights(
   config, file = with_weights(config)
   about = describe(file, pathlib.Path(path).stem)
   run = prepare(config, folder, save_adversarial)
-  module, images = run.evaluation.module, run.evaluation.images
-  variables = names.from_torch(module, images.shape[1:], file.tensors)
+  module, shape = run.evaluation.module, run.evaluation.batch["images"].shape
+  variables = names.from_torch(module, shape[1:], file.tensors)
   step = about.pop("step")
   model = classifier(module, variables, step)
   with run.locked() as stop:
