@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -95,18 +96,19 @@ def labels(members: Sequence[Sequence[Run]]) -> tuple[str, ...]:
     members: the runs of each group; a group may be one run.
 
   Returns:
-    For each group its method, with the number of seeds if there are several.
-    If several groups would have the same name, the seed is added; if they
-    still would, the run's name or the folder.
+    For each group its method, with the number of seeds if it is not the same
+    for all. If several groups would have the same name, the seed is added; if
+    they still would, the run's name or the folder.
   """
   result = []
+  extra = functools.partial(_extra, alike=len(set(map(len, members))) == 1)
   for runs in members:
     label = runs[0].about["label"]
     same = [other for other in members if other[0].about["label"] == label]
     for part in ("seed", "name", "folder") if len(same) > 1 else ("",):
-      if len({_extra(other, part) for other in same}) == len(same):
+      if len({extra(other, part) for other in same}) == len(same):
         break
-    text = _extra(runs, part)
+    text = extra(runs, part)
     result.append(f"{label} ({text})" if text else label)
   return tuple(result)
 
@@ -236,12 +238,12 @@ def _key(run: Run) -> str:
   return json.dumps(parts, sort_keys=True)
 
 
-def _extra(runs: Sequence[Run], part: str) -> str:
+def _extra(runs: Sequence[Run], part: str, alike: bool) -> str:
   """The text in the parentheses of a label."""
-  count = f"{len(runs)} seeds" if len(runs) > 1 else ""
+  count = f"{len(runs)} seeds" if len(runs) > 1 and not alike else ""
   about, folder = runs[0].about, runs[0].folder
   texts = {"name": about["name"], "folder": str(folder), "": ""}
-  texts["seed"] = "" if count else f"seed {about['seed']}"
+  texts["seed"] = "" if len(runs) > 1 else f"seed {about['seed']}"
   return ", ".join(filter(None, (texts[part], count)))
 
 

@@ -20,7 +20,7 @@ def attack(name="PGD-10", epsilon=1.0, evaluator="adversarial", **settings):
 def test_groups_are_runs_that_differ_in_seed_name_and_paths(make_full_run):
   shown = [make_full_run(x, seed) for seed in (0, 1) for x in ("A", "B")]
   groups = grouping.groups(shown)
-  assert [group.label for group in groups] == ["A (2 seeds)", "B (2 seeds)"]
+  assert [group.label for group in groups] == ["A", "B"]
   assert groups[0].runs == (shown[0], shown[2])
 
 
