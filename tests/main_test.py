@@ -264,7 +264,9 @@ def test_network_too_large_for_memory(
   assert "config.train" not in line and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("mode", ["profile", "evaluate"])
+@pytest.mark.parametrize(
+  "mode", [pytest.param("profile", marks=pytest.mark.slow), "evaluate"]
+)
 def test_out_of_memory(nothing_runs, monkeypatch, config, trained, mode):
   monkeypatch.setattr(memory, "available", lambda: 0)
   doing = {"profile": "profiling", "evaluate": "evaluation"}[mode]

@@ -8,7 +8,9 @@ from ram_jax import plugins
 from tests import tiny
 
 
-@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+  "streamed", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_memory_is_bounded(monkeypatch, streamed):
   """Keeping 80 dispatches would take 1.9 MiB (rows) and 48 MiB (states)."""
   # As large as the benchmark's network, with less to compile and to compute.

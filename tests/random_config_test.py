@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("tiny_network", "quick_compilation")
 
 EXAMPLES = int(os.environ.get("RAM_JAX_EXAMPLES", 0))
 SETTINGS = hypothesis.settings(
-  max_examples=EXAMPLES or 20,
+  max_examples=EXAMPLES or 12,
   deadline=None,
   database=None,
   derandomize=not EXAMPLES,

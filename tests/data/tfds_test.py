@@ -344,9 +344,9 @@ def evaluate(monkeypatch, tmp_path):
   The network calls an image right if its first byte is even.
   """
 
-  def evaluated(model, images, labels, batch_size):
-    del model, labels, batch_size
-    return {"correct": images[:, 0, 0, 0] % 2 == 0, "values": NUMBERS}
+  def evaluated(model, batch, batch_size):
+    del model, batch_size
+    return {"correct": batch["images"][:, 0, 0, 0] % 2 == 0, "values": NUMBERS}
 
   nothing = types.SimpleNamespace(step=0, params={}, batch_stats={})
   monkeypatch.setattr(train, "build", lambda *args: None)

@@ -97,6 +97,8 @@ def test_stopped_run_resumes_from_the_store(
   assert code == 0 and "is finished" in err
 
 
+# Killed runs without a store are tested in reliability_test.py.
+@pytest.mark.slow
 def test_killed_run_resumes_from_the_store(command, whole, tmp_path):  # noqa: F811
   url = f"file://{tmp_path / 'store'}"
   argv = (*command, f"--workdir={url}")
