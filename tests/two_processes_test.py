@@ -99,6 +99,7 @@ def start(devices, program, *arguments, **environment):
     "JAX_PLATFORMS": "cpu",
     # Without it all are ready at the same time: gloo waits for 30 seconds.
     "JAX_ENABLE_COMPILATION_CACHE": "0",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # shorter compilation
     "PYTHONPATH": str(ROOT),
     **environment,
   }
