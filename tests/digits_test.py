@@ -13,6 +13,9 @@ from ram_jax.report import page
 from ram_jax.runs import results as runs
 from tests import found
 
+# CI runs the command itself, and checks its floors.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tiny_network, quick_compilation, tmp_path_factory):

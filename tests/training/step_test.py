@@ -198,6 +198,7 @@ def test_attack_on_batch_statistics_is_the_same_on_4_devices(data):
   assert_same(four, one)
 
 
+@pytest.mark.slow
 def test_mixing_is_the_same_on_4_devices(data):
   option = {"mix.name": "cutmix", "mix.alpha": 0.7}
   with jax.enable_x64(True):
