@@ -102,11 +102,13 @@ def _called(text: str, function: str) -> Any:
   """The result of a file's `get_config` or `get_runs`."""
   path, argument = split(text)
   if not (path.suffix == ".py" and path.is_file()):
-    files = {"get_config": "*.py", "get_runs": "sweeps/[!_]*.py"}[function]
-    known = ", ".join(f"configs/{name}.py" for name in available(files))
+    is_sweep = function == "get_runs"
+    names = available("sweeps/[!_]*.py" if is_sweep else "*.py")
+    known = ", ".join(f"configs/{name}.py" for name in names)
+    other = "" if is_sweep else ", or the config.json of a run"
     raise FileNotFoundError(
       f"--config={text} is not a config file: choose {known}, or your own .py "
-      f"file with a function {function}, or the config.json of a run"
+      f"file with a function {function}{other}"
     )
   try:
     spec = importlib.util.spec_from_file_location("config", path)
@@ -219,7 +221,7 @@ def _near(name: str, config: ConfigDict) -> list[str]:
 
 
 def _suggestion(near: Sequence[str]) -> str:
-  return f", did you mean {' or '.join(near[:3])}?" if near else ""
+  return f" (did you mean {' or '.join(near[:3])}?)" if near else ""
 
 
 def _boolean(text: str) -> bool:

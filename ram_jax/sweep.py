@@ -208,7 +208,10 @@ def deadline(seconds: float | None) -> Iterator[None]:
     sys.stdout.flush()
     os._exit(0)
 
-  timer = threading.Timer(seconds or threading.TIMEOUT_MAX, end)
+  if seconds is None:
+    yield
+    return
+  timer = threading.Timer(seconds, end)
   timer.daemon = True
   timer.start()
   try:

@@ -88,12 +88,12 @@ def test_forms_of_every_field():
 @pytest.mark.parametrize(
   ("argument", "words"),
   [
-    ("train.epoch=3", "did you mean config.train.epochs?: config.train has"),
-    ("epochs=3", "did you mean config.train.epochs?: config has"),
+    ("train.epoch=3", "(did you mean config.train.epochs?): config.train has"),
+    ("epochs=3", "(did you mean config.train.epochs?): config has"),
     ("steps=3", "config.evaluators.adversarial.attack.steps or config.method"),
     ("colour=red", "no config.colour: config has augment, average"),
     ("train.epochs.x=3", "config.train.epochs is not a group"),
-    ("train.=3", "no config.train., did"),
+    ("train.=3", "no config.train. (did"),
     ("train=3", "group of fields: set one of config.train.attack_steps"),
     ("train.epochs", "write --config.train.epochs=VALUE"),
     ("train.epochs=abc", "cannot be 'abc': give an integer"),

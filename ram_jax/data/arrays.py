@@ -225,7 +225,7 @@ def _read(name: str, key: str, keys: tuple[str, ...] = _KEYS) -> np.ndarray:
     raise ValueError(
       f"{path}: {key} cannot be read ({error!r}): write plain arrays, such as "
       "numpy.stack(images) of one size and numpy.array(labels, int), with "
-      "numpy.savez, or with numpy.save into a folder; others could run code"
+      "numpy.savez, or with numpy.save into a folder"
     ) from error
   raise ValueError(
     f"{path} lacks {key}: it must hold {', '.join(keys)} but holds {found}: "

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from ram_jax import checks, contracts
-from ram_jax.contracts import Batch, Cache, Row
+from ram_jax.contracts import Batch, Cache, Row, Split
 from ram_jax.data import pipeline
 from ram_jax.evaluation import clean, rows
 from ram_jax.evaluation.cache import stamp
@@ -83,7 +83,7 @@ class Evaluator(contracts.Evaluator):
     settings = {"test_set": f"CIFAR-10.1 {self.version}"}
     yield rows.row("cifar10_1", settings, found)
 
-  def _load(self) -> tuple[np.ndarray, np.ndarray]:
+  def _load(self) -> Split:
     """Images uint8 [N,32,32,3] and labels int32 [N]."""
     folder = pathlib.Path(os.path.expanduser(self.folder))
     start, size = f"cifar10.1_{self.version}", SIZES[self.version]

@@ -13,6 +13,7 @@ import pandas as pd
 from ram_jax.contracts import Row
 from ram_jax.report import statistics
 from ram_jax.report.statistics import Estimate
+from ram_jax.runs import folder as run_folder
 from ram_jax.runs import results
 from ram_jax.runs.results import Run
 
@@ -83,7 +84,9 @@ def groups(runs: Sequence[Run]) -> tuple[Group, ...]:
   return tuple(map(Group, labels(members), members))
 
 
-def shown(runs: Sequence[Run]) -> tuple[tuple[Group, ...], pd.DataFrame]:
+def groups_and_rows(
+  runs: Sequence[Run],
+) -> tuple[tuple[Group, ...], pd.DataFrame]:
   """The `groups` of runs, and their `frame`."""
   found = groups(runs)
   return found, frame(found)
@@ -113,22 +116,11 @@ def labels(members: Sequence[Sequence[Run]]) -> tuple[str, ...]:
   return tuple(result)
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Flattens a nested configuration to dotted names."""
-  result = {}
-  for key, value in tree.items():
-    if isinstance(value, Mapping):
-      result |= flat(value, f"{prefix}{key}.")
-    else:
-      result[prefix + key] = value
-  return result
-
-
 def configuration(run: Run) -> dict[str, Any]:
   """Fields that define a run, except its seed; empty if not recorded."""
   return {
     name: value
-    for name, value in flat(run.head.get("config", {})).items()
+    for name, value in run_folder.flat(run.head.get("config", {})).items()
     if name not in ALONE and name.split(".")[-1] not in PLACES
   }
 

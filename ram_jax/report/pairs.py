@@ -281,7 +281,7 @@ def over_seeds(runs: Sequence[Run], baseline: Run) -> Table | None:
     One row per configuration, except that of the baseline; None if no
     difference has an interval.
   """
-  groups, rows = grouping.shown(runs)
+  groups, rows = grouping.groups_and_rows(runs)
   (base,) = (i for i, group in enumerate(groups) if baseline in group.runs)
   others = [i for i in range(len(groups)) if i != base]
   found = {

@@ -57,7 +57,7 @@ def draw_adversarial_accuracy(runs: Sequence[Run]) -> Figure | None:
     over epsilon (0: clean) and a band for the 95 % interval, in percent:
     Wilson's over test images for one run, Student's over seeds for several.
   """
-  groups, rows = grouping.shown(runs)
+  groups, rows = grouping.groups_and_rows(runs)
   attacked = grouping.attacks(rows)
   if attacked.empty:
     return None
@@ -88,7 +88,7 @@ def draw_severity(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
     A figure with one line per configuration in each panel, over severity (0:
     clean), and a band for its 95 % interval, in percent.
   """
-  groups, rows = grouping.shown(runs)
+  groups, rows = grouping.groups_and_rows(runs)
   corrupted = rows[rows["corruption"].isin(names)]
   if corrupted.empty:
     return None
@@ -123,7 +123,7 @@ def draw_trade_off(runs: Sequence[Run]) -> Figure | None:
     intervals; published models with the same norm, radius and data set are gray
     points.
   """
-  groups, rows = grouping.shown(runs)
+  groups, rows = grouping.groups_and_rows(runs)
   names = rows["corruption"].isin(BENCHMARK)
   corrupted = {i: part for i, part in rows[names].groupby("group")}
   attacked = grouping.attacks(rows)
@@ -208,7 +208,7 @@ def draw_fourier(runs: Sequence[Run]) -> Figure | None:
   Raises:
     ValueError: if the frequencies are not those of one half of the plane.
   """
-  groups, rows = grouping.shown(runs)
+  groups, rows = grouping.groups_and_rows(runs)
   waves = rows[(rows["evaluator"] == "fourier") & rows["y"].notna()]
   if waves.empty:
     return None

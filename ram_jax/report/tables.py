@@ -16,6 +16,7 @@ from ram_jax.report import statistics
 from ram_jax.report.groups import Group
 from ram_jax.report.statistics import Estimate
 from ram_jax.report.table import Table
+from ram_jax.runs import folder as run_folder
 from ram_jax.runs import results
 from ram_jax.runs.results import Run
 
@@ -64,7 +65,7 @@ def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
   Raises:
     ValueError: if there is no run, or a run is given twice.
   """
-  groups, rows = grouping.shown(runs)
+  groups, rows = grouping.groups_and_rows(runs)
   columns: Columns = [("method", [group.label for group in groups], None)]
   known = [facts(group) for group in groups]
   for name in SHOWN_FACTS:
@@ -181,7 +182,7 @@ def corruptions(
   Raises:
     ValueError: if there is no run, or a run is given twice.
   """
-  groups, rows = grouping.shown(runs)
+  groups, rows = grouping.groups_and_rows(runs)
   base = [i for i, group in enumerate(groups) if baseline in group.runs]
   kinds = {name: kind for kind, names in CATEGORIES.items() for name in names}
   found = rows[rows["evaluator"] == "corruption"]
@@ -230,7 +231,7 @@ def calibration(runs: Sequence[Run]) -> Table | None:
   Raises:
     ValueError: if there is no run, or a run is given twice.
   """
-  groups, rows = grouping.shown(runs)
+  groups, rows = grouping.groups_and_rows(runs)
   columns: Columns = [("method", [group.label for group in groups], None)]
   for test_set, part, names in _test_sets(rows):
     for key, name in CALIBRATION.items():
@@ -359,7 +360,7 @@ def fields(runs: Sequence[Run], differing: bool = False) -> Table | None:
     ValueError: if there is no run, or a run is given twice.
   """
   groups = grouping.groups(runs)
-  known = [[grouping.flat(run.head) for run in g.runs] for g in groups]
+  known = [[run_folder.flat(run.head) for run in g.runs] for g in groups]
   names = sorted({n for same in known for tree in same for n in tree})
   rows = []
   for name in names:
