@@ -1,1 +1,1 @@
-"""Side by side with PyTorch: a reference of our own, parity, evaluation."""
+"""Comparisons with PyTorch, and measurements of speed and memory."""

@@ -1,4 +1,4 @@
-r"""The training attack, PGD-7, in a loop and unrolled, beside PyTorch.
+r"""The training attack, PGD-7, in a loop and unrolled, and in PyTorch.
 
 python -m benchmarks.attack --models=resnet18:32,wrn_16_2:64
 """

@@ -1,4 +1,4 @@
-r"""Images a second of AugMix, beside AugMix's original code on Pillow.
+r"""Images per second of AugMix, and of its original code on Pillow.
 
     taskset -c 0 python -m benchmarks.augmix --original=FOLDER
     python -m benchmarks.augmix --baseline=CHECKOUT --executions=dense

@@ -1,8 +1,8 @@
-r"""AutoAttack beside the original in PyTorch (fra31/auto-attack).
+r"""AutoAttack compared with the original in PyTorch (fra31/auto-attack).
 
     python -m benchmarks.autoattack --original=FOLDER --data=FOLDER
 
-FOLDER of --original is a checkout of the original. --data has the test images
+--original is a checkout of the original. --data contains the test images
 (cifar10_lossless.npz) and the weights of ResNet-2B (autoattack/). Each network
 is attacked by both in turn, on the same images. Times include compilation.
 """

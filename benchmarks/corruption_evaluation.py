@@ -1,9 +1,9 @@
-r"""Time to evaluate a network on generated corruptions, beside a baseline.
+r"""Time to evaluate a network on generated corruptions, and of a baseline.
 
     python -m benchmarks.corruption_evaluation --baseline=CHECKOUT
 
 CHECKOUT is another version of this project. Every run is a new process with an
-empty compilation cache; the versions alternate. Results of both must be equal.
+empty compilation cache. The versions alternate and must give equal results.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-r"""Images a second of the 19 corruptions, beside the original code.
+r"""Images per second of the 19 corruptions, and of the original code.
 
     taskset -c 0 python -m benchmarks.corruptions --original=FILE.py
 
 FILE.py is the original, `make_cifar_c.py` of hendrycks/robustness up to its
-list of corruptions, made to run with the libraries that are installed. Both
-sides make the same images at five severities, uint8 to uint8. The original
-runs in one process, and in as many as there are cores where there are more.
+list of corruptions, adapted to the installed libraries. Both corrupt the same
+uint8 images at five severities. The original runs in one process, and also in
+one process per core if there are several.
 """
 
 import argparse

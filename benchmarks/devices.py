@@ -2,9 +2,9 @@ r"""The same training on 1, 2, 4 and 8 devices, in float64.
 
     python -m benchmarks.devices
 
-Devices are simulated on the CPU. Views are compared bit for bit, as every
-device draws them; the state after three steps of RobustAugMix by its distance
-to that of one device, relative to its norm.
+Devices are simulated on the CPU. Views must be bit-identical. The state after
+three steps of RobustAugMix is compared with that of one device, by the distance
+relative to its norm.
 """
 
 import json

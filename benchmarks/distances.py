@@ -1,7 +1,7 @@
-"""How far our numbers are from PyTorch's, network by network.
+"""Distances between our numbers and PyTorch's, for each network.
 
-A distance is |ours - theirs| / |theirs|, Euclidean norms of one tensor, and the
-largest over a quantity's tensors is taken.
+A distance is |ours - theirs| / |theirs|, with Euclidean norms over a tensor; of
+a quantity, the largest distance over its tensors is reported.
 """
 
 import functools

@@ -1,11 +1,11 @@
-r"""Evaluation beside PyTorch or another version: clean, PGD-10, corruptions.
+r"""Evaluation compared with PyTorch or another version.
 
     python -m benchmarks.evaluate --models=resnet18:64,wrn_16_2:128
     python -m benchmarks.evaluate --pytorch=compiled --precision=tensorfloat32
 
-Ours is what `--mode=evaluate` runs, from uint8 images on the host to bits; with
---corruptions also on corrupted images, at all severities, which PyTorch's side
-does not make.
+Clean accuracy and PGD-10. Ours is what `--mode=evaluate` runs, from uint8
+images on the host to the correctness of each; with --corruptions, also on
+corrupted images of all severities, which the PyTorch side does not generate.
 """
 
 from typing import Any
@@ -46,7 +46,7 @@ def measure(model: str, batch: int, flags: Any) -> dict[str, Any]:
     flags: of the command line.
 
   Returns:
-    By part, images a second by side and the ratio to the first side; and
+    By part, images per second of each side and the ratio to the first side; and
     seconds of the first run, with compilation.
   """
   names = tuple(filter(None, flags.corruptions.split(",")))

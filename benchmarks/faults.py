@@ -1,12 +1,12 @@
-"""Do the tests catch small faults? Seeds them one after another and asks.
+"""Checks whether the tests catch small faults, seeded one at a time.
 
   python -m benchmarks.faults CHECKOUT [--only NAME] [--clean]
 
-CHECKOUT is a clone that nothing else uses meanwhile. The faults are in
-faults.json: what is broken, in which file, and the tests that should catch it.
-CAUGHT: a test failed. MISSED: the tests passed. ERROR: neither, as where the
-text to be changed is not there exactly once. The exit code is 0 only if every
-fault is caught.
+CHECKOUT is a clone that nothing else uses at the same time. faults.json lists
+the faults: what is broken, in which file, and the tests that should catch it.
+CAUGHT: a test failed. MISSED: the tests passed. ERROR: anything else, for
+example because the text to be replaced does not occur exactly once. The exit
+code is 0 only if every fault is caught.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Floating-point operations: of a network by counting, of a device at best."""
+"""Floating-point operations of a network, and the peak rate of a device."""
 
 import math
 from typing import Any

@@ -1,11 +1,11 @@
-r"""Every figure of a GPU, the most important first, within some minutes.
+r"""All GPU measurements within a time limit, the most important ones first.
 
     python -m benchmarks.gpu --minutes=9 --baseline=CHECKOUT
     python -m benchmarks.gpu --minutes=60 --tiny     # a rehearsal on a CPU
 
-Every item is a process of its own, with a time limit, and writes its file after
-each row: a failure, a hang or the end of the time loses nothing else. With
---baseline, items of ours alternate with another version in one process.
+Every item runs in its own process with a time limit and writes its file after
+each row, so a failure, a hang or the end of the time loses nothing else. With
+--baseline, our items alternate with another version in the same process.
 --original is the folder of AugMix's code; --autoattack and --data are those of
 `benchmarks/autoattack.py`. The page is made by `benchmarks.all --page-only`.
 """

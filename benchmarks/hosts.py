@@ -1,10 +1,10 @@
-r"""How long a process trains on, or hangs, after another one is gone.
+r"""How long a process keeps training, or hangs, after another one has failed.
 
     python -m benchmarks.hosts
 
 Two processes of `main.py` with two simulated devices each train on this
-machine; then one is killed, or frozen as a host that hangs. The first process
-also coordinates the others, so both are tried.
+machine. Then one of them is killed, or stopped to simulate a host that hangs.
+Both are tried, because the first process also coordinates the others.
 """
 
 import json

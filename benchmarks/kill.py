@@ -1,12 +1,12 @@
 """Kills a run 25 times and compares it: `python -m benchmarks.kill`.
 
-A small network on digits is trained and measured once without being
-hindered. Then runs of the same command get SIGKILL at random moments, and are
-started again by the same command, till 25 kills are through and the last run
-has ended. Every run must end as the first one did, bit for bit: parameters,
-statistics and optimizer, metrics.jsonl and results.json (but for `timing`),
-correct.npz. Prints the table of docs/reliability.md; ends with 1 if anything
-differs.
+A small network is trained and evaluated on digits once without interruption.
+Then runs of the same command are killed by SIGKILL at random moments and
+restarted, until 25 have been killed and the last run has finished. The results
+of every run must be bit-identical to those of the first one: parameters,
+statistics, optimizer state, metrics.jsonl and results.json (except `timing`),
+and correct.npz. Prints the table of docs/reliability.md; the exit code is 1 if
+anything differs.
 """
 
 import collections
@@ -115,7 +115,7 @@ def killed(
     rng: of the time after that.
 
   Returns:
-    One of `KINDS`: where it was, None if it ended before.
+    One of `KINDS`, for where it was; None if it had finished before.
   """
   lines = len(read(folder / "metrics.jsonl").splitlines())
   config = stamp(folder / "config.json")

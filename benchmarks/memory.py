@@ -1,10 +1,10 @@
-r"""Resident memory of a training over thousands of dispatches.
+r"""Resident memory of a training run with thousands of dispatches.
 
     python -m benchmarks.memory
 
-The loop is the real one (`train.fit`: data, metrics, logging, checkpoints), the
-network and the images are small, so that what a dispatch leaves behind adds up
-quickly: a dispatch's rows are 24 KiB, the state is 0.6 MiB.
+The loop is the real one (`train.fit`: data, metrics, logging, checkpoints). The
+network and the images are small, so that memory that is not released becomes
+visible quickly: the rows of a dispatch take 24 KiB, and the state 0.6 MiB.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""AugMix's original code on Pillow; nothing of JAX is imported.
+"""AugMix's original code on Pillow, without importing JAX.
 
-Its folder has `augmentations.py` of google-research/augmix: the operations, and
-how they are drawn. The mix around them is written as in that project's
-`cifar.py`, without its normalisation; images stay Pillow's along a chain.
+The folder contains `augmentations.py` of google-research/augmix, with the
+operations and their random strengths. The mixing is written as in `cifar.py` of
+that project, without normalization; chains keep Pillow images.
 """
 
 import functools

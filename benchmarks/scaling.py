@@ -1,9 +1,9 @@
-r"""Devices: what a step communicates, and what simulated ones cost on a CPU.
+r"""Communication of a step on several devices, and their overhead on a CPU.
 
     python -m benchmarks.scaling --model=wrn_10_1
 
-Simulated devices share the cores, so their time beside that of one device is
-the cost of dividing the work, and no speed-up.
+Simulated devices share the cores, so a comparison with one device shows the
+overhead of dividing the work, not a speed-up.
 """
 
 import argparse

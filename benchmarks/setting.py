@@ -1,4 +1,4 @@
-"""What both sides of a comparison start from: weights, images, draws."""
+"""What both sides of a comparison share: weights, images, random numbers."""
 
 import dataclasses
 from collections.abc import Mapping

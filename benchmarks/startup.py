@@ -1,9 +1,9 @@
-r"""From the start of a process to its first dispatch, cold and warm cache.
+r"""Time from the start of a process to its first dispatch.
 
     python -m benchmarks.startup --model=resnet18
 
-Every run is a new process that does what `main.py` does until the first step
-is on its way; a cold one finds an empty compilation cache.
+Every run is a new process that does what `main.py` does up to the first
+dispatch, with an empty (cold) or a filled (warm) compilation cache.
 """
 
 import argparse

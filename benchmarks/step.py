@@ -1,15 +1,15 @@
-r"""A training step of the four methods, beside PyTorch or another version.
+r"""A training step of the four methods, and of PyTorch or another version.
 
     python -m benchmarks.step --models=resnet18:32,wrn_16_2:64,wrn_50_2:8
     python -m benchmarks.step --pytorch=compiled --models=resnet18:128
     python -m benchmarks.step --pytorch= --baseline=CHECKOUT
 
-PyTorch is the reference of `benchmarks/torch_reference`, with AugMix views that
-are given: `eager`, in float32; or in bfloat16, `compiled` or `autotuned`. With
---original (see `benchmarks/pillow_augmix.py`) also with AugMix on Pillow:
-`eager` in the same process, as a loader without a core to spare has it, the
-others by loaders on every core. Our column has everything: gather, crop, flip,
-AugMix, attack, update.
+PyTorch is the reference in `benchmarks/torch_reference`, with given AugMix
+views: `eager` in float32, or `compiled` or `autotuned` in bfloat16. With
+--original (see `benchmarks/pillow_augmix.py`), it is also measured with AugMix
+on Pillow: `eager` in the same process, as for a loader without a free core, the
+others with loaders on all cores. Our column includes everything: gather, crop,
+flip, AugMix, attack and update.
 """
 
 import argparse

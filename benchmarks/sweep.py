@@ -1,10 +1,10 @@
-r"""A sweep beside one process for each run, both from an empty cache.
+r"""A sweep compared with one process per run, both with an empty cache.
 
     python -m benchmarks.sweep
 
 Four methods with three seeds on a few digits, once by --mode=sweep and once by
-twelve commands, which share a cache of compiled programs that is empty at
-first. Also compares the results: they must be bit-identical.
+twelve commands, which share an initially empty compilation cache. The results
+must be bit-identical.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What every benchmark shares: pairs of runs, medians, one JSON a question."""
+"""Shared by all benchmarks: pairs of runs, medians, and a JSON file of each."""
 
 import argparse
 import importlib.metadata

@@ -1,10 +1,10 @@
-r"""Evaluates an exported file in plain PyTorch; nothing of JAX is imported.
+r"""Evaluates an exported file in plain PyTorch, without importing JAX.
 
     python -m benchmarks.torch_evaluate --weights=FILE.safetensors \
       --data=FILE.npz --network=wide_resnet depth=10 widen_factor=1
 
-The data are `test_images` uint8 [N,H,W,3] and `test_labels` [N]. Networks and
-their fields are those of a config's model.
+FILE.npz contains `test_images` uint8 [N,H,W,3] and `test_labels` [N]. The
+network and its fields are named as in a config's `model`.
 """
 
 import argparse

@@ -3,10 +3,10 @@ r"""Estimates of the TPU compiler, without a TPU.
     python -m benchmarks.tpu --topology=v5e:2x2 --chips=1,4 \
         --model=resnet18 --method=robust_augmix --programs=train
 
-Compiles what training and evaluation run, for TPUs that are not there, and
-shows the compiler's own estimates of time and memory. Nothing is executed. It
-needs libtpu, in an environment of its own, because JAX would look for a TPU in
-every program that finds libtpu installed.
+Compiles the programs of training and evaluation for TPUs that need not be
+present, and shows the compiler's own estimates of time and memory. Nothing is
+executed. Install libtpu in a separate environment, because JAX looks for a TPU
+in every program if libtpu is installed.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Reads the TPU compiler's estimates from the text of a compiled program.
 
-The compiler states the cycles of most instructions. An instruction in a loop
-counts as often as the loop runs, which its condition shows: `i < 7`. Loops
-whose length depends on data count once, and are listed.
+The compiler states the cycles of most instructions. Those in a loop are
+multiplied by its number of iterations, which is read from its condition, such
+as `i < 7`. Loops whose length depends on data count once, and are listed.
 """
 
 import collections

@@ -1,8 +1,8 @@
-"""The same computation by ours and by the PyTorch reference.
+"""The same computations in ram_jax and in the PyTorch reference.
 
-Every function returns arrays by quantity and tensor, PyTorch's names for those
-that have one. Our steps are taken by `train.build`'s own compiled program; what
-it draws is drawn once more, with the same keys, and given to the reference.
+Every function returns arrays by quantity and tensor, with PyTorch's names where
+there are any. Our steps use the compiled program of `train.build`. Its random
+numbers are drawn again with the same keys and passed to the reference.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Another version of this project in the same process, to alternate with."""
+"""Loads another version of this project into the same process."""
 
 import contextlib
 import importlib

@@ -1,7 +1,7 @@
 """Two processes with two devices each equal one process with four.
 
-They stream their data, one of them is killed on the way, and both go on: from
-an object store, as they share no folder.
+They stream their data. One of them is killed during training, and both resume
+from an object store, because they share no folder.
 """
 
 import os
