@@ -30,6 +30,7 @@ from jax import ShapeDtypeStruct as Array
 from jax.experimental import topologies
 
 from benchmarks import setting, timing, tpu_text
+from configs.sweeps import techniques
 from ram_jax import experiment, parallel, plugins
 from ram_jax import keys as keys_lib
 from ram_jax.attacks.norms import NORMS
@@ -58,7 +59,12 @@ def main() -> None:
   parser.add_argument("--topology", default="v5e:2x2")
   parser.add_argument("--chips", default="1")
   parser.add_argument("--model", default="resnet18")
-  parser.add_argument("--method", default="robust_augmix")
+  parser.add_argument(
+    "--method",
+    default="robust_augmix",
+    help="a method, or such as robust_augmix+ema: with a technique of "
+    "configs/sweeps/techniques.py",
+  )
   parser.add_argument(
     "--programs",
     default="train",
@@ -176,9 +182,9 @@ def build(case: dict[str, Any], devices: list[jax.Device]) -> Lowered:
     (of training or of an attack in a pool) in it.
   """
   program, size = case["program"], case["batch_size"]
-  config = setting.CONFIGS[case["method"] or "standard"].get_config(
-    f"model={case['model']}"
-  )
+  method, _, technique = (case["method"] or "standard").partition("+")
+  config = setting.CONFIGS[method].get_config(f"model={case['model']}")
+  techniques.TECHNIQUES[technique or "control"](config)
   # What `experiment.resolve` chooses on accelerators.
   config.train.update(
     dtype="bfloat16", unroll=False, steps_per_dispatch=STEPS, batch_size=size

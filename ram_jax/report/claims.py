@@ -27,7 +27,6 @@ METHODS = {
   ADVERSARIAL: "adversarial training",
   AUGMIX: "AugMix",
 }
-LEVEL = 0.05
 BETTER, WORSE = 1, -1
 # Our interpretation of "very similar": about the size of a marker in a figure
 # with an axis from 0 to 100 %. The paper gives no number.
@@ -50,7 +49,7 @@ SEVERAL_SEEDS = (
   "samples are the seeds",
 )
 HOW = (
-  f"significant (*): p < {LEVEL:g} after Holm's correction over all "
+  f"significant (*): p < {statistics.LEVEL:g} after Holm's correction over all "
   "comparisons of a claim (the p-values shown are corrected); not decided: the "
   "tests are consistent with both verdicts",
   "frequencies: mean accuracy under Fourier waves of up to 1/3, up to 2/3 and "
@@ -83,7 +82,7 @@ class Comparison:
     """`BETTER` or `WORSE` if significant, else 0."""
     d, sure = self.difference, True
     if self.adjusted is not None:
-      sure = self.adjusted < LEVEL
+      sure = self.adjusted < statistics.LEVEL
     elif d.low is not None:
       sure = d.low > 0 or d.high < 0
     return sure * ((d.value > 0) - (d.value < 0))

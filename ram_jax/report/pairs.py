@@ -20,6 +20,9 @@ HIGH, LOW = (4, 5), (1, 2, 3)
 # Upper ends of the bands, as fractions of the highest frequency of an image
 # along an axis (half its side length); the corners have higher frequencies.
 BANDS = {"low": 1 / 3, "middle": 2 / 3, "high": np.inf}
+# Corruptions that are also shown separately, because adversarial training loses
+# most accuracy there.
+LOW_CONTRAST = ("fog", "contrast")
 SEEDS = (
   "95 % intervals: Student's over differences of runs with the same seed, or "
   "Welch's if fewer than two seeds are shared"
@@ -293,8 +296,18 @@ def over_seeds(runs: Sequence[Run], baseline: Run) -> Table | None:
   labels = [groups[i].label for i in others]
   columns = (map(_signed, column) for column in found.values())
   cells = zip(labels, *columns, strict=True)
-  notes = (f"difference from {groups[base].label} in percentage points", SEEDS)
-  return Table(("method", *found), tuple(cells), notes)
+  best = [
+    (i, j)
+    for j, column in enumerate(found.values(), start=1)
+    for i in statistics.significant(column)
+  ]
+  notes = (
+    f"difference from {groups[base].label} in percentage points",
+    SEEDS,
+    f"bold: p < {statistics.LEVEL:g} after Holm's correction over the "
+    f"differences in the column; {len(best)} of {len(others) * len(found)}",
+  )
+  return Table(("method", *found), tuple(cells), notes, best=frozenset(best))
 
 
 def _difference(rows: pd.DataFrame, group: int, base: int) -> Estimate | None:
@@ -317,6 +330,9 @@ def _metrics(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
   for variant, part in corrupted.groupby("variant", sort=False):
     count = part["corruption"].nunique()
     yield f"mean of {count} corruptions ({variant})", part
+    shown = part[part["corruption"].isin(LOW_CONTRAST)]
+    for name, single in shown.groupby("corruption", sort=False):
+      yield f"{name} ({variant})", single
   attacked = grouping.attacks(rows)
   attacked = attacked[attacked["epsilon"] > 0]
   for (variant, epsilon), part in attacked.groupby(

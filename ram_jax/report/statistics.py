@@ -20,6 +20,7 @@ import scipy.special
 
 # 97.5 % quantile of the standard normal distribution.
 Z_95 = 1.959963984540054
+LEVEL = 0.05  # Differences with smaller p-values are called significant.
 # Smaller p-values are rounding errors of the Fourier transform.
 P_FLOOR = 1e-9
 Correct = Mapping[str, np.ndarray]
@@ -255,3 +256,17 @@ def holm(values: Sequence[float]) -> list[float]:
   steps = np.minimum(1, factors * np.asarray(values)[order])
   adjusted[order] = np.maximum.accumulate(steps)
   return adjusted.tolist()
+
+
+def significant(estimates: Sequence[Estimate | None]) -> list[int]:
+  """Selects differences that are significant after Holm's correction.
+
+  Args:
+    estimates: differences; those that were not tested are ignored.
+
+  Returns:
+    The indices of differences whose adjusted p-values are below `LEVEL`.
+  """
+  tested = [i for i, x in enumerate(estimates) if x and x.p is not None]
+  adjusted = holm([estimates[i].p for i in tested])
+  return [i for i, p in zip(tested, adjusted, strict=True) if p < LEVEL]

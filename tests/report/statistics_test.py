@@ -205,6 +205,19 @@ def test_holm_by_hand():
   assert statistics.holm([0.8, 0.9]) == [1, 1] and statistics.holm([]) == []
 
 
+@pytest.mark.parametrize(
+  ("values", "want"),
+  [
+    ([0.03, 0.2], []),  # 0.06 after the correction
+    ([0.04, None, 0.01], [0, 2]),
+    ([None], []),
+  ],
+)
+def test_significant_differences_after_correction(values, want):
+  found = [None, *(statistics.Estimate(0.1, p=p) for p in values)]
+  assert statistics.significant(found) == [1 + i for i in want]
+
+
 def test_difference_over_shared_seeds_equals_scipys_paired_test():
   first, second = {0: 0.5, 1: 0.62, 2: 0.7, 5: 0.1}, {2: 0.66, 1: 0.6, 0: 0.49}
   found = statistics.seed_difference(first, second)
