@@ -7,12 +7,13 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from ram_jax import checks
+from ram_jax import checks, plugins
 from ram_jax.attacks import sizes
 from ram_jax.augment import mixing
 from ram_jax.evaluation import loop as evaluation_loop
 from ram_jax.interop import normalization
 from ram_jax.interop.weights import PRODUCER, Weights
+from ram_jax.methods.consistency import Consistency
 from ram_jax.models.classifier import check_values
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import results as results_lib
@@ -84,9 +85,6 @@ SPLITS = {
   "adversarial": ("none",),
   "augmix": ("none", "augmented"),
 }
-# Methods that compare the predictions for views of one image, which has one
-# class.
-UNMIXED = ("augmix", "augmax", "robust_augmix")
 AUTOATTACK_IMAGES = 1000  # evaluated on a CPU by default
 
 
@@ -290,10 +288,11 @@ def _combinations(config: ConfigDict) -> dict[str, checks.Rule]:
   epochs, method, gamma = config.train.epochs, config.method, config.awp.gamma
   splits = SPLITS.get(method.name, split_lib.SPLITS)
   is_split = config.batch_norm.split != "none"
-  # Mixed images have more than one class.
+  # Mixed images have more than one class, and cannot be compared with views.
   objective = method.to_dict().get("attack", {}).get("objective")
-  mixable = method.name not in UNMIXED
-  mixable &= objective in (None, "cross_entropy")
+  mixable = objective in (None, "cross_entropy") and not issubclass(
+    plugins.load("method", method.name), Consistency
+  )
   return {
     "batch_norm.split": (
       f"{' or '.join(splits)}, the views of {method.name}",

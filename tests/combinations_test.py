@@ -13,8 +13,9 @@ import pytest
 from hypothesis import strategies as st
 
 from configs import common
-from ram_jax import experiment, parallel, resolution
+from ram_jax import experiment, parallel, plugins
 from ram_jax.data import digits
+from ram_jax.methods.consistency import Consistency
 from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.training import loop as train
 
@@ -62,7 +63,7 @@ def config(fields, **others):
   name, views, augment = map(fields.pop, ("method", "views", "augment"))
   argument = augment and f"augment={augment}"
   result = importlib.import_module(f"configs.{name}").get_config(argument)
-  if name in resolution.UNMIXED:
+  if issubclass(plugins.load("method", name), Consistency):
     fields["mix.name"] = "none"
   with result.unlocked():
     if name in ("augmix", "robust_augmix"):
