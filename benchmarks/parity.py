@@ -55,9 +55,9 @@ whose operations are compared with Pillow in [paper_map.md](paper_map.md).
 
 The tables show relative differences, |ram_jax - PyTorch| / |PyTorch|, as
 the maximum over all tensors of a quantity. Values above the bound
-are bold. If the loss of an image is 1e-12, the gradient p - 1 has lost twelve
-digits on both sides. PGD follows the direction of this gradient, so its
-difference is larger there."""
+are bold. If the loss of an image is 1e-12, the gradient with respect to the
+logit of its class, p - 1, has lost twelve digits on both sides. PGD follows
+the direction of this gradient, so its difference is larger there."""
 
 
 _ROUNDING = """

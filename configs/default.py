@@ -99,13 +99,13 @@ def get_config() -> ConfigDict:
   # Training images of up to this many GiB (as uint8) are stored on every
   # device; more are streamed from the host. Does not change results.
   train.device_data_gib = 2.0
-  # Share of the uniform distribution in the targets of the loss, in [0,1)
+  # Weight of the uniform distribution in the training targets, in [0,1)
   train.label_smoothing = 0.0
-  # Share of the training, in [0,1], in which the attack's epsilon and step size
-  # rise linearly from 0; 0: none
+  # Fraction of training, in [0,1], during which the attack's epsilon and step
+  # size rise linearly from 0; 0: none
   train.epsilon_ramp = 0.0
-  # Steps of the attack from an epoch on, as pairs (epoch, steps) such as
-  # ((10,3),(50,7)); method.attack.steps before the first one. Empty: always
+  # Attack steps by epoch, as pairs (first epoch, steps) such as
+  # ((10,3),(50,7)). Before the first pair, or if empty: method.attack.steps
   train.attack_steps = ()
   train.log_every = 50  # Steps between lines of metrics.jsonl
   train.checkpoint_every = 1  # Epochs between checkpoints
@@ -128,7 +128,7 @@ def get_config() -> ConfigDict:
       # cosine_epoch (updated every epoch) | cosine_step (every step) | constant
       # | piecewise (divided by 10 after a half and after three quarters)
       "schedule": "cosine_epoch",
-      "warmup_epochs": 0.0,  # Epochs in which it rises linearly; 0: none
+      "warmup_epochs": 0.0,  # Epochs of linear learning-rate warm-up; 0: none
       "momentum": 0.9,  # In [0,1)
       "nesterov": True,  # Use Nesterov momentum
       "weight_decay": 5e-4,  # Coefficient of the L2 penalty's gradient
@@ -140,12 +140,12 @@ def get_config() -> ConfigDict:
   # Average of the weights over training, which is then evaluated
   config.average = ConfigDict(
     {
-      # none | ema (exponential, after each step) | swa (equal, of epochs' ends)
+      # none | ema (exponential, after each step) | swa (mean, after each epoch)
       "name": "none",
       # Maximum weight of the old average in the EMA, in [0,1). In step t after
       # the start, it is min(decay, (1 + t) / (10 + t)).
       "decay": 0.995,
-      # Share of the training, in [0,1), in which the average is a plain copy
+      # Fraction of training, in [0,1), after which averaging starts
       "start": 0.025,
       # Its running statistics: copied (from the last weights) | averaged |
       # reestimated (from the training images of an epoch, after training)
@@ -190,7 +190,7 @@ def get_config() -> ConfigDict:
       # Evaluate (and export) the average of the weights, if the run has one;
       # false: the last weights
       "average": True,
-      # Set of a split BatchNorm: main (of clean views) | auxiliary
+      # Statistics of a split BatchNorm: main (of clean views) | auxiliary
       "batch_norm": "main",
     }
   )
@@ -220,7 +220,7 @@ def get_config() -> ConfigDict:
       # standard | fast | plus, or attacks joined by +, such as apgd-ce+square
       "version": "standard",
       "norm": "l2",  # l2 | linf
-      # Radii, for pixels in [0,1], such as 0.5,. Empty: not evaluated.
+      # Radii, for pixels in [0,1], such as 0.5. Empty: not evaluated.
       "epsilons": (),
       # Use only the first N test images; 0: all. None: 1000 on CPUs, else all.
       "images": config_dict.placeholder(int),

@@ -38,7 +38,7 @@ FLAGS = {
     "compare: compare a run with a reference; report: show several runs on one "
     "page; sweep: train and evaluate all runs of a file, with a report",
   ),
-  "init_from": ("FILE", "weights to start from: .safetensors, PyTorch's .pt"),
+  "init_from": ("FILE", "weights to start from (.safetensors or PyTorch)"),
   "weights": ("FILE", "weights to evaluate instead of a run"),
   "save_adversarial": (
     "FOLDER",

@@ -72,7 +72,9 @@ def match(run: Run, reference: Reference) -> Comparison:
   if len(averages) > 1:
     averages.insert(0, _average(cells) | {"corruption": "corruption mean"})
   others, means = pairs[pairs.corruption.isna()], pairs.corruption.isin(MEANS)
-  found = _records(others) + averages + _records(pairs[means])
+  clean = others.evaluator == "clean"
+  found = _records(others[clean]) + _records(others[~clean])
+  found += averages + _records(pairs[means])
   if not found:
     raise ValueError(
       f"run {mine.name} and reference {reference.name} have no metric in "
@@ -215,18 +217,17 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
   if low is not None:
     interval = f"{100 * low:+z.1f} to {100 * high:+z.1f}"
   return (
-    label(row | {"attack": row["reference"].get("attack")}),
+    label(row | {"attack": " / ".join(_attacks(row))}),
     *(f"{100 * row[side]['accuracy']:.2f}" for side in SIDES),
     f"{100 * row['difference']:+z.2f}",
     interval,
-    "*" * row["outside"] + "a" * bool(_other_attack(row)),
+    "*" * row["outside"] + "a" * (len(_attacks(row)) > 1),
   )
 
 
-def _other_attack(row: Mapping[str, Any]) -> str | None:
-  """The run's attack if the reference has a different one."""
-  mine, other = (row[side].get("attack") for side in SIDES)
-  return mine if mine != other else None
+def _attacks(row: Mapping[str, Any]) -> tuple[str, ...]:
+  """The attack, or those of both sides if they differ."""
+  return tuple({row[s]["attack"]: 0 for s in SIDES if "attack" in row[s]})
 
 
 def _footnotes(found: Comparison) -> Iterator[str]:
@@ -241,10 +242,10 @@ def _footnotes(found: Comparison) -> Iterator[str]:
     f"for independent samples ({METHOD}), which does not cover variation "
     "between seeds; *: zero is outside the interval"
   )
-  if attacks := set(map(_other_attack, found.rows)) - {None}:
+  if any(len(_attacks(row)) > 1 for row in found.rows):
     yield (
-      f"a: the run was attacked with {', '.join(sorted(attacks))}; a weaker "
-      "attack gives a higher accuracy"
+      "a: different attacks (run / reference); a weaker attack gives a higher "
+      "accuracy"
     )
   yield from _about_images(found)
   for name, mine, its in (

@@ -65,12 +65,15 @@ def test_only_comparable_rows_are_compared(make_run):
     "L2 eps 0.03137 (PGD-10)": (
       *("40.00", "40.00", "+0.00", "-13.3 to +13.3", ""),
     ),
-    "L2 eps 1 (AutoAttack)": (
+    "L2 eps 1 (PGD-10 / AutoAttack)": (
       *("30.00", "29.00", "+1.00", "-11.5 to +13.5", "a"),
     ),
-    "L2 eps 1 (PGD-20)": ("30.00", "35.00", "-5.00", "-17.7 to +7.9", "a"),
+    "L2 eps 1 (PGD-10 / PGD-20)": (
+      *("30.00", "35.00", "-5.00", "-17.7 to +7.9", "a"),
+    ),
   }
-  assert "the run was attacked with PGD-10" in note(table, "a: ")
+  assert table.rows[0][0] == "clean"
+  assert "run / reference" in note(table, "a: ")
   assert note(table, "test images") == (
     "test images: 100 in the run, 100 in the reference"
   )
@@ -137,7 +140,7 @@ def test_any_attack_with_an_epsilon_is_compared(make_run):
   run = make_run("A", found=found)
   table = compared(run, reference(attacked(1.0, 0.3, "AutoAttack")))
   assert [(row[0], row[1], row[5]) for row in table.rows] == [
-    ("L2 eps 1 (AutoAttack)", "40.00", "a"),
+    ("L2 eps 1 (PGD-10 / AutoAttack)", "40.00", "a"),
     ("L2 eps 1 (AutoAttack)", "25.00", ""),
   ]
   assert note(table, "only in the run") == "only in the run: clean"
