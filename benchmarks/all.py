@@ -1,10 +1,10 @@
-"""Runs every benchmark and writes docs/performance.md.
+"""Runs the main speed benchmarks and writes docs/performance.md.
 
     python -m benchmarks.all --original=FOLDER --corruptions=FILE.py
 
-On a machine with several cores, AugMix and the corruptions are timed on one
-core and on two. Without the originals, ours alone is timed where they are
-compared. With --page-only the page is made anew of the numbers that are there.
+AugMix and the corruptions are timed on one core and on two. Without --original,
+only ram_jax's AugMix is timed; without --corruptions, the corruptions are
+skipped. With --page-only, the page is regenerated from the existing results.
 """
 
 import argparse
@@ -19,7 +19,7 @@ ONE, TWO = ["taskset", "-c", "0"], ["taskset", "-c", "0,1"]
 
 
 def main() -> None:
-  """Runs the benchmarks one after another: they want the whole machine."""
+  """Runs the benchmarks one at a time, as each needs the whole machine."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--original", help="FOLDER of AugMix's code")
   parser.add_argument("--corruptions", help="FILE.py of CIFAR-10-C's code")
@@ -39,11 +39,11 @@ def main() -> None:
 
 
 def commands(original: str | None, corruptions: str | None) -> list[list[str]]:
-  """What is run.
+  """Builds the command lines of the benchmarks.
 
   Args:
-    original: folder of AugMix's code, if there.
-    corruptions: file of CIFAR-10-C's code, if there.
+    original: folder of AugMix's code, if available.
+    corruptions: file of CIFAR-10-C's code, if available.
 
   Returns:
     Command lines, in order.

@@ -1,4 +1,4 @@
-r"""The training attack, PGD-7, in a loop and unrolled, and in PyTorch.
+r"""Times the training attack, PGD-7: in a loop, unrolled, and in PyTorch.
 
 python -m benchmarks.attack --models=resnet18:32,wrn_16_2:64
 """
@@ -18,17 +18,18 @@ STEPS = 7
 
 
 def measure(model: str, batch: int, repeats: int) -> dict[str, Any]:
-  """One network.
+  """Times the attack on one network.
 
   Args:
-    model: its short name.
-    batch: images at once.
-    repeats: rounds.
+    model: short name of the network.
+    batch: batch size.
+    repeats: number of rounds.
 
   Returns:
-    Seconds and ratios to PyTorch by side: of `gradient`, of the pixels alone;
-    of `all_gradients`, with the weights', which the attack leaves out; and of
-    the `attack`, unrolled and in a `loop`.
+    Results of `timing.compare` for one input `gradient` (sides `pytorch`,
+    `ours`, and `all_gradients`, which also computes the weight gradients that
+    the attack does not need) and for the `attack` (sides `pytorch`, `ours`,
+    which is unrolled, and `loop`).
   """
   step = our_step.build("adversarial", model, batch)
   pictures = timing.pictures(batch)
@@ -67,7 +68,7 @@ def measure(model: str, batch: int, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-  """Attacks every network."""
+  """Times the attack on every network and writes the results."""
   models = "resnet18:32,wrn_16_2:64,wrn_50_2:8"
   flags = timing.parser(__doc__, models).parse_args()
   for model, batch in timing.networks(flags.models):

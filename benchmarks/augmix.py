@@ -3,10 +3,10 @@ r"""Images per second of AugMix, and of its original code on Pillow.
     taskset -c 0 python -m benchmarks.augmix --original=FOLDER
     python -m benchmarks.augmix --baseline=CHECKOUT --executions=dense
 
-For FOLDER see `benchmarks/pillow_augmix.py`; its loop over images runs in one
-process. Both sides turn uint8 images into floats. CHECKOUT is another version
-of this project. `--executions` also times some of
-`ram_jax/augment/execution.py` that are made for other platforms.
+`benchmarks/pillow_augmix.py` describes FOLDER; the original loops over images
+in one process. Both sides convert uint8 images to floats. CHECKOUT is another
+version of this project. `--executions` also times implementations in
+`ram_jax/augment/execution.py` that are intended for other platforms.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from ram_jax.image.color import dequantise
 def main() -> None:
   """Times both sides at several batch sizes."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--original", help="FOLDER; without it ours alone")
+  parser.add_argument("--original", help="FOLDER; default: only time ram_jax")
   parser.add_argument("--baseline", help="CHECKOUT of another version")
   parser.add_argument("--executions", default="", help=", ".join(EXECUTIONS))
   parser.add_argument("--batches", default="128,512,1024")
@@ -64,14 +64,14 @@ def main() -> None:
 
 
 def program(augment: Any, run: Callable = execution.run) -> Callable:
-  """AugMix of uint8 images, compiled, with new draws at every call.
+  """Compiles AugMix of uint8 images, with new random draws in every call.
 
   Args:
-    augment: of this version or of another.
-    run: what executes the chains of this version.
+    augment: the augmentation of this or another version.
+    run: implementation that executes the chains of this version.
 
   Returns:
-    The function.
+    The compiled function.
   """
 
   @jax.jit
@@ -84,7 +84,7 @@ def program(augment: Any, run: Callable = execution.run) -> Callable:
   return lambda images: compiled(jax.random.key(next(count)), images)
 
 
-# With the arguments of `execution.run`.
+# Implementations with the signature of `execution.run`.
 EXECUTIONS = {
   "one_by_one": lambda operations, _, *chains: execution.one_by_one(
     operations, *chains

@@ -3,8 +3,9 @@ r"""AutoAttack compared with the original in PyTorch (fra31/auto-attack).
     python -m benchmarks.autoattack --original=FOLDER --data=FOLDER
 
 --original is a checkout of the original. --data contains the test images
-(cifar10_lossless.npz) and the weights of ResNet-2B (autoattack/). Each network
-is attacked by both in turn, on the same images. Times include compilation.
+(cifar10_lossless.npz) and the weights of ResNet-2B (autoattack/). Both
+implementations attack each network alternately, on the same images. Times
+include compilation.
 """
 
 import argparse
@@ -40,7 +41,7 @@ VERSIONS = ("standard", "fast")
 
 
 class TorchResNet2B(nn.Module):
-  """ResNet-2B, with the names of its weights."""
+  """ResNet-2B in PyTorch, with the parameter names of the weights file."""
 
   def __init__(self) -> None:
     """Builds the layers."""
@@ -74,14 +75,15 @@ def _block(inputs: int, stride: int) -> nn.ModuleDict:
 
 
 def networks(name: str, data: pathlib.Path) -> tuple[Any, nn.Module]:
-  """The same network on both sides.
+  """Builds the same network in ram_jax and in PyTorch.
 
   Args:
     name: a key of `CASES`.
     data: folder of the shared data.
 
   Returns:
-    Ours, a pytree, and PyTorch's; both map pixels in [0,1] to logits.
+    ram_jax's network, a pytree, and PyTorch's; both map pixels in [0,1] to
+    logits.
   """
   if name == "resnet_2b":
     file = weights.read(data / "autoattack" / "resnet2b.safetensors")
@@ -107,7 +109,7 @@ def to_torch(images: np.ndarray) -> torch.Tensor:
 def original(
   network: nn.Module, norm: str, epsilon: float
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-  """The original AutoAttack of a network, version standard, seed 0.
+  """Builds the original AutoAttack (version standard, seed 0) for a network.
 
   Args:
     network: pixels in [0,1] -> logits.
@@ -134,17 +136,17 @@ def original(
 def measure(
   name: str, data: pathlib.Path, count: int, repeats: int, beside: bool
 ) -> dict[str, Any]:
-  """One network, attacked by both.
+  """Attacks one network with ram_jax and, optionally, with the original.
 
   Args:
     name: a key of `CASES`.
     data: folder of the shared data.
-    count: first N test images.
-    repeats: rounds.
-    beside: whether the original attacks too.
+    count: number of test images, from the start of the test set.
+    repeats: number of rounds.
+    beside: whether to run the original as well.
 
   Returns:
-    Medians of seconds by side, ratios of the original's seconds to ours, and
+    Median seconds by side, ratios of the original's seconds to ram_jax's, and
     how many images are robust or differ.
   """
   norm, epsilon = CASES[name]
@@ -197,7 +199,7 @@ def measure(
 def main() -> None:
   """Measures each network and writes the results."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--original", help="FOLDER; without it ours alone")
+  parser.add_argument("--original", help="FOLDER; default: only time ram_jax")
   parser.add_argument("--data", type=pathlib.Path, required=True)
   parser.add_argument("--networks", default=",".join(CASES))
   parser.add_argument("--images", type=int, default=160)

@@ -2,10 +2,10 @@ r"""Compares AutoAttack with results of the original (fra31/auto-attack).
 
     python -m benchmarks.autoattack_parity --original=FOLDER --data=FOLDER
 
-See `benchmarks.autoattack` for the folders. The original's results on each
-image are in FOLDER/autoattack of --data; the smallest norms that FAB-T finds
-and the progress of Square are measured here. Writes
-docs/results/autoattack_parity.json, from which `benchmarks.parity` makes a
+See `benchmarks.autoattack` for the folders. The original's per-image results
+are in the subfolder autoattack of --data; only the smallest norms that FAB-T
+finds and the progress of Square are computed with the original here. Writes
+docs/results/autoattack_parity.json, from which `benchmarks.parity` generates a
 table.
 """
 
@@ -48,7 +48,7 @@ def measure(case: str, data: pathlib.Path) -> dict[str, Any]:
     data: folder of the shared data.
 
   Returns:
-    The numbers of the table.
+    The numbers for the table.
   """
   name, norm, epsilon = CASES[case]
   ours, theirs = networks(name, data)
@@ -103,18 +103,18 @@ def fab_norms(
   images: np.ndarray,
   labels: np.ndarray,
 ) -> dict[str, float]:
-  """The smallest norm that FAB-T finds for each image, as ratios.
+  """Compares the smallest norms that both versions of FAB-T find.
 
   Args:
-    ours: the network.
-    theirs: the same in PyTorch.
+    ours: the network in ram_jax.
+    theirs: the same network in PyTorch.
     norm: "l2" or "linf".
     images: floats [n,H,W,C], classified correctly.
     labels: integers [n].
 
   Returns:
-    Smallest and largest ratio of ours to the original's norm, and how many
-    differ by more than 1 %.
+    Number of images, smallest and largest ratio of ram_jax's norm to the
+    original's, and how many ratios differ from 1 by more than 1 %.
   """
   from autoattack.fab_pt import FABAttack_PT
 
@@ -135,7 +135,7 @@ def fab_norms(
     delta = moved.numpy().transpose(0, 2, 3, 1) - images
     order = {"l2": 2, "linf": np.inf}[norm]
     size = np.linalg.norm(delta.reshape(len(delta), -1), order, axis=1)
-    # Where it fails, it returns the clean image.
+    # The original returns the clean image if it fails.
     shortest = np.minimum(shortest, np.where(size > 0, size, np.inf))
   ratios = np.asarray(best) / shortest
   return {
@@ -154,11 +154,11 @@ def square_progress(
   images: np.ndarray,
   labels: np.ndarray,
 ) -> dict[str, list[int]]:
-  """How many images are still classified correctly after some queries.
+  """Counts images that are still classified correctly after some queries.
 
   Args:
-    ours: the network.
-    theirs: the same in PyTorch.
+    ours: the network in ram_jax.
+    theirs: the same network in PyTorch.
     norm: "l2" or "linf".
     epsilon: radius of the ball.
     images: floats [n,H,W,C], classified correctly.
@@ -192,7 +192,7 @@ def square_progress(
   }
   model, counts = parallel.replicate(ours), []
   for limit in QUERIES:
-    attack = square.Attack(epsilon, limit - 1, norm)  # one at the start
+    attack = square.Attack(epsilon, limit - 1, norm)  # the start is a query
     found = pool.Pool(attack, model, batch, jax.random.key(0), SIZE).run()
     counts.append(int(np.sum(~found.success)))
   return {

@@ -1,4 +1,4 @@
-r"""Time to evaluate a network on generated corruptions, and of a baseline.
+r"""Times the evaluation on generated corruptions against another version.
 
     python -m benchmarks.corruption_evaluation --baseline=CHECKOUT
 
@@ -88,11 +88,11 @@ def run(folder: str, images: int) -> dict[str, float | str]:
   """Evaluates 18 corruptions at five severities in a new process.
 
   Args:
-    folder: checkout of the version.
+    folder: checkout of the version to run.
     images: number of test images.
 
   Returns:
-    Seconds of processor and wall time, and a digest of the results.
+    CPU time and wall time in seconds, and a digest of the results.
   """
   with tempfile.TemporaryDirectory() as cache:
     done = subprocess.run(

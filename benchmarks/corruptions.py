@@ -4,8 +4,8 @@ r"""Images per second of the 19 corruptions, and of the original code.
 
 FILE.py is the original, `make_cifar_c.py` of hendrycks/robustness up to its
 list of corruptions, adapted to the installed libraries. Both corrupt the same
-uint8 images at five severities. The original runs in one process, and also in
-one process per core if there are several.
+uint8 images at five severities. The original runs in one process per available
+core.
 """
 
 import argparse
@@ -26,18 +26,18 @@ from ram_jax.data.generated import Generator
 
 
 def main() -> None:
-  """Times both sides by corruption, and all of them mixed."""
+  """Times both sides for each corruption and for an equal mix of all."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--original", required=True, help="FILE.py")
   parser.add_argument("--images", type=int, default=256)
-  parser.add_argument("--theirs", type=int, default=32, help="their images")
+  parser.add_argument("--theirs", type=int, default=32, help="for the original")
   parser.add_argument("--repeats", type=int, default=3)
   parser.add_argument("--out", default=timing.FOLDER)
   flags = parser.parse_args()
   cores = len(os.sched_getaffinity(0))
   images = timing.pictures(flags.images)
   generator = Generator(images, np.zeros(len(images), np.int32), 0, "", 512)
-  # Before JAX has threads: a fork of them may hang.
+  # Spawned, because forking a process that has JAX's threads may hang.
   with multiprocessing.get_context("spawn").Pool(cores) as pool:
     rows = {}
     for name in NAMES:
@@ -65,11 +65,11 @@ def main() -> None:
 
 
 def ours(generator: Generator, name: str) -> list[Any]:
-  """One corruption at every severity.
+  """Generates one corruption at every severity with ram_jax.
 
   Args:
-    generator: ours.
-    name: of the corruption.
+    generator: ram_jax's generator.
+    name: name of the corruption.
 
   Returns:
     Images by severity.
@@ -78,16 +78,16 @@ def ours(generator: Generator, name: str) -> list[Any]:
 
 
 def theirs(pool: Any, path: str, name: str, images: np.ndarray) -> list[Any]:
-  """The same by the original code, in all processes of a pool.
+  """Generates one corruption with the original code in a process pool.
 
   Args:
-    pool: of processes.
-    path: of the original code.
-    name: of the corruption.
+    pool: the process pool.
+    path: file of the original code.
+    name: name of the corruption.
     images: uint8 [N,32,32,3].
 
   Returns:
-    Images by part of `images`.
+    The corrupted images of each process.
   """
   parts = np.array_split(images, len(os.sched_getaffinity(0)))
   work = functools.partial(corrupt_part, path, name)
@@ -95,11 +95,11 @@ def theirs(pool: Any, path: str, name: str, images: np.ndarray) -> list[Any]:
 
 
 def corrupt_part(path: str, name: str, images: np.ndarray) -> np.ndarray:
-  """The original code over images and severities.
+  """Applies the original code to images at all severities.
 
   Args:
-    path: of the original code.
-    name: of the corruption.
+    path: file of the original code.
+    name: name of the corruption.
     images: uint8 [N,32,32,3].
 
   Returns:
@@ -116,10 +116,10 @@ def corrupt_part(path: str, name: str, images: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def original(path: str) -> Callable:
-  """The module of the original code.
+  """Imports the module of the original code.
 
   Args:
-    path: its file.
+    path: file of the module.
 
   Returns:
     The module.
@@ -127,9 +127,9 @@ def original(path: str) -> Callable:
   spec = importlib.util.spec_from_file_location("original", path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  import cv2  # what the original brought
+  import cv2  # a dependency of the original
 
-  cv2.setNumThreads(1)  # a process of the pool has one core
+  cv2.setNumThreads(1)  # each process of the pool has one core
   return module
 
 

@@ -1,10 +1,10 @@
-r"""The same training on 1, 2, 4 and 8 devices, in float64.
+r"""Compares the same training on 1, 2, 4 and 8 devices, in float64.
 
     python -m benchmarks.devices
 
-Devices are simulated on the CPU. Views must be bit-identical. The state after
-three steps of RobustAugMix is compared with that of one device, by the distance
-relative to its norm.
+Devices are simulated on the CPU. Prints whether the views are bit-identical to
+those of one device, and the relative distance between the states after three
+steps of RobustAugMix.
 """
 
 import json
@@ -38,7 +38,7 @@ KEY = jax.random.key(7)
 
 
 def main() -> None:
-  """Prints how far apart the results are, by number of devices."""
+  """Prints the differences from one device for each number of devices."""
   jax.config.update("jax_enable_x64", True)
   rng = np.random.default_rng(0)
   data = {
@@ -60,12 +60,12 @@ def main() -> None:
 
 
 def augmented(config: Any, images: np.ndarray, count: int) -> np.ndarray:
-  """Crop, flip and AugMix of a batch, shared by devices as a step does.
+  """Crops, flips and augments a batch on several devices, as in a step.
 
   Args:
-    config: resolved.
+    config: the resolved config.
     images: uint8 [B,H,W,C].
-    count: devices.
+    count: number of devices.
 
   Returns:
     Images [B,H,W,C].
@@ -88,15 +88,15 @@ def augmented(config: Any, images: np.ndarray, count: int) -> np.ndarray:
 
 
 def trained(config: Any, data: dict[str, np.ndarray], count: int) -> np.ndarray:
-  """The state after some steps.
+  """Trains for `STEPS` steps.
 
   Args:
-    config: resolved.
-    data: see `step.train_step`.
-    count: devices.
+    config: the resolved config.
+    data: see `training.step.train_step`.
+    count: number of devices.
 
   Returns:
-    All its numbers, [parameters + statistics + momentum].
+    All numbers of the final state as one vector.
   """
   training = train.build(config, digits.Source(), data["images"].shape)
   state = jax.tree.map(np.asarray, training.create())

@@ -1,4 +1,4 @@
-"""Distances between our numbers and PyTorch's, for each network.
+"""Relative distances between ram_jax's results and PyTorch's.
 
 A distance is |ours - theirs| / |theirs|, with Euclidean norms over a tensor; of
 a quantity, the largest distance over its tensors is reported.
@@ -21,7 +21,7 @@ MODELS = {
   "PreActResNet-18": {"name": "preact_resnet"},
   "WRN-16-2": {"name": "wide_resnet", "depth": 16, "widen_factor": 2},
 }
-# Shown by one batch and one step alone.
+# Only compared for one batch and one step.
 OTHER_MODELS = {
   "PreActResNet-18, both options": {"name": "preact_resnet", "variant": "rice"},
   "WRN-50-2": {"name": "resnet", "depth": 50, "width_factor": 2},
@@ -38,13 +38,13 @@ OPTIONS_OF = {
   "robust_augmix": tuple(OPTIONS),
 }
 SIZE = 10  # side of the images; 2 after three halvings
-DRAWS = 20  # of weights and images, where rounding is compared
+DRAWS = 20  # random weights and images in the comparison of rounding
 BATCH_BOUND, STEP_BOUND, SINGLE_BOUND = 1e-9, 1e-8, 1e-5
-ROUNDING_BOUND = 10  # times PyTorch's own
+ROUNDING_BOUND = 10  # multiple of PyTorch's own rounding error
 
 
 def between(ours: Results, theirs: Results) -> dict[str, float]:
-  """Relative distance of each quantity, the largest over its tensors.
+  """Computes the distance of each quantity, the largest over its tensors.
 
   Args:
     ours: arrays by quantity and tensor.
@@ -54,7 +54,7 @@ def between(ours: Results, theirs: Results) -> dict[str, float]:
     Distances by quantity; infinite where a number is not finite.
 
   Raises:
-    ValueError: if a quantity or tensor has no partner of its shape.
+    ValueError: if a quantity or tensor has no counterpart of the same shape.
   """
   shapes = [jax.tree.map(np.shape, x) for x in (ours, theirs)]
   if shapes[0] != shapes[1]:
@@ -77,12 +77,12 @@ def _rank(distance: float) -> float:
 def one_batch(
   model: Mapping[str, Any], size: int, attack: bool
 ) -> dict[str, float]:
-  """Distances in float64 of what one batch gives before any update.
+  """Compares the results for one batch in float64, before any update.
 
   Args:
     model: the network's spec.
     size: side of the images.
-    attack: input gradients and PGD too.
+    attack: whether to compare input gradients and PGD, too.
 
   Returns:
     Distances by quantity.
@@ -101,13 +101,13 @@ def one_batch(
 def several_steps(
   method: str, model: Mapping[str, Any], size: int, count: int, **options: Any
 ) -> dict[str, float]:
-  """Distances in float64 after steps of a method.
+  """Compares the states after several steps of a method in float64.
 
   Args:
-    method: its name.
+    method: name of the method.
     model: the network's spec.
     size: side of the images.
-    count: steps.
+    count: number of steps.
     **options: fields of the config, by their dotted names.
 
   Returns:
@@ -124,7 +124,7 @@ def several_steps(
 def one_batch_in_float32(
   model: Mapping[str, Any], size: int
 ) -> dict[str, float]:
-  """Distances of ours from PyTorch in float32, before any update.
+  """Compares the results for one batch in float32, before any update.
 
   Args:
     model: the network's spec.
@@ -144,21 +144,21 @@ def one_batch_in_float32(
 def rounding(
   method: str, model: Mapping[str, Any], size: int, draws: int
 ) -> np.ndarray:
-  """How far float32 takes the momentum of the first step from float64.
+  """Measures the error of the first step's momentum in float32.
 
-  A rounding that takes an activation across the kink of a ReLU changes the
-  gradient by a thousand times its own size. Which draws that happens in is
-  chance, on both sides.
+  If rounding moves an activation across the kink of a ReLU, the gradient
+  changes by a thousand times the rounding error. This happens in random draws
+  on both sides.
 
   Args:
-    method: its name.
+    method: name of the method.
     model: the network's spec.
     size: side of the images.
-    draws: of weights and images.
+    draws: number of random weights and images.
 
   Returns:
-    [2, draws], the distances of ours, and of PyTorch in float32, from PyTorch
-    in float64.
+    [2, draws]: the distances of ram_jax and of PyTorch, both in float32, from
+    PyTorch in float64.
   """
   seeds = range(draws)
   runs = [setting.build(method, model, size, seed) for seed in seeds]
@@ -175,7 +175,7 @@ def rounding(
 
 
 def cases() -> Iterator[tuple[str, dict[str, str]]]:
-  """Every method with every combination of its options."""
+  """Yields every method with every combination of its options."""
   for method, names in OPTIONS_OF.items():
     for values in itertools.product(*(OPTIONS[name] for name in names)):
       yield method, dict(zip(names, values, strict=True))

@@ -1,11 +1,11 @@
-r"""Evaluation compared with PyTorch or another version.
+r"""Times the evaluation against PyTorch or another version.
 
     python -m benchmarks.evaluate --models=resnet18:64,wrn_16_2:128
     python -m benchmarks.evaluate --pytorch=compiled --precision=tensorfloat32
 
-Clean accuracy and PGD-10. Ours is what `--mode=evaluate` runs, from uint8
-images on the host to the correctness of each; with --corruptions, also on
-corrupted images of all severities, which the PyTorch side does not generate.
+Clean accuracy and PGD-10. ram_jax's side is what `--mode=evaluate` runs, from
+uint8 images on the host to whether each is classified correctly. --corruptions
+also evaluates corrupted images at all severities, but not with PyTorch.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from benchmarks import our_evaluation, our_step, timing, torch_step, versions
 
 
 def main() -> None:
-  """Evaluates every network."""
+  """Times the evaluation of every network and writes the results."""
   models = "resnet18:64,wrn_16_2:128,wrn_50_2:8"
   parser = timing.parser(__doc__, models)
   parser.add_argument("--pytorch", default="eager", help=torch_step.HELP)
@@ -26,7 +26,7 @@ def main() -> None:
     "--precision", default="highest", choices=("highest", "tensorfloat32")
   )
   parser.add_argument("--corruptions", default="", help="names, such as fog")
-  parser.add_argument("--name", default="evaluate", help="of the file")
+  parser.add_argument("--name", default="evaluate", help="name of the file")
   flags = parser.parse_args()
   exact = flags.precision == "highest"
   torch.backends.cudnn.allow_tf32 = not exact
@@ -38,16 +38,16 @@ def main() -> None:
 
 
 def measure(model: str, batch: int, flags: Any) -> dict[str, Any]:
-  """One network.
+  """Times the evaluation of one network.
 
   Args:
-    model: its short name.
-    batch: images at once.
-    flags: of the command line.
+    model: short name of the network.
+    batch: batch size.
+    flags: command-line flags.
 
   Returns:
-    By part, images per second of each side and the ratio to the first side; and
-    seconds of the first run, with compilation.
+    For each part, images per second of each side and ram_jax's speedup over the
+    first side; and seconds of the first run, including compilation.
   """
   names = tuple(filter(None, flags.corruptions.split(",")))
   parts = {}

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import Any
 
 LIST = pathlib.Path(__file__).with_name("faults.json")
-SECONDS = 300  # for the tests of one fault
+SECONDS = 300  # time limit for the tests of one fault
 
 
 def main() -> int:
@@ -35,10 +35,10 @@ def main() -> int:
   parser.add_argument("checkout", type=pathlib.Path)
   parser.add_argument("--only", action="append", help="may be repeated")
   parser.add_argument(
-    "--clean", action="store_true", help="no fault: the tests must pass"
+    "--clean", action="store_true", help="seed no faults: all tests must pass"
   )
   given = parser.parse_args()
-  # Any way to end this but SIGKILL restores the file.
+  # The file is restored however this program ends, except by SIGKILL.
   signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
   faults = json.loads(LIST.read_text(encoding="utf-8"))
   wanted = [f for f in faults if f["name"] in (given.only or [f["name"]])]
@@ -53,7 +53,7 @@ def main() -> int:
     good += word == ("MISSED" if given.clean else "CAUGHT")
     seconds = time.monotonic() - started
     print(f"{word} {seconds:6.1f} s  {fault['name']}  {line}", flush=True)
-  print(f"{good} of {len(wanted)} as they should be")
+  print(f"{good} of {len(wanted)} as expected")
   return int(good < len(wanted))
 
 
@@ -61,7 +61,7 @@ def main() -> int:
 def seeded(
   checkout: pathlib.Path, fault: dict[str, Any], clean: bool
 ) -> Iterator[None]:
-  """Has the fault in its file for as long as the context lasts.
+  """Seeds a fault in its file, and restores the file on exit.
 
   Args:
     checkout: the clone.
@@ -69,7 +69,7 @@ def seeded(
     clean: leave the file as it is.
 
   Raises:
-    ValueError: if the text to be changed is not there exactly once.
+    ValueError: if the text to be replaced does not occur exactly once.
   """
   path = checkout / fault["file"]
   whole = path.read_bytes()
@@ -88,14 +88,14 @@ def seeded(
 
 
 def judge(checkout: pathlib.Path, tests: list[str]) -> tuple[str, str]:
-  """Runs tests.
+  """Runs tests and judges whether they caught a fault.
 
   Args:
     checkout: the clone.
     tests: files or names of tests.
 
   Returns:
-    The word for what they say, and the line that explains it.
+    CAUGHT, MISSED or ERROR, and the line of the output that explains it.
   """
   command = [sys.executable, "-m", "pytest", "-x", "-v"]
   command += ["-p", "no:cacheprovider", *tests]
@@ -110,11 +110,11 @@ def judge(checkout: pathlib.Path, tests: list[str]) -> tuple[str, str]:
       timeout=SECONDS,
     )
   except subprocess.TimeoutExpired:
-    return "ERROR", f"no answer in {SECONDS} s"
+    return "ERROR", f"timed out after {SECONDS} s"
   lines = [line for line in done.stdout.splitlines() if line.strip()] or [""]
   marked = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
   line = (marked or lines)[-1][:160]
-  if done.returncode == 0:  # all skipped is no answer
+  if done.returncode == 0:  # if all tests were skipped, nothing was checked
     return ("MISSED" if " passed" in lines[-1] else "ERROR"), line
   return ("CAUGHT" if done.returncode == 1 else "ERROR"), line
 

@@ -9,8 +9,8 @@ from flax import linen as nn
 
 from benchmarks import timing
 
-# Forward passes that a step costs: a backward pass to the pixels is worth
-# one more, one to the weights and the activations two.
+# Cost of a step in forward passes: a backward pass to the pixels counts as one,
+# and a backward pass to weights and activations as two.
 PASSES = {
   "standard": lambda attack_steps: 3,
   "adversarial": lambda attack_steps: 2 * attack_steps + 3,
@@ -20,14 +20,14 @@ PASSES = {
 
 
 def forward(module: nn.Module, size: int = 32) -> int:
-  """Operations of one image's forward pass, padding included.
+  """Counts the operations of one image's forward pass, including padding.
 
   Args:
     module: the network.
     size: side of the image.
 
   Returns:
-    Twice the multiplications of its convolutions and products of matrices.
+    Twice the number of multiplications in convolutions and matrix products.
   """
   images = jnp.zeros((1, size, size, 3))
   init = jax.eval_shape(lambda: module.init(jax.random.key(0), images, False))
@@ -54,18 +54,18 @@ def _count(jaxpr: Any) -> int:
 
 
 def matmul_peak(dtype: str, size: int, repeats: int = 5) -> float:
-  """Operations a second of one large product of matrices on one device.
+  """Measures the speed of a large matrix product on one device.
 
   Args:
-    dtype: of the matrices.
-    size: their side.
-    repeats: rounds, of which the median counts.
+    dtype: dtype of the matrices.
+    size: number of rows and columns.
+    repeats: number of rounds; the median is used.
 
   Returns:
     FLOP/s.
   """
   matrix = jax.random.normal(jax.random.key(0), (size, size), dtype)
-  # Several products in a call: its start costs little beside them.
+  # Several products per call, so that the launch overhead is negligible.
   product = jax.jit(lambda a: (a @ a) @ a @ a)
   found = timing.compare({"matmul": lambda: product(matrix)}, repeats)
   return 3 * 2 * size**3 / found["matmul"]["seconds"]

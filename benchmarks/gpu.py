@@ -1,13 +1,14 @@
 r"""All GPU measurements within a time limit, the most important ones first.
 
     python -m benchmarks.gpu --minutes=9 --baseline=CHECKOUT
-    python -m benchmarks.gpu --minutes=60 --tiny     # a rehearsal on a CPU
+    python -m benchmarks.gpu --minutes=60 --tiny     # a dry run on a CPU
 
 Every item runs in its own process with a time limit and writes its file after
-each row, so a failure, a hang or the end of the time loses nothing else. With
---baseline, our items alternate with another version in the same process.
---original is the folder of AugMix's code; --autoattack and --data are those of
-`benchmarks/autoattack.py`. The page is made by `benchmarks.all --page-only`.
+each row, so a failure, a hang or the time limit does not affect other results.
+With --baseline, ram_jax alternates with another version in the same process.
+--original is the folder of AugMix's code; --autoattack and --data are the flags
+--original and --data of `benchmarks/autoattack.py`. To generate the page, run
+`benchmarks.all --page-only`.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# PyTorch needs memory beside JAX, which would take three quarters.
+# Leave memory for PyTorch; by default, JAX would allocate three quarters.
 MEMORY = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}
 FULL = {
   "small": "resnet18:128",
@@ -53,7 +54,7 @@ TINY = {
 
 
 def main() -> None:
-  """Runs the items until the time is over, and lists what became of each."""
+  """Runs the items until the time limit, and records each item's status."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--minutes", type=float, default=9)
   parser.add_argument("--baseline", help="CHECKOUT of another version")
@@ -77,8 +78,8 @@ def main() -> None:
       start = time.monotonic()
       left = 60 * flags.minutes - (start - begin)
       status = "did not fit"
-      if left > 3 * flags.minutes:  # whatever has just begun is of no use
-        limit = min(left, 24 * flags.minutes)  # two fifths of all at most
+      if left > 3 * flags.minutes:  # less would be too short to be useful
+        limit = min(left, 24 * flags.minutes)  # at most two fifths of the total
         status = run([*item, f"--out={flags.out}"], limit, cache)
       seconds = round(time.monotonic() - start)
       title = re.sub(r"=\S*/\S*", "", " ".join(item))  # without folders
@@ -89,13 +90,13 @@ def main() -> None:
 
 
 def items(flags: argparse.Namespace) -> list[list[str]]:
-  """What is run, the most important first.
+  """Lists the items to run, the most important ones first.
 
   Args:
-    flags: of the command line.
+    flags: command-line flags.
 
   Returns:
-    A benchmark and its flags each.
+    For each item, the name of a benchmark and its flags.
   """
   size = TINY if flags.tiny else FULL
   repeats = f"--repeats={size['repeats']}"
@@ -147,16 +148,16 @@ ROBUST = "--methods=robust_augmix"
 
 
 def run(item: list[str], limit: float, cache: str) -> str:
-  """Runs one item, and ends it and its children at its limit.
+  """Runs one item, and kills it and its children at the time limit.
 
   Args:
     item: a benchmark and its flags.
     limit: seconds.
-    cache: folder of JAX's compiled programs. An evaluation does not use it,
-      because its first run is timed, with compilation.
+    cache: JAX's compilation cache. Evaluations do not use it, because the
+      timing of their first run includes compilation.
 
   Returns:
-    `done`, or what happened.
+    `done`, `failed` or `stopped after N s`.
   """
   name, *options = item
   cache = "" if name == "evaluate" else cache

@@ -1,10 +1,10 @@
-r"""How long a process keeps training, or hangs, after another one has failed.
+r"""Measures how long a process keeps running after another one has failed.
 
     python -m benchmarks.hosts
 
 Two processes of `main.py` with two simulated devices each train on this
 machine. Then one of them is killed, or stopped to simulate a host that hangs.
-Both are tried, because the first process also coordinates the others.
+Each process is tried, because the first one also coordinates the others.
 """
 
 import json
@@ -23,21 +23,22 @@ PATIENCE = 600  # seconds
 
 
 def main() -> None:
-  """Tries every way and prints one line of JSON for each."""
+  """Tries every signal and process, and prints a line of JSON for each."""
   for name in ("SIGKILL", "SIGSTOP"):
     for victim in (1, 0):
       print(json.dumps(attempt(victim, name)), flush=True)
 
 
 def attempt(victim: int, name: str) -> dict[str, Any]:
-  """Starts two processes, ends one and waits for the other.
+  """Starts two processes, sends a signal to one and waits for the other.
 
   Args:
-    victim: which one.
-    name: of the signal that it gets.
+    victim: index of the process that gets the signal.
+    name: name of the signal.
 
   Returns:
-    The other's exit code, how many seconds it lived on, and its last words.
+    Exit code of the other process, seconds until it exited, and its first
+    error.
   """
   with tempfile.TemporaryDirectory() as place:
     folder = pathlib.Path(place) / "run"
@@ -65,7 +66,7 @@ def start(folder: pathlib.Path) -> list[subprocess.Popen]:
   """Starts two processes of one long run.
 
   Args:
-    folder: the run's.
+    folder: the run's folder.
 
   Returns:
     The processes.
@@ -75,7 +76,7 @@ def start(folder: pathlib.Path) -> list[subprocess.Popen]:
     port = probe.getsockname()[1]
   shared = os.environ | {
     "JAX_PLATFORMS": "cpu",
-    # So that both compile: gloo waits no longer than 30 seconds for one.
+    # Make both compile; Gloo waits at most 30 seconds for the other process.
     "JAX_ENABLE_COMPILATION_CACHE": "0",
     "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
     "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
@@ -105,14 +106,14 @@ def start(folder: pathlib.Path) -> list[subprocess.Popen]:
 def wait_for_training(
   folder: pathlib.Path, processes: list[subprocess.Popen]
 ) -> None:
-  """Returns when steps have been logged.
+  """Waits until steps have been logged.
 
   Args:
-    folder: the run's.
-    processes: its processes.
+    folder: the run's folder.
+    processes: the run's processes.
 
   Raises:
-    RuntimeError: if one ends before, with what it said.
+    RuntimeError: with a process's output, if it exits before that.
   """
   log = folder / "metrics.jsonl"
   while not log.exists() or not log.stat().st_size:

@@ -38,7 +38,7 @@ COMMAND = (
   "--config.evaluators.corruption.names=brightness,contrast,gaussian_noise",
   "--config.evaluators.fourier.images=16",  # 514 frequencies
 )
-# What is waited for, in the life of one run; then a random time.
+# Phases of one run to wait for; the kill follows after a random delay.
 PLAN = (
   "anything",
   "step",
@@ -59,7 +59,7 @@ KINDS = (
 
 
 def main() -> None:
-  """Kills and compares; ends with 1 if a run ended differently."""
+  """Kills runs and compares results; exits with 1 if any differ."""
   rng, found, runs = random.Random(0), collections.Counter(), 0
   with tempfile.TemporaryDirectory() as name:
     base = pathlib.Path(name)
@@ -76,19 +76,19 @@ def main() -> None:
         print(f"kill {found.total()}: run {runs}, {kind}", flush=True)
       start(folder).wait()
       if outcome(folder) != wanted:
-        print(f"run {runs} ended differently")
+        print(f"run {runs} has different results")
         sys.exit(1)
-  print(f"{KILLS} kills of {runs} runs, all of which ended as the first did")
+  print(f"{KILLS} kills of {runs} runs, all with the same results as the first")
   print("\n| killed in | times |\n|---|---|")
   for kind in KINDS:
     print(f"| {kind} | {found[kind]} |")
 
 
 def start(folder: pathlib.Path) -> subprocess.Popen:
-  """Starts the command, or starts it again.
+  """Starts or restarts the command.
 
   Args:
-    folder: of the run; what the program says goes to a file beside it.
+    folder: the run's folder; stderr is written to a file next to it.
 
   Returns:
     The process.
@@ -106,16 +106,16 @@ def start(folder: pathlib.Path) -> subprocess.Popen:
 def killed(
   folder: pathlib.Path, what: str, seconds: float, rng: random.Random
 ) -> str | None:
-  """Starts a run (again), and kills it.
+  """Starts or restarts a run, and kills it.
 
   Args:
-    folder: of the run.
-    what: of `PLAN`, to be waited for.
-    seconds: of processors that a whole run takes.
-    rng: of the time after that.
+    folder: the run's folder.
+    what: phase to wait for, from `PLAN`.
+    seconds: CPU time of a complete run, in seconds.
+    rng: generator of the random delay after that.
 
   Returns:
-    One of `KINDS`, for where it was; None if it had finished before.
+    The phase in which it was killed, from `KINDS`; None if it finished first.
   """
   lines = len(read(folder / "metrics.jsonl").splitlines())
   config = stamp(folder / "config.json")
@@ -135,7 +135,7 @@ def killed(
 
   after = {"anything": 0.5, "autoattack": 0.3, "step": 0.1, "evaluation": 0.1}
   after = seconds * after.get(what, 0) or 0.03
-  # "evaluation" is any part of it, AutoAttack included.
+  # "evaluation" means any part of it, including AutoAttack.
   names = {"evaluation": ("autoattack", "evaluation")}.get(what, (what,))
   wait_for(lambda: what == "anything" or now() in names, process)
   end = used(process) + rng.uniform(0, after)
@@ -147,37 +147,38 @@ def killed(
 
 
 def wait_for(true: Callable[[], bool], process: subprocess.Popen) -> None:
-  """Waits until something is true, or a process has ended."""
+  """Waits until a condition is true or a process has exited."""
   while not true() and process.poll() is None:
     time.sleep(0.002)
 
 
 def used(process: subprocess.Popen) -> float:
-  """Seconds of processors that a process has used; other work delays none."""
+  """User CPU time of a process in seconds, independent of other load."""
   fields = read(pathlib.Path(f"/proc/{process.pid}/stat")).rpartition(")")[2]
-  if not fields:  # it has ended
+  if not fields:  # the process has exited
     return math.inf
   return int(fields.split()[11]) / os.sysconf("SC_CLK_TCK")
 
 
 def stamp(path: pathlib.Path) -> int | None:
-  """When a file was written, None where there is none."""
+  """Modification time of a file in nanoseconds; None if it is missing."""
   return path.stat().st_mtime_ns if path.exists() else None
 
 
 def read(path: pathlib.Path) -> str:
-  """A file's text, '' where there is none."""
+  """Text of a file; '' if it is missing."""
   return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def outcome(folder: pathlib.Path) -> dict[str, Any]:
-  """What a run came to, without times.
+  """Collects the results of a run, without times.
 
   Args:
-    folder: of a run that has ended.
+    folder: folder of a finished run.
 
   Returns:
-    The fingerprint of its last state, its lines, results and bits.
+    Name of the last checkpoint, fingerprint of its state, content of
+    metrics.jsonl, results.json and correct.npz, and the names of all files.
   """
   from ram_jax.runs import checkpoint
 

@@ -2,9 +2,9 @@ r"""Resident memory of a training run with thousands of dispatches.
 
     python -m benchmarks.memory
 
-The loop is the real one (`train.fit`: data, metrics, logging, checkpoints). The
-network and the images are small, so that memory that is not released becomes
-visible quickly: the rows of a dispatch take 24 KiB, and the state 0.6 MiB.
+Uses the real loop (`training.loop.fit`: data, metrics, logging, checkpoints).
+The network and the images are small, so that a memory leak becomes visible
+quickly: the rows of a dispatch take 24 KiB, and the state 0.6 MiB.
 """
 
 import argparse
@@ -25,11 +25,11 @@ from ram_jax.data import digits
 from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.training import loop as train
 
-BATCH, SIZE = 8, 64  # images in a step, and in the set
+BATCH, SIZE = 8, 64  # images per step and in the data set
 
 
 def main() -> None:
-  """Prints memory, for data on the devices and for streamed ones."""
+  """Prints memory use with data on the devices and with streamed data."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--dispatches", type=int, default=2000)
   flags = parser.parse_args()
@@ -42,15 +42,15 @@ def main() -> None:
 
 
 def measure(dispatches: int, streamed: bool) -> list[tuple[float, float]]:
-  """Trains and looks at the memory before every dispatch.
+  """Trains and measures memory before every dispatch.
 
   Args:
-    dispatches: how many, a multiple of 8 (an epoch).
-    streamed: data from the host, or on the devices.
+    dispatches: number of dispatches, a multiple of 8 (an epoch).
+    streamed: whether data is streamed from the host or stored on the devices.
 
   Returns:
-    Before each of them, in MiB: resident memory of this process, and arrays on
-    its devices (which are a part of it, on a CPU).
+    In MiB, before each dispatch: resident memory of this process, and the size
+    of the arrays on its devices (which the former includes on a CPU).
   """
   config = standard.get_config("model=wrn_10_1")
   config.train.update(
@@ -80,7 +80,7 @@ def measure(dispatches: int, streamed: bool) -> list[tuple[float, float]]:
 
 
 def resident() -> float:
-  """Resident memory of this process, MiB (Linux)."""
+  """Resident memory of this process in MiB (Linux only)."""
   pages = int(
     pathlib.Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]
   )
@@ -88,7 +88,7 @@ def resident() -> float:
 
 
 def on_devices() -> float:
-  """Arrays that are alive on the devices, MiB."""
+  """Total size of the live arrays on the devices in MiB."""
   return round(sum(x.nbytes for x in jax.live_arrays()) / 2**20, 2)
 
 

@@ -1,4 +1,4 @@
-"""Our evaluation of one batch by parts, as functions to be timed."""
+"""The parts of ram_jax's evaluation of one batch, as functions to be timed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,16 +19,19 @@ STEPS = 10
 def parts(
   model: str, batch: int, names: tuple[str, ...]
 ) -> dict[str, Callable[[], Any]]:
-  """What `--mode=evaluate` runs, from uint8 images on the host to bits.
+  """Builds the parts of what `--mode=evaluate` runs for one batch.
+
+  They start from uint8 images on the host, and return which images are
+  classified correctly.
 
   Args:
     model: short name of the network.
-    batch: images at once.
-    names: corruptions, at all severities.
+    batch: batch size.
+    names: corruptions to evaluate, at all severities.
 
   Returns:
-    `clean`, `pgd` and, if there are names, `corruptions`: functions whose
-    result is there when they return.
+    `clean`, `pgd` and, if there are names, `corruptions`: functions that block
+    until their result is available.
   """
   step = our_step.build("standard", model, batch, **{"train.dtype": "float32"})
   images = timing.pictures(batch)

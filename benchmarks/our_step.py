@@ -1,4 +1,4 @@
-"""Our training step, and its parts alone, as functions to be timed."""
+"""ram_jax's training step and its parts, as functions to be timed."""
 
 import dataclasses
 import functools
@@ -22,15 +22,15 @@ DATA_SIZE = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-  """A method's step on one network and batch.
+  """A method's step for one network and batch size.
 
   Attributes:
-    config: resolved.
-    module: the network, outside of any device axis.
-    training: what `train.py` would run.
-    run: takes the steps of one dispatch; its result is waited for.
-    per_dispatch: how many these are.
-    compiled_text: the compiled program, in HLO.
+    config: the resolved config.
+    module: the network, without a device axis.
+    training: the training that `main.py` would run.
+    run: runs the steps of one dispatch; the caller waits for the result.
+    per_dispatch: number of steps per dispatch.
+    compiled_text: returns the compiled program as HLO text.
   """
 
   config: ConfigDict
@@ -42,19 +42,19 @@ class Step:
 
 
 def build(method: str, model: str, batch_size: int, **overrides: Any) -> Step:
-  """Builds the program that a training runs, on random images.
+  """Builds the training program, with random images.
 
   Args:
     method: a key of `setting.CONFIGS`.
-    model: its short name, such as `resnet18`.
-    batch_size: images in a step, over all devices.
+    model: short name of the network, such as `resnet18`.
+    batch_size: images per step, over all devices.
     **overrides: further fields of the config, by their dotted names.
 
   Returns:
-    The step. Every call of `run` trains on.
+    The step. Every call of `run` continues the training.
   """
   config = setting.CONFIGS[method].get_config(f"model={model}")
-  # A small rate: whatever is timed stays finite.
+  # With a small learning rate, all values stay finite.
   fixed = {"train.batch_size": batch_size, "optimizer.learning_rate": 1e-3}
   config.update_from_flattened_dict(fixed | overrides)
   config = experiment.resolve(config)
@@ -85,14 +85,14 @@ def build(method: str, model: str, batch_size: int, **overrides: Any) -> Step:
 
 
 def parts(step: Step) -> dict[str, Callable[[], Any]]:
-  """The parts of a RobustAugMix step, each a program of its own.
+  """Builds the parts of a RobustAugMix step as separate programs.
 
   Args:
-    step: of RobustAugMix.
+    step: a step of RobustAugMix.
 
   Returns:
-    By name a function whose result is waited for: `attack` is all of the
-    attack's gradients, unrolled or in a loop as in the step.
+    Functions by name; the caller waits for their results. `attack` computes all
+    gradients of the attack, one call per gradient.
   """
   config, module, batch = step.config, step.module, step.config.train.batch_size
   state = step.training.create()

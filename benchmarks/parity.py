@@ -216,7 +216,7 @@ def _title(*cells: str) -> Lines:
 def _row(
   words: list[str], numbers: list[float | None], bound: float
 ) -> tuple[str, bool]:
-  """A line of a table, and whether all its numbers keep the bound."""
+  """Formats a table row, and checks that its numbers are within the bound."""
   cells = list(words)
   for number in numbers:
     text = "" if number is None else f"{number:.1e}"

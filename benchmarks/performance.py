@@ -37,11 +37,11 @@ def page(before: str, folder: pathlib.Path) -> str:
   """Replaces the measured part of a page.
 
   Args:
-    before: the page; what stands before `MARK` is kept.
-    folder: of the JSON files; those that are absent have no table.
+    before: the page; the text before `MARK` is kept.
+    folder: folder of the JSON files; each of them becomes a table.
 
   Returns:
-    The page.
+    The new page.
   """
   parts = [before.partition(MARK)[0] + MARK]
   for path in sorted(folder.glob("*.json")):
@@ -214,7 +214,7 @@ def _tpu(result: dict[str, Any]) -> Iterator[str]:
   versions = result["versions"]
   yield (
     f"Estimates of the TPU compiler (libtpu {versions['libtpu']}, jax "
-    f"{versions['jax']}) for {result['topology']}, in million cycles of a "
+    f"{versions['jax']}) for {result['topology']}, in millions of cycles per "
     "chip; nothing was run on a TPU. Training: cycles per step.\n"
   )
   trained = [row for row in result["rows"] if row["program"] == "train"]

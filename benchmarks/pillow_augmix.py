@@ -1,8 +1,8 @@
 """AugMix's original code on Pillow, without importing JAX.
 
 The folder contains `augmentations.py` of google-research/augmix, with the
-operations and their random strengths. The mixing is written as in `cifar.py` of
-that project, without normalization; chains keep Pillow images.
+operations and their random strengths. The mixing follows `cifar.py` of that
+project, without normalization; chains operate on Pillow images.
 """
 
 import functools
@@ -18,15 +18,15 @@ class Views:
   """A data set for PyTorch's loaders: an image and AugMix views of it."""
 
   def __init__(self, folder: str, images: np.ndarray, count: int) -> None:
-    """Keeps AugMix's folder, uint8 images [N,H,W,C] and how many views."""
+    """Stores AugMix's folder, uint8 images [N,H,W,C] and the view count."""
     self.folder, self.images, self.count = folder, images, count
 
   def __len__(self) -> int:
-    """More than anybody asks for; images repeat."""
+    """Practically infinite; images repeat."""
     return 10**9
 
   def __getitem__(self, index: int) -> list[np.ndarray]:
-    """Floats [C,H,W]."""
+    """The image and its views, floats [C,H,W]."""
     image = self.images[index % len(self.images)]
     made = views(self.folder, np.stack([image] * self.count))
     floats = (image / np.float32(255), *made)
@@ -35,10 +35,10 @@ class Views:
 
 @functools.cache
 def original(folder: str) -> list[Callable]:
-  """The original's nine operations.
+  """Imports the nine operations of the original.
 
   Args:
-    folder: where its `augmentations.py` is.
+    folder: folder that contains `augmentations.py`.
 
   Returns:
     Functions (image, severity) -> image.
@@ -48,10 +48,10 @@ def original(folder: str) -> list[Callable]:
 
 
 def views(folder: str, images: np.ndarray) -> np.ndarray:
-  """A loop over images, as a loader's process has it.
+  """Augments images one by one, as in a data loader's worker process.
 
   Args:
-    folder: of AugMix's code.
+    folder: folder of AugMix's code.
     images: uint8 [N,32,32,3].
 
   Returns:
@@ -62,11 +62,11 @@ def views(folder: str, images: np.ndarray) -> np.ndarray:
 
 
 def mixed(operations: list[Callable], image: Image.Image) -> np.ndarray:
-  """AugMix of one image.
+  """Applies AugMix to one image.
 
   Args:
     operations: from `original`.
-    image: of Pillow.
+    image: Pillow image.
 
   Returns:
     Floats [32,32,3].

@@ -1,4 +1,4 @@
-r"""Communication of a step on several devices, and their overhead on a CPU.
+r"""Measures a step's communication and overhead on several simulated devices.
 
     python -m benchmarks.scaling --model=wrn_10_1
 
@@ -47,16 +47,16 @@ def main() -> None:
 
 
 def run(count: int, model: str, batch: int, repeats: int) -> tuple[float, int]:
-  """One process with simulated devices.
+  """Times a step in a new process with simulated devices.
 
   Args:
-    count: of devices.
+    count: number of devices.
     model: short name of the network.
-    batch: images in a step, over all devices.
-    repeats: rounds.
+    batch: images per step, over all devices.
+    repeats: number of rounds.
 
   Returns:
-    Seconds of a step, and bytes that each device gives to reductions in it.
+    Seconds per step, and bytes that each device contributes to all-reduces.
   """
   flag = f"--xla_force_host_platform_device_count={count}"
   done = subprocess.run(
@@ -71,10 +71,10 @@ def run(count: int, model: str, batch: int, repeats: int) -> tuple[float, int]:
 
 
 def communicated(text: str) -> int:
-  """Bytes that a program's reductions over devices take.
+  """Counts the bytes of a program's reductions over devices.
 
   Args:
-    text: of the compiled program, in HLO.
+    text: HLO text of the compiled program.
 
   Returns:
     The sum over its all-reduce instructions.

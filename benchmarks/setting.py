@@ -1,4 +1,4 @@
-"""What both sides of a comparison share: weights, images, random numbers."""
+"""The setting that both sides share: weights, images and random numbers."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -24,12 +24,12 @@ CONFIGS = {
 }
 STEPS = 3
 BATCH_SIZE = 4
-KEY = 7  # of the draws
+KEY = 7  # seed of the random draws
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """What training asks of a data set; no two constants are alike."""
+  """The attributes of a data set that training needs; all constants differ."""
 
   num_classes: int = 10
   mean: tuple[float, ...] = (0.49, 0.48, 0.45)
@@ -42,7 +42,7 @@ class Setting:
 
   Attributes:
     config: resolved.
-    module: the network, outside of any device axis.
+    module: the network, without a device axis.
     data: `images` uint8 [N,H,W,3] and `labels` int32 [N] of `STEPS` batches.
     params: parameters.
     batch_stats: running statistics.
@@ -60,7 +60,7 @@ class Setting:
     return np.split(self.data["labels"], STEPS)
 
   def classifier(self, batch_norm: str) -> Classifier:
-    """The network as our attack sees it, `running` or `batch`."""
+    """The network with `running` or `batch` statistics, as attacks use it."""
     return Classifier(self.params, self.batch_stats, self.module, batch_norm)
 
 
@@ -71,20 +71,20 @@ def build(
   seed: int = 0,
   **overrides: Any,
 ) -> Setting:
-  """Draws a run of a method as the paper has it, on small random images.
+  """Builds a run of a method with the paper's settings, on random images.
 
-  Its augmented views are flips and crops, which stand for AugMix: what a view
-  shows makes no difference here, and AugMix takes most of a compilation.
+  Its augmented views are flips and crops instead of AugMix: the content of a
+  view does not matter here, and AugMix takes most of the compilation time.
 
   Args:
     method: a key of `CONFIGS`.
     model: the network's spec, with its `name`.
     size: side of the images.
-    seed: of weights and images.
+    seed: seed of the random weights and images.
     **overrides: further fields of the config, by their dotted names.
 
   Returns:
-    The setting. Every weight is a float32 number, whatever its type.
+    The setting. All weights are exact in float32, whatever their dtype.
   """
   config = CONFIGS[method].get_config()
   with config.unlocked():
@@ -95,7 +95,7 @@ def build(
   fixed = {
     "train.batch_size": BATCH_SIZE,
     "train.unroll": False,
-    # At the paper's 0.1 so small batches diverge within three steps. Then
+    # With the paper's 0.1, such small batches diverge within three steps. Then
     # probabilities underflow, and PyTorch's clamped divergence gives NaN.
     "optimizer.learning_rate": 0.001,
   }
@@ -117,7 +117,7 @@ def build(
 def _draw_variables(
   rng: np.random.Generator, module: nn.Module, size: int
 ) -> dict[str, Any]:
-  """Draws variables of which none is 0, 1 or like another."""
+  """Draws variables that differ from 0, from 1 and from each other."""
 
   def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
     layer, name = (part.key for part in path[-2:])
@@ -127,7 +127,7 @@ def _draw_variables(
     elif name in ("scale", "var"):
       value = rng.uniform(0.5, 1.5, leaf.shape)
     elif layer == "head":
-      # So far apart that some probabilities nearly vanish, as a clamp shows.
+      # Far enough apart that some probabilities nearly vanish and are clamped.
       value = rng.permutation(np.linspace(-10, 10, leaf.size))
     else:
       value = rng.normal(0, 0.2, leaf.shape)
@@ -141,11 +141,11 @@ def _draw_variables(
 def draw_views(
   setting: Setting, model: Classifier | None = None
 ) -> list[dict[str, np.ndarray]]:
-  """Draws what the steps draw, from the keys that they use.
+  """Reproduces the views of the training steps from their keys.
 
   Args:
     setting: the run.
-    model: whom the attack attacks; None leaves the attack at its start.
+    model: the attacked model; None: adversarial views are starting points.
 
   Returns:
     For each step `images` [B,H,W,3], flipped and cropped, and the method's

@@ -1,4 +1,4 @@
-r"""Time from the start of a process to its first dispatch.
+r"""Times the start of a process until its first dispatch.
 
     python -m benchmarks.startup --model=resnet18
 
@@ -55,12 +55,12 @@ def main() -> None:
 
 
 def start(model: str, batch: int, cache: str) -> float:
-  """Starts one process.
+  """Times the start of one process.
 
   Args:
     model: short name of the network.
-    batch: images in a step.
-    cache: folder of compiled programs.
+    batch: batch size.
+    cache: folder of the compilation cache.
 
   Returns:
     Seconds until it has issued its first dispatch.

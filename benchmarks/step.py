@@ -1,15 +1,15 @@
-r"""A training step of the four methods, and of PyTorch or another version.
+r"""Times training steps of the four methods against PyTorch or another version.
 
     python -m benchmarks.step --models=resnet18:32,wrn_16_2:64,wrn_50_2:8
     python -m benchmarks.step --pytorch=compiled --models=resnet18:128
     python -m benchmarks.step --pytorch= --baseline=CHECKOUT
 
-PyTorch is the reference in `benchmarks/torch_reference`, with given AugMix
-views: `eager` in float32, or `compiled` or `autotuned` in bfloat16. With
+PyTorch is the reference in `benchmarks/torch_reference`, with precomputed
+AugMix views: `eager` in float32, or `compiled` or `autotuned` in bfloat16. With
 --original (see `benchmarks/pillow_augmix.py`), it is also measured with AugMix
-on Pillow: `eager` in the same process, as for a loader without a free core, the
-others with loaders on all cores. Our column includes everything: gather, crop,
-flip, AugMix, attack and update.
+in Pillow: in the same process for `eager`, as if no core were free for data
+loaders, and with data loaders on all cores for the others. ram_jax's time
+includes everything: gather, crop, flip, AugMix, attack and update.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
   parser.add_argument(
     "--parts", default="robust_augmix", help="method whose parts are timed"
   )
-  parser.add_argument("--name", default="step", help="of the file, step...")
+  parser.add_argument("--name", default="step", help="name of the file")
   flags = parser.parse_args()
   cpu = jax.default_backend() == "cpu"
   peak = flops.matmul_peak(*(("float32", 2048) if cpu else ("bfloat16", 8192)))
@@ -59,17 +59,18 @@ def main() -> None:
 def measure(
   model: str, batch: int, method: str, flags: argparse.Namespace
 ) -> dict[str, Any]:
-  """One method on one network.
+  """Times one method on one network.
 
   Args:
     model: short name of the network.
-    batch: images in a step.
-    method: its name.
-    flags: of the command line.
+    batch: batch size.
+    method: name of the method.
+    flags: command-line flags.
 
   Returns:
-    Seconds of a step by side, ratios to the first side, and ours in FLOP/s;
-    perhaps its parts and what the step takes beyond them.
+    Seconds per step and speedup over the first side, by side; ram_jax's images
+    and FLOP per second and peak memory; and, if requested, seconds of its parts
+    and the step's time divided by their sum.
   """
   step = our_step.build(method, model, batch)
   sides, extra = {}, {}
@@ -108,7 +109,7 @@ def measure(
 def eager(
   step: our_step.Step, original: str | None
 ) -> dict[str, Callable[[], Any]]:
-  """PyTorch's eager step, and with AugMix on Pillow if it is there."""
+  """Builds PyTorch's eager step, and one with AugMix in Pillow if available."""
   views = {"pytorch": None}
   if original and "augment" in step.config.method:
     views["pytorch_and_pillow"] = functools.partial(
@@ -121,7 +122,7 @@ def eager(
 
 
 def repeated(take: Callable[[], Any], count: int) -> Callable[[], Any]:
-  """A dispatch of PyTorch's steps, waited for at its end."""
+  """Builds a function that runs several PyTorch steps and waits for them."""
 
   def run() -> Any:
     for _ in range(count):
@@ -140,7 +141,7 @@ def work(step: our_step.Step, method: str) -> float:
 
 
 def peak_bytes() -> int | None:
-  """Most memory that JAX has held on the device, where it says so."""
+  """Peak memory of JAX on the device in bytes; None if unknown."""
   return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 

@@ -1,10 +1,10 @@
-r"""A sweep compared with one process per run, both with an empty cache.
+r"""Times a sweep against one process per run, both with an empty cache.
 
     python -m benchmarks.sweep
 
-Four methods with three seeds on a few digits, once by --mode=sweep and once by
-twelve commands, which share an initially empty compilation cache. The results
-must be bit-identical.
+Runs four methods with three seeds on a few digits, once with --mode=sweep and
+once with twelve commands, which share an initially empty compilation cache. The
+results must be bit-identical.
 """
 
 import argparse
@@ -69,10 +69,10 @@ def run(
 
   Args:
     commands: flags of main.py.
-    cache: folder of compiled programs, empty.
+    cache: empty folder for the compilation cache.
 
   Returns:
-    Seconds of wall time, and of processors.
+    Wall time and CPU time in seconds.
   """
   began, used = time.monotonic(), _used()
   for command in commands:

@@ -1,4 +1,4 @@
-"""Shared by all benchmarks: pairs of runs, medians, and a JSON file of each."""
+"""Shared by all benchmarks: alternating timings, medians and JSON files."""
 
 import argparse
 import importlib.metadata
@@ -17,7 +17,7 @@ import numpy as np
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "docs/results/speed"
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow", "torch")
-CASE = ("model", "batch", "method")  # of a row
+CASE = ("model", "batch", "method")  # fields that identify a row
 
 
 def compare(
@@ -25,17 +25,17 @@ def compare(
   repeats: int,
   units: Mapping[str, int] = types.MappingProxyType({}),
 ) -> dict[str, dict[str, float]]:
-  """Times functions in turn, so that all see the same moods of the machine.
+  """Times functions in turn, so that load changes affect all of them equally.
 
   Args:
-    sides: functions by name; each is called once before, to compile and to
-      fill caches. What one returns is waited for.
-    repeats: rounds, of one call of each.
-    units: how many units of work a call of a side does, where not 1.
+    sides: functions by name. Each is called once before, to compile and to fill
+      caches. Times include waiting for the result.
+    repeats: number of rounds, with one call of each function.
+    units: units of work per call of a side, if not 1.
 
   Returns:
-    By name `seconds` of a unit, the median over rounds; `ratio`, the median
-    over rounds of the first side's seconds divided by this one's; and seconds
+    By name: `seconds` per unit, the median over rounds; `ratio`, the median
+    over rounds of the first side's seconds divided by this side's; and seconds
     of the `first` call.
   """
   first_calls = {name: seconds(function) for name, function in sides.items()}
@@ -57,10 +57,10 @@ def compare(
 
 
 def seconds(function: Callable[[], Any]) -> float:
-  """Wall time of one call, until its result is there.
+  """Measures the wall time of one call, until its result is ready.
 
   Args:
-    function: what is called.
+    function: the function to call.
 
   Returns:
     Seconds.
@@ -71,13 +71,13 @@ def seconds(function: Callable[[], Any]) -> float:
 
 
 def pictures(count: int) -> np.ndarray:
-  """Smooth random images, uint8 [count,32,32,3], all values in use.
+  """Draws smooth random images that cover the range of values.
 
   Args:
-    count: how many.
+    count: number of images.
 
   Returns:
-    The images.
+    uint8 [count,32,32,3].
   """
   small = jax.random.uniform(jax.random.key(0), (count, 6, 6, 3))
   large = jax.image.resize(small, (count, 32, 32, 3), "cubic")
@@ -85,11 +85,11 @@ def pictures(count: int) -> np.ndarray:
 
 
 def parser(doc: str, models: str) -> argparse.ArgumentParser:
-  """The flags of a benchmark that has a row for each network.
+  """Creates the parser of a benchmark that measures several networks.
 
   Args:
-    doc: its docstring.
-    models: networks and batch sizes where none are given.
+    doc: docstring of the benchmark.
+    models: default networks and batch sizes.
 
   Returns:
     The parser.
@@ -102,16 +102,16 @@ def parser(doc: str, models: str) -> argparse.ArgumentParser:
 
 
 def networks(models: str) -> list[tuple[str, int]]:
-  """Short names and batch sizes of a flag such as `resnet18:32,wrn_16_2:64`."""
+  """Splits names and batch sizes of a flag like `resnet18:32,wrn_16_2:64`."""
   pairs = [pair.split(":") for pair in models.split(",")]
   return [(model, int(batch)) for model, batch in pairs]
 
 
 def machine() -> dict[str, Any]:
-  """Where a number was measured.
+  """Describes the machine on which results are measured.
 
   Returns:
-    Device, processor cores that this process may use, and versions.
+    Device, CPU cores that are available to this process, and versions.
   """
   versions = {"python": platform.python_version()}
   for name in PACKAGES:
@@ -131,7 +131,7 @@ def machine() -> dict[str, Any]:
 
 
 def device() -> str:
-  """The device for the names of files, such as `cpu` or `nvidia_h200`."""
+  """Name of the device for file names, such as `cpu` or `nvidia_h200`."""
   return jax.devices()[0].device_kind.lower().replace(" ", "_")
 
 
@@ -139,9 +139,9 @@ def write(name: str, result: dict[str, Any], folder: str | os.PathLike) -> None:
   """Prints a benchmark's result and writes it as NAME.json.
 
   Args:
-    name: of the benchmark.
-    result: its numbers.
-    folder: where the file goes; made if missing.
+    name: name of the benchmark.
+    result: results of the benchmark.
+    folder: folder of the file; created if missing.
   """
   text = json.dumps({"machine": machine()} | result, indent=2)
   print(text)
@@ -153,14 +153,14 @@ def write(name: str, result: dict[str, Any], folder: str | os.PathLike) -> None:
 def add(
   name: str, row: dict[str, Any], folder: str | os.PathLike, **head: Any
 ) -> None:
-  """Adds a row to NAME_DEVICE.json, or replaces that of the same `CASE`.
+  """Adds a row to NAME_DEVICE.json, or replaces the one with the same `CASE`.
 
-  Rows of another machine or of other versions are dropped.
+  Rows from another machine or other versions are dropped.
 
   Args:
-    name: of the benchmark.
-    row: of one case.
-    folder: where the file is.
+    name: name of the benchmark.
+    row: result for one case.
+    folder: folder of the file.
     **head: further entries of the file.
   """
   name, where, rows = f"{name}_{device()}", machine(), []

@@ -23,25 +23,25 @@ BATCH_SIZE = 256
 def load(
   path: str | pathlib.Path, network: str, **fields: int | str
 ) -> torch.nn.Module:
-  """Loads a network of an export, strictly.
+  """Loads an exported network with strict=True.
 
   Args:
-    path: the `.safetensors` file; its metadata say how pixels are normalised.
+    path: the `.safetensors` file; its metadata states the normalization.
     network: a key of `NETWORKS`.
-    **fields: of the network, such as its depth.
+    **fields: fields of the network, such as its depth.
 
   Returns:
     The network, in evaluation mode.
 
   Raises:
-    RuntimeError: by PyTorch, if names or shapes are another network's.
+    RuntimeError: from PyTorch, if names or shapes do not match the network.
   """
   with safe_open(path, framework="pt") as file:
     about = file.metadata()
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
   mean, std = (json.loads(about[name]) for name in ("mean", "std"))
   stated = json.loads(about.get("model", "{}"))
-  if "activation" in stated:  # which the tensors do not show
+  if "activation" in stated:  # the tensors do not determine it
     fields = {"activation": stated["activation"]} | fields
   model = NETWORKS[network](int(about["num_classes"]), mean, std, **fields)
   model.load_state_dict(tensors)
@@ -55,7 +55,7 @@ def predictions(
   network: str,
   **fields: int | str,
 ) -> np.ndarray:
-  """Classes that an exported network gives images.
+  """Predicts the classes of images with an exported network.
 
   Args:
     path: see `load`.
@@ -73,7 +73,7 @@ def predictions(
 
 
 def main() -> None:
-  """Prints the accuracy, and writes the predictions where asked to."""
+  """Prints the accuracy, and writes the predictions if requested."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--weights", required=True, help="a .safetensors export")
   parser.add_argument("--data", required=True, help=".npz of test images")
@@ -89,7 +89,7 @@ def main() -> None:
     images, labels = data["test_images"], data["test_labels"]
   found = predictions(given.weights, images, given.network, **fields)
   right = int((found == labels).sum())
-  print(f"{right} of {len(labels)} right: {right / len(labels):.2%}")
+  print(f"{right} of {len(labels)} correct: {right / len(labels):.2%}")
   if given.out:
     np.save(given.out, found)
 

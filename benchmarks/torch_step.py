@@ -15,8 +15,8 @@ from benchmarks import our_step, pillow_augmix, timing, two_sides
 from benchmarks.setting import Setting
 from benchmarks.torch_reference import compiled, training
 
-# How PyTorch runs: eager; compiled and in a CUDA graph; without that; with the
-# best of several kernels for each product; or, as a rehearsal, with none.
+# How PyTorch runs: eager; compiled in a CUDA graph; compiled without one; with
+# autotuned kernels; or, for a dry run, traced without compiling kernels.
 FORMS = {
   "eager": {},
   "compiled": {},
@@ -24,28 +24,28 @@ FORMS = {
   "autotuned": {"autotune": True},
   "traced": {"backend": "aot_eager"},
 }
-HELP = f"{', '.join(FORMS)}; empty for no PyTorch"
+HELP = f"{', '.join(FORMS)}; empty: without PyTorch"
 
 
 def compiler(form: str) -> compiled.Compiler:
-  """The compiler of a form, but for `eager`."""
+  """Returns the compiler of a form other than `eager`."""
   return compiled.compiler(**FORMS[form])
 
 
 def graph(form: str, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
-  """A function in a CUDA graph, where the form and the device have one."""
+  """Captures a function in a CUDA graph, if form and device support it."""
   if form == "uncaptured" or device().type == "cpu":
     return function
   return compiled.captured(function)
 
 
 def device() -> torch.device:
-  """Where PyTorch computes: the GPU if it has one."""
+  """The device that PyTorch uses: the GPU if there is one."""
   return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def wait(loss: Tensor) -> Tensor:
-  """Waits until the device has done everything."""
+  """Waits until the device has finished all work."""
   if loss.is_cuda:
     torch.cuda.synchronize()
   return loss
@@ -58,9 +58,9 @@ def build(
   """Builds the same step in PyTorch, eager and in float32.
 
   Args:
-    step: ours.
-    augment: uint8 images [N,H,W,C] to their AugMix views, floats; None takes
-      the images themselves for views, as if loaders had made these for nothing.
+    step: ram_jax's step.
+    augment: maps uint8 images [N,H,W,C] to float AugMix views. None uses the
+      images themselves as views, as if augmentation cost nothing.
 
   Returns:
     A function that starts one step.
@@ -82,12 +82,12 @@ def build(
 def build_compiled(
   step: our_step.Step, form: str
 ) -> tuple[Callable[[], Tensor], list[Tensor]]:
-  """Builds the same step as PyTorch runs it fastest.
+  """Builds the same step in the form that is fastest in PyTorch.
 
-  Convolutions are in bfloat16 by autocast, images and weights channels last.
+  Convolutions use bfloat16 (autocast); images and weights are channels-last.
 
   Args:
-    step: ours.
+    step: ram_jax's step.
     form: a key of `FORMS`, not `eager`.
 
   Returns:
@@ -100,7 +100,8 @@ def build_compiled(
   images, labels, _ = batch(step)
   images = images.contiguous(memory_format=torch.channels_last)
   inputs = [labels, images, images.clone(), images.clone()]
-  # A rate on the device: a schedule can change it between replays.
+  # The learning rate is on the device, so that a schedule can change it between
+  # replays.
   rate = torch.tensor(1e-3, device=device())
   optimizer = training.sgd(network, rate, fused=True)
   program = compiled.step(
@@ -121,17 +122,17 @@ def loaded(
   folder: str,
   steps: int,
 ) -> float:
-  """A compiled step while loaders on every core make its AugMix views.
+  """Times a compiled step while data loaders on all cores compute AugMix views.
 
   Args:
-    step: ours.
+    step: ram_jax's step.
     take: see `build_compiled`.
     inputs: see `build_compiled`.
-    folder: of AugMix's code.
-    steps: how many are timed, from when the loaders' first batches are used up.
+    folder: folder of AugMix's code.
+    steps: number of timed steps, after the prefetched batches have been used.
 
   Returns:
-    Seconds of a step.
+    Seconds per step.
   """
   count = 1 if "attack" in step.config.method else 2
   cores = len(os.sched_getaffinity(0))
@@ -142,7 +143,7 @@ def loaded(
     multiprocessing_context="spawn",
     pin_memory=inputs[0].is_cuda,
   )
-  # Workers import this module, but only the parent may hold the GPU.
+  # Workers import this module, but only the parent process may use the GPU.
   with mock.patch.dict(os.environ, JAX_PLATFORMS="cpu"):
     batches = iter(loader)
   ahead = 2 * cores * loader.prefetch_factor
@@ -157,7 +158,7 @@ def loaded(
 
 
 def reference(step: our_step.Step) -> tuple[torch.nn.Module, training.Recipe]:
-  """PyTorch's network with the weights of ours, and its recipe."""
+  """Builds PyTorch's network with ram_jax's weights, and its recipe."""
   variables = step.training.create()
   setting = Setting(
     step.config, step.module, {}, variables.params, variables.batch_stats
@@ -179,15 +180,16 @@ def evaluation(
   attack_steps: int,
   form: str = "eager",
 ) -> dict[str, Callable[[], Any]]:
-  """PyTorch's clean forward pass and PGD, and eager one gradient of it.
+  """Builds PyTorch's clean forward pass, PGD, and, if eager, one gradient.
 
   Args:
-    step: whose network and batch are taken; weights are frozen.
-    attack_steps: of PGD.
+    step: provides the network, whose weights are frozen, and the batch.
+    attack_steps: number of steps of PGD.
     form: a key of `FORMS`.
 
   Returns:
-    `clean`, `attack` and perhaps `gradient`; their results are waited for.
+    `clean`, `attack` and, if eager, `gradient`: functions that wait for the
+    result.
   """
   network = reference(step)[0].train(False)
   images, labels, _ = batch(step)

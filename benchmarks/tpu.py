@@ -1,4 +1,4 @@
-r"""Estimates of the TPU compiler, without a TPU.
+r"""Estimates the time and memory of programs on TPUs, without a TPU.
 
     python -m benchmarks.tpu --topology=v5e:2x2 --chips=1,4 \
         --model=resnet18 --method=robust_augmix --programs=train
@@ -47,14 +47,15 @@ from ram_jax.training import loop as train
 
 TRAINING_IMAGES = 50_000
 STEPS = 10  # per dispatch, as on any accelerator
-# Programs by what they belong to; a batch of an evaluation has no method.
+# Programs that depend on the method, and programs of the evaluation, which do
+# not.
 PARTS = ("augmix", "attack")
 EVALUATION = ("clean", "pgd")
-Lowered = tuple[Callable, tuple, int]  # pmapped, its arguments, steps in a run
+Lowered = tuple[Callable, tuple, int]  # pmapped function, arguments, steps
 
 
 def main() -> None:
-  """Compiles every combination of the flags and adds the rows to a file."""
+  """Compiles a program for each combination of flag values; adds the rows."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--topology", default="v5e:2x2")
   parser.add_argument("--chips", default="1")
@@ -62,14 +63,14 @@ def main() -> None:
   parser.add_argument(
     "--method",
     default="robust_augmix",
-    help="a method, or such as robust_augmix+ema: with a technique of "
+    help="methods, such as augmix, or robust_augmix+ema for a technique of "
     "configs/sweeps/techniques.py",
   )
   parser.add_argument(
     "--programs",
     default="train",
-    help=f"train, {', '.join(PARTS + EVALUATION)}, autoattack (all of it), or "
-    "such as apgd-ce/l2/several",
+    help=f"train, {', '.join(PARTS + EVALUATION)}, autoattack (all of its "
+    "programs), or one of its programs, such as apgd-ce/l2/several",
   )
   parser.add_argument("--batch_size", type=int, default=128)
   parser.add_argument("--texts", help="FOLDER for the compiled programs")
@@ -78,7 +79,7 @@ def main() -> None:
   if not importlib.util.find_spec("libtpu"):
     parser.exit(
       1,
-      "libtpu is not installed: in an environment of its own, "
+      "libtpu is not installed: in a separate environment, run "
       f'pip install -r requirements.txt "jax[tpu]=={jax.__version__}"\n',
     )
   for topology in flags.topology.split(","):
@@ -89,13 +90,13 @@ def main() -> None:
 
 
 def cases(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
-  """Every combination of the flags.
+  """Lists the cases: all combinations of the values of the flags.
 
   Args:
-    flags: of the command line.
+    flags: command-line flags.
 
   Yields:
-    program, model, method (None in an evaluation), chips and batch size.
+    Program, model, method (None for the evaluation), chips and batch size.
   """
   programs = []
   for name in flags.programs.split(","):
@@ -110,7 +111,7 @@ def cases(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def every_attack() -> list[str]:
-  """The programs of AutoAttack, without those that are another one's."""
+  """Lists the programs of AutoAttack, without duplicates."""
   names = {}
   for name, stage in suite.ATTACKS.items():
     for norm in NORMS:
@@ -120,14 +121,14 @@ def every_attack() -> list[str]:
 
 
 def chips(topology: str, count: int) -> list[jax.Device]:
-  """Devices that need not exist.
+  """Returns compile-only devices for the chips of a topology.
 
   Args:
-    topology: such as `v5e:2x2`.
-    count: how many of its chips.
+    topology: name of the topology, such as `v5e:2x2`.
+    count: number of chips.
 
   Returns:
-    The first ones.
+    The first `count` devices.
   """
   found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
   return list(found.devices[:count])
@@ -136,15 +137,16 @@ def chips(topology: str, count: int) -> list[jax.Device]:
 def measure(
   topology: str, case: dict[str, Any], texts: str | None = None
 ) -> dict[str, Any]:
-  """Compiles one program.
+  """Compiles one program and reads the compiler's estimates.
 
   Args:
-    topology: such as `v5e:2x2`.
+    topology: name of the topology, such as `v5e:2x2`.
     case: from `cases`.
-    texts: folder for the compiled program, if wanted.
+    texts: folder for the compiled program's text, if any.
 
   Returns:
-    The case, memory in MiB, and `tpu_text.estimates`; or the compiler's error.
+    The case, compile time, memory in MiB, and `tpu_text.estimates`; or the case
+    and the compiler's error.
   """
   start = time.monotonic()
   mapped, arguments, steps = build(case, chips(topology, case["chips"]))
@@ -171,15 +173,15 @@ def measure(
 
 
 def build(case: dict[str, Any], devices: list[jax.Device]) -> Lowered:
-  """The program of a case.
+  """Builds the program of a case.
 
   Args:
     case: from `cases`.
     devices: the chips to compile for.
 
   Returns:
-    The mapped function, its arguments without values, and the number of steps
-    (of training or of an attack in a pool) in it.
+    The pmapped function, its abstract arguments, and the number of steps (of
+    training, or of an attack in a pool) per call.
   """
   program, size = case["program"], case["batch_size"]
   method, _, technique = (case["method"] or "standard").partition("+")
@@ -240,7 +242,7 @@ def _evaluation(
 
 
 def _part(program: str, method: Any) -> Callable:
-  """AugMix, or the training attack, of a batch."""
+  """Builds AugMix or the training attack as a function of a batch."""
 
   def run(shared: Any, state: Any, batch: dict[str, jax.Array]) -> Any:
     key, model = shared
@@ -255,7 +257,7 @@ def _part(program: str, method: Any) -> Callable:
 def _pooled(
   name: str, shared: Any, batch: dict[str, Any], devices: list[jax.Device]
 ) -> Lowered:
-  """A program of `pool.py`."""
+  """Builds a program of `pool.py`."""
   program = pool.PROGRAMS[name].__wrapped__
   mapped = parallel.stateful_dispatch(program, devices)
   if name == "start":
@@ -273,12 +275,12 @@ def _pooled(
 
 
 def write(topology: str, row: dict[str, Any], folder: pathlib.Path) -> None:
-  """Adds a row to a topology's file, or replaces the same case's.
+  """Adds a row to a topology's file, or replaces the row of the same case.
 
   Args:
-    topology: such as `v5e:2x2`.
+    topology: name of the topology, such as `v5e:2x2`.
     row: from `measure`.
-    folder: of the benchmarks' results.
+    folder: folder of the benchmarks' results.
   """
   path = folder / f"tpu_{topology.replace(':', '_')}.json"
   rows = []

@@ -13,7 +13,7 @@ from typing import Any
 
 from ram_jax import trace
 
-SHOWN = 10  # instructions in a list
+SHOWN = 10  # maximum number of instructions in each list
 # Instructions that take time, but may lack an estimate.
 _WORK = ("fusion", "gather", "scatter", "sort", "custom-call", "convolution")
 _BYTES = {"pred": 1, "s64": 8, "u64": 8, "f64": 8, "token": 0}
@@ -78,7 +78,7 @@ def _largest(rows: list[dict], key: str) -> list[dict]:
 def _times(
   program: dict[str, trace.Instruction], entry: str
 ) -> collections.Counter[str]:
-  """How often each computation runs; fused ones are not among them."""
+  """Counts how often each computation runs, excluding fused ones."""
   inside = collections.defaultdict(list)
   for row in program.values():
     inside[row.inside].append(row)
@@ -98,7 +98,7 @@ def _times(
 def _length(
   program: dict[str, trace.Instruction], loop: trace.Instruction
 ) -> int | None:
-  """Iterations of a loop from 0 to a constant, else None."""
+  """Number of iterations of a loop from 0 to a constant, else None."""
   if loop.opcode != "while":
     return 1
   found, condition = [], _CONDITION.search(loop.text)[1]
@@ -124,7 +124,7 @@ def size(row: trace.Instruction) -> int:
     row: the instruction.
 
   Returns:
-    The bytes, without those that a layout adds.
+    The number of bytes, without the padding of the layout.
   """
   total = 0
   for dtype, shape in _arrays(row):

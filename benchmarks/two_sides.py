@@ -1,8 +1,9 @@
 """The same computations in ram_jax and in the PyTorch reference.
 
-Every function returns arrays by quantity and tensor, with PyTorch's names where
-there are any. Our steps use the compiled program of `train.build`. Its random
-numbers are drawn again with the same keys and passed to the reference.
+Every function returns arrays by quantity and tensor, with PyTorch's names if
+there are any. ram_jax's steps use the compiled program of
+`training.loop.build`. Its random numbers are drawn again with the same keys and
+passed to the reference.
 """
 
 from collections.abc import Mapping
@@ -28,13 +29,13 @@ Views = list[dict[str, np.ndarray]]
 
 
 def our_forward(setting: Setting, views: Views) -> Results:
-  """Logits in both modes, new statistics and losses of the first views.
+  """Computes logits in both modes, statistics and losses of the first views.
 
-  Losses are of the logits in training mode, where no softmax is saturated.
+  Losses use the logits in training mode, where no softmax is saturated.
 
   Args:
     setting: a RobustAugMix run.
-    views: of `draw_views`.
+    views: from `draw_views`.
 
   Returns:
     Arrays by quantity.
@@ -68,11 +69,11 @@ def our_forward(setting: Setting, views: Views) -> Results:
 def their_forward(
   setting: Setting, views: Views, dtype: torch.dtype
 ) -> Results:
-  """The reference's `our_forward`.
+  """Computes the results of `our_forward` with the reference.
 
   Args:
     setting: a RobustAugMix run.
-    views: of `draw_views`.
+    views: from `draw_views`.
     dtype: float32 or float64.
 
   Returns:
@@ -99,13 +100,13 @@ def their_forward(
 
 
 def our_attack(setting: Setting) -> Results:
-  """Input gradients and the perturbations of PGD, by our code.
+  """Computes input gradients and the perturbations of PGD with ram_jax.
 
   Args:
     setting: a RobustAugMix run.
 
   Returns:
-    Arrays by quantity; tensors are the steps' batches.
+    Arrays by quantity and step.
   """
 
   @jax.jit
@@ -133,11 +134,11 @@ def our_attack(setting: Setting) -> Results:
 
 
 def their_attack(setting: Setting, views: Views, dtype: torch.dtype) -> Results:
-  """The reference's `our_attack`.
+  """Computes the results of `our_attack` with the reference.
 
   Args:
     setting: a RobustAugMix run.
-    views: of `draw_views`, with the attacks' starts.
+    views: from `draw_views`, with the attacks' starting points.
     dtype: float32 or float64.
 
   Returns:
@@ -166,17 +167,17 @@ def their_attack(setting: Setting, views: Views, dtype: torch.dtype) -> Results:
 
 
 def our_training(setting: Setting) -> train.Training:
-  """The program that a training of the setting's config runs."""
+  """Builds the training program of the setting's config."""
   return train.build(setting.config, Source(), setting.data["images"].shape)
 
 
 def our_steps(setting: Setting, built: train.Training, count: int) -> Results:
-  """Takes steps with our program.
+  """Runs training steps with ram_jax.
 
   Args:
     setting: the run.
-    built: of `our_training`.
-    count: steps, at most `STEPS`.
+    built: from `our_training`.
+    count: number of steps, at most `STEPS`.
 
   Returns:
     Parameters, running statistics and momentum.
@@ -197,12 +198,12 @@ def our_steps(setting: Setting, built: train.Training, count: int) -> Results:
 def their_steps(
   setting: Setting, views: Views, count: int, dtype: torch.dtype
 ) -> Results:
-  """Takes the same steps with the reference.
+  """Runs the same training steps with the reference.
 
   Args:
     setting: the run.
-    views: of `draw_views`.
-    count: steps, at most `STEPS`.
+    views: from `draw_views`.
+    count: number of steps, at most `STEPS`.
     dtype: float32 or float64.
 
   Returns:
@@ -232,11 +233,11 @@ def their_steps(
 
 
 def reference(setting: Setting, dtype: torch.dtype) -> torch.nn.Module:
-  """PyTorch's network with the setting's weights, loaded strictly.
+  """Builds PyTorch's network and loads the setting's weights, strictly.
 
   Args:
-    setting: names the network and has its variables.
-    dtype: of its parameters.
+    setting: specifies the network and its variables.
+    dtype: dtype of the parameters.
 
   Returns:
     The network.
@@ -251,11 +252,11 @@ def reference(setting: Setting, dtype: torch.dtype) -> torch.nn.Module:
 
 
 def build_recipe(setting: Setting, **changes: Any) -> training.Recipe:
-  """The reference's form of a config.
+  """Converts a config to the reference's recipe.
 
   Args:
     setting: the run.
-    **changes: fields to have another value.
+    **changes: fields to override.
 
   Returns:
     The recipe.

@@ -15,11 +15,11 @@ PACKAGES = ("ram_jax", "configs", "benchmarks")
 class Checkout:
   """The modules of another checkout.
 
-  Its benchmarks are its own, and ours where it has none of that name.
+  It uses its own benchmarks, or this version's if it has none with that name.
   """
 
   def __init__(self, folder: str) -> None:
-    """Imports nothing yet from the folder."""
+    """Stores the folder; nothing is imported from it yet."""
     self.folder = folder
     package = types.ModuleType("benchmarks")
     here = pathlib.Path(__file__).parent
@@ -27,10 +27,10 @@ class Checkout:
     self._modules = {"benchmarks": package}
 
   def load(self, name: str) -> types.SimpleNamespace:
-    """A module of the checkout.
+    """Loads a module of the checkout.
 
     Args:
-      name: such as `benchmarks.our_step`.
+      name: name of the module, such as `benchmarks.our_step`.
 
     Returns:
       Its functions and classes, which import from the checkout when called.
@@ -41,7 +41,7 @@ class Checkout:
     return types.SimpleNamespace(**{k: self.bound(v) for k, v in found.items()})
 
   def bound(self, function: Callable) -> Callable:
-    """A function that imports from the checkout when called."""
+    """Wraps a function so that it imports from the checkout when called."""
 
     def call(*arguments: Any, **named: Any) -> Any:
       with self._active():

@@ -48,12 +48,12 @@ _PIXMIX = {
   "rounds": 4,  # Maximum number of pictures that are mixed
   "beta": 3.0,  # With larger values, images change less
   "severity": 3,  # Strength of the operations, from 1 to 10
-  "operations": 9,  # 9 | 13 (with operations that are corruptions)
+  "operations": 9,  # 9 | 13 (including operations that overlap corruptions)
   # The mixing set; plug-in: ram_jax/data/<name>.py
   "pictures": {
     "name": "fractals",
     "count": 1000,  # Number of fractals that are generated
-    "seed": 0,  # Of the fractals
+    "seed": 0,  # Seed of the fractals
   },
 }
 # .npz file with `pictures`, uint8 [M,h,w,3], or folder with pictures.npy
@@ -82,8 +82,8 @@ VIEWS = {
   "trivial_erasing": {
     "name": "erasing",
     "augment": {"name": "trivial"},  # Applied first
-    "probability": 0.5,  # Of erasing a rectangle, for each image
-    "area": (0.02, 0.33),  # Range of its share of the image's area
+    "probability": 0.5,  # Probability of erasing a rectangle of an image
+    "area": (0.02, 0.33),  # Range of the fraction of the image it covers
     "ratio": (0.3, 3.3),  # Range of its height / width
     "value": 0.5,  # Its new color, in [0,1]
   },
@@ -115,7 +115,7 @@ def apply(config: ConfigDict, argument: str) -> ConfigDict:
     The same config, changed and locked.
 
   Raises:
-    ValueError: for anything else; the message lists what exists.
+    ValueError: for anything else; the message lists the valid choices.
   """
   chosen = _parse(argument)
   if "smoke" in chosen:

@@ -87,7 +87,7 @@ def get_config() -> ConfigDict:
     {
       "name": "none",  # none | mixup | cutmix
       "alpha": 1.0,  # The weight of an image is drawn from Beta(alpha, alpha)
-      "probability": 1.0,  # Of mixing, for each image
+      "probability": 1.0,  # Probability that an image is mixed
     }
   )
 
@@ -97,7 +97,7 @@ def get_config() -> ConfigDict:
   train.batch_size = 128  # Images per step, over all devices together
   train.images = 0  # Use only the first N training images; 0: all
   # Training images of up to this many GiB (as uint8) are stored on every
-  # device; more are streamed from the host. Does not change results.
+  # device; larger sets are streamed from the host. Does not change results.
   train.device_data_gib = 2.0
   # Weight of the uniform distribution in the training targets, in [0,1)
   train.label_smoothing = 0.0
@@ -147,18 +147,20 @@ def get_config() -> ConfigDict:
       "decay": 0.995,
       # Fraction of training, in [0,1), after which averaging starts
       "start": 0.025,
-      # Its running statistics: copied (from the last weights) | averaged |
-      # reestimated (from the training images of an epoch, after training)
+      # Running statistics of the average: copied (from the last weights) |
+      # averaged | reestimated (from the training images of an epoch, after
+      # training)
       "batch_norm": "copied",
     }
   )
   # Adversarial weight perturbation: a second forward and backward pass in each
-  # step, with weights that were moved along the gradient of the loss
+  # step, with weights that are perturbed along the gradient of the loss
   config.awp = ConfigDict(
     {
-      # Size of the move, relative to the norm of each weight tensor; 0: none
+      # Size of the perturbation, relative to the norm of each weight tensor; 0:
+      # none
       "gamma": 0.0,
-      "first_epoch": 0,  # Epochs that are trained without it
+      "first_epoch": 0,  # Number of initial epochs without it
     }
   )
   # BatchNorm statistics in training; the evaluation uses running statistics
@@ -183,8 +185,8 @@ def get_config() -> ConfigDict:
       # set it for images that are much larger than 32 x 32 pixels.
       "batch_size": config_dict.placeholder(int),
       # Precision in which attacks search: float32 | tensorfloat32 (only GPUs) |
-      # bfloat16_3x (only TPUs). Everything that is counted is classified in
-      # float32. None: tensorfloat32 on GPUs, float32 elsewhere.
+      # bfloat16_3x (only TPUs). All accuracies are computed in float32. None:
+      # tensorfloat32 on GPUs, float32 elsewhere.
       "precision": config_dict.placeholder(str),
       "images": 0,  # Use only the first N test images; 0: all
       # Evaluate (and export) the average of the weights, if the run has one;
@@ -316,7 +318,8 @@ def augmax() -> ConfigDict:
   return ConfigDict(
     {
       "steps": 5,  # Sign gradient steps
-      "step_size": 0.1,  # Of the share, in [0,1], and of the weights' logits
+      # Step size for the share, in [0,1], and for the weights' logits
+      "step_size": 0.1,
       # Number of misclassifications after which an image is kept; 0: never
       "patience": 1,
     }

@@ -1,8 +1,8 @@
 """Interfaces between the parts of the package.
 
-Each plug-in module defines one class with a fixed name: `Method`, `Augment`,
-`Attack`, `Model`, `Source` or `Evaluator`. It need not inherit from the
-interface.
+Each plug-in module defines a class with a fixed name: `Method`, `Augment`,
+`Attack`, `Model`, `Source`, `Pictures` or `Evaluator`. Only evaluators need to
+inherit from their interface, which provides a default `check`.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 # (name, images [B,H,W,C]) in the order in which BatchNorm's running statistics
 # are updated: a tuple, as JAX sorts the keys of a dictionary.
 Views = tuple[tuple[str, jax.Array], ...]
-# [B] by name.
+# Values [B] by name of the metric.
 Metrics = dict[str, jax.Array]
 # Arrays by name, such as `images` uint8 [N,H,W,C] and `labels` int32 [N].
 Batch = dict[str, np.ndarray]
@@ -36,8 +36,9 @@ class Row:
 
   Attributes:
     evaluator: kind of evaluation, such as "clean" or "adversarial".
-    settings: how the row was obtained; they identify it among the evaluator's
-      rows: attack, norm, epsilon; corruption, severity, images; y, x.
+    settings: how the row was obtained, such as attack, norm and epsilon, or
+      corruption, severity and images. They identify the row among those of its
+      evaluator.
     total: number of images.
     correct_count: how many of them were classified correctly.
     correct: which ones, bool [total] in the order of the test set; None if not
@@ -122,7 +123,7 @@ class Attack(Protocol):
       model: the model under attack.
 
     Returns:
-      Floats [B,H,W,C] in [0,1], within epsilon of the images (to 1e-6);
+      Floats [B,H,W,C] in [0,1], within epsilon of the images (up to 1e-6);
       image i only depends on element i of each argument.
     """
     ...

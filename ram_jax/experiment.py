@@ -39,11 +39,12 @@ class Experiment:
   """The result of `prepare`.
 
   Attributes:
-    config: resolved.
+    config: the resolved config.
     folder: the run's folder.
     source: the data set.
     train: training images and labels; None if they are not needed.
-    evaluation: of the test images, limited by `config.evaluate.images`.
+    evaluation: evaluation on the test images, limited by
+      `config.evaluate.images`.
     data: content of data.json: `train` and `test` with size and fingerprint, if
       known, and `notes`.
   """
@@ -103,7 +104,7 @@ def prepare(
   Nothing is written until `Experiment.locked` is entered.
 
   Args:
-    config: resolved.
+    config: the resolved config.
     folder: the run's folder; it may be missing.
     save_adversarial: folder for AutoAttack's adversarial images, if any.
     train: whether the training data is needed.
@@ -228,7 +229,7 @@ def build_training(
   """Builds a training run that starts from a file's weights or random ones.
 
   Args:
-    config: resolved.
+    config: the resolved config.
     source: the data set.
     train: training images and labels.
     file: weights to start from, None for random ones.
@@ -252,10 +253,10 @@ def evaluate_run(
   workdir: str | pathlib.Path,
   save_adversarial: str | None = None,
 ) -> results_lib.Run:
-  """Evaluates a trained run (again), without loading its training images.
+  """Evaluates a trained run (again), usually without its training images.
 
-  They are only needed for the statistics of a user's own arrays, if the config
-  has no normalization.
+  They are only loaded to compute the statistics of a user's own arrays, if the
+  config has no normalization.
 
   Args:
     config: the run's config; its evaluation fields may differ.
@@ -426,8 +427,8 @@ def describe(file: weights.Weights, name: str) -> dict[str, Any]:
     name: name of the file, without its suffix.
 
   Returns:
-    `name`, `label`, `method`, `epochs` and `step`: those of the exported run,
-    or placeholders for other files.
+    `name` (of the file), `epochs` (0), and `label`, `method` and `step`: those
+    of the exported run, or placeholders for other files.
   """
   about = {"name": name, "label": name, "method": "weights", "epochs": 0}
   method = file.metadata.get("method")

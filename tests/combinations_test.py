@@ -1,4 +1,4 @@
-"""Ingredients in random combinations: two steps, resuming, lowering for TPU."""
+"""Random combinations of options: two steps, resuming, lowering for TPU."""
 
 import contextlib
 import dataclasses
@@ -25,8 +25,8 @@ BATCH = 8
 SHAPE = (BATCH, 8, 8, 3)
 ONE_OF = st.sampled_from
 METHODS = ("adversarial", "trades", "augmix", "augmax", "robust_augmix")
-# AugMix's chains compile for long, so other views are drawn, except by AugMax,
-# which needs them.
+# AugMix's chains take long to compile, so other views are used, except for
+# AugMax, which needs the chains.
 VIEWS = ("waves", "lattice")
 FIELDS = {
   "average.name": ONE_OF(["none", "ema", "swa"]),

@@ -1,4 +1,4 @@
-"""Every config with every argument; every default field has a comment."""
+"""Every config accepts every argument; every default field has a comment."""
 
 import itertools
 import pathlib
@@ -175,7 +175,7 @@ def test_step_size_follows_epsilon_until_it_is_set():
   assert attack.step_size == pytest.approx(0.357142857)  # 2.5 / 7
   attack.epsilon = 2.0
   assert attack.step_size == pytest.approx(0.714285714)
-  # The evaluation's attack is another one.
+  # The evaluation's attack is independent.
   assert config.evaluators.adversarial.attack.epsilon == 1.0
   attack.step_size = 0.1
   attack.epsilon = 4.0

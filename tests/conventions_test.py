@@ -17,7 +17,7 @@ CODE = sorted(
     *(ROOT / "ram_jax").rglob("*.py"),
   )
 )
-# As in docs/design.md: a file imports lower layers or its own place.
+# As in docs/design.md: a file imports lower layers or its own folder.
 LAYERS = (
   ("contracts", "image", "losses", "keys", "checks"),
   ("augment", "attacks", "corruptions", "models"),
@@ -165,7 +165,7 @@ def test_paper_map_refers_to_existing_code():
     assert (ROOT / path).exists(), f"there is no {path}"
     assert part in set(defined(path)), f"{path} has no {part}"
     kinds[colons] += 1
-  assert min(kinds["::"], kinds[":"]) > 20  # the pattern has seen them
+  assert min(kinds["::"], kinds[":"]) > 20  # the pattern matches references
   for path in re.findall(r"`(?:python )?([\w/]+\.py)`", text):
     assert (ROOT / path).exists() or (ROOT / "ram_jax" / path).exists(), path
 

@@ -110,7 +110,7 @@ def test_value_out_of_range_is_named(name, value):
     ("seed", 2**32 - 1),
     ("optimizer.momentum", 0.0),
     ("optimizer.weight_decay", 0.0),
-    ("method.attack.epsilon", 0.0),  # no step either, then
+    ("method.attack.epsilon", 0.0),  # the step size is then also 0
     ("train.images", 0),
   ],
 )

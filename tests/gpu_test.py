@@ -1,4 +1,4 @@
-"""The script of all GPU figures, and what it stands on."""
+"""The script that runs all GPU benchmarks, and the modules it uses."""
 
 import json
 import sys

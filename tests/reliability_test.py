@@ -64,7 +64,7 @@ def assert_as_whole(folder, whole):
   assert "parts.jsonl" not in names[1] and "figures" in names[1]
 
 
-# Ends itself, as a power failure would, where it is told to.
+# Kills itself at a given point, like a power failure.
 KILLED = """
 import os, signal, sys
 sys.path[0] = sys.argv.pop(1)
@@ -95,7 +95,8 @@ main.main(sys.argv[1:])
 def test_killed_run_resumes_bit_identically(command, whole, tmp_path):
   folder = tmp_path / "run"
   argv = (*command, f"--workdir={folder}")
-  for where in ("8", "part"):  # while a checkpoint becomes one; in a line
+  # While a checkpoint is being renamed, and while a line is being written.
+  for where in ("8", "part"):
     program = [sys.executable, "-c", KILLED, str(ROOT), where, *argv]
     killed = subprocess.run(
       program,
@@ -176,7 +177,7 @@ def test_stale_and_damaged_parts_are_measured_again(
   path.write_text("\n".join(lines))
   names = counted(monkeypatch)
   monkeypatch.setattr(parts.Parts, "remove", lambda self: None)
-  # One line is damaged, and five are of another norm.
+  # One line is damaged, and five have a different norm.
   assert run(*argv, fourier)[0] == 0 and len(names) == PARTS - 10 + 1 + 5
   for change in ("weights", "images", "program"):
     path.write_text(kept)

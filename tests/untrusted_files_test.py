@@ -194,8 +194,8 @@ MANIFEST = {
 TENSORS = safetensors.numpy.save(
   {"fc.weight": np.zeros((4, 2), np.float32)}, {"producer": "x"}
 )
-# File -> (what makes the others and the command line, its valid content; JSON
-# is a tree).
+# File -> (function that writes the other files and returns the command line,
+# valid content of the file, as a tree for JSON).
 READERS = {
   "cifar10/L2/board.json": (compare, BOARD),
   "author/eval_metrics.json": (compare, AUTHOR),
@@ -302,7 +302,7 @@ def test_any_content_is_a_result_or_a_one_line_error(name):
     if valid is None:
       valid = json.loads(path.read_text())
 
-    # A page takes a second.
+    # Writing a report takes a second.
     few = not EXAMPLES and make is report
 
     @hypothesis.settings(
@@ -321,6 +321,6 @@ def test_any_content_is_a_result_or_a_one_line_error(name):
     good = valid if isinstance(valid, bytes) else json.dumps(valid).encode()
     path.write_bytes(good)
     code, _, error = run(argv)
-    # Valid content is read to its end, else the test would show nothing.
+    # Valid content must be read completely, or the test would be meaningless.
     assert code == 0 or "error: " in error, error
     check()

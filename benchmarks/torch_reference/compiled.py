@@ -1,13 +1,14 @@
-"""The step of `training.py` as PyTorch runs it fastest.
+"""The step of `training.py` in the form that is fastest in PyTorch.
 
 It has the paper's options: separate views, running statistics in the attack.
 
-- Functions are compiled as whole graphs of static shapes.
-- The attack has a frozen network of its own, so that no mode changes. It
-  differentiates with respect to the images alone: a compiled backward pass
-  computes every gradient, also the weights' that nobody asks for.
-- All views pass the network at once; BatchNorm takes the statistics of each.
-- On a GPU, a step is one CUDA graph, which the host starts with one call.
+- Functions are compiled as full graphs with static shapes.
+- The attack has a separate frozen network, so that no mode changes. It
+  differentiates with respect to the images only: a compiled backward pass
+  would also compute the weight gradients, which are not needed.
+- All views go through the network in one batch, and BatchNorm uses separate
+  statistics for each.
+- On a GPU, a step is one CUDA graph, which the host launches with one call.
 """
 
 import copy
@@ -23,21 +24,21 @@ Compiler = Callable[[Callable], Callable]
 
 
 def compiler(backend: str = "inductor", autotune: bool = False) -> Compiler:
-  """Compiles a function, or fails if anything in it cannot be.
+  """Returns a decorator that compiles functions as full graphs.
 
   Args:
-    backend: of torch.compile; `aot_eager` compiles no kernels.
+    backend: backend of torch.compile; `aot_eager` compiles no kernels.
     autotune: whether inductor tries several kernels for every product.
 
   Returns:
-    What to wrap functions in.
+    The decorator; it fails for functions that cannot be compiled completely.
   """
   mode = {"mode": "max-autotune-no-cudagraphs"} if autotune else {}
   return torch.compile(fullgraph=True, dynamic=False, backend=backend, **mode)
 
 
 class EachView(nn.BatchNorm2d):
-  """BatchNorm of views in one batch, equal to a pass for each of them."""
+  """BatchNorm for several views in one batch, equal to one pass per view."""
 
   views = 1
 
@@ -105,7 +106,7 @@ def attack(
   """Builds `training.attack` with running statistics.
 
   Args:
-    model: pixels -> logits [B, K]; every call reads its tensors anew.
+    model: pixels -> logits [B, K]; every call uses its current tensors.
     recipe: sizes and steps.
     compiler: wraps functions.
     dtype: of autocast, or None.
@@ -134,7 +135,7 @@ def attack(
   def run(
     images: Tensor, labels: Tensor, start: Tensor | None = None
   ) -> Tensor:
-    # Weights are cast once for all steps; BatchNorm's stay as they are.
+    # Weights are cast once for all steps; BatchNorm's keep their dtype.
     tensors = dict(model.named_buffers()) | {
       name: x.detach().to(dtype if dtype and x.ndim > 1 else x.dtype)
       for name, x in model.named_parameters()
@@ -148,13 +149,13 @@ def attack(
 
 
 def captured(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
-  """Records what a function does on the GPU, to be repeated.
+  """Captures a function in a CUDA graph.
 
   Args:
-    function: reads its inputs from tensors that stay where they are.
+    function: reads its inputs from tensors whose addresses do not change.
 
   Returns:
-    A function that repeats it and returns the same tensor, filled anew.
+    A function that replays the graph and returns the same, updated tensor.
   """
   stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
   stream.wait_stream(torch.cuda.current_stream())

@@ -1,9 +1,9 @@
 """The networks in PyTorch, with the names that their checkpoints use.
 
-A state_dict of `ResNet` fits torchvision's networks, one of `WideResNet`
-RobustBench's, one of `PreActResNet` RobustBench's and locuslab's. Every network
-takes pixels in [0, 1] and normalises them itself; the constants are no part of
-its state_dict.
+State_dicts of `ResNet` match torchvision's networks, those of `WideResNet`
+RobustBench's, and those of `PreActResNet` RobustBench's and locuslab's. Every
+network takes pixels in [0, 1] and normalizes them itself; the constants are not
+part of its state_dict.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from torch.nn import functional
 class Normalize(nn.Module):
   """(pixel - mean) / std per channel.
 
-  The constants are float64 until the network is cast, so that `.double()`
-  finds all their digits.
+  The constants are float64 until the network is cast, so that `.double()` keeps
+  their full precision.
   """
 
   def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -27,12 +27,12 @@ class Normalize(nn.Module):
       self.register_buffer(name, column, persistent=False)
 
   def forward(self, images: Tensor) -> Tensor:
-    """Normalised images of pixels [B, 3, H, W] in [0, 1]."""
+    """Normalizes pixels [B, 3, H, W] in [0, 1]."""
     return (images - self.mean.to(images)) / self.std.to(images)
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-  """A convolution without bias that keeps the size, but for its stride.
+  """Builds a convolution without bias and with "same" padding.
 
   Args:
     inputs: channels in.
@@ -49,10 +49,10 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 
 
 def he_normal(network: nn.Module) -> None:
-  """Draws convolutions as torchvision and WideResNet-pytorch do.
+  """Initializes convolutions as torchvision and WideResNet-pytorch do.
 
   Args:
-    network: its convolutions are drawn anew, by He's rule for the fan-out.
+    network: its convolutions are reinitialized (He, fan-out).
   """
   for module in network.modules():
     if isinstance(module, nn.Conv2d):
@@ -158,7 +158,7 @@ class ResNet(nn.Module):
     self.fc = nn.Linear(inputs, num_classes)
     he_normal(self)
     activate(self, activation)
-    # The author puts this stem in last: it keeps PyTorch's initial values.
+    # The author adds this stem last, so it keeps PyTorch's initialization.
     self.conv1.reset_parameters()
 
   def forward(self, images: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ class ResNet(nn.Module):
 
 
 class WideBlock(nn.Module):
-  """WideResNet's block: normalisation and ReLU before each convolution."""
+  """WideResNet's block: normalization and ReLU before each convolution."""
 
   def __init__(self, inputs: int, outputs: int, stride: int) -> None:
     super().__init__()
@@ -240,7 +240,7 @@ class WideResNet(nn.Module):
 
 
 class PreActBlock(nn.Module):
-  """RobustBench's pre-activation block, with either start of its shortcut."""
+  """RobustBench's pre-activation block, with two variants of the shortcut."""
 
   def __init__(
     self, inputs: int, outputs: int, stride: int, activated_shortcut: bool
@@ -267,8 +267,9 @@ class PreActBlock(nn.Module):
 class PreActResNet(nn.Module):
   """PreActResNet-18 (arXiv 1603.05027), in three variants.
 
-  "robustbench" has neither a normalisation after the last block nor shortcuts
-  that start after a block's first ReLU, "rice" both, "fast" the first alone.
+  "robustbench" has neither a normalization after the last block nor shortcuts
+  that start after a block's first ReLU, "rice" has both, and "fast" only the
+  normalization.
   """
 
   def __init__(
@@ -309,7 +310,7 @@ class PreActResNet(nn.Module):
     return self.linear(x.mean((2, 3)))
 
 
-# By the name that a config's model has (ram_jax/models/), with its fields.
+# Networks by `config.model.name`; they have the same fields as ram_jax/models.
 NETWORKS = {
   "resnet": ResNet,
   "wide_resnet": WideResNet,

@@ -1,4 +1,4 @@
-"""One training step of the paper's four methods, as a textbook has it."""
+"""A plain implementation of a training step of the paper's four methods."""
 
 import contextlib
 import dataclasses
@@ -16,12 +16,12 @@ class Recipe:
 
   Attributes:
     method: `standard`, `augmix`, `adversarial` or `robust_augmix`.
-    weight: lambda, of the divergence beside the cross-entropy.
-    jensen_shannon: `exact`, or `clamped` as AugMix's code and the author's.
+    weight: lambda, the weight of the divergence.
+    jensen_shannon: `exact`, or `clamped` as in AugMix's and the author's code.
     epsilon: radius of the attack's L2 ball, in pixels of [0, 1].
     step_size: length of a step of the attack.
     attack_steps: steps of the attack.
-    views: `separate` forwards, or one `joint` forward of all views.
+    views: `separate` forward passes, or one `joint` pass of all views.
     attack_batch_norm: statistics while attacking, `running` or of the `batch`.
   """
 
@@ -41,8 +41,8 @@ def sgd(
   """The paper's optimizer, with the settings of its author's code.
 
   Args:
-    model: all of its parameters are trained, and decay.
-    learning_rate: of the next step.
+    model: all of its parameters are trained, with weight decay.
+    learning_rate: learning rate of the next step.
     fused: whether one kernel updates all parameters.
 
   Returns:
@@ -75,11 +75,11 @@ def step(
     images: pixels [B, 3, H, W] in [0, 1], flipped and cropped.
     labels: classes [B].
     recipe: what to do.
-    augment: images -> one view of each by AugMix, where the method has such.
+    augment: images -> one AugMix view of each, if the method uses AugMix.
     start: images where the attack starts; None draws them.
 
   Returns:
-    The loss before the update; nothing waits for it.
+    The loss before the update; this does not wait for the device.
   """
   seen = views(
     images,
@@ -105,7 +105,7 @@ def views(
   augment: Callable[[Tensor], Tensor] | None,
   attack: Callable[[], Tensor],
 ) -> list[Tensor]:
-  """What a method trains on, in the order of its forward passes.
+  """Computes the views of a method, in the order of its forward passes.
 
   Args:
     images: pixels [B, 3, H, W] in [0, 1].
@@ -155,9 +155,9 @@ def attack(
     model: pixels -> logits [B, K].
     images: pixels [B, 3, H, W] in [0, 1].
     labels: classes [B].
-    recipe: sizes, steps and the statistics that normalise.
-    start: images to start from; None draws them on the sphere, where the
-      author's projected normal draw lies.
+    recipe: sizes, steps and the BatchNorm statistics.
+    start: images to start from; None draws them on the sphere, as the author
+      does by projecting normal noise.
 
   Returns:
     Images in the ball around the given ones, and in [0, 1].
@@ -216,14 +216,14 @@ def l2_norm(x: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def frozen_statistics(model: nn.Module, batch_norm: str) -> Iterator[None]:
-  """Leaves running statistics alone, whichever statistics normalise.
+  """Does not update running statistics, whichever statistics are used.
 
   Args:
     model: the network.
     batch_norm: `running` or `batch`.
 
   Yields:
-    Nothing; the layers record again afterwards.
+    Nothing; afterwards, the layers update their running statistics again.
   """
   layers = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
   model.train(batch_norm == "batch")
@@ -251,7 +251,7 @@ def exact_jensen_shannon(logits: list[Tensor]) -> Tensor:
 
 
 def clamped_jensen_shannon(logits: list[Tensor]) -> Tensor:
-  """The same as AugMix's code writes it: a mixture of at least 1e-7.
+  """Computes the divergence as AugMix's code, with the mixture clamped to 1e-7.
 
   Args:
     logits: [B, K] of each view.

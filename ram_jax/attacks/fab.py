@@ -51,7 +51,7 @@ class State:
 class Attack(iterative.Iterative):
   """FAB: searches for the nearest misclassified point.
 
-  As in AutoAttack (fra31/auto-attack `fab_base.py`). It starts from the clean
+  Follows AutoAttack (fra31/auto-attack `fab_base.py`). It starts from the clean
   image. Each step projects the iterate and the clean image onto the linearized
   decision boundary inside [0, 1], and moves to a weighted mean of both
   projections, slightly beyond the boundary. From a misclassified point it then

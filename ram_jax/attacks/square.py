@@ -218,7 +218,7 @@ def _l2_change(
   sizes: tuple[int, ...],
   stage: jax.Array,
 ) -> jax.Array:
-  """Moves the norm of a second window to a pattern in the first one."""
+  """Transfers the norm of a second window to a pattern in the first one."""
   delta = best - given
   first, second = (
     _window(corner, jnp.asarray(sizes)[stage], given.shape)
@@ -248,7 +248,7 @@ def _channels(x: jax.Array) -> jax.Array:
 def _add(
   given: jax.Array, delta: jax.Array, epsilon: jax.Array | float
 ) -> jax.Array:
-  """The image and the perturbation scaled to norm epsilon, in [0, 1]."""
+  """Adds the perturbation, scaled to norm epsilon, and clips to [0, 1]."""
   norm = jnp.sqrt(jnp.sum(jnp.square(delta)))
   # Inside the ball by a few rounding errors, as in `norms.l2_project`.
   limit = epsilon * (1 - 8 * float(jnp.finfo(delta.dtype).eps))
@@ -324,7 +324,7 @@ def _linf_change(
   sizes: tuple[int, ...],
   stage: jax.Array,
 ) -> jax.Array:
-  """Moves a window to plus or minus epsilon, one sign for each channel."""
+  """Sets the perturbation in a window to +-epsilon, one sign per channel."""
   window = _window(drawn.corners[0], jnp.asarray(sizes)[stage], given.shape)
   radius = radius_inside(epsilon, best.dtype)
   moved = best + 2 * radius * (window * drawn.signs)

@@ -11,7 +11,7 @@ from ram_jax import checks
 
 @dataclasses.dataclass(frozen=True)
 class Filling:
-  """Fills the pixels that a subclass's `mask` draws with its `value`.
+  """Fills the pixels that a subclass's `mask` selects with its `value`.
 
   Attributes:
     augment: applied first.
@@ -42,7 +42,7 @@ class Filling:
 
 @dataclasses.dataclass(frozen=True)
 class Augment(Filling):
-  """Fills a square with a color; only a part of it may be in the image.
+  """Fills a square with a color; the square may extend beyond the image.
 
   The center of the square is a uniformly random pixel, as in util/cutout.py of
   the authors' code.
@@ -83,7 +83,7 @@ def center(key: jax.Array, size: tuple[int, int]) -> jax.Array:
 def box(
   middle: jax.Array, lengths: jax.Array | int, size: tuple[int, int]
 ) -> jax.Array:
-  """The pixels of a rectangle, as far as they are in the image.
+  """The pixels of a rectangle that are inside the image.
 
   Args:
     middle: its center, integers [2].

@@ -1,4 +1,4 @@
-"""MixUp (arXiv 1710.09412) and CutMix (arXiv 1905.04899): mixed pairs."""
+"""MixUp (arXiv 1710.09412) and CutMix (arXiv 1905.04899): mixes image pairs."""
 
 import dataclasses
 
@@ -96,10 +96,10 @@ def mix(
   Args:
     weights: of the pixels of `batch`, floats [B,H,W].
     batch: images [B,H,W,C] and targets [B,K].
-    partners: the same.
+    partners: the same for the images that they are mixed with.
 
   Returns:
-    Images, and targets with the mean weight of the pixels.
+    Mixed images, and targets that are mixed with the mean weight of the pixels.
   """
 
   def mean(one: jax.Array, other: jax.Array, weight: jax.Array) -> jax.Array:

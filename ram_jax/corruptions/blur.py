@@ -57,7 +57,7 @@ def glass_blur(
   height, width, _ = levels.shape
   bits = jax.random.bits(key, (height * width,), jnp.uint8)
   bits = bits.reshape(height, width)
-  levels = copy_neighbors(bits, levels)  # takes two bits
+  levels = copy_neighbors(bits, levels)  # uses the two lowest bits
   levels = copy_neighbors(jnp.where(moves > 1, bits >> 2, 0), levels)
   return filters.correlate(levels, weights, "edge")
 
@@ -76,7 +76,7 @@ def _zooms(end: float, shape: Sequence[int], *_: Any) -> filters.Weights:
 def zoom_blur(
   key: jax.Array, levels: jax.Array, weights: filters.Weights
 ) -> jax.Array:
-  """Averages the image with its enlarged centers.
+  """Averages the image and zoomed-in versions of it.
 
   The original only supports square images; here, each side of an image is
   enlarged from its own center.
@@ -124,10 +124,10 @@ def disk(radius: float, deviation: float) -> np.ndarray:
 
 
 def _bands(size: int, zoom: float) -> np.ndarray:
-  """Weights [w,size] of the pixels before and after, when a side is enlarged.
+  """Weights [w,size] of neighboring pixels that enlarge the center of a side.
 
-  SciPy's linear `zoom` of the center, cropped to the original size; it aligns
-  the centers of corner pixels.
+  Equals SciPy's linear `zoom`, which aligns the centers of corner pixels,
+  cropped to the original size.
   """
   kept = math.ceil(size / zoom)
   enlarged = round(kept * zoom)

@@ -1,7 +1,8 @@
 """JPEG compression and decompression in libjpeg's integer arithmetic.
 
-Baseline, standard tables, chroma at half the size (4:2:0), "islow" cosine
-transforms, smooth ("fancy") upsampling, as Pillow writes and reads by default.
+Baseline JPEG with the standard tables, chroma at half resolution (4:2:0), the
+"islow" DCT and smooth ("fancy") upsampling, as Pillow writes and reads by
+default.
 Huffman coding is lossless and therefore omitted. Source: libjpeg-turbo,
 `jccolor.c jcsample.c jfdctint.c jcdctmgr.c jidctint.c jdsample.c jdcolor.c`.
 """
@@ -25,12 +26,12 @@ _CHROMA = """
   99 99 99 99 99 99 99 99   99 99 99 99 99 99 99 99
   99 99 99 99 99 99 99 99   99 99 99 99 99 99 99 99
 """
-# Weights of RGB in the blue and red differences, with 16 fractional bits.
+# Weights of RGB in the chroma channels Cb and Cr, with 16 fractional bits.
 _DIFFERENCES = ((-11059, -21709, 32768), (32768, -27439, -5329))
 _BLOCK = 8
-# The left half of the transform, with 13 fractional bits. Even rows continue
+# The left half of the DCT matrix, with 13 fractional bits. Even rows continue
 # symmetrically, odd rows antisymmetrically. Some numbers differ by one from the
-# rounded cosines, because libjpeg adds rounded parts.
+# rounded cosines, because libjpeg adds terms that are rounded individually.
 _HALF = (
   (8192, 8192, 8192, 8192),
   (11363, 9633, 6437, 2260),
@@ -50,14 +51,14 @@ Divisors = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 def compress(
   levels: jax.Array, divisors: tuple[Divisors, Divisors]
 ) -> jax.Array:
-  """Writes a JPEG and reads it back.
+  """Simulates writing an image as a JPEG and reading it back.
 
   Args:
     levels: uint8 [H,W,3].
-    divisors: of a quality, from `divisors`.
+    divisors: quantization divisors for a quality, from `divisors`.
 
   Returns:
-    uint8 [H,W,3], equal to Pillow's.
+    uint8 [H,W,3], equal to Pillow's result.
   """
   wide = levels.astype(jnp.int32)
   offset = (128 << 16) + (1 << 15) - 1
@@ -65,25 +66,25 @@ def compress(
   luma = _code(color.luminance(levels), divisors[0])
   chroma = _code(_halve(differences), divisors[1])
   height, width, _ = levels.shape
-  # The image's last chroma is repeated beyond its border, not the file's.
+  # Upsampling repeats the last chroma samples of the image, not of the padding.
   chroma = _enlarge(chroma[: (height + 1) // 2, : (width + 1) // 2])
   return _to_rgb(luma[:height, :width], chroma[:height, :width])
 
 
 def divisors(quality: int) -> tuple[Divisors, Divisors]:
-  """The divisors of luma and chroma.
+  """Computes the quantization divisors of luma and chroma.
 
   Args:
     quality: Pillow's quality, 1 (worst) to 100 (best).
 
   Returns:
-    Each as `_divisors` of its table.
+    The result of `_divisors` for each of the two tables.
   """
   return tuple(_divisors(_table(s, quality)) for s in (_LUMA, _CHROMA))
 
 
 def _table(standard: str, quality: int) -> np.ndarray:
-  """The divisors [8,8] of a standard table, vertical frequencies first."""
+  """Scales a standard table to a quality: [8,8], vertical frequencies first."""
   scale = 5000 // quality if quality < 50 else 200 - 2 * quality
   table = np.array(standard.split(), np.int32).reshape(_BLOCK, _BLOCK)
   return np.clip((table * scale + 50) // 100, 1, 255)
@@ -102,7 +103,7 @@ def _halve(planes: jax.Array) -> jax.Array:
 
 
 def _code(planes: jax.Array, divisors: Divisors) -> jax.Array:
-  """Cosine transform, quantization and back, of int32 planes [H,W,C]."""
+  """Applies the DCT, quantization and their inverses to planes [H,W,C]."""
   height, width, channels = planes.shape
   pad = ((0, -height % _BLOCK), (0, -width % _BLOCK), (0, 0))
   padded = jnp.pad(planes, pad, "edge")
@@ -124,13 +125,13 @@ def _matrix() -> np.ndarray:
 
 
 def _forward(blocks: jax.Array) -> jax.Array:
-  """Pixels [8,8,N] to frequencies, 8 times as large."""
+  """Transforms pixels [8,8,N] to frequencies, scaled by 8."""
   rows = _transform("vj,ijn->ivn", blocks, _CONSTANT_BITS - _FIRST_BITS)
   return _transform("ui,ivn->uvn", rows, _CONSTANT_BITS + _FIRST_BITS)
 
 
 def _inverse(blocks: jax.Array) -> jax.Array:
-  """Frequencies [8,8,N] to pixels."""
+  """Transforms frequencies [8,8,N] to pixels."""
   columns = _transform("ui,uvn->ivn", blocks, _CONSTANT_BITS - _FIRST_BITS)
   return _transform("vj,ivn->ijn", columns, _CONSTANT_BITS + _FIRST_BITS + 3)
 
@@ -157,7 +158,7 @@ def _divisors(table: np.ndarray) -> Divisors:
 
 
 def _quantise(blocks: jax.Array, divisors: Divisors) -> jax.Array:
-  """Frequencies as whole multiples of the divisors, halves away from zero."""
+  """Rounds frequencies to multiples of the divisors, halves away from zero."""
   added, reciprocal, shift, table = divisors
   whole = (abs(blocks) + added) * reciprocal >> shift
   return jnp.sign(blocks) * whole * table
@@ -173,14 +174,14 @@ def _enlarge(planes: jax.Array) -> jax.Array:
 
 
 def _double(planes: jax.Array) -> jax.Array:
-  """Twice as many rows, four times as large."""
+  """Doubles the number of rows; values are multiplied by 4."""
   padded = jnp.pad(planes, ((1, 1), (0, 0), (0, 0)), "edge")
   pair = jnp.stack([padded[:-2], padded[2:]], axis=1) + 3 * planes[:, None]
   return pair.reshape(2 * planes.shape[0], *planes.shape[1:])
 
 
 def _to_rgb(luma: jax.Array, chroma: jax.Array) -> jax.Array:
-  """Luma [H,W,1] and differences [H,W,2] to uint8 [H,W,3]."""
+  """Converts luma [H,W,1] and chroma [H,W,2] to RGB, uint8 [H,W,3]."""
   blue, red = chroma[..., :1] - 128, chroma[..., 1:] - 128
   half = 1 << 15
   added = (

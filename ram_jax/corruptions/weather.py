@@ -52,7 +52,7 @@ def _snow(
 def snow(
   key: jax.Array, levels: jax.Array, parameters: dict[str, Any]
 ) -> jax.Array:
-  """Fades colors, and adds motion-blurred flakes, also upside down.
+  """Fades colors and adds motion-blurred flakes, also rotated by 180 degrees.
 
   Parameters are `mean`, and `std` from `noise.normal_scale`, of the noise;
   `sources` of its zoom; `threshold`; `path`, weights of the motion blur;
@@ -71,7 +71,7 @@ def snow_layer(
   """The flakes, pixel values int32 [H,W].
 
   Args:
-    drawn: noise [H,W]; the zoom enlarges its first numbers.
+    drawn: noise [H,W]; the zoom only uses its first values (see `_zoom`).
     degrees: direction of the motion blur.
     parameters: see `snow`.
   """
@@ -96,7 +96,7 @@ def snow_cover(levels: jax.Array, layer: jax.Array, kept: int) -> jax.Array:
 def _frost(
   row: tuple[int, int], shape: Sequence[int], assets: Photographs | None
 ) -> tuple[int, int, Photographs]:
-  """Raises a ValueError if photographs are missing or too small."""
+  """Parameters of frost; rejects missing or too small photographs."""
   side = max(shape[:2])
   if not assets or min(min(p.shape[:2]) for p in assets) <= side:
     raise ValueError(
@@ -140,7 +140,7 @@ def crop(
 def frost_cover(
   levels: jax.Array, ice: jax.Array, kept: int, added: int
 ) -> jax.Array:
-  """Adds percentages of levels [H,W,3] and of levels of ice [H,W,3]."""
+  """Weighted sum, in percent, of levels [H,W,3] and of ice [H,W,3]."""
   total = kept * levels.astype(jnp.int32) + added * ice.astype(jnp.int32)
   return jnp.minimum(total // 100, 255).astype(jnp.uint8)
 
@@ -208,7 +208,7 @@ def fog_cover(
 
 
 def _interleave(first: jax.Array, second: jax.Array, axis: int) -> jax.Array:
-  """Rows (axis 0) or columns (1) of two arrays in turn."""
+  """Interleaves the rows (axis 0) or columns (axis 1) of two arrays."""
   height, width = first.shape
   shape = (2 * height, width) if axis == 0 else (height, 2 * width)
   return jnp.stack([first, second], axis + 1).reshape(shape)
@@ -217,8 +217,8 @@ def _interleave(first: jax.Array, second: jax.Array, axis: int) -> jax.Array:
 def _zoom(drawn: jax.Array, sources: list[dict[str, Any]]) -> jax.Array:
   """scipy.ndimage.zoom of order 1, cropped to the central part.
 
-  What is enlarged are the first numbers of `drawn` [H,W]: as many as a draw of
-  the smaller size would have.
+  Enlarges the first values of `drawn` [H,W], as many as the smaller image has
+  pixels.
   """
   rows, columns = sources
   flat, column = drawn.ravel(), np.arange(drawn.shape[1])

@@ -10,7 +10,7 @@ import numpy as np
 from ram_jax.contracts import Split
 
 SPLITS = ("train", "test")
-# Rows per chunk, so that memory-mapped data is not copied into memory at once.
+# Rows per chunk, so that memory-mapped data is not copied all at once.
 CHUNK = 256
 _LIMITS = {"train": "config.train.images", "test": "config.evaluate.images"}
 
@@ -169,7 +169,8 @@ def fingerprint(images: np.ndarray, labels: np.ndarray) -> str:
   digest = hashlib.sha256()
   for array in (images, labels):
     digest.update(f"{array.dtype.str} {array.shape};".encode())
-    for start in range(0, len(array), CHUNK):  # mapped, or not contiguous
+    # In chunks, because the array may be memory-mapped or not contiguous.
+    for start in range(0, len(array), CHUNK):
       part = array[start : start + CHUNK]
       digest.update(np.ascontiguousarray(part).data)
   return f"sha256:{digest.hexdigest()}"

@@ -2,7 +2,7 @@
 
 A pickle names the functions to call, so `pickle.load` can run arbitrary code.
 Here, the few names that numpy arrays need refer to harmless replacements, every
-other name is an error, and numpy only gets bytes.
+other name is an error, and numpy only receives raw bytes.
 """
 
 import pathlib

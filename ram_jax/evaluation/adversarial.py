@@ -27,7 +27,7 @@ class Evaluator(contracts.Evaluator):
     check_images: number of test images, from the start of the test set, on
       which the attack itself is checked; all if there are fewer; 0: no check.
     batch_size: examples per batch, over all devices; does not change results.
-    precision: of the attack's search, see `precision.py`.
+    precision: precision of the attack's search, see `precision.py`.
   """
 
   attack: Attack
@@ -129,7 +129,7 @@ def robust(
   Args:
     shared: the attack, the evaluation's key and the classifier. The attacked
       images are classified in the ambient precision.
-    positions: int32 [b], in the test set.
+    positions: positions in the test set, int32 [b].
     batch: `images` uint8 [b,H,W,C] and `labels` int32 [b].
 
   Returns:

@@ -26,8 +26,8 @@ from ram_jax.contracts import Batch, Model, Note, Row, Setting
 from ram_jax.evaluation import rows
 
 DEVIATIONS = 3
-# Epsilon by norm from which accuracies should be near 0. In L2, it is the
-# paper's largest; in Linf, it can turn all images into the same gray.
+# By norm, the epsilon at and above which accuracies should be near 0. In L2, it
+# is the paper's largest; in Linf, it can turn all images into the same gray.
 LARGE = {"l2": 8.0, "linf": 0.5}
 NEAR_ZERO = 0.05  # maximum accuracy at these epsilons
 TINY = 1e-12  # L2 norm below which a gradient counts as zero
@@ -105,8 +105,8 @@ def probe(
     if rises(random, after) or none_gained:
       yield _warning(
         attack,
-        f"random noise at epsilon {epsilon:.4g} leaves {_percent(random)}, "
-        f"{attack.label} {_percent(after)}",
+        f"random noise at epsilon {epsilon:.4g} leaves {_percent(random)} of "
+        f"the images correct, {attack.label} leaves {_percent(after)}",
       )
   if not moved:
     return
@@ -197,7 +197,7 @@ def _percent(correct: Correct) -> str:
 def logits_and_gradients(
   model: Model, positions: jax.Array, batch: dict[str, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-  """Logits, and sizes of the gradients of their cross-entropy.
+  """Computes logits, and the norms of the cross-entropy's gradients.
 
   Args:
     model: the classifier.

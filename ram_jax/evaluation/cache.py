@@ -45,13 +45,13 @@ class Parts:
     )
 
   def cache_for(self, depends: Any, text: str) -> Cache:
-    """The cache of one evaluator.
+    """Creates the cache of one evaluator.
 
     Args:
       depends: everything that its parts depend on, as JSON; parts that were
         stored for other values are not used.
-      text: printed before the first part; an evaluator without parts is
-        switched off.
+      text: message to print before the first part. Nothing is printed for a
+        disabled evaluator, because it has no parts.
 
     Returns:
       The function that the evaluator calls for each part; values are JSON or
@@ -71,7 +71,7 @@ class Parts:
         self.seconds += row["seconds"]
       else:
         started = time.monotonic()
-        # Convert through JSON here, too, so that stored values are the same.
+        # Round-trip new values through JSON, so that they equal stored ones.
         value = json.loads(
           json.dumps(compute(), default=_encode, allow_nan=False)
         )
@@ -90,16 +90,16 @@ class Parts:
         file.write("\n" + json.dumps(row))
 
   def remove(self) -> None:
-    """Removes the file, because the results contain everything."""
+    """Deletes the file; call this once the results have been written."""
     self._path.unlink(missing_ok=True)
 
 
 def cache_key() -> dict[str, Any]:
-  """What results depend on besides config, weights and data.
+  """Collects what results depend on besides config, weights and data.
 
   Returns:
     Hash of this program's source code, installed packages, XLA's flags, and
-    whether JAX uses 64 bits.
+    whether JAX's 64-bit mode is enabled.
   """
   root, digest = PACKAGE, hashlib.sha256()
   for path in sorted(root.rglob("*.py")):
@@ -114,13 +114,13 @@ def cache_key() -> dict[str, Any]:
 
 
 def stamp(*folders: str) -> str:
-  """Identifies the files in folders, without reading them.
+  """Fingerprints the files in folders without reading their content.
 
   Args:
-    *folders: paths, '' for none ('~' is expanded).
+    *folders: paths; empty strings are ignored, and '~' is expanded.
 
   Returns:
-    SHA-256 of the files' names, sizes and times.
+    SHA-256 of the files' names, sizes and modification times.
   """
   files = [
     (str(path), path.stat().st_size, path.stat().st_mtime_ns)

@@ -387,7 +387,7 @@ def _side(method: str, run: Run) -> Side:
 def _choose(
   runs: Sequence[Run],
 ) -> tuple[dict[str, tuple[Run, ...]], list[str]]:
-  """Chooses runs of each method that differ in their seeds; returns notes."""
+  """Chooses a configuration of each method, with all its seeds, and notes."""
   chosen, named, notes = {}, [], []
   groups = grouping.groups(runs)
   for method, name in METHODS.items():

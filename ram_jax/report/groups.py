@@ -17,8 +17,9 @@ from ram_jax.runs import folder as run_folder
 from ram_jax.runs import results
 from ram_jax.runs.results import Run
 
-# Fields in which runs of one configuration may differ: the seed, the name, and
-# the paths of data and weights, which are identified by their fingerprints.
+# Fields in which runs of one configuration may differ: the seed, names, labels
+# and notes, the preset (mean and std are compared), and the paths of data and
+# weights, which are identified by their fingerprints.
 ALONE = ("name", "seed", "weights.initial", "weights.measured")
 PLACES = ("folder", "tfds_dir", "path", "label", "preset", "notes")
 # Settings that determine a row's position in a table or figure; the others say

@@ -252,7 +252,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _heads(table: Table) -> list[tuple[str, list[str]]]:
-  """Groups of columns and their names; empty for a column without a group."""
+  """Groups of columns with their names; a lone column has no names in it."""
   pairs = [name.rpartition(": ")[::2] for name in table.header]
   found = []
   for _, same in itertools.groupby(pairs, lambda x: x[0] or x[1]):

@@ -1,4 +1,4 @@
-"""Metrics for two runs: differences in accuracy, and ratios of time."""
+"""Metrics for two runs: differences in accuracy and in relative time."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ HIGH, LOW = (4, 5), (1, 2, 3)
 # along an axis (half its side length); the corners have higher frequencies.
 BANDS = {"low": 1 / 3, "middle": 2 / 3, "high": np.inf}
 # Corruptions that are also shown separately, because adversarial training loses
-# most accuracy there.
+# the most accuracy on them.
 LOW_CONTRAST = ("fog", "contrast")
 SEEDS = (
   "95 % intervals: Student's over differences of runs with the same seed, or "
@@ -269,7 +269,7 @@ def training_time(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   if settings[0] != settings[1]:
     raise Missing(f"the device and number of updates of {pair[1].name}")
   device = settings[0][0]
-  name = f"time in %, on {device.get('count')} x {device.get('kind')}"
+  name = f"added time in %, on {device.get('count')} x {device.get('kind')}"
   yield name, Estimate(seconds[0] / seconds[1] - 1)
 
 
@@ -305,7 +305,8 @@ def over_seeds(runs: Sequence[Run], baseline: Run) -> Table | None:
     f"difference from {groups[base].label} in percentage points",
     SEEDS,
     f"bold: p < {statistics.LEVEL:g} after Holm's correction over the "
-    f"differences in the column; {len(best)} of {len(others) * len(found)}",
+    "differences in the column; this applies to "
+    f"{len(best)} of {len(others) * len(found)}",
   )
   return Table(("method", *found), tuple(cells), notes, best=frozenset(best))
 

@@ -454,7 +454,7 @@ def _percent_axis(grid: Sequence[Axes], top: bool = False) -> None:
 
 
 def _epsilon_axis(axes: Axes, epsilons: Sequence[float], norm: str) -> None:
-  """Sets a logarithmic axis, with one more step from 0."""
+  """Sets a logarithmic epsilon axis that also includes 0."""
   positive = [e for e in epsilons if e > 0]
   if positive:
     # Base 2 and linscale 1/2 make [0, smallest] as long as a doubling.
@@ -483,7 +483,7 @@ def _fourier_map(rows: pd.DataFrame) -> np.ndarray:
   errors = 100 - 100 * rows.groupby(["y", "x"])["accuracy"].mean()
   places = np.array(list(errors.index), dtype=int)
   (top, _), (_, width) = places.min(axis=0), np.ptp(places, axis=0) + 1
-  # If the height is even, the first row is its own conjugate, so half is there.
+  # If the height is even, the first row is its own conjugate: half is stored.
   height = -2 * top + (np.sum(places[:, 0] == top) == width)
   # Both halves have the frequencies that are their own conjugates.
   if height < 1 or not 0 < 2 * len(places) - height * width <= 4:

@@ -38,7 +38,7 @@ SETTINGS = ["evaluator", "norm", "epsilon", "corruption", "severity"]
 COLUMNS = [*SETTINGS, "attack", "accuracy", "total"]
 ATTACK = {"attack", "norm", "epsilon"}
 # Means in references: values of the column `corruption`, without a severity.
-# RobustBench and most papers use 15 of the 19 corruptions, the author all.
+# RobustBench and most papers use 15 of the 19 corruptions, the author uses all.
 MEANS = {"mean of 15": BENCHMARK, "mean of 19": tuple(CORRUPTIONS)}
 # Files that the author's code writes into a folder.
 AUTHOR_FILES = (
@@ -118,9 +118,7 @@ def frame(rows: Iterable[Mapping[str, Any]], total: Any = None) -> pd.DataFrame:
     if row["evaluator"] == "adversarial":
       epsilon = row["epsilon"]
       if not _is_within(epsilon, 1e9):
-        raise ValueError(
-          f"epsilon {epsilon!r:.60} is not a number of at least 0"
-        )
+        raise ValueError(f"epsilon {epsilon!r:.60} is not a nonnegative number")
       row["epsilon"] = round(float(epsilon), EPSILON_DIGITS)
     if not _is_within(accuracy, 1):
       percent = _is_within(accuracy, 100)
@@ -275,7 +273,7 @@ def _json(path: pathlib.Path, tree: Any) -> Reference:
 def _csv(path: pathlib.Path, text: str, model: str) -> Reference:
   rows = [row for row in csv.reader(text.splitlines()) if any(row)]
   if len(rows) < 2 or len(set(map(len, rows))) > 1:
-    raise ValueError("give a header, and rows with as many cells as it has")
+    raise ValueError("give a header, and rows with as many cells as the header")
   header = [name.strip() for name in rows[0]]
   if not header[0] and not rows[1][0]:
     return _robustbench_table(path, rows, model)
@@ -432,7 +430,7 @@ def _robustbench_model(path: pathlib.Path, tree: dict[str, Any]) -> Reference:
     # Some files for CIFAR-100 say CIFAR-10, but their folder is correct.
     data = folder if (own, folder) == ("CIFAR-10", "CIFAR-100") else own
     notes.append(
-      f"the file says {own}, but its folder {folder}: {data} is assumed"
+      f"the file says {own}, but its folder says {folder}: {data} is assumed"
     )
   return Reference(
     path.stem,

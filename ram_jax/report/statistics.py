@@ -68,11 +68,12 @@ def t_test(*samples: Sequence[float]) -> Estimate:
   """Mean of one sample (Student), or difference of the means of two (Welch).
 
   Args:
-    *samples: one or two; those of Welch (Biometrika 34, 1947) are independent.
+    *samples: one or two; two samples must be independent (Welch, Biometrika
+      34, 1947).
 
   Returns:
     The estimate with its 95 % interval and p-value, and the size of the
-    smallest sample as `seeds`. A sample of one number gives neither interval
+    smaller sample as `seeds`. A sample of one number gives neither interval
     nor p-value.
   """
   value = statistics.fmean(samples[0]) - sum(map(statistics.fmean, samples[1:]))

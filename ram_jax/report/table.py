@@ -115,7 +115,7 @@ def _rich_table(table: Table, broken: bool = False) -> rich.table.Table:
   drawn = rich.table.Table(box=rich.box.SIMPLE, pad_edge=False)
   for name in map(line, table.header):
     if broken:
-      # Otherwise at all spaces except those inside parentheses.
+      # After the group of columns, or else at all spaces outside parentheses.
       space = r"(?<=:) " if ": " in name else r" (?![^(]*\))"
       name = re.sub(space, "\n", name)
     # Text, not str: rich would interpret brackets in a label.

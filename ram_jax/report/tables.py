@@ -242,7 +242,7 @@ def calibration(runs: Sequence[Run]) -> Table | None:
     "RMS: root mean square calibration error in adaptive bins of 100; ECE: "
     "expected calibration error; both in [0, 1]. NLL: negative log-likelihood, "
     "nats. Brier: squared error of the probabilities, in [0, 2]. Smaller is "
-    "better in all",
+    "better for all of them",
   )
   return _table(columns, lines) if len(columns) > 1 else None
 
@@ -294,7 +294,7 @@ def profile(found: Mapping[str, Any]) -> Table:
     found: content of profile.json.
 
   Returns:
-    One row per part, the largest first, then "other" and "host".
+    One row per part, the largest first, then "other", "host" and "all".
   """
   parts, seconds, steps = found["parts"], found["seconds"], found["steps"]
   named = sorted(parts.keys() - {"other", "host"}, key=parts.get, reverse=True)
@@ -319,11 +319,11 @@ def sweep(
   rows: Sequence[tuple[str, str, Run | None, float | None]],
   minutes_left: float | None,
 ) -> Table:
-  """Shows how far the runs of a sweep are.
+  """Shows the progress of a sweep.
 
   Args:
     rows: name, state, results (None: not yet) and seconds of each run.
-    minutes_left: estimated time of the other runs; None: unknown.
+    minutes_left: estimated time for the remaining runs; None: unknown.
 
   Returns:
     One row per run; attacks and corruptions are means over their rows.

@@ -76,7 +76,7 @@ class Split:
     batch_stats: Any,
     views: dict[str, jax.Array],
   ) -> tuple[tuple[jax.Array, ...], dict[str, Any]]:
-    """Forward pass in training, where each view uses its own set.
+    """Runs the training forward pass; each view uses the set it belongs to.
 
     Args:
       forward: (params, batch_stats, views) -> logits of each view, and the new
@@ -89,7 +89,7 @@ class Split:
       Logits of each view in the views' order, and the new statistics.
 
     Raises:
-      ValueError: if all views have the same set.
+      ValueError: if all views use the same set.
     """
     of_view = {name: self._set(name) for name in views}
     if len(set(of_view.values())) < 2:

@@ -15,7 +15,7 @@ from ram_jax.training.split import Split
 
 @flax.struct.dataclass
 class TrainState:
-  """The state in a checkpoint; without keys and device axis.
+  """The state in a checkpoint; it contains no keys and has no device axis.
 
   Attributes:
     step: number of updates so far, int32.
@@ -50,7 +50,7 @@ def create(
     image_shape: (H, W, C) of the images.
     doubled: how BatchNorm is split, if it is.
     averaged: whether the run averages its weights.
-    key: one key.
+    key: random key for the initial parameters.
 
   Returns:
     The state before the first step.
@@ -98,7 +98,7 @@ def saved(config: ConfigDict, params: Any, batch_stats: Any) -> dict[str, Any]:
     batch_stats: its running statistics, or their shapes.
 
   Returns:
-    A tree of the same structure as in a checkpoint.
+    A tree with the same structure as in a checkpoint.
   """
   if chosen := split.build(config):
     params, batch_stats = chosen.double(params, batch_stats)
@@ -116,7 +116,8 @@ def evaluated(config: ConfigDict, state: Any) -> tuple[Any, Any]:
     state: a `TrainState`, or an object with the tree of `saved`.
 
   Returns:
-    Those of the average or the last weights, with one set of BatchNorm.
+    Those of the averaged or the last weights, with a single set of BatchNorm
+    variables.
   """
   found = state.average if _averaged(config) else vars(state)
   variables = found["params"], found["batch_stats"]

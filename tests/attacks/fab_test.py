@@ -34,7 +34,7 @@ def planes(rng, fraction, size=40, count=8):
 
 
 def nearest_l2(point, normal, value):
-  """By the conditions of Karush, Kuhn and Tucker, with a root finder."""
+  """Solves the KKT conditions with a root finder."""
 
   def delta(multiplier):
     return np.clip(-multiplier * normal, -point, 1 - point)
@@ -47,7 +47,7 @@ def nearest_l2(point, normal, value):
 
 
 def least_linf(point, normal, value):
-  """By linear programming: the least t with -t <= delta <= t."""
+  """Solves a linear program for the smallest t with -t <= delta <= t."""
   size = len(point)
   eye, one = np.eye(size), np.ones((size, 1))
   found = optimize.linprog(
@@ -112,8 +112,8 @@ def test_projection_stays_where_there_is_no_hyperplane(norm, normal, value):
 @pytest.mark.parametrize("targeted", [True, False])
 @pytest.mark.parametrize("norm", ORDER)
 def test_equals_the_original_step_by_step(x64, norm, targeted):
-  # The original in float64, from the clean images: every step's point, and the
-  # nearest found.
+  # The original in float64, started from the clean images: the iterate after
+  # each step, and the nearest adversarial image.
   with np.load(GOLDEN) as arrays:
     golden = dict(arrays)
   images = golden["images"]
@@ -267,10 +267,11 @@ def test_finds_what_the_original_finds(shared_data, case, norm, epsilon):
   model, images, labels, results = resnet2b.load(shared_data, case)
   attack = fab.Attack(epsilon, norm=norm)
   found = np.zeros(len(labels), bool)
-  # Among these images, the later targets add none.
+  # For these images, further targets give no additional successes.
   for target in by_logit(model(images), labels).T[:3]:
     state = attack.start(None, images, labels, target, model)
     for _ in range(attack.steps):
       state = STEP(attack, state, model)
     found |= np.asarray(attack.found(state))
-  assert np.sum(found == results["alone_fab_t"]) <= 2  # robust there
+  # In the original's results, True means robust.
+  assert np.sum(found == results["alone_fab_t"]) <= 2

@@ -40,7 +40,7 @@ def test_windows_have_the_published_sizes():
 
 @pytest.mark.parametrize("norm", ORDER)
 def test_equals_the_original_query_by_query(x64, norm):
-  # The original in float64: its draws, and the images that it reaches.
+  # Draws of the original in float64, and the images that it obtains with them.
   with np.load(GOLDEN) as arrays:
     golden = dict(arrays)
   model = jax.tree_util.Partial(

@@ -21,7 +21,7 @@ RNG = np.random.default_rng(0)
 def test_equals_the_original(function, shared_data):
   for difference in reference.differences(function, shared_data):
     assert difference.max() <= 1
-    # Whole numbers that doubles, or floats, leave just below themselves.
+    # Rounding errors can put a result just below an integer before truncation.
     assert np.mean(difference > 0) <= 0.06
 
 
@@ -47,7 +47,7 @@ def test_gaussian_equals_scipy(deviation):
   expected = scipy.ndimage.gaussian_filter(
     levels.astype(float), (deviation, deviation, 0), mode="nearest"
   )
-  # A weight has 23 bits: 255 times as many as 81 of them are off by 1e-3.
+  # Weights have 23 bits: rounding 81 of them changes a level by up to 1e-3.
   difference = truncated(expected).astype(int) - np.asarray(actual)
   assert np.abs(difference).max() <= 1
   assert np.mean(difference != 0) <= 1e-3
@@ -77,7 +77,7 @@ def test_disk_is_whole_and_symmetric():
     kernel = blur.disk(*row)
     np.testing.assert_allclose(kernel.sum(), 1, rtol=1e-12)
     np.testing.assert_array_equal(kernel, kernel[::-1].T)
-  # Without smoothing to speak of: a cross of five, a square of nine.
+  # With negligible smoothing: a cross of five pixels, and a square of nine.
   assert (blur.disk(1, 0.1) > 0.1).sum() == 5
   assert (blur.disk(1.5, 0.1) > 0.1).sum() == 9
 
@@ -102,9 +102,10 @@ def test_glass_moves_each_way_equally_often():
   ramp = np.stack([*np.mgrid[:64, :64], np.zeros((64, 64))], axis=-1)
   levels = np.repeat(np.uint8(4 * ramp)[None], 8, axis=0)
   for severity, iterations in ((1, 1), (2, 1), (4, 2)):
-    # The blur keeps a ramp, but for the borders.
+    # The blur does not change a ramp, except at the borders.
     found = np.asarray(run(levels, blur.glass_blur, severity), int)
-    # The second blur, of what moved, is truncated: perhaps a level less.
+    # The second blur truncates, so a value may be one level lower.
     moves = np.round((levels - found)[:, 8:-8, 8:-8, :2] / 4)
-    # Each step is one pixel or none by a coin: 18,432 times two coins.
+    # Each move is 0 or 1 pixels with equal probability, for 18,432 pixels and
+    # two axes.
     assert moves.mean() == pytest.approx(iterations / 2, abs=0.02)

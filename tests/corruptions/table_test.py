@@ -39,7 +39,7 @@ def photographs(name):
 
 
 def batch(height, width):
-  """Black, white, noise and a ramp of colours: floats [4,H,W,3]."""
+  """Black, white, noise and a ramp of colors: floats [4,H,W,3]."""
   rng = np.random.default_rng(height)
   levels = np.zeros((4, height, width, 3))
   levels[1] = 255
@@ -57,8 +57,8 @@ def levels(images):
   return np.round(255 * np.asarray(images)).astype(int)
 
 
-# One size and severity for all that can share compiled programs: sides that
-# are odd, no multiple of a JPEG block, and not equal.
+# All tests that can share compiled programs use one size and severity. One side
+# is odd, neither is a multiple of a JPEG block, and the sides differ.
 SIZE = (33, 28)
 SEVERITY = 5
 
@@ -108,7 +108,7 @@ def check_grey_levels_by_key(name, size, severity):
   first = np.asarray(call(keys(1), images))
   assert first.shape == images.shape and first.dtype == np.float32
   assert first.min() >= 0 and first.max() <= 1  # not so for NaN
-  # On some processors XLA multiplies by the reciprocal: one rounding more.
+  # On some CPUs, XLA multiplies by the reciprocal, which rounds once more.
   grey = np.float32(levels(first)) / 255
   np.testing.assert_allclose(first, grey, rtol=0, atol=6e-8)
   np.testing.assert_array_equal(call(keys(1), images), first)
@@ -123,7 +123,7 @@ def test_grey_levels_by_key(name):
   check_grey_levels_by_key(name, SIZE, SEVERITY)
 
 
-# At severity 1 it is another branch.
+# Severity 1 of elastic_transform takes a different branch.
 @pytest.mark.parametrize("name", some(NAMES, "elastic_transform"))
 def test_grey_levels_by_key_of_large_images(name):
   check_grey_levels_by_key(name, (96, 96), 1)

@@ -121,7 +121,8 @@ def test_frost_draws_pictures_uniformly():
   assert (shades == shades[:, :1]).all()  # no window leaves its picture
   counts = [np.sum(shades[:, 0] == (50 * i + 20) // 5) for i in range(3)]
   assert sum(counts) == 600
-  assert max(abs(count - 200) for count in counts) < 47  # four deviations
+  # Four standard deviations.
+  assert max(abs(count - 200) for count in counts) < 47
 
 
 def test_window_position():

@@ -33,7 +33,7 @@ def test_each_epoch_is_a_different_permutation():
 
 
 def test_order_never_changes():
-  # Philox's raw words are kept by numpy for good; written down once.
+  # NumPy guarantees Philox's stream, so these recorded values never change.
   assert pipeline.epoch_order(0, 0, 8).tolist() == [0, 3, 7, 5, 1, 2, 6, 4]
   assert pipeline.epoch_order(7, 3, 8).tolist() == [7, 1, 6, 0, 4, 2, 3, 5]
 
@@ -43,7 +43,7 @@ def test_every_position_is_equally_likely():
     int(np.flatnonzero(pipeline.epoch_order(0, epoch, 4) == 0)[0])
     for epoch in range(4000)
   ]
-  # 1000 each, standard deviation sqrt(4000 * 1/4 * 3/4) = 27; five of them.
+  # 1000 each; five standard deviations of sqrt(4000 * 1/4 * 3/4) = 27.
   assert np.abs(np.bincount(places) - 1000).max() < 137
 
 

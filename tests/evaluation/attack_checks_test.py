@@ -107,8 +107,8 @@ def tent(images):
 
 
 def test_longer_attack_that_is_weaker_is_detected():
-  # 0.05 below the peak; a step of 0.36 moves the mean by 0.05 to just behind
-  # it, the next one back.
+  # The mean starts 0.05 below the peak. A step of 0.36 moves it by 0.05, just
+  # beyond the peak, and the next step moves it back.
   images = np.full((SIZE, 4, 4, 3), 118, np.uint8)
   labels = np.zeros(SIZE, np.int32)
   shown = run(tent, (1.0,), images, labels, steps=1)
@@ -164,7 +164,7 @@ def test_rising_accuracy_is_detected():
 
 
 def test_tolerance_covers_only_chance():
-  # 9 gained and none lost are three deviations of nine tosses.
+  # 9 gained and none lost are three standard deviations of nine coin flips.
   assert sweep(bits(0), {1.0: bits(9)}, "l2") == []
   assert len(sweep(bits(0), {1.0: bits(10)}, "l2")) == 1
   assert attack_checks.rises(bits(12), bits(22)) is True

@@ -1,4 +1,4 @@
-"""The key of finished parts."""
+"""The cache key changes with the source code of the package."""
 
 import shutil
 

@@ -9,9 +9,9 @@ from ram_jax.evaluation import calibration, clean
 
 
 def test_adaptive_bins_by_hand():
-  # 250 images, out of order: the first bin holds the hundred at 0.3, of which
-  # 50 are right, the other the hundred at 0.5 (20 right) and the rest, fifty
-  # at 0.9 (45 right). Gaps: 0.3 - 0.5; (50 + 45 - 20 - 45) / 150 = 0.2.
+  # 250 images, out of order. The first bin contains the 100 images at 0.3 (50
+  # correct), the second the 100 at 0.5 (20 correct) and the remaining 50 at 0.9
+  # (45 correct). Gaps: 0.3 - 0.5; (50 + 45 - 20 - 45) / 150 = 0.2.
   confidence = np.repeat([0.9, 0.3, 0.5], [50, 100, 100])
   correct = np.concatenate(
     [np.arange(50) < 45, np.arange(100) < 50, np.arange(100) < 20]
@@ -26,14 +26,14 @@ def test_adaptive_bins_by_hand():
 
 
 def test_equal_bins_by_hand():
-  # 0.1 and 0.2 lie in bins 2 and 3 of 15, 0.95 and 1.0 in the last.
+  # 0.1 and 0.2 are in bins 2 and 3 of 15, 0.95 and 1.0 in the last.
   confidence = np.array([0.1, 0.2, 0.95, 1.0], np.float32)
   correct = np.array([False, True, True, False])
   wanted = (0.1 + 0.8 + abs(1.95 - 1)) / 4
   error = calibration.expected_error(confidence, correct)
   assert error == pytest.approx(wanted, abs=1e-7)
-  # A bin holds its upper edge: 1/15 goes with 0.01, and their gaps add up to
-  # less than they would apart, 1/15 - 1 + 0.01.
+  # A bin includes its upper edge: 1/15 and 0.01 share a bin, where their gaps
+  # partly cancel.
   confidence = np.array([1 / 15, 0.01])
   error = calibration.expected_error(confidence, np.array([True, False]))
   assert error == pytest.approx((1 - 1 / 15 - 0.01) / 2, abs=1e-12)

@@ -251,7 +251,7 @@ def test_data_set_is_that_of_file_or_folder_or_unknown(
   if dataset == "cifar10" and folder != "x":
     other = "ImageNet" if data == "CIFAR-10" else "CIFAR-100"
     assert (
-      f"the file says CIFAR-10, but its folder {other}: {data} is assumed"
+      f"the file says CIFAR-10, but its folder says {other}: {data} is assumed"
       in text
     )
 
@@ -399,7 +399,7 @@ def test_a_run_is_a_reference(make_run, corruption):
     (CORRUPTIONS + "snow,1", "give a header, and rows with as"),
     (CORRUPTIONS + "fog,2,0.4", "fog, severity 2 is given twice"),
     ("epsilon,accuracy\n1,.5\n1.0,.5", "L2 eps 1 .PGD-10. is given twice"),
-    ("epsilon,accuracy\n-1,0.5", "epsilon -1.0 is not a number of at least 0"),
+    ("epsilon,accuracy\n-1,0.5", "epsilon -1.0 is not a nonnegative number"),
     (json.dumps(METRICS)[:-20], "is damaged, .*JSONDecodeError"),
     (json.dumps(METRICS | {"clean_accuracy": 91.2}), "of clean is 91.2, .*100"),
     (json.dumps(METRICS | {"clean_accuracy": "a"}), r"'a', not in \[0, 1\]"),
@@ -480,7 +480,7 @@ OWN = {
           {"attack": "A", "norm": "l2", "by_epsilon": [[True, 0.5]]}
         ]
       },
-      "epsilon True is not a number of at least 0",
+      "epsilon True is not a nonnegative number",
     ),
   ],
 )

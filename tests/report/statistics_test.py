@@ -10,7 +10,7 @@ from scipy import stats
 
 from ram_jax.report import statistics
 
-# Heights of Zea Mays, crossed less self-fertilised, in eighths of an inch:
+# Heights of Zea Mays, crossed minus self-fertilized, in eighths of an inch:
 # Darwin's pairs in Fisher, The Design of Experiments, 1935, section 17.
 DARWIN = (49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48)
 
@@ -188,7 +188,7 @@ def test_interval_covers_and_equals_that_of_a_bootstrap():
   sums = sum(first[s].astype(float) - second[s] for s in first) / 5
   means = rng.choice(sums, (4000, 500)).mean(1)
   expected = np.quantile(means, (0.025, 0.975))
-  # The quantiles of 4000 draws are good to 3 % of the width.
+  # The quantiles of 4000 draws are accurate to 3 % of the width.
   assert (found.low, found.high) == pytest.approx(expected, abs=3e-3)
 
 
@@ -199,7 +199,7 @@ def test_numbers_of_images_must_agree():
 
 
 def test_holm_by_hand():
-  # Sorted .01 .02 .03 .5, times 4 3 2 1, and never falling.
+  # Sorted .01 .02 .03 .5, times 4 3 2 1, then made nondecreasing.
   found = statistics.holm([0.03, 0.01, 0.5, 0.02])
   assert found == pytest.approx([0.06, 0.04, 0.5, 0.06])
   assert statistics.holm([0.8, 0.9]) == [1, 1] and statistics.holm([]) == []

@@ -29,7 +29,7 @@ def config(method=robust_augmix, **fields):
   result = method.get_config()
   result.train.batch_size, result.train.epochs = BATCH, 3
   if "augment" in result.method:
-    with result.unlocked():  # AugMix compiles for long
+    with result.unlocked():  # AugMix takes long to compile
       result.method.augment = {"name": "basic", "padding": 2, "flip": True}
   result.update_from_flattened_dict(fields)
   return experiment.resolve(result)
