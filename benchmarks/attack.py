@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks import our_step, timing, torch_step
 from ram_jax import losses
 from ram_jax.attacks.pgd import Attack
-from ram_jax.image.color import dequantise
+from ram_jax.image.color import dequantize
 from ram_jax.models.classifier import Classifier
 
 STEPS = 7
@@ -36,7 +36,7 @@ def measure(model: str, batch: int, repeats: int) -> dict[str, Any]:
   theirs = torch_step.evaluation(step, STEPS)
   state = step.training.create()
   network = Classifier(state.params, state.batch_stats, step.module)
-  images = dequantise(jax.numpy.asarray(pictures))
+  images = dequantize(jax.numpy.asarray(pictures))
   labels = np.arange(batch, dtype=np.int32) % 10
   keys = jax.random.split(jax.random.key(0), batch)
 

@@ -21,7 +21,7 @@ import jax
 from benchmarks import pillow_augmix, timing, versions
 from ram_jax.augment import execution
 from ram_jax.augment.augmix import Augment
-from ram_jax.image.color import dequantise
+from ram_jax.image.color import dequantize
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def program(augment: Any, run: Callable = execution.run) -> Callable:
   def compiled(key: jax.Array, images: jax.Array) -> jax.Array:
     keys = jax.random.split(key, len(images))
     with mock.patch.object(execution, "run", run):
-      return augment(keys, dequantise(images))
+      return augment(keys, dequantize(images))
 
   count = iter(range(10**6))
   return lambda images: compiled(jax.random.key(next(count)), images)

@@ -30,7 +30,7 @@ from ram_jax import (  # noqa: E402
 )
 from ram_jax import keys as keys_lib  # noqa: E402
 from ram_jax.data import digits  # noqa: E402
-from ram_jax.image.color import dequantise  # noqa: E402
+from ram_jax.image.color import dequantize  # noqa: E402
 from ram_jax.training import loop as train  # noqa: E402
 
 BATCH, STEPS = 8, 3
@@ -78,7 +78,7 @@ def augmented(config: Any, images: np.ndarray, count: int) -> np.ndarray:
   ) -> tuple[Any, Any]:
     positions = parallel.positions(len(indices))
     crop_keys, view_keys = keys_lib.split(keys_lib.per_example(key, positions))
-    mine = crop_flip(crop_keys, dequantise(data[indices]))
+    mine = crop_flip(crop_keys, dequantize(data[indices]))
     mixed = augmix(view_keys, mine)
     return state, jax.lax.all_gather(mixed, parallel.AXIS, tiled=True)
 

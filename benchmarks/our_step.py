@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from benchmarks import setting, timing
 from ram_jax import experiment, losses, parallel, plugins
 from ram_jax.data import feed
-from ram_jax.image.color import dequantise
+from ram_jax.image.color import dequantize
 from ram_jax.models.classifier import Classifier, forward_views
 from ram_jax.training import loop as train
 from ram_jax.training import optim
@@ -96,7 +96,7 @@ def parts(step: Step) -> dict[str, Callable[[], Any]]:
   """
   config, module, batch = step.config, step.module, step.config.train.batch_size
   state = step.training.create()
-  images = dequantise(jax.numpy.asarray(timing.pictures(batch)))
+  images = dequantize(jax.numpy.asarray(timing.pictures(batch)))
   labels = np.arange(batch, dtype=np.int32) % 10
   model = Classifier(state.params, state.batch_stats, module)
   spec = plugins.attack_spec(config.method, config.train.unroll)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from configs import adversarial, augmix, robust_augmix, standard
 from ram_jax import experiment, plugins
 from ram_jax import keys as keys_lib
-from ram_jax.image.color import dequantise
+from ram_jax.image.color import dequantize
 from ram_jax.models.classifier import Classifier
 
 CONFIGS = {
@@ -166,7 +166,7 @@ def draw_views(
       jax.random.fold_in(jax.random.key(KEY), step), jnp.arange(len(labels))
     )
     crop_keys, view_keys = keys_lib.split(keys)
-    images = crop_flip(crop_keys, dequantise(images))
+    images = crop_flip(crop_keys, dequantize(images))
     batch = {"images": images, "labels": labels}
     views, _ = method.views(view_keys, batch, model)
     return {"images": images} | dict(views)

@@ -162,7 +162,7 @@ def test_sigterm_during_evaluation(monkeypatch, command, whole, trained):
   assert_as_whole(trained, whole)
 
 
-def test_stale_and_damaged_parts_are_measured_again(
+def test_stale_and_damaged_parts_are_evaluated_again(
   monkeypatch, command, trained
 ):
   argv = (*command, f"--workdir={trained}", "--mode=evaluate")

@@ -95,12 +95,12 @@ class Augment:
     batch, height, width, channels = images.shape
     plan_keys, _ = random.split(keys)
     plan, params = self._arguments(plan_keys, (height, width))
-    levels = jnp.repeat(color.quantise(images), self.width, axis=0)
+    levels = jnp.repeat(color.quantize(images), self.width, axis=0)
     levels = execution.run(
       self._operations(), self.severity, levels, plan, params
     )
     levels = levels.reshape(batch, self.width, height, width, channels)
-    return color.dequantise(levels, images.dtype)
+    return color.dequantize(levels, images.dtype)
 
   def mix(
     self, keys: jax.Array, images: jax.Array, chains: jax.Array

@@ -98,7 +98,7 @@ class Augment:
     found = jax.vmap(lambda x, corner: basic.crop(x, corner, images.shape[1:]))(
       rows.reshape(-1, *pictures.shape[1:]), draws.corner
     )
-    found = color.dequantise(found, images.dtype)
+    found = color.dequantize(found, images.dtype)
     return jax.vmap(self.mix)(draws, images, copies, found)
 
   def _copies(self) -> augmix.Augment:

@@ -115,8 +115,8 @@ def corrupt(
   check_choice((name,), (severity,))
   corruption = EVERY[name]
   parameters = corruption.parameters(severity, images.shape[1:], assets)
-  levels = apply(corruption.apply, keys, color.quantise(images), parameters)
-  return color.dequantise(levels, images.dtype)
+  levels = apply(corruption.apply, keys, color.quantize(images), parameters)
+  return color.dequantize(levels, images.dtype)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -62,8 +62,8 @@ class Corruption:
   ) -> jax.Array:
     """Corrupts floats [H,W,C] in [0,1], multiples of 1/255 before and after."""
     parameters = self.parameters(severity, image.shape, assets)
-    levels = self.apply(key, color.quantise(image), parameters)
-    return color.dequantise(levels, image.dtype)
+    levels = self.apply(key, color.quantize(image), parameters)
+    return color.dequantize(levels, image.dtype)
 
 
 def corruption(

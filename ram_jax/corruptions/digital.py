@@ -138,7 +138,7 @@ def elastic_transform(
   # for every pixel of the second, which is six times slower.
   moved, _ = jax.lax.scan(
     lambda moved, place: (geometry.bilinear(moved, *place), None),
-    color.dequantise(levels, jnp.float32),
+    color.dequantize(levels, jnp.float32),
     jax.tree.map(lambda *arrays: jnp.stack(arrays), *places),
   )
   return color.truncate(moved)

@@ -111,7 +111,7 @@ def _code(planes: jax.Array, divisors: Divisors) -> jax.Array:
   # The axis of blocks is last, so that transforms are vectorized over it.
   blocks = padded.reshape(down, _BLOCK, right, _BLOCK, channels)
   blocks = blocks.transpose(1, 3, 0, 2, 4).reshape(_BLOCK, _BLOCK, -1)
-  coded = _inverse(_quantise(_forward(blocks - 128), divisors)) + 128
+  coded = _inverse(_quantize(_forward(blocks - 128), divisors)) + 128
   coded = jnp.clip(coded, 0, 255)
   coded = coded.reshape(_BLOCK, _BLOCK, down, right, channels)
   return coded.transpose(2, 0, 3, 1, 4).reshape(padded.shape)
@@ -142,7 +142,7 @@ def _transform(axes: str, blocks: jax.Array, bits: int) -> jax.Array:
 
 
 def _divisors(table: np.ndarray) -> Divisors:
-  """What `_quantise` needs to divide by a table [8,8].
+  """What `_quantize` needs to divide by a table [8,8].
 
   Like libjpeg, this multiplies by a rounded reciprocal, which rounds some
   halves differently.
@@ -157,7 +157,7 @@ def _divisors(table: np.ndarray) -> Divisors:
   return tuple(part.astype(np.int32) for part in found)
 
 
-def _quantise(blocks: jax.Array, divisors: Divisors) -> jax.Array:
+def _quantize(blocks: jax.Array, divisors: Divisors) -> jax.Array:
   """Rounds frequencies to multiples of the divisors, halves away from zero."""
   added, reciprocal, shift, table = divisors
   whole = (abs(blocks) + added) * reciprocal >> shift

@@ -12,7 +12,7 @@ from ram_jax import keys as keys_lib
 from ram_jax.attacks.pgd import Attack, finite_gradients
 from ram_jax.contracts import Batch, Cache, Note, Row, Setting
 from ram_jax.evaluation import attack_checks, clean, precision, rows
-from ram_jax.image.color import dequantise
+from ram_jax.image.color import dequantize
 from ram_jax.models.classifier import Classifier
 
 
@@ -137,6 +137,6 @@ def robust(
   """
   attack, key, search = shared
   keys = keys_lib.per_example(key, positions)
-  images, labels = dequantise(batch["images"]), batch["labels"]
+  images, labels = dequantize(batch["images"]), batch["labels"]
   attacked = attack(keys, images, labels, finite_gradients(search))
   return clean.judged(search.model(attacked), labels)

@@ -143,7 +143,7 @@ def probe_model(
   Yields:
     See `probe`.
   """
-  # Same as `image.color.dequantise`, on the host.
+  # Same as `image.color.dequantize`, on the host.
   floats = batch | {"images": batch["images"] / np.float32(255)}
   (logits, norms), (again, _) = (
     logits_and_gradients(model, floats, batch_size) for _ in range(2)

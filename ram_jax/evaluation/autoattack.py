@@ -86,7 +86,7 @@ class Evaluator(contracts.Evaluator):
     if self.images and self.images < len(batch["labels"]):
       yield Note(f"AutoAttack: on the first {self.images} test images")
       batch = {name: part[: self.images] for name, part in batch.items()}
-    # Same as `image.color.dequantise`, on the host.
+    # Same as `image.color.dequantize`, on the host.
     pixels = batch | {"images": batch["images"] / np.float32(255)}
     keep, saved = bool(self.save_to), {}
     warned = list(suite.network_warnings(model, pixels, self.batch_size))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ram_jax import contracts, losses, parallel
 from ram_jax.contracts import Batch, Cache, Row
 from ram_jax.evaluation import calibration, rows
-from ram_jax.image.color import dequantise
+from ram_jax.image.color import dequantize
 from ram_jax.models.classifier import Classifier
 
 
@@ -70,7 +70,7 @@ def per_example(
     [0,2] (Brier 1950, equation 2).
   """
   del positions
-  logits, labels = model(dequantise(batch["images"])), batch["labels"]
+  logits, labels = model(dequantize(batch["images"])), batch["labels"]
   probabilities = jax.nn.softmax(logits)
   truth = jax.nn.one_hot(labels, logits.shape[-1])
   return judged(logits, labels) | {

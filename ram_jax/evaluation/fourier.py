@@ -16,7 +16,7 @@ from ram_jax import checks, contracts, parallel
 from ram_jax import keys as keys_lib
 from ram_jax.contracts import Batch, Cache, Row
 from ram_jax.evaluation import clean
-from ram_jax.image.color import dequantise
+from ram_jax.image.color import dequantize
 from ram_jax.models.classifier import Classifier
 
 
@@ -131,7 +131,7 @@ def _classify(
 ) -> dict[str, jax.Array]:
   """`correct` and `finite` (logits) under one wave, bools [b]."""
   key, frequency, norm, model = shared
-  images = dequantise(batch["images"])
+  images = dequantize(batch["images"])
   _, height, width, channels = images.shape
   # A unique, non-negative number for every frequency, as keys require.
   number = frequency[0] % height * width + frequency[1] % width

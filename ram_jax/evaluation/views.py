@@ -12,7 +12,7 @@ from ram_jax import keys as keys_lib
 from ram_jax import plugins
 from ram_jax.attacks.pgd import Attack, finite_gradients
 from ram_jax.contracts import Batch, Evaluator, Picture
-from ram_jax.image.color import dequantise
+from ram_jax.image.color import dequantize
 from ram_jax.models.classifier import Classifier
 
 PICTURED = 8  # images in the picture of views
@@ -71,6 +71,6 @@ def _views(
   augment: Any,
 ) -> tuple[jax.Array, ...]:
   """Clean, AugMix and adversarial views of the same images."""
-  clean = dequantise(images)
+  clean = dequantize(images)
   attacked = attack(keys[1], clean, labels, finite_gradients(model))
   return clean, augment(keys[0], clean), attacked

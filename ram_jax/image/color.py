@@ -15,12 +15,12 @@ import numpy as np
 LEVELS = 256
 
 
-def quantise(image: jax.Array) -> jax.Array:
+def quantize(image: jax.Array) -> jax.Array:
   """Rounds an image in [0,1] to uint8."""
   return jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8)
 
 
-def dequantise(levels: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
+def dequantize(levels: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
   """Converts uint8 values to an image in [0,1] (default: jnp's float)."""
   return levels.astype(dtype or jnp.result_type(float)) / 255
 

@@ -14,7 +14,7 @@ from flax import linen as nn
 from ram_jax import keys as keys_lib
 from ram_jax import losses, parallel
 from ram_jax.augment.mixing import Mixing
-from ram_jax.image.color import dequantise
+from ram_jax.image.color import dequantize
 from ram_jax.models.batch_norm import MOMENTUM
 from ram_jax.models.classifier import Classifier, forward_views
 from ram_jax.training.averaging import Averaging
@@ -192,7 +192,7 @@ def _images(
   crop_keys, view_keys = keys_lib.split(keys)
   with jax.named_scope("crop_flip"):
     images = data["images"][indices].reshape(-1, *image_shape)
-    return crop_flip(crop_keys, dequantise(images)), view_keys
+    return crop_flip(crop_keys, dequantize(images)), view_keys
 
 
 def _mixed(

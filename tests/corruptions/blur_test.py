@@ -61,8 +61,8 @@ def test_zoom_equals_scipy(side, severity):
   for zoom in zooms:
     kept = int(np.ceil(side / zoom))
     start = (side - kept) // 2
-    centre = levels[0, start : start + kept, start : start + kept]
-    large = scipy.ndimage.zoom(centre.astype(float), (zoom, zoom, 1), order=1)
+    center = levels[0, start : start + kept, start : start + kept]
+    large = scipy.ndimage.zoom(center.astype(float), (zoom, zoom, 1), order=1)
     start = (len(large) - side) // 2
     total += large[start : start + side, start : start + side]
   expected = truncated(total / (len(zooms) + 1))
@@ -82,7 +82,7 @@ def test_disk_is_whole_and_symmetric():
   assert (blur.disk(1.5, 0.1) > 0.1).sum() == 9
 
 
-def test_glass_copies_as_a_swap_of_views_does():
+def test_glass_equals_swapping_in_numpy():
   height, width = 11, 14
   levels = RNG.integers(0, 256, (height, width, 3), np.uint8)
   bits = RNG.integers(0, 4, (height, width), np.uint8)

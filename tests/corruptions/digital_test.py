@@ -51,7 +51,7 @@ def hsv(levels, change):
 @pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
 def test_hsv_equals_python(severity):
   levels = RNG.integers(0, 256, (12, 13, 3), np.uint8)
-  levels[0] = RNG.integers(0, 256, (13, 1))  # greys
+  levels[0] = RNG.integers(0, 256, (13, 1))  # grays
   levels[1, :5] = 0
   levels[1, 5:] = 255
   more = (0.05, 0.1, 0.15, 0.2, 0.3)[severity - 1]
@@ -115,8 +115,8 @@ def test_sampling_equals_scipy(border, mode):
 @pytest.mark.parametrize("size", [(32, 32), (30, 45)])
 def test_affine_maps_moved_points_to_their_origins(size):
   height, width = size
-  centre, side = np.array([height // 2, width // 2]), min(size) // 3
-  before = centre + side * np.array([[1, 1], [1, -1], [-1, -1]])
+  center, side = np.array([height // 2, width // 2]), min(size) // 3
+  before = center + side * np.array([[1, 1], [1, -1], [-1, -1]])
   moves = RNG.uniform(-2.5, 2.5, (3, 2)).astype(np.float32)
   row, column = digital.affine_source(height, width, jnp.asarray(moves))
   corners = np.column_stack([before + moves, np.ones(3)])

@@ -10,7 +10,7 @@ import pytest
 from ram_jax.corruptions import motion
 
 # Made with ImageMagick 6.9.11-60 Q16, MagickMotionBlurImage, from CIFAR-10's
-# first test images, each with the grey levels of another as a fourth channel
+# first test images, each with the gray levels of another as a fourth channel
 # (blurred alone), and from noise of 28x45; [radius, sigma, degrees].
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "motion.npz")
 

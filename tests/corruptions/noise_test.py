@@ -87,7 +87,7 @@ def test_alias_table_has_all_probabilities(probabilities, _, parameter):
     (noise.speckle_noise, 0.5 * np.array((0.06, 0.10, 0.12, 0.16, 0.20))),
   ],
 )
-def test_severities_on_grey(function, deviations):
+def test_severities_on_gray(function, deviations):
   image = np.full((64, 64, 3), np.float32(128 / 255))
   for severity, deviation in enumerate(deviations, 1):
     found = function(jax.random.key(severity), image, severity)

@@ -42,7 +42,7 @@ SLOW = pytest.mark.slow
 def some(name):
   """Severities that are not slow; together they take every branch.
 
-  At severity 3, `test_severities_on_grey` of noise_test and
+  At severity 3, `test_severities_on_gray` of noise_test and
   `test_equals_the_original_for_given_draws` of weather_test see other
   parameters; the three named below are not in these tests.
   """

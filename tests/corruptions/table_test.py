@@ -100,7 +100,7 @@ def test_eager_equals_jit(name):
   np.testing.assert_array_equal(levels(alone), levels(together)[2])
 
 
-def check_grey_levels_by_key(name, size, severity):
+def check_gray_levels_by_key(name, size, severity):
   images = batch(*size)
   call = functools.partial(
     corruptions.corrupt, name, severity, assets=photographs(name)
@@ -109,8 +109,8 @@ def check_grey_levels_by_key(name, size, severity):
   assert first.shape == images.shape and first.dtype == np.float32
   assert first.min() >= 0 and first.max() <= 1  # not so for NaN
   # On some CPUs, XLA multiplies by the reciprocal, which rounds once more.
-  grey = np.float32(levels(first)) / 255
-  np.testing.assert_allclose(first, grey, rtol=0, atol=6e-8)
+  gray = np.float32(levels(first)) / 255
+  np.testing.assert_allclose(first, gray, rtol=0, atol=6e-8)
   np.testing.assert_array_equal(call(keys(1), images), first)
   other = np.asarray(call(keys(2), images))
   same = [(a == b).all() for a, b in zip(first[2:], other[2:], strict=True)]
@@ -119,14 +119,14 @@ def check_grey_levels_by_key(name, size, severity):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_grey_levels_by_key(name):
-  check_grey_levels_by_key(name, SIZE, SEVERITY)
+def test_gray_levels_by_key(name):
+  check_gray_levels_by_key(name, SIZE, SEVERITY)
 
 
 # Severity 1 of elastic_transform takes a different branch.
 @pytest.mark.parametrize("name", some(NAMES, "elastic_transform"))
-def test_grey_levels_by_key_of_large_images(name):
-  check_grey_levels_by_key(name, (96, 96), 1)
+def test_gray_levels_by_key_of_large_images(name):
+  check_gray_levels_by_key(name, (96, 96), 1)
 
 
 def test_one_and_four_devices_agree():

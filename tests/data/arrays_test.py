@@ -81,14 +81,14 @@ def test_real_images(shared_data):
 
 
 @pytest.mark.parametrize("axis", [(), (1,)])
-def test_grey_becomes_rgb(tmp_path, axis):
-  grey = GOOD["train_images"][..., 0]
+def test_gray_becomes_rgb(tmp_path, axis):
+  gray = GOOD["train_images"][..., 0]
   path = write(
-    tmp_path / "grey.npz", train_images=grey.reshape(grey.shape + axis)
+    tmp_path / "gray.npz", train_images=gray.reshape(gray.shape + axis)
   )
   images, _ = pipeline.load(arrays.Source(path), "train")
   for channel in range(3):
-    np.testing.assert_array_equal(images[..., channel], grey)
+    np.testing.assert_array_equal(images[..., channel], gray)
   assert len(arrays.Source(path).mean) == 3
 
 

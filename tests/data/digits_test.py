@@ -26,8 +26,8 @@ def test_splits_are_the_digits_and_share_none():
 
 
 def enlarge(digit):
-  grey = np.floor(digit * 255 / 16 + 0.5).astype(np.uint8)
-  image = Image.fromarray(grey).resize((32, 32), Image.Resampling.BICUBIC)
+  gray = np.floor(digit * 255 / 16 + 0.5).astype(np.uint8)
+  image = Image.fromarray(gray).resize((32, 32), Image.Resampling.BICUBIC)
   return np.asarray(image.convert("RGB"))
 
 

@@ -39,7 +39,7 @@ def saturated(images):
 
 
 @jax.tree_util.Partial
-def quantised(images):
+def quantized(images):
   """Rounds pixels to 16 levels, which blocks gradients."""
   return logits(4 * brightness(jnp.round(15 * images) / 15))
 
@@ -84,7 +84,7 @@ def test_a_sound_attack_shows_no_sign():
   assert gradients.correct_count == gradients.total == SIZE
 
 
-@pytest.mark.parametrize("model", [saturated, quantised, deaf])
+@pytest.mark.parametrize("model", [saturated, quantized, deaf])
 def test_masked_gradients_are_detected(model):
   shown = run(model)
   text = " | ".join(warnings(shown))

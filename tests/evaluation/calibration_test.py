@@ -47,7 +47,7 @@ def test_confident_and_always_right_or_wrong(size, right):
     assert error(ones, ones == right) == 1 - right
 
 
-def test_facts_of_an_example_by_hand(batch_size=4):
+def test_per_example_metrics_by_hand(batch_size=4):
   # Probabilities 0.7, 0.2, 0.1, whose logarithms are the logits.
   probabilities = np.array([0.7, 0.2, 0.1])
 

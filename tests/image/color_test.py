@@ -46,13 +46,13 @@ def test_rows_equal_numpy(rows):
   np.testing.assert_array_equal(rows(table, index), table[index])
 
 
-def test_quantise_inverts_dequantise_and_clips():
+def test_quantize_inverts_dequantize_and_clips():
   levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
   np.testing.assert_array_equal(
-    color.quantise(color.dequantise(levels)), levels
+    color.quantize(color.dequantize(levels)), levels
   )
   outside = jnp.array([-0.5, 1.5, 0.6 / 255, 0.4 / 255])
-  assert color.quantise(outside).tolist() == [0, 255, 1, 0]
+  assert color.quantize(outside).tolist() == [0, 255, 1, 0]
 
 
 def test_luminance_equals_pillow_and_rejects_other_channels():

@@ -160,10 +160,10 @@ def test_many_images_and_rows_approach_the_normal():
 )
 def test_interval_of_one_row_is_agresti_and_mins(cells, expected):
   found = statistics.paired(*pairs(*cells), {"a": 1})
-  centre, deviation = expected
+  center, deviation = expected
   half = stats.norm.ppf(0.975) * deviation
   assert (found.low, found.high) == pytest.approx(
-    (centre - half, centre + half)
+    (center - half, center + half)
   )
   assert found.value == (cells[1] - cells[2]) / sum(cells)
 
