@@ -45,7 +45,7 @@ MODELS = {
 }
 _PIXMIX = {
   "name": "pixmix",
-  "rounds": 4,  # Maximum number of pictures that are mixed
+  "rounds": 4,  # Maximum number of times that an image is mixed
   "beta": 3.0,  # With larger values, images change less
   "severity": 3,  # Strength of the operations, from 1 to 10
   "operations": 9,  # 9 | 13 (including operations that overlap corruptions)

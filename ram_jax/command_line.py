@@ -1,4 +1,4 @@
-"""Loads a config from the command line: file, argument, single fields.
+"""Loads a config from the command line: file, argument, individual fields.
 
 `ml_collections.config_flags` reads the same syntax, but reports mistakes as
 tracebacks; here, each mistake is a one-line error that lists valid choices.
@@ -126,7 +126,7 @@ def _called(text: str, function: str) -> Any:
   listed = isinstance(rows, list | tuple) and len(rows) > 0
   if not listed or not all(isinstance(x, ConfigDict) for x in rows):
     raise ValueError(
-      f"{function} of {path} returned {found!r:.60}: let it return "
+      f"{function} of {path} returned {found!r:.60}: it must return "
       f"{_RETURNED[function]}"
     )
   return found
@@ -137,7 +137,7 @@ def _recorded(path: pathlib.Path, argument: str) -> ConfigDict:
   if argument:
     raise ValueError(
       f"cannot use {argument!r}: {path} already contains all choices; use "
-      "--config.FIELD=VALUE to change single fields"
+      "--config.FIELD=VALUE to change individual fields"
     )
   found, config = run_folder.read(path.parent), load(DEFAULT)
   try:
@@ -170,7 +170,7 @@ def available(pattern: str = "*.py") -> list[str]:
 
 
 def override(config: ConfigDict, arguments: Sequence[str]) -> None:
-  """Sets single fields, in order.
+  """Sets individual fields, in order.
 
   Args:
     config: changed in place; no field is added.
@@ -189,7 +189,7 @@ def override(config: ConfigDict, arguments: Sequence[str]) -> None:
 
 
 def fields(config: ConfigDict, prefix: str = "") -> list[str]:
-  """Names of a config's fields after a prefix, with dots between levels."""
+  """Dotted names of a config's fields, with a prefix prepended."""
   return list(run_folder.flat(config.to_dict(), prefix))
 
 
@@ -229,7 +229,7 @@ def _boolean(text: str) -> bool:
 
 
 def _number(text: str) -> float:
-  """A number, or a fraction of two."""
+  """A number, or a fraction of two numbers."""
   over, slash, under = text.partition("/")
   return float(over) / float(under) if slash else float(text)
 

@@ -138,7 +138,7 @@ def test_missing_file_lists_the_configs(tmp_path):
     ("import nothing_of_this_name", "nothing_of_this_name"),
     ("x = 1", "no attribute 'get_config'"),
     ("def get_config(): return {}[0]", "KeyError"),
-    ("def get_config(): return 3", "returned 3: let it return a ConfigDict"),
+    ("def get_config(): return 3", "returned 3: it must return a ConfigDict"),
     ("def get_config(): raise ValueError('as told')", "^as told$"),
   ],
 )

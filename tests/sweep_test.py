@@ -379,9 +379,9 @@ def test_folder_of_another_run_is_rejected(file, whole):
 @pytest.mark.parametrize(
   ("text", "words"),
   [
-    ("def get_runs(): return []", "returned []: let it return a list of Conf"),
-    ("def get_runs(): return [1]", "returned [1]: let it"),
-    ("def get_runs(): return 3", "returned 3: let it return a list of Conf"),
+    ("def get_runs(): return []", "returned []: it must return a list of Con"),
+    ("def get_runs(): return [1]", "returned [1]: it must"),
+    ("def get_runs(): return 3", "returned 3: it must return a list of Conf"),
     ("x = 1", "has no attribute 'get_runs'"),
     (
       "from configs import standard\n"

@@ -31,7 +31,7 @@ def radius_inside(epsilon: jax.Array | float, dtype: Any) -> jax.Array:
   """A radius that leaves room for the rounding of image + perturbation.
 
   Pixels are at most 1, so the rounding error of the sum is up to a quarter of
-  the type's epsilon, which exceeds 1e-6 of a small radius.
+  machine epsilon, which exceeds 1e-6 times a small radius.
 
   Args:
     epsilon: radius of the ball.
@@ -97,7 +97,7 @@ def l2_direction(gradient: jax.Array) -> jax.Array:
 
 
 def l2_sphere(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-  """A uniform point of the unit sphere.
+  """A uniformly random point on the unit sphere.
 
   Args:
     key: random key.
@@ -131,10 +131,10 @@ def _squares_in_order(x: jax.Array) -> jax.Array:
 
 
 def l2_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-  """A uniform point of the unit ball.
+  """A uniformly random point in the unit ball.
 
-  The first d coordinates of a uniform point of the sphere in d + 2 dimensions
-  are such a point (Voelker et al. 2017). This needs one draw instead of a
+  The first d coordinates of such a point on the sphere in d + 2 dimensions are
+  uniform in the ball (Voelker et al. 2017). This needs one draw instead of a
   direction and a radius u^(1/d).
 
   Args:
@@ -156,7 +156,7 @@ def linf_project(delta: jax.Array, epsilon: jax.Array | float) -> jax.Array:
     epsilon: radius in pixel units, 0 or more.
 
   Returns:
-    Perturbations [B, ...] within plus and minus epsilon.
+    Perturbations [B, ...] in [-epsilon, epsilon].
   """
   return jnp.clip(delta, -epsilon, epsilon)
 
@@ -164,7 +164,7 @@ def linf_project(delta: jax.Array, epsilon: jax.Array | float) -> jax.Array:
 def linf_uniform(
   key: jax.Array, shape: tuple[int, ...], dtype: Any
 ) -> jax.Array:
-  """A uniform point of the box from -1 to 1.
+  """A uniformly random point in the box from -1 to 1.
 
   Args:
     key: random key.

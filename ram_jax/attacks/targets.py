@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from ram_jax.attacks.norms import l2_norm
 from ram_jax.contracts import Model
 
-# Norm of a gradient [B,H,W,C] that belongs to a norm of perturbations.
+# For each norm of perturbations, the dual norm of gradients [B,H,W,C].
 _DUAL_NORMS = {
   "l2": lambda x: l2_norm(x).ravel(),
   "linf": lambda x: jnp.sum(jnp.abs(x), axis=(1, 2, 3)),

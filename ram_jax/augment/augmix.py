@@ -17,7 +17,7 @@ from ram_jax import keys as random
 from ram_jax.augment import execution, ops
 from ram_jax.image import color
 
-_FLAVOURS = {"bilinear": ops.OPS, "author": ops.OPS_AUTHOR}
+_FLAVORS = {"bilinear": ops.OPS, "author": ops.OPS_AUTHOR}
 
 _LANES = 16
 
@@ -57,7 +57,7 @@ class Augment:
     checks.check(
       vars(self),
       operations=checks.one_of(9, 13, 14),
-      resampling=checks.one_of(*_FLAVOURS),
+      resampling=checks.one_of(*_FLAVORS),
       width=checks.integer(1),
       severity=("a number from 1 to 10", lambda v: 1 <= v <= 10),
       alpha=checks.POSITIVE,
@@ -153,7 +153,7 @@ class Augment:
     """What the numbers of a plan mean."""
     if self.operations == len(ops.TRIVIAL):
       return tuple(ops.TRIVIAL.values())
-    return tuple(_FLAVOURS[self.resampling].values())[: self.operations]
+    return tuple(_FLAVORS[self.resampling].values())[: self.operations]
 
   def _arguments(
     self, keys: jax.Array, size: tuple[int, int]

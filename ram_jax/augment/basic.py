@@ -13,15 +13,15 @@ from ram_jax import checks
 class Augment:
   """Flips with probability 1/2, then crops from the zero-padded image.
 
-  As torchvision's RandomHorizontalFlip and RandomCrop(size, padding): pixel
-  values are kept exactly, of any type.
+  Like torchvision's RandomHorizontalFlip and RandomCrop(size, padding). Pixel
+  values of any type are preserved exactly.
 
   Attributes:
     flip: whether to flip (not for digits or text).
-    padding: zero pixels added on each side before the crop; 0 is no crop.
+    padding: width of the zero padding on each side; 0: no crop.
 
   Raises:
-    ValueError: at construction, on a negative padding.
+    ValueError: at construction, if padding is negative.
   """
 
   flip: bool = True
@@ -71,8 +71,8 @@ def crop(
 def crop_by_slice(
   shape: tuple[int, ...], image: jax.Array, corner: jax.Array
 ) -> jax.Array:
-  """`crop`, for other platforms than TPUs."""
-  first = jnp.zeros_like(corner[0])  # of the same type, also under x64
+  """`crop` for platforms other than TPUs."""
+  first = jnp.zeros_like(corner[0])  # has the same type, even under x64
   return jax.lax.dynamic_slice(image, (*corner, first), shape)
 
 

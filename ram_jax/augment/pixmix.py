@@ -11,7 +11,7 @@ from ram_jax import keys as keys_lib
 from ram_jax.augment import augmix, basic
 from ram_jax.image import color
 
-# Smallest base of the power of a product, as in the authors' code.
+# Lower bound of the partner's base in a product, as in the authors' code.
 SMALL = 1e-37
 
 
@@ -19,11 +19,11 @@ class Draw(NamedTuple):
   """The random choices for one image.
 
   Attributes:
-    index: number of the picture.
+    index: index of the picture.
     corner: upper left corner of the picture's crop, integers [2].
     count: number of rounds, from 0 to `rounds`.
-    augmented: whether the start, and the partner of each round, is an augmented
-      copy of the image; bool [1 + rounds].
+    augmented: whether the initial image, and the partner in each round, is an
+      augmented copy of the image; bool [1 + rounds].
     multiply: whether a round multiplies instead of adding, bool [rounds].
     first: coefficients or exponents of the mixed image, floats [rounds].
     second: those of the partner, floats [rounds].
@@ -40,10 +40,11 @@ class Draw(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-  """Adds or multiplies an image with pictures or augmented copies of itself.
+  """Combines an image with a picture or augmented copies of itself.
 
-  As `pixmix` in cifar.py of the authors' code, where the defaults are those
-  here. An augmented copy is the result of one of AugMix's operations.
+  They are added or multiplied, as in `pixmix` in the authors' cifar.py, which
+  has the same defaults. An augmented copy is the result of one of AugMix's
+  operations.
 
   Attributes:
     pictures: the mixing set, with `load((H, W)) -> uint8 [M,h,w,3]`, h >= H and
@@ -76,8 +77,8 @@ class Augment:
 
     Args:
       keys: typed keys [B].
-      images: floats [B,H,W,3] in [0,1], rounded to gray levels inside the
-        operations.
+      images: floats [B,H,W,3] in [0,1]; the operations round them to 8-bit
+        levels.
 
     Returns:
       Images [B,H,W,3] in [0,1], not rounded.
@@ -102,7 +103,7 @@ class Augment:
     return jax.vmap(self.mix)(draws, images, copies, found)
 
   def _copies(self) -> augmix.Augment:
-    """Its chains are one operation each."""
+    """AugMix with chains of one operation each: the augmented copies."""
     return augmix.Augment(
       operations=self.operations,
       severity=self.severity,

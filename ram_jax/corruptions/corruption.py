@@ -39,10 +39,10 @@ class Corruption:
   """A corruption at any severity.
 
   Attributes:
-    name: name of its file.
+    name: its name, as in the file names of CIFAR-10-C.
     rows: for each severity, what `prepare` makes its parameters from.
     prepare: returns the parameters of a row; only frost uses assets.
-    apply: corrupts an image of whole levels.
+    apply: corrupts an image of integer levels.
   """
 
   name: str

@@ -8,7 +8,8 @@ from ram_jax.corruptions.corruption import corruption
 
 # Radius and standard deviation, in pixels, of severities 1 to 5.
 _PARAMETERS = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))
-# Fractional bits of a weight; 255 times their sum of one fits 31 bits.
+# Fractional bits of a weight. The weights sum to 1, so 255 times their sum fits
+# in 31 bits.
 _WEIGHT_BITS = 23
 # ImageMagick rounds to 16 bits (257 steps a level), then truncates to levels.
 _HALF_A_STEP = round((1 << _WEIGHT_BITS) / (2 * 257))
@@ -35,14 +36,14 @@ def blur(levels: jax.Array, degrees: jax.Array, path: jax.Array) -> jax.Array:
 
   Args:
     levels: integers [H,W,C] in 0..255.
-    degrees: scalar, clockwise; at 0 the pixels on the right are taken.
+    degrees: scalar, clockwise; at 0, the pixels on the right are averaged.
     path: weights of the pixel and of those on one side, from `weights`.
 
   Returns:
     int32 [H,W,C] in 0..255.
 
-  Source: ImageMagick6, `magick/effect.c`. In fixed point, so that no compiler
-  reorders it.
+  Source: ImageMagick6, `magick/effect.c`. Arithmetic is in fixed point, so that
+  no compiler changes the result.
   """
   path = jnp.asarray(path)
   reach = path.size - 1
@@ -68,9 +69,9 @@ def weights(radius: int, sigma: float, longest: int) -> np.ndarray:
   """Half a Gaussian in fixed point.
 
   Args:
-    radius: pixels; `2 * radius + 1` weights are not 0.
+    radius: in pixels; only the first `2 * radius + 1` weights can be nonzero.
     sigma: standard deviation of the Gaussian, in pixels.
-    longest: the largest of several radii, to which zeros are appended.
+    longest: the largest radius; zeros are appended up to its length.
 
   Returns:
     int32 [2 * longest + 1], with sum one.

@@ -16,16 +16,16 @@ from ram_jax.data import pipeline, sanity
 _LARGE, _RATIO = 2**30, 200
 # How arrays of other types and layouts are converted.
 _IMAGE_ADVICE = (
-  "store images.transpose(0, 2, 3, 1) of [N, 3, H, W], images[..., :3] without "
-  "transparency, (images * 255).round().astype(numpy.uint8) of [0, 1], and "
-  "pixels before any normalization"
+  "convert [N, 3, H, W] with images.transpose(0, 2, 3, 1), drop transparency "
+  "with images[..., :3], convert [0, 1] with "
+  "(images * 255).round().astype(numpy.uint8), and undo any normalization"
 )
 _LABEL_ADVICE = (
-  "store labels.squeeze() of [N, 1], labels.argmax(1) of one-hot labels, "
-  "labels.astype(int) of other types, and for names their positions in "
+  "convert [N, 1] with labels.squeeze(), one-hot labels with labels.argmax(1), "
+  "other types with labels.astype(int), and names to their positions in "
   "numpy.unique of all labels"
 )
-_PICTURES = 2**26  # bytes of a mixing set
+_PICTURES = 2**26  # maximum bytes of a mixing set
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -40,8 +40,8 @@ class Source:
 
   Attributes:
     path: the file or folder ('~' is expanded).
-    num_classes: number of classes K; 0: largest label + 1, where each class
-      must have a training image.
+    num_classes: number of classes K; 0: largest label + 1, in which case each
+      class must have a training image.
     label: name for tables; empty: the file's name.
   """
 
@@ -145,8 +145,9 @@ class Source:
 class Pictures:
   """A mixing set for PixMix, from `numpy.savez` or `numpy.save` in a folder.
 
-  The file contains `pictures`; the folder, pictures.npy: uint8 [M, h, w, 3],
-  not smaller than the training images, which are mixed with random crops.
+  The file contains `pictures`; the folder, pictures.npy: uint8 [M, h, w, 3], at
+  least as large as the training images, which are mixed with random crops of
+  them.
 
   Attributes:
     path: the file or folder ('~' is expanded).

@@ -50,8 +50,8 @@ class Source:
     classes: 10 or 100 (fine labels).
     folder: folder of the Python files, or its parent ('~' is expanded); empty:
       use tensorflow-datasets.
-    tfds_dir: data folder of tensorflow-datasets, if it is used; empty: its
-      default, ~/tensorflow_datasets.
+    tfds_dir: data folder of tensorflow-datasets, if it is used; empty:
+      $TFDS_DATA_DIR, or ~/tensorflow_datasets if that is not set.
     label: name for tables; empty: CIFAR-10 or CIFAR-100, with a note if the
       files are not the published ones.
   """
@@ -150,7 +150,7 @@ class Source:
     batch = unpickle.load(path)
     if missing := {"data", key} - set(batch):
       raise ValueError(
-        f"{path} lacks {sorted(missing)}, it holds {sorted(map(str, batch))}: "
+        f"{path} lacks {sorted(missing)} but has {sorted(map(str, batch))}: "
         "check that dataset.classes matches the file"
       )
     data = batch["data"]

@@ -80,8 +80,8 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
   Returns:
     `made_with` (`seed`, `versions`, `platform` and `data`: `label`, `classes`,
     `image` (shape), `size`, `fingerprint`), `files` (checksum by file name) and
-    `missing` (reason by corruption); None if the folder has no manifest, like
-    that of the published files.
+    `missing` (reason by corruption); None if the folder has no manifest, as
+    is the case for the published files.
 
   Raises:
     ValueError: if it is damaged, or has an unsupported schema.

@@ -165,7 +165,7 @@ def autoattack(
     logits_fn: images [B,H,W,C] in [0,1] -> logits [B,K]; differentiable, and
       deterministic per image. A pytree with `__call__` (or
       `jax.tree_util.Partial`) is passed to the compiled programs as an
-      argument; the arrays that another function closes over are compiled in.
+      argument; arrays that any other function closes over are compiled in.
     images: floats [N,H,W,C] in [0,1].
     labels: integers [N].
     norm: "l2" or "linf".
@@ -202,7 +202,7 @@ def autoattack(
   attacks = suite.Suite(
     model, key, *ball, batch_size, keep=True, precision=precision
   )
-  # The type that JAX computes with; otherwise, the ball's center is rounded.
+  # Use the type that JAX computes with, or the ball's center would be rounded.
   images = images.astype(jnp.result_type(float))
   batch = {"images": images, "labels": labels.astype(np.int32)}
   # Matrix products of reduced precision would change the attacks' decisions.

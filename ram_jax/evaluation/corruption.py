@@ -111,7 +111,7 @@ class Evaluator(contracts.Evaluator):
     size: int,
     cache: Cache,
   ) -> Iterator[Row | Note | Picture]:
-    """The results on the first images of a source."""
+    """The results for the first `size` images of a source."""
     names, files = source.names(), stamp(*self._folders())
     most = 0
     pairs = [(name, severity) for name in names for severity in self.severities]
@@ -151,9 +151,9 @@ class Evaluator(contracts.Evaluator):
     pairs: Sequence[tuple[str, int]],
     size: int,
   ) -> dict[str, Any]:
-    """Evaluates the first images of the first corruption and severity.
+    """Evaluates the first `size` images of the first of `pairs`.
 
-    The programs of the following ones are compiled meanwhile.
+    Meanwhile, the programs for the next pairs are compiled.
     """
     if isinstance(source, Generator):
       for pair in pairs[: parallel.COMPILERS + 1]:

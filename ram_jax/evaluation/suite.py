@@ -27,7 +27,7 @@ UNIT = 4  # number of batches whose results are cached together
 # Square, which uses no gradients, should succeed on at most this fraction of
 # the images; softmax outputs sum to one within this (auto-attack checks.py).
 GAIN, SOFTMAX = 0.002, 1e-5
-CHANGE = 1e-4  # tolerated change of logits relative to their norm (likewise)
+CHANGE = 1e-4  # tolerated change of logits, relative to their norm (same)
 CHECKED = 200  # number of images whose logits and gradients are checked
 TOLERANCE = 1e-6  # relative to the radius of the ball
 
@@ -44,7 +44,7 @@ class Stage:
     classes: minimum number of classes that the attack needs.
     restarts: number of runs of an untargeted attack, each on the images that
       are left.
-    passes: forward and backward passes per step, for a number of classes.
+    passes: number of classes -> forward and backward passes per step.
   """
 
   make: Callable[..., Iterative]
@@ -244,7 +244,8 @@ class Suite:
     left, steps = np.arange(len(logits)), 0
     success, finite = np.zeros(len(logits), bool), np.ones(len(logits), bool)
     images = batch["images"].copy()
-    # Successes that full precision does not confirm are searched for in it.
+    # An image whose success is not confirmed in full precision is attacked
+    # again, in full precision.
     for chosen in dict.fromkeys((self.precision, precision.FULL)):
       search = finite_gradients(precision.Searched(self.model, chosen))
       found = pool.Pool(attack, search, _rows(batch, left), key, size).run()

@@ -1,8 +1,8 @@
-"""Pillow's per-pixel operations in integers, identical on all devices.
+"""Pillow's color operations, with identical results on all devices.
 
 Images here are uint8 [H,W,C], with C = 1 (Pillow's mode L) or 3 (RGB).
-With integer arithmetic, results do not depend on the compiler: eager, jit,
-vmap, float64 mode and any batch size give the same values.
+Arithmetic is in integers, or in float32 that no compiler can reorder, so eager,
+jit, vmap, float64 mode and any batch size give the same values.
 """
 
 import functools
@@ -21,7 +21,7 @@ def quantize(image: jax.Array) -> jax.Array:
 
 
 def dequantize(levels: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
-  """Converts uint8 values to an image in [0,1] (default: jnp's float)."""
+  """Converts uint8 values to an image in [0,1] (default: JAX's float)."""
   return levels.astype(dtype or jnp.result_type(float)) / 255
 
 
@@ -43,7 +43,7 @@ def luminance(levels: jax.Array) -> jax.Array:
     int32 [H,W,1] in 0..255.
 
   Raises:
-    ValueError: on another number of channels.
+    ValueError: for any other number of channels.
 
   Source: Pillow `libImaging/Convert.c`, L24.
   """
@@ -63,7 +63,7 @@ def blend(first: jax.Array, second: jax.Array, factor: jax.Array) -> jax.Array:
   Args:
     first: integers in 0..255, broadcastable to `second`.
     second: uint8 [H,W,C].
-    factor: scalar; 0 gives `first`, 1 gives `second`, above extrapolates.
+    factor: scalar; 0 gives `first`, 1 gives `second`, above 1 extrapolates.
 
   Returns:
     uint8 [H,W,C].
@@ -92,7 +92,7 @@ def solarize(levels: jax.Array, threshold: jax.Array) -> jax.Array:
 
 
 def color(levels: jax.Array, factor: jax.Array) -> jax.Array:
-  """ImageEnhance.Color: from gray (0) over the image (1) to more color."""
+  """ImageEnhance.Color: 0 is gray, 1 the original, above 1 more color."""
   return blend(luminance(levels), levels, factor)
 
 
@@ -178,12 +178,12 @@ def rows_by_matmul(table: np.ndarray, index: jax.Array) -> jax.Array:
 
 @functools.cache
 def _autocontrast_exceptions() -> tuple[np.ndarray, np.ndarray]:
-  """The entries of Pillow's autocontrast tables that are one below exact.
+  """The entries of Pillow's autocontrast tables that are one too low.
 
   Returns:
-    The distinct sets of such entries, as bits, uint8 [sets,32]; and the number
-    of the set of each (lowest, highest), uint8 [256,512]: first the low bytes
-    of all highest, then the high ones.
+    The distinct sets of such entries, as bits, uint8 [sets,32]; and, for each
+    (lowest, highest), the index of its set, uint8 [256,512]: the low bytes for
+    all values of `highest`, followed by the high bytes.
   """
   found = np.zeros((LEVELS, LEVELS, LEVELS), bool)
   for span in range(1, LEVELS):
@@ -195,7 +195,7 @@ def _autocontrast_exceptions() -> tuple[np.ndarray, np.ndarray]:
     pillow = (level * scale + -lowest * scale).astype(int)
     found[lowest, lowest + span, level] = pillow < 255 * offsets // span
   bits = np.packbits(found, axis=-1, bitorder="little")
-  # As strings, because rows are compared slowly.
+  # View rows as byte strings, because np.unique is slow for rows.
   sets, number = np.unique(bits.view("S32").ravel(), return_inverse=True)
   sets = sets.view(np.uint8).reshape(-1, 32)
   high, low = divmod(number.reshape(LEVELS, LEVELS), LEVELS)
@@ -234,11 +234,11 @@ def equalize_table(counts: jax.Array) -> jax.Array:
 
 
 def _quotient(dividend: jax.Array, divisor: jax.Array) -> jax.Array:
-  """`dividend // divisor`, if it is below 256, and otherwise at least 256.
+  """`dividend // divisor` if that is below 256, otherwise at least 256.
 
-  For dividends below 2^23. Floats are faster than integers. Adding one half
-  makes up for rounding, on TPUs as well, where a quotient is not the nearest
-  float.
+  Dividends must be below 2^23. Floats are faster than integers. Adding one half
+  compensates for rounding errors, even on TPUs, where division is not correctly
+  rounded.
   """
   half = dividend.astype(jnp.float32) + 0.5
   return jnp.floor(half / divisor.astype(jnp.float32)).astype(jnp.int32)
@@ -273,7 +273,7 @@ def histogram_by_matmul(levels: jax.Array) -> jax.Array:
 
 
 def counts_of_planes(planes: jax.Array) -> jax.Array:
-  """Counts the levels of every plane, int32 [...,P]: int32 [...,256]."""
+  """Histograms, int32 [...,256], of planes of levels, int32 [...,P]."""
   high, low = _one_hot(planes >> 4, 16), _one_hot(planes & 15, 16)
   counts = jnp.einsum(
     "...hp,...lp->...hl", high, low, preferred_element_type=jnp.float32
@@ -327,7 +327,7 @@ def map_planes(planes: jax.Array, table: jax.Array) -> jax.Array:
     table: integers [...,256] in 0..255, which bfloat16 holds exactly.
 
   Returns:
-    Whole float32 numbers [...,P].
+    Integer-valued float32 [...,P].
   """
   digits = table.reshape(*table.shape[:-1], 32, 8).astype(jnp.bfloat16)
   rows = jnp.einsum(
@@ -336,7 +336,7 @@ def map_planes(planes: jax.Array, table: jax.Array) -> jax.Array:
     digits,
     preferred_element_type=jnp.float32,
   )
-  # One term of the sum is not zero.
+  # At most one term of the sum is nonzero.
   return jnp.sum(rows * _one_hot(planes & 7, 8), axis=-2)
 
 

@@ -1,7 +1,7 @@
-"""AugMix's four kinds of affine warps as one, without gathers: for TPUs.
+"""AugMix's five affine operations as one warp without gathers, for TPUs.
 
 A source pixel is found by static slices and selects: first, every row moves by
-whole pixels, so that afterwards, all sources are within few columns of their
+whole pixels, so that all sources are then within a few columns of their
 destination. The levels are those of `geometry`. Arrays have the images as their
 last axis, [H,W,N], because it fills a TPU's lanes; a pixel's channels are the
 bytes of an int32 word.
@@ -62,7 +62,7 @@ def warp(words: jax.Array, motion: Motion, limits: Bounds) -> jax.Array:
   Args:
     words: int32 [H,H,N].
     motion: at most one argument of an image is not zero.
-    limits: of all motions.
+    limits: bounds of all motions.
 
   Returns:
     int32 [H,H,N].
@@ -147,14 +147,14 @@ def _corners(
   moves: jax.Array,
   limits: Bounds,
 ) -> list[jax.Array]:
-  """The pixels around every source: upper left and right, lower ones."""
+  """The pixels around every source: upper left, upper right, lower ones."""
   size = len(row)
   place = jnp.arange(size, dtype=jnp.int32)
   row_offset = row - place[:, None, None]
   column_offset = column - place[:, None]
   border = ((limits.rows, limits.rows), (0, 0), (0, 0))
   moved, moves = (jnp.pad(a, border, "edge") for a in (moved, moves))
-  # Moved along the columns only once, as otherwise for every i.
+  # Without the barrier, the columns would be shifted again for every i.
   lines = jax.lax.optimization_barrier(
     [moved[:, j : j + size] for j in range(2 * limits.columns + 1)]
   )

@@ -1,4 +1,4 @@
-"""Converts parameters to and from their names in PyTorch code."""
+"""Converts parameters to and from PyTorch's names and layouts."""
 
 import dataclasses
 import functools
@@ -52,7 +52,7 @@ _LEAVES = {
   "mean": "running_mean",
   "var": "running_var",
 }
-# The only integer tensor; in a BatchNorm2d beside _LEAVES["var"].
+# The only integer tensor, next to _LEAVES["var"] in a BatchNorm2d.
 COUNTER = "num_batches_tracked"
 _COMMON = {"stem": "conv1"}
 for _j in range(3):
@@ -173,7 +173,7 @@ def describe(tensors: Mapping[str, np.ndarray]) -> str | None:
     tensors: arrays by PyTorch's names, without a wrapper's prefix.
 
   Returns:
-    Words such as 'WRN-40-2 for 10 classes', None if nothing is recognized.
+    Text such as 'WRN-40-2 for 10 classes'; None if nothing is recognized.
   """
   shapes = {name: np.shape(array) for name, array in tensors.items()}
   blocks = sum(bool(_FIRST_CONV.fullmatch(name)) for name in shapes)

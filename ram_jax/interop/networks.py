@@ -10,8 +10,8 @@ import numpy as np
 
 from ram_jax.interop import names, normalization
 
-# If several networks differ, these names are the trained network itself, by
-# rank; the others are averages, teachers or critics.
+# If a file has several different networks, these names, in order of preference,
+# denote the trained network; others are averages, teachers or critics.
 MAIN = ("state_dict", "model_state_dict", "model_state", "model")
 MAIN += ("net", "network", "last")
 _FIRST_BLOCKS = {
@@ -19,8 +19,9 @@ _FIRST_BLOCKS = {
   for namings in names.NAMINGS.values()
   for naming in namings
 }
-# Layers outside the network that may have its constants: `normalize` and the
-# like, or the first of a Sequential. A loss may also have a mean and a std.
+# Layers outside the network that may hold its constants: `normalize` and the
+# like, or the first of a Sequential. Others are ignored, because a loss may
+# have a mean and a std, too.
 _OWNER = re.compile(r"\d+|.*(norm|preprocess).*", re.IGNORECASE)
 
 
@@ -31,7 +32,7 @@ class Network:
   Attributes:
     entry: prefix of its tensors, as in `config.weights.entry`; empty: the file.
     tensors: tensors by name, without the prefix.
-    constants: constants of its normalization, by their names in its table.
+    constants: constants of its normalization, by their full names in the file.
   """
 
   entry: str
@@ -47,7 +48,7 @@ def find(
   Args:
     tables: tensors by table and name. A table's key is its path in the file
       with a trailing dot, or "" for the file itself. Tensors that cannot be
-      read are descriptions instead.
+      read are replaced by descriptions (str).
 
   Returns:
     Networks with layer names in `names.NAMINGS`, with any common prefix such as
@@ -86,8 +87,8 @@ def choose(
     The network, and the entries of those that differ from it.
 
   Raises:
-    ValueError: if there is no such network, or several and none is the main
-      one.
+    ValueError: if there is no such network, or if there are several and none is
+      the main one.
   """
   entries = ", ".join(n.entry or "the file itself" for n in found)
   entry = entry.rstrip(".")
@@ -140,7 +141,7 @@ def check(network: Network, path: Any) -> None:
 
 
 def _prefixes(name: str) -> list[str]:
-  """The prefix of a tensor in a first block."""
+  """Possible prefixes of a network, if a tensor is in its first block."""
   starts = [f".{name}".find(f".{block}") for block in _FIRST_BLOCKS]
   return [name[:start] for start in starts if start >= 0]
 

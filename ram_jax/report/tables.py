@@ -104,8 +104,11 @@ def every_epsilon(runs: Sequence[Run]) -> Table | None:
 def title(groups: Sequence[Group]) -> str:
   """Title with networks and data sets."""
   known = [facts(group) for group in groups]
-  subjects = {f"{row['network']} on {row['data']}" for row in known}
-  return f"Robustness of {' and '.join(sorted(subjects))}"
+  found = {f"{row['network']} on {row['data']}" for row in known}
+  if len({row["data"] for row in known}) == 1:
+    networks = sorted({row["network"] for row in known})
+    found = [f"{' and '.join(networks)} on {known[0]['data']}"]
+  return f"Robustness of {' and '.join(sorted(found))}"
 
 
 def lead(groups: Sequence[Group]) -> str:

@@ -95,7 +95,7 @@ class Stop:
     if self._at_once and self.requested():
       raise Stopped(self.number, self._at_once)
 
-  def signalled(self, number: int) -> None:
+  def signaled(self, number: int) -> None:
     """Handles a signal.
 
     Args:
@@ -124,7 +124,7 @@ def listen() -> Iterator[Stop]:
 
   def handle(number: int, _: FrameType | None) -> None:
     signal.signal(number, before[number])
-    stop.signalled(number)
+    stop.signaled(number)
 
   with contextlib.ExitStack() as stack:
     if threading.current_thread() is threading.main_thread():

@@ -72,8 +72,8 @@ def build(
     config: resolved.
     source: the data set.
     images_shape: [N,H,W,C] of the training images.
-    start: module -> parameters and running statistics to start from; None for
-      random ones.
+    start: module -> parameters and running statistics to start from; None:
+      random initialization.
     devices: see `parallel.training_dispatch`.
 
   Returns:
@@ -165,7 +165,7 @@ def _settings(config: ConfigDict, key: jax.Array, peak: float) -> step.Settings:
 def _attack_steps(
   config: ConfigDict, steps_per_epoch: int
 ) -> tuple[tuple[int, int], ...]:
-  """`train.attack_steps` with steps of training in place of epochs."""
+  """`train.attack_steps`, with epochs converted to training steps."""
   if not (schedule := config.train.attack_steps):
     return ()
   first = () if schedule[0][0] == 0 else ((0, config.method.attack.steps),)
@@ -180,10 +180,10 @@ def _programs(
   average: averaging.Averaging | None,
   **static: Any,
 ) -> tuple[Callable, Callable, Callable, Callable | None]:
-  """`Training`'s create (of a key), dispatch, diagnose and add_statistics.
+  """Builds `Training`'s create (which takes a key) and its other functions.
 
-  The same functions for the same arguments, so that the runs of a process share
-  their compiled programs.
+  Cached: equal arguments return the same functions, so that the runs of a
+  process share their compiled programs.
   """
   # The initial state does not depend on the learning rate.
   init = functools.partial(
@@ -251,6 +251,7 @@ def fit(
 
   Raises:
     stopping.Stopped: after a signal.
+    FloatingPointError: after a step with a NaN or an infinity.
   """
   stop = stop or stopping.Stop()
   state, total = training.create(), training.total_steps
@@ -281,7 +282,7 @@ def fit(
       save = crosses(before, now, save_every) or now == total
       if now == total and training.add_statistics:
         fed.close()
-        del rows  # frees the data on the devices, which are copied again
+        del rows  # frees the data on the devices before it is copied again
         state = _with_statistics(config, training, data, settings, state)
       if save or crosses(before, now, config.train.log_every):
         with watch.explaining():
@@ -323,7 +324,7 @@ def _with_statistics(
   settings: step.Settings,
   state: TrainState,
 ) -> TrainState:
-  """Averaged weights with running statistics of the images of one epoch."""
+  """Averaged weights, with running statistics computed over one epoch."""
   zeros = jax.tree.map(np.zeros_like, state.average["batch_stats"])
   total = {"params": state.average["params"], "batch_stats": zeros}
   total = jax.tree.map(np.asarray, total) | {"step": np.int32(0)}

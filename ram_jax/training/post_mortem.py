@@ -39,7 +39,7 @@ def diagnose(
   split: Split | None,
   **static: Any,
 ) -> dict[str, Any]:
-  """Recomputes the parts of a step; runs inside the device axis.
+  """Recomputes the parts of a step; must run in a pmapped function.
 
   Args:
     state: state before the step.
@@ -53,8 +53,8 @@ def diagnose(
   Returns:
     Arrays, equal on all devices: `gradient`, `views` (images and logits by
     name), and `alone` [B,...], the loss and the logits of each example on its
-    own. The latter use running statistics, because batch statistics spread one
-    image's NaN over its batch.
+    own. `alone` uses running statistics, because batch statistics would spread
+    one image's NaN over its batch.
   """
   found, names = step.differentiate(
     state, data, settings, indices, module=module, split=split, **static
@@ -97,11 +97,12 @@ class Watch:
 
   @contextlib.contextmanager
   def explaining(self) -> Iterator[None]:
-    """Replaces the error for a bad step by one with its cause.
+    """Replaces the error for a bad step with one that explains it.
 
     Raises:
       FloatingPointError: with the parts, the images and the folder of the
-        files; or the reason why there are none, such as a full disk or memory.
+        files; or the reason why there are none, such as a full disk or too
+        little memory.
     """
     try:
       yield
@@ -182,7 +183,7 @@ def describe(found: dict[str, Any]) -> str:
     Step, parts, views and images, a few of each.
   """
   parts = [f"{name} {value}" for name, value in found["metrics"].items()]
-  text = f"step {found['step']}: {', '.join(parts) or 'now finite'}"
+  text = f"step {found['step']}: {', '.join(parts) or 'finite when repeated'}"
   for name, rows in found.items():
     if isinstance(rows, list) and rows:
       more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""

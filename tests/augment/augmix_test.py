@@ -52,7 +52,7 @@ def replay(augment, keys, levels, flavour):
   for i, chain, slot in np.ndindex(*plan.shape):
     number = int(plan[i, chain, slot])
     if number < augment.operations:
-      row = parity_table.FLAVOURS[flavour][names[number]]
+      row = parity_table.FLAVORS[flavour][names[number]]
       size = levels.shape[1:3]
       param = row.scale(uniforms[i, chain, slot], augment.severity, size)
       result[i, chain] = parity_table.pillow(

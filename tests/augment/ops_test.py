@@ -11,7 +11,7 @@ from tests.augment import parity_table
 
 CASES = [
   (name, flavour)
-  for flavour, table in parity_table.FLAVOURS.items()
+  for flavour, table in parity_table.FLAVORS.items()
   for name in table
   if flavour == "bilinear" or table[name] is not ops.OPS[name]
 ]
@@ -99,7 +99,7 @@ def test_vmap_is_a_loop(name, flavour):
   images = synthetic((32, 32, 3), 300)
   params = parity_table.draws(name, 300, 3)
   batch = parity_table.batched(name, flavour)(images, params)
-  one = jax.jit(parity_table.FLAVOURS[flavour][name].apply)
+  one = jax.jit(parity_table.FLAVORS[flavour][name].apply)
   loop = [one(i, p) for i, p in zip(images[:6], params, strict=False)]
   assert loop[0].dtype == jnp.uint8  # as its input
   np.testing.assert_array_equal(batch[:6], np.stack(loop))
@@ -116,7 +116,7 @@ def test_jit_is_eager(name, flavour):
   images = jnp.asarray(synthetic((32, 32, 3), 300))
   params = parity_table.draws(name, 300, 3)
   batch = parity_table.batched(name, flavour)(images, params)
-  eager = parity_table.FLAVOURS[flavour][name].apply(images[0], params[0])
+  eager = parity_table.FLAVORS[flavour][name].apply(images[0], params[0])
   np.testing.assert_array_equal(eager, batch[0])
 
 

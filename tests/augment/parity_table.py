@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))  # for running it as a script
 
 from ram_jax.augment import ops  # noqa: E402
 
-FLAVOURS = {"bilinear": ops.OPS, "author": ops.OPS_AUTHOR}
+FLAVORS = {"bilinear": ops.OPS, "author": ops.OPS_AUTHOR}
 # (rotation, affine) as in AugMix's code and in RobustAugMix's.
 RESAMPLING = {
   "bilinear": (Image.Resampling.BILINEAR, Image.Resampling.BILINEAR),
@@ -60,7 +60,7 @@ def pillow(image, name, param, flavour):
 @functools.cache
 def batched(name, flavour):
   """The compiled operation on batches, one for all callers."""
-  return jax.jit(jax.vmap(FLAVOURS[flavour][name].apply))
+  return jax.jit(jax.vmap(FLAVORS[flavour][name].apply))
 
 
 @functools.cache
@@ -99,7 +99,7 @@ def main():
   print("|---|---|---|---|---|")
   for name in ops.OPS:
     same = ops.OPS[name] is ops.OPS_AUTHOR[name]
-    for flavour in ("bilinear",) if same else FLAVOURS:
+    for flavour in ("bilinear",) if same else FLAVORS:
       params = [draws(name, len(images), severity) for severity in (3, 10)]
       found = [np.abs(differences(images, name, p, flavour)) for p in params]
       rates = [f"{np.mean(f > 0):.1e}" if f.any() else "0" for f in found]

@@ -186,7 +186,7 @@ DATA = np.zeros((2, 3072), np.uint8)
   ("batch", "message"),
   [
     ([1, 2], "holds a list, expected a dictionary"),
-    ({"data": DATA}, r"lacks \['labels'\], it holds \['data'\]"),
+    ({"data": DATA}, r"lacks \['labels'\] but has \['data'\]"),
     ({"data": DATA[:, :99], "labels": [0, 1]}, r"uint8 \[2, 99\], expected"),
     ({"data": DATA.astype(int), "labels": [0, 1]}, r"int64 \[2, 3072\]"),
     ({"data": [1, 2], "labels": [0, 1]}, r"data is list \[2\]"),

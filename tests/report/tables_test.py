@@ -51,6 +51,18 @@ def test_common_settings_are_in_the_title_and_others_are_columns(make_run):
   assert "wrn_10_1" not in table.title
 
 
+def test_title_names_networks_and_data_once(make_run):
+  about = make_run("A").about
+  others = {"model": "resnet18"}, {"model": "resnet18", "data_label": "digits"}
+  runs = [make_run(f"B{i}", run=about | x) for i, x in enumerate(({}, *others))]
+  titles = [tables.title(grouping.groups(runs[:n])) for n in (1, 2, 3)]
+  assert [x.removeprefix("Robustness of ") for x in titles] == [
+    "wrn_10_1 on CIFAR-10",
+    "resnet18 and wrn_10_1 on CIFAR-10",
+    "resnet18 on CIFAR-10 and resnet18 on digits and wrn_10_1 on CIFAR-10",
+  ]
+
+
 def test_footnotes_say_how_and_for_whom(make_run):
   note, warning = Note("13 operations"), Note("dark images", "warning")
   runs = [make_run("Standard"), make_run("AugMix", found=[note, warning])]

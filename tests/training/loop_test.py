@@ -194,13 +194,13 @@ def assert_equal(a, b):
     np.testing.assert_array_equal(x, y)
 
 
-def signalled(training, stop, after, number):
+def signaled(training, stop, after, number):
   """A training run that receives a signal during a dispatch."""
   steps = iter(range(1, after + 1))
 
   def dispatch(*args):
     if next(steps, None) == after:
-      stop.signalled(number)
+      stop.signaled(number)
     return training.dispatch(*args)
 
   return dataclasses.replace(training, dispatch=dispatch)
@@ -214,7 +214,7 @@ def test_signal_at_any_step_changes_no_result(robust, data, whole, tmp_path):
     (3, signal.SIGINT, 130),
   ):
     stop = stopping.Stop()
-    stopped = signalled(training, stop, after, number)
+    stopped = signaled(training, stop, after, number)
     with pytest.raises(stopping.Stopped) as caught:
       fit(config, stopped, data, tmp_path / "cut", stop)
     assert caught.value.code == code
@@ -231,7 +231,7 @@ def test_damaged_checkpoint_loses_only_its_steps(robust, data, whole, tmp_path):
   config, training = robust
   for after in (5, 2):
     stop = stopping.Stop()
-    stopped = signalled(training, stop, after, signal.SIGTERM)
+    stopped = signaled(training, stop, after, signal.SIGTERM)
     with pytest.raises(stopping.Stopped):
       fit(config, stopped, data, tmp_path / "cut", stop)
   assert [row["step"] for row in lines(tmp_path / "cut")] == [3, 4, 6]
@@ -244,7 +244,7 @@ def test_damaged_checkpoint_loses_only_its_steps(robust, data, whole, tmp_path):
 def test_signal_while_the_last_step_runs(robust, data, tmp_path):
   config, training = robust
   stop = stopping.Stop()
-  stopped = signalled(training, stop, 8, signal.SIGTERM)
+  stopped = signaled(training, stop, 8, signal.SIGTERM)
   with pytest.raises(stopping.Stopped, match="step 8 of 8 is saved"):
     fit(config, stopped, data, tmp_path, stop)
   assert fit(config, training, data, tmp_path).step == 8
