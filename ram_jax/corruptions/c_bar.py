@@ -307,9 +307,12 @@ def waver(
 
 
 def _sample(levels: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-  """Bilinear interpolation; one pixel outside the image is black."""
+  """Bilinear interpolation; everything outside the image is black."""
+  height, width, _ = levels.shape
   padded = jnp.pad(levels, ((1, 1), (1, 1), (0, 0)))
-  above, before = jnp.floor(row), jnp.floor(column)
+  row, column = jnp.clip(row, -1, height), jnp.clip(column, -1, width)
+  above = jnp.minimum(jnp.floor(row), height - 1)
+  before = jnp.minimum(jnp.floor(column), width - 1)
   first = (above + 1) * padded.shape[1] + before + 1
   steps = np.array([0, 1]) + padded.shape[1] * np.array([[0], [1]])
   index = first.astype(jnp.int32) + steps[..., None, None]

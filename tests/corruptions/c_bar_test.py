@@ -137,6 +137,24 @@ def image(height, width):
   return rng.integers(0, 256, (height, width, 3)).astype(np.float32)
 
 
+@pytest.mark.parametrize("size", [(32, 32), (130, 120)])
+def test_ripple_equals_scipys_interpolation(size, x64):
+  # In the larger image, shifts by up to 4 pixels reach beyond the border.
+  levels, amplitude = image(*size).astype(float), size[0] / 32
+  lengths, phases = np.array([21.0, 17.0]), np.array([0.3, 2.0])
+  made = c_bar.waver(jnp.asarray(levels), amplitude, lengths, phases)
+  places = np.moveaxis(np.mgrid[: size[0], : size[1]].astype(float), 0, -1)
+  places += amplitude * np.sin(2 * np.pi * places / lengths + phases)
+  for channel in range(3):
+    want = scipy.ndimage.map_coordinates(
+      levels[..., channel],
+      np.moveaxis(places, -1, 0),
+      order=1,
+      mode="grid-constant",
+    )
+    np.testing.assert_allclose(made[..., channel], want, atol=1e-9)
+
+
 def test_circular_motion_blur_averages_scipys_rotations():
   levels = image(20, 27)
   turns = np.linspace(-1, 1, 21)
