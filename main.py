@@ -39,7 +39,7 @@ ROOM = ": free some space or repair the disk, and the same command resumes"
 PERMISSION = ": change its permissions, or use another path or a copy"
 HINTS = dict.fromkeys(FULL, ROOM) | dict.fromkeys(FORBIDDEN, PERMISSION)
 INTERRUPTED = "interrupted: the same command resumes from the last saved state"
-# Errors caused by the user's input. Anything else is a bug.
+# Errors caused by the user's input or environment. Anything else is a bug.
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
 
 
@@ -50,8 +50,9 @@ def main(argv: Sequence[str]) -> int:
     argv: the command line without the program's name.
 
   Returns:
-    The exit code: 0, 1 if runs of a sweep failed, 2 for a user error, 143 after
-    SIGTERM, 130 after Ctrl-C, 141 if stdout was closed.
+    The exit code: 0, 1 if runs of a sweep failed, 2 for a user error or if
+    memory runs out, 143 after SIGTERM, 130 after Ctrl-C, 141 if stdout was
+    closed.
   """
   debug = "--debug" in argv
   # Libraries log many details at INFO.
@@ -85,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run(flags: argparse.Namespace) -> None:
-  """Dispatches to the function of the mode.
+  """Calls the function for the selected mode.
 
   Args:
     flags: from `flags.parse`.
@@ -105,7 +106,7 @@ def run(flags: argparse.Namespace) -> None:
 
 
 def compute(flags: argparse.Namespace) -> None:
-  """Trains, evaluates or profiles, and shows the result.
+  """Trains, evaluates or profiles a model, and shows the result.
 
   Args:
     flags: from `flags.parse`.
@@ -138,7 +139,7 @@ def check_ensemble(config: ConfigDict, folders: Sequence[str]) -> None:
   """Rejects --runs that cannot be evaluated.
 
   Args:
-    config: complete.
+    config: the complete config.
     folders: value of --runs.
 
   Raises:
@@ -156,10 +157,10 @@ def work(
   flags: argparse.Namespace,
   workdir: str,
 ) -> None:
-  """Trains, evaluates or profiles in a folder, and shows the result.
+  """Trains, evaluates or profiles a model in a folder, and shows the result.
 
   Args:
-    config: complete.
+    config: the complete config.
     folder: the run's folder.
     flags: `mode` (`train`, `evaluate` or `profile`) and `save_adversarial`.
     workdir: the folder as given by the user.
@@ -260,7 +261,7 @@ def report(flags: argparse.Namespace) -> None:
 
 
 def run_sweep(flags: argparse.Namespace) -> None:
-  """Trains and evaluates all runs of a file, and writes their report.
+  """Trains and evaluates all runs in a file, and writes their report.
 
   Args:
     flags: from `flags.parse`.
@@ -287,7 +288,7 @@ def run_sweep(flags: argparse.Namespace) -> None:
     print(*lacking, sep="\n", file=sys.stderr)
     if runs_found and parallel.is_first_process():
       notes = [Note(text, "warning") for text in lacking]
-      # The first configuration is the one that others are compared with.
+      # The others are compared with the first run that has results.
       base = runs_found[0].folder
       paths = page.write_report(runs_found, folder, base, notes)
       print("Written:", sweep.write_table(jobs, folder), *paths, sep="\n  ")
@@ -297,7 +298,7 @@ def run_sweep(flags: argparse.Namespace) -> None:
 
 
 def show(config: ConfigDict, folder: pathlib.Path, workdir: str) -> None:
-  """Prints a run's table, its required accuracies, and where its files are.
+  """Draws a run's figures; prints its tables and where its files are.
 
   Args:
     config: the run's config.

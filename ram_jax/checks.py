@@ -28,9 +28,9 @@ def check(values: Mapping[str, Any], where: str = "", **rules: Rule) -> None:
   """Rejects values that their rules do not allow.
 
   Args:
-    values: by name, such as the fields of a dataclass.
+    values: the values by name, such as the fields of a dataclass.
     where: text before the name in the message.
-    **rules: by name.
+    **rules: the rules by name.
 
   Raises:
     ValueError: with the first such value, and what is allowed.

@@ -26,8 +26,9 @@ FLAGS = {
   "workdir": (
     "FOLDER|URL",
     "folder of the run, which may be in a bucket: gs://BUCKET/FOLDER (default: "
-    "runs/NAME-SEED, with --weights runs/weights-FILE), of the report "
-    "(default: report), or of all runs of a sweep (default: runs/FILE)",
+    "runs/NAME-SEED; with --weights, runs/weights-FILE; with --runs, "
+    "runs/ensemble), of the report (default: report), or of all runs of a "
+    "sweep (default: runs/FILE)",
   ),
   "mode": (
     "MODE",
@@ -44,10 +45,13 @@ FLAGS = {
     "FOLDER",
     "where to write the adversarial images of AutoAttack as .npy files",
   ),
-  "out": ("PATH", "folder of the corrupted set, or .safetensors to export to"),
+  "out": (
+    "PATH",
+    "folder for the corrupted set, or .safetensors file to export to",
+  ),
   "reference": (
     "NAME|PATH",
-    "name of published numbers, or a file or folder",
+    "name of a set of published numbers, or path of a file or folder",
   ),
   "runs": (
     "FOLDER,FOLDER",
@@ -84,7 +88,8 @@ NEEDED = {
 }
 # A key of a dict, or an object and its attribute.
 _KEY = re.compile(r"""^(?:\w+ = )?(?:(\w+)\.|["'])(\w+)(?: = |["']: )""")
-WIDTH, COLUMN = 80, 30  # of the list of fields, and of where comments start
+# Width of the list of fields, and the column in which comments start.
+WIDTH, COLUMN = 80, 30
 
 
 class Parser(argparse.ArgumentParser):
@@ -134,7 +139,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     that were given as `--config.FIELD VALUE`.
 
   Raises:
-    ValueError: for unknown flags.
+    ValueError: for an unknown flag, text that cannot be encoded, or, with
+      --help, a config that cannot be loaded.
     SystemExit: after --help.
   """
   for text in (*argv, os.getcwd()):
@@ -156,8 +162,8 @@ def check(flags: argparse.Namespace) -> None:
     flags: from `parse`.
 
   Raises:
-    ValueError: for an unknown mode, or a flag that is empty, missing or belongs
-      to another mode.
+    ValueError: for an unknown mode, or a flag that is missing, invalid (such as
+      empty), or meant for another mode.
   """
   mode = flags.mode
   if mode not in MODES:
@@ -199,7 +205,7 @@ def folders(text: str) -> list[str]:
     text: value of `--runs`; spaces around names and empty names are ignored.
 
   Returns:
-    The folders. The longest text that exists as a path is one folder.
+    The folders. If parts joined by commas exist as a path, the longest is used.
   """
   parts, found = text.split(","), []
   while parts:
@@ -212,7 +218,7 @@ def folders(text: str) -> list[str]:
 
 
 def _separated(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-  """Splits into fields, as `--config.FIELD=VALUE`, and everything else."""
+  """Separates fields, as `--config.FIELD=VALUE`, from everything else."""
   overrides, others, rest = [], [], collections.deque(argv)
   while rest:
     text = rest.popleft()
@@ -293,7 +299,7 @@ def _text(value: Any) -> str:
 
 
 def _comment(key: str, keys: set[str], blocks: list[dict[str, str]]) -> str:
-  """The comment in the block that has most keys in common with the group."""
+  """The key's comment in the block whose keys best match the group's."""
 
   def likeness(block: dict[str, str]) -> int:
     return len(block.keys() & keys) - len(block.keys() - keys)

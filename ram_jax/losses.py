@@ -1,4 +1,4 @@
-"""Losses per example: cross-entropy, and divergences of predictions."""
+"""Losses per example: cross-entropy, and divergences between predictions."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def smooth(targets: jax.Array, classes: int, share: float) -> jax.Array:
   Args:
     targets: integer classes [B], or probabilities [B, K].
     classes: number of classes K.
-    share: of the uniform distribution in the result.
+    share: weight of the uniform distribution in the result, in [0, 1].
 
   Returns:
     Probabilities [B, K].
@@ -87,9 +87,10 @@ def jensen_shannon(*logits: jax.Array) -> jax.Array:
 def clamped_jensen_shannon(*logits: jax.Array) -> jax.Array:
   """Jensen-Shannon divergence with the mixture clamped to [1e-7, 1].
 
-  As in google-research/augmix `cifar.py` and the paper's own code. It differs
-  from the exact divergence where the mean probability is below 1e-7. Unlike
-  these implementations, it is finite if a probability underflows.
+  This is the version in google-research/augmix `cifar.py` and in the author's
+  code. It differs from the exact divergence where the mean probability is below
+  1e-7. Unlike in these implementations, value and gradient are finite even if a
+  probability underflows.
 
   Args:
     *logits: two or more arrays of scores [B, K].
@@ -121,7 +122,7 @@ def _log_softmax(logits: jax.Array) -> jax.Array:
 
 
 def _mean_divergence(log_p: jax.Array, log_mixture: jax.Array) -> jax.Array:
-  """Mean over n of KL(p_i || mixture); exp(log p) may be 0, log p is finite."""
+  """Mean over n of KL(p_i || mixture); exp(log p) may underflow to 0."""
   terms = jnp.exp(log_p) * (log_p - log_mixture)
   return _mean(jnp.sum(terms, axis=-1))
 

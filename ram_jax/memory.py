@@ -32,10 +32,10 @@ def check(make: Callable[[], Any], copies: int, data: int, what: str) -> None:
     what: name of the task, for the message.
 
   Raises:
-    ValueError: with the required and the available memory.
+    ValueError: if they do not fit; states the required and available memory.
   """
   arrays = jax.tree.leaves(jax.eval_shape(make))
-  # Python's integers, because the product may overflow 32 or 64 bits.
+  # Use Python integers, because the product may overflow 32 or 64 bits.
   size = sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays)
   needed, owner = copies * size + data, "each device"
   if jax.default_backend() == "cpu":
@@ -60,9 +60,9 @@ def available(root: pathlib.Path = pathlib.Path("/")) -> int | None:
     root: folder that contains `proc` and `sys`.
 
   Returns:
-    Bytes. On an accelerator, the limit of its allocator; on a host, memory that
-    is free or can be freed, including swap, within the limits of its control
-    groups. None if unknown.
+    Bytes. On accelerators, the smallest limit of their allocators; on a CPU,
+    the memory that is free or can be freed, within the limits of the process's
+    control groups, plus free swap space. None if unknown.
   """
   if jax.default_backend() != "cpu":
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
@@ -83,7 +83,8 @@ def _control_groups(root: pathlib.Path) -> list[int]:
   bases = ((v2, "memory.max"), (v2 / "memory", "memory.limit_in_bytes"))
   with contextlib.suppress(OSError):
     lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    # In a container, the path may be the host's, with only its root mounted.
+    # In a container, this may be the path on the host, while the mounted root
+    # is already the container's own group. So also look in parent folders.
     groups = {os.path.normpath(x.split(":", 2)[2]).lstrip("/") for x in lines}
     for (base, name), group in itertools.product(bases, groups):
       for folder in (base / group, *(base / group).parents):

@@ -1,8 +1,9 @@
 """Devices and processes: the only file that uses pmap or names the device axis.
 
-State and data have no device axis: they are replicated over the local devices
-once, and pmapped functions take and return them as a whole (`in_axes` and
-`out_axes` None). Outputs are first reduced or gathered over the axis.
+The training state, and data that is not streamed, have no device axis: they are
+replicated over the local devices once, and pmapped functions take and return
+them as they are (`in_axes` and `out_axes` None). Outputs are reduced or
+gathered over the axis before they are returned.
 """
 
 import concurrent.futures
@@ -23,10 +24,12 @@ from jax.experimental import multihost_utils
 
 AXIS = "devices"
 Devices = Sequence[jax.Device] | None
-# Variables in which Kubernetes lists the hosts of a slice.
+# Environment variables that name the other processes of a run.
+JOINING = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+# Environment variables in which Kubernetes lists the hosts of a slice.
 SLICE = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
 SLICE += ("TPU_PROCESS_ADDRESSES_PATH",)  # since jax 0.12
-# XLA compiles without Python's lock.
+# XLA releases Python's global lock (GIL) while it compiles.
 COMPILERS = min(16, os.cpu_count() or 1)
 _COMPILING = concurrent.futures.ThreadPoolExecutor(COMPILERS, "compile")
 
@@ -39,24 +42,23 @@ def initialize() -> None:
   JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
   Raises:
-    ValueError: if only some of the three are set, or there is no device.
+    ValueError: if only some of these variables are set, or the last two are not
+      integers; or if JAX finds no device.
   """
   # `runs/signals.py` handles SIGTERM instead. JAX's service would choose a step
   # at which to save, but it and orbax assume one step per dispatch.
   jax.config.update("jax_enable_preemption_service", False)
   if jax.distributed.is_initialized():
     return
-  if "JAX_COORDINATOR_ADDRESS" in os.environ:
-    numbers = []
-    for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
-      text = os.environ.get(name)
-      if not (text or "").isdecimal():
+  address, *numbers = texts = [os.environ.get(name) for name in JOINING]
+  if texts.count(None) < len(texts):
+    for name, text in zip(JOINING, texts, strict=True):
+      if not text or (name != JOINING[0] and not text.isdecimal()):
         raise ValueError(
-          f"JAX_COORDINATOR_ADDRESS is set, but {name} is {text!r}: give "
-          "an integer, or set none of them"
+          f"{name} is {text!r}: set all of {', '.join(JOINING)}, the last two "
+          "to integers, or none of them"
         )
-      numbers.append(int(text))
-    jax.distributed.initialize(os.environ["JAX_COORDINATOR_ADDRESS"], *numbers)
+    jax.distributed.initialize(address, *map(int, numbers))
   elif on_cloud_tpu():
     jax.distributed.initialize()
   try:
@@ -69,8 +71,8 @@ def initialize() -> None:
 def ending_together() -> Iterator[None]:
   """Wraps a program so that all processes end soon after one of them fails.
 
-  At exit, JAX waits minutes for the other processes, while they wait in a
-  collective for the failed one. Therefore, a failed process ends immediately.
+  At exit, JAX waits several minutes for the other processes, while they wait in
+  a collective for the failed one. Therefore, a failed process ends immediately.
   The others end because of its closed connection or its missing heartbeats.
   """
   try:
@@ -134,7 +136,7 @@ def check_agreement(number: int, what: str) -> None:
     what: what the number is and why it may differ, for the message.
 
   Raises:
-    ValueError: if another process has another number.
+    ValueError: if the numbers of the processes differ.
   """
   if jax.process_count() > 1:
     numbers = multihost_utils.process_allgather(np.int32(number)).tolist()
@@ -202,7 +204,8 @@ def place(tree: Any) -> Any:
 
 
 def _sharding(*axes: str) -> jax.sharding.NamedSharding:
-  # The mesh has pmap's axis name: shardings are equal, so pmap copies nothing.
+  # The mesh uses pmap's axis name, so the shardings are equal and pmap copies
+  # nothing.
   mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
@@ -248,8 +251,8 @@ def gather(tree: Any) -> Any:
 def previous(tree: Any) -> Any:
   """Inside a mapped function: each row's predecessor in the global batch.
 
-  That of the first row is the last one. The result does not depend on how the
-  batch is split over devices.
+  The predecessor of the first row is the last row. The result does not depend
+  on how the batch is split over devices.
   """
   count = jax.lax.axis_size(AXIS)
   ring = [(i, (i + 1) % count) for i in range(count)]
@@ -272,13 +275,15 @@ def training_dispatch(
   Args:
     function: (state, data, settings, indices) -> (state, metrics), where state,
       settings and both results are equal on all devices.
-    streamed: whether each device has its own data, instead of a copy.
+    streamed: whether each device gets its own rows instead of a copy of all
+      data.
     donate: whether the memory of the state is reused for the new state.
-    devices: those to compile for, which may be absent; None: the local ones.
+    devices: devices to compile for, which need not be attached; None: the local
+      devices.
 
   Returns:
-    The same function; its `indices` have a leading axis of local devices, and
-    so does its data if it is streamed.
+    The pmapped function; its `indices` have a leading axis of local devices,
+    and so does its data if it is streamed.
   """
   return jax.pmap(
     function,
@@ -291,15 +296,15 @@ def training_dispatch(
 
 
 def example_dispatch(function: Callable, devices: Devices = None) -> Callable:
-  """The compiled program of `per_example`, for one batch.
+  """The pmapped function that `per_example` calls for each batch.
 
   Args:
     function: see `per_example`.
     devices: see `training_dispatch`.
 
   Returns:
-    The pmapped function, without a state; positions and batch have an axis of
-    local devices.
+    The pmapped function, (shared, positions, batch) -> ((), results). Positions
+    and batch have a leading axis of local devices.
   """
 
   def stateless(*arguments: Any) -> tuple[tuple[()], Any]:
@@ -319,8 +324,8 @@ def per_example(function: Callable) -> Callable:
     (shared, batch, batch_size) -> the results of all N examples in order, as
     numpy arrays; `batch` is a dict of arrays [N, ...]. The last batch is padded
     with copies of example 0, whose results are dropped. Every process gets all
-    results. Its attribute `prepare`, with the same arguments, starts to compile
-    the program in a thread.
+    results. Its attribute `prepare` takes the same arguments and starts
+    compiling the program in a background thread.
   """
   mapped = example_dispatch(function)
   prepared: dict[Any, concurrent.futures.Future] = {}
@@ -358,7 +363,7 @@ def per_example(function: Callable) -> Callable:
 
 
 def _waited_for(program: concurrent.futures.Future) -> Callable:
-  """The program; the time is recorded like that of other compilations."""
+  """Waits for a program, and records the time like that of a compilation."""
   started = time.monotonic()
   found = program.result()
   jax.monitoring.record_event_duration_secs(
@@ -374,14 +379,14 @@ def _shapes(tree: Any) -> Any:
 
 
 def stateful_dispatch(function: Callable, devices: Devices = None) -> Callable:
-  """The compiled program of `stateful`.
+  """The pmapped function that `stateful` calls for each batch.
 
   Args:
     function: see `stateful`.
     devices: see `training_dispatch`.
 
   Returns:
-    The pmapped function; state and batch have an axis of local devices.
+    The pmapped function; state and batch have a leading axis of local devices.
   """
 
   def gathered(shared: Any, state: Any, batch: dict) -> Any:
@@ -423,8 +428,8 @@ def stateful(function: Callable) -> Callable:
 def even_batches(size: int, batch_size: int) -> int:
   """Size of the batches if they are as equal as possible.
 
-  `per_example` pads the last batch. This wastes less, but needs a program of
-  its own.
+  `per_example` pads the last batch. Batches of this size need less padding, but
+  a separately compiled program.
 
   Args:
     size: number of examples, at least 1.

@@ -91,8 +91,8 @@ def make_pytree(cls: type) -> type:
   """Registers a frozen dataclass as a pytree whose leaves are its numbers.
 
   Its fields of type float, and its attack, are arguments of the compiled
-  program, so that runs which differ in them share it. Everything else is a part
-  of the program and must be hashable.
+  program, so runs that differ only in them share the program. Everything else
+  is part of the program and must be hashable.
 
   Args:
     cls: class of a method or an attack. Instances are copied without calling
@@ -182,7 +182,7 @@ def build_model(
   """Builds a config's model for a data set.
 
   Args:
-    config: resolved.
+    config: the resolved config.
     source: the data set, for its classes and normalization.
     dtype: type of the convolutions and the activations between them. The head,
       and a normalization after the last block, stay float32.
@@ -199,7 +199,7 @@ def build_model(
     mean=tuple(config.normalization.mean or source.mean),
     std=tuple(config.normalization.std or source.std),
     axis_name=axis_name,
-    # None is the type of the parameters: float32, or float64 under x64.
+    # None selects the type of the parameters: float32, or float64 under x64.
     dtype=None if dtype == "float32" else jnp.dtype(dtype),
   )
 

@@ -19,13 +19,13 @@ from ram_jax.training import loop as training_loop
 
 SCHEMA = 1
 FOLDER = "profile"
-PROGRAM = "program.txt"  # compiled, beside its trace
+PROGRAM = "program.txt"  # the compiled program, stored beside its trace
 HOST = "host"
 WARM_UP, DISPATCHES = 2, 3
 
 
 def profile(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
-  """Traces some dispatches at the start of a training run.
+  """Traces a few dispatches at the start of a training run.
 
   Only `profile/` in the folder is read or written, so a run in the folder is
   not changed.
@@ -35,10 +35,11 @@ def profile(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
     workdir: the folder in which `profile/` is created.
 
   Returns:
-    The content of profile.json.
+    The content of profile.json in the first process, {} in the others.
 
   Raises:
-    ValueError: for an invalid config or unusable data.
+    ValueError: for an invalid config, unusable data, or a trace that names no
+      instruction of the program.
   """
   config, file = experiment.with_weights(config)
   source = plugins.build("dataset", config.dataset)
@@ -48,7 +49,8 @@ def profile(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   if parallel.is_first_process():  # fail now, not after compiling
     folder.mkdir(parents=True, exist_ok=True)
   training_loop.check_memory(training, data, 1, "profiling")
-  # By default, the key of the cache ignores the metadata with the scopes.
+  # By default, the compilation cache's key ignores the metadata, which
+  # contains the scopes.
   jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
   program, timing = _trace(config, training, data, folder)
   if not parallel.is_first_process():
@@ -79,8 +81,8 @@ def _trace(
     start = time.monotonic()
     for rows, indices in itertools.islice(fed, count):
       batch = (state, rows, settings, indices)
-      # The call below gets it from the cache. With several hosts, the compiled
-      # program cannot be called directly.
+      # The call below gets this program from the cache. With several hosts, a
+      # compiled program cannot be called directly.
       program = program or training.dispatch.lower(*batch).compile()
       state, metrics = training.dispatch(*batch)
       if jax.default_backend() == "cpu":  # as in training, see log.py

@@ -93,12 +93,12 @@ def resolve(
   trained: dict[str, Any] | None = None,
   weights: Weights | None = None,
 ) -> ConfigDict:
-  """Checks plain fields and fills in those that depend on device or weights.
+  """Checks fields, and fills in those that depend on device or weights.
 
   Args:
     config: a complete config from `configs/`.
     trained: config.json of the run to be evaluated. Its choices are kept, even
-      if this device is of a different kind than the one it was trained on.
+      if this device is not of the kind that it was trained on.
     weights: the file that `config.weights` names, if any.
 
   Returns:
@@ -109,10 +109,10 @@ def resolve(
   """
   try:
     return _resolved(config, trained, weights)
-  # An edited config.json, or the user's own config file.
+  # The cause is an edited config.json, or the user's own config file.
   except (TypeError, AttributeError, KeyError) as error:
     raise ValueError(
-      f"the config lacks a field, or has one with the wrong type ({error!r}): "
+      f"the config lacks a field, or has one of the wrong type ({error!r}): "
       "compare it with configs/default.py"
     ) from error
 
@@ -156,7 +156,7 @@ def _inherit(config: ConfigDict, trained: dict[str, Any]) -> None:
 
 
 def _take(config: ConfigDict, weights: Weights | None) -> None:
-  """Copies the normalization of a weights file, unless the config sets it."""
+  """Checks a weights file; takes its fingerprint, notes and normalization."""
   config.weights.notes = ()
   if not weights:
     return
@@ -191,7 +191,7 @@ def _check_export(config: ConfigDict, weights: Weights) -> None:
     exported = json.loads(said)
   except ValueError:
     exported = said
-  # Exports of earlier versions have no activation, which was ReLU.
+  # Exports of earlier versions do not state the activation, which was ReLU.
   if isinstance(exported, dict):
     exported = {"activation": "relu"} | exported
   if exported != config.model.to_dict():
@@ -284,18 +284,19 @@ def _check_corruption(config: ConfigDict) -> None:
 
 
 def _combinations(config: ConfigDict) -> dict[str, checks.Rule]:
-  """Rules for options that need, or exclude, the values of other fields."""
+  """Rules for fields whose allowed values depend on other fields."""
   epochs, method, gamma = config.train.epochs, config.method, config.awp.gamma
   splits = SPLITS.get(method.name, split_lib.SPLITS)
   is_split = config.batch_norm.split != "none"
-  # Mixed images have more than one class, and cannot be compared with views.
+  # Mixed images have soft labels, which only the cross-entropy supports.
+  # Methods with a consistency loss are not combined with mixing.
   objective = method.to_dict().get("attack", {}).get("objective")
   mixable = objective in (None, "cross_entropy") and not issubclass(
     plugins.load("method", method.name), Consistency
   )
   return {
     "batch_norm.split": (
-      f"{' or '.join(splits)}, the views of {method.name}",
+      f"{' or '.join(splits)}, as supported by the method {method.name}",
       lambda v: v in splits,
     ),
     "batch_norm.affine": (
@@ -316,7 +317,7 @@ def _combinations(config: ConfigDict) -> dict[str, checks.Rule]:
     ),
     "mix.name": (
       f"none, as {method.name} or its attack's objective needs one class per "
-      "image, or the method standard, adversarial or trades with cross_entropy",
+      "image; or use standard, adversarial or trades with cross_entropy",
       lambda v: v == "none" or mixable,
     ),
     "train.attack_steps": (

@@ -56,12 +56,12 @@ class Job:
   """One run of a sweep.
 
   Attributes:
-    config: from the sweep's file.
+    config: the config from the sweep's file.
     resolved: the config with all fields, see `resolution.resolve`.
     folder: the run's folder.
     state: `waiting`, `running`, `finished`, `failed` or `stopped`.
     reason: why it failed, or where it stopped.
-    run: its results.
+    run: the results; None unless finished.
   """
 
   config: ConfigDict
@@ -78,7 +78,7 @@ class Job:
 
 
 class Clock:
-  """The remaining time, and the longest durations of compilations."""
+  """The remaining time, and the longest compilations and report so far."""
 
   def __init__(self, path: pathlib.Path, minutes: float | None) -> None:
     """Starts the clock.
@@ -103,8 +103,8 @@ class Clock:
 
   def left(self) -> float:
     """Seconds until the runs must stop, to leave time for the report."""
-    # Twice, because the state is saved first, and reports of more runs are
-    # longer.
+    # Reserve twice the longest time, because the state is saved first, and the
+    # report takes longer with more runs.
     reserve = min(2 * self._longest["report"], 0.3 * self._budget)
     return self._end - time.monotonic() - reserve
 
@@ -156,7 +156,7 @@ def run(
   """Runs the configs that are not finished.
 
   Args:
-    configs: complete, with different names or seeds.
+    configs: complete configs with different names or seeds.
     folder: the sweep's folder; each run has a folder in it.
     minutes: stop before this time has passed; None: no limit.
     show: called whenever the state of a run changes.

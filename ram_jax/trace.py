@@ -59,8 +59,8 @@ class Instruction:
   def scope(self) -> str | None:
     """The outermost key of `PARTS` in its name, or `OTHER` if there is none.
 
-    It is None if the compiler added the instruction. The names of arguments
-    and of a reduction's function are no scopes either.
+    It is None if the compiler added the instruction, and for arguments and the
+    functions of reductions, whose names contain no scope.
     """
     if COLLECTIVE.match(self.opcode):
       return "communication"
@@ -71,7 +71,7 @@ class Instruction:
 
 
 class Event(NamedTuple):
-  """An instruction's run on a device; times in ns on the device's clock."""
+  """One execution of an instruction; times in ns on the device's clock."""
 
   device: str
   name: str
@@ -153,7 +153,7 @@ def _scopes(program: dict[str, Instruction]) -> dict[str, str | None]:
 
 
 def events(profile: Any, program: dict[str, Instruction]) -> Iterator[Event]:
-  """Finds executed instructions in a trace; its layout depends on the platform.
+  """Finds executed instructions in a trace, for the layout of each platform.
 
   TPUs have a plane per device, with the instructions in the line `XLA Ops`.
   GPUs have a plane per device with a line per stream. CPUs have one plane for
@@ -186,9 +186,9 @@ def _kernels(
 ) -> Iterator[tuple[str, Any]]:
   """Instruction and event of everything that a stream of a GPU runs.
 
-  A kernel in a CUDA graph has the graph in place of its instruction. XLA calls
-  its own kernels by the first instruction that they run. A kernel of a library
-  is taken to be a part of what runs before it.
+  A kernel in a CUDA graph states the graph instead of its instruction. XLA
+  names its own kernels after the first instruction that they execute. A
+  library's kernel is attributed to the instruction that ran before it.
   """
   named = {re.sub(r"\W", "_", name): name for name in reversed(program)}
   last = ""
@@ -201,7 +201,7 @@ def _kernels(
 
 
 def _cpu_events(plane: Any) -> Iterator[Event]:
-  """An instruction may end on a different thread than it began on."""
+  """The events of a CPU, which may begin and end on different threads."""
   ends, begun = {}, []
   for line in plane.lines:
     for event in line.events:
@@ -221,7 +221,7 @@ def busy_time(
   """Divides the time in which devices are busy among instructions.
 
   Time counts once per device: instructions that run at the same time, on
-  several threads or streams, divide it equally, and a loop only counts while no
+  several threads or streams, share it equally, and a loop only counts while no
   instruction inside it runs. The sum is therefore the total busy time.
 
   Args:

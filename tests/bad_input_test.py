@@ -279,7 +279,7 @@ RANGE = {
   "normalization.mean": [
     ("1,2", "three numbers each"),
     ("a,b,c", "three numbers each"),
-    ("125.3,123,113.9", "divide numbers of the 0-255 scale by 255"),
+    ("125.3,123,113.9", "divide numbers on the 0-255 scale by 255"),
     ("0.5,0.5,0.5", "and std (): give both"),
     ("0.5,1e999,0.5", "mean in [0, 1]"),
   ],
@@ -442,8 +442,8 @@ LABELS = np.arange(64) % 4
     ),
     (
       PIXELS // 255,
-      "the largest pixel is 1 in the training images, of 255, but not in both "
-      f"splits: probably cast from [0, 1], which needs {CAST}",
+      "the largest pixel value is 1 in the training images, out of 255, but "
+      f"not in both splits: probably cast from [0, 1], which needs {CAST}",
     ),
   ],
 )
@@ -520,13 +520,13 @@ def test_arrays_with_other_names(tmp_path):
   [
     (
       {"train_images": PIXELS // 255, "test_images": PIXELS[:32] // 255},
-      "the largest pixel is 1 in the training images and 1 in the test images,"
-      f" of 255: probably cast from [0, 1], which needs {CAST}",
+      "the largest pixel value is 1 in the training images and 1 in the test "
+      f"images, out of 255: probably cast from [0, 1], which needs {CAST}",
     ),
     (
       {"train_images": PIXELS // 15},
-      "the largest pixel is 17 in the training images, of 255: if that is "
-      "white, store images scaled to 0..255",
+      "the largest pixel value is 17 in the training images, out of 255: if "
+      "that is white, store images scaled to 0..255",
     ),
     (
       {"train_labels": LABELS % 2},

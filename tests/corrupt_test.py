@@ -215,7 +215,7 @@ def test_unknown_folder_is_rejected(config, out):
   (out / "fog.npy").write_bytes(b"reference")
   with pytest.raises(ValueError, match="contains .npy files that ram_jax did"):
     corrupt.write(config, out)
-  with pytest.raises(ValueError, match="fog.npy is a file, give a folder"):
+  with pytest.raises(ValueError, match="fog.npy is a file; give a folder"):
     corrupt.write(config, out / "fog.npy")
   assert files(out) == {"fog.npy": b"reference"}
 

@@ -68,8 +68,8 @@ def test_the_average_or_the_last_weights_are_evaluated(folders):
     run = experiment.evaluate_run(config(**fields), folders[0])
     row = found.row(run, "clean")
     np.testing.assert_allclose(row.values["nll"], nll, rtol=1e-6)
-    used = "average" if averaged else "last"
-    assert note(run, f"evaluated the {used} weights of training with EMA")
+    used = "averaged" if averaged else "last"
+    assert note(run, f"evaluated the {used} weights from training with EMA")
     losses.append(nll)
   assert abs(losses[0] - losses[1]) > 2e-5 * losses[0]
 
@@ -85,7 +85,7 @@ def test_weights_from_before_the_end_are_noted(folders, tmp_path):
   assert note(run, "before the end") == [words]
   fields = {"average.batch_norm": "reestimated"}
   (told,) = evaluation.unfinished(config(**fields), 4, data)
-  assert told.text.startswith(words) and "not reestimated yet" in told.text
+  assert told.text.startswith(words) and "not been reestimated" in told.text
   assert not note(experiment.evaluate_run(config(1), folders[1]), "before the")
   one = experiment.evaluate_ensemble(config(), tmp_path / "one", runs=[copy])
   assert note(one, "before the end") == [f"adversarial-1: {words}"]
@@ -120,7 +120,7 @@ def test_ensemble_predicts_the_mean_probability(folders, tmp_path):
   run = experiment.evaluate_ensemble(config(), tmp_path / "both", runs=folders)
   np.testing.assert_array_equal(found.row(run, "clean").correct, expected)
   (text,) = note(run, "mean probabilities of ")
-  ema = "evaluated the average weights of training with EMA"
+  ema = "evaluated the averaged weights from training with EMA"
   assert note(run, ema) == [f"adversarial-{seed}: {ema}" for seed in range(2)]
   assert "adversarial-0 (step" in text and "adversarial-1 (step" in text
   assert run.about["label"] == "Ensemble of 2"

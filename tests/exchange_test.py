@@ -229,7 +229,7 @@ def fill(name, value, dtype=None):
   return change
 
 
-NOT_FINITE = "1 with values that are not finite: "
+NOT_FINITE = "1 array(s) with non-finite values: "
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ NOT_FINITE = "1 with values that are not finite: "
     ),
     (
       fill("bn1.running_var", -0.5),
-      "1 with a negative running variance: bn1.running_var (-0.5)",
+      "1 array(s) with a negative running variance: bn1.running_var (-0.5)",
     ),
   ],
 )
@@ -271,8 +271,8 @@ def test_checkpoint_with_a_nan(run, tmp_path, capsys):
   for argv in (["--mode=evaluate", config], ["--mode=export", out]):
     assert program.main([*argv, f"--workdir={folder}"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-      "error: the weights of step 4 cannot be used: 1 with values that are not "
-      "finite: params/head/bias (10 of 10): choose another file or checkpoint"
+      "error: the weights of step 4 cannot be used: 1 array(s) with non-finite "
+      "values: params/head/bias (10 of 10): choose another file or checkpoint"
     )
   assert not (folder / "results.json").exists()
   assert not (tmp_path / "a.safetensors").exists()

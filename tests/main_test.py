@@ -362,12 +362,12 @@ def test_warnings_are_printed_and_noted(data, monkeypatch, tmp_path):
   )
   assert code == 0, err
   large = (
-    "config.method.attack.epsilon is up to 0.302 in Linf, 77 of 255 pixel "
-    "levels; 8/255 is usual"
+    "config.method.attack.epsilon reaches 0.302 in Linf, 77 of 255 pixel "
+    "levels; 8/255 is typical"
   )
   dark = (
-    "the largest pixel is 1 in the training images and 1 in the test images, "
-    "of 255: probably cast from [0, 1], which needs "
+    "the largest pixel value is 1 in the training images and 1 in the test "
+    "images, out of 255: probably cast from [0, 1], which needs "
     "(images * 255).round().astype(numpy.uint8)"
   )
   shown = runs.load(tmp_path / "run")
@@ -400,7 +400,7 @@ def test_finished_run_is_shown_in_a_read_only_folder(
   monkeypatch.setattr(os, "access", lambda *args: False)
   code, again, err = run(config, f"--workdir={folder}")
   assert code == 0 and again == out, err
-  words = f"no permission to write to {folder}, choose another folder"
+  words = f"no permission to write to {folder}; choose another folder"
   half = "--config.evaluate.images=16"
   rejects(words, config, f"--workdir={folder}", half)
 
@@ -694,9 +694,18 @@ def test_no_device(monkeypatch, config):
   rejects("JAX finds no device: Unable to initialize backend", config)
 
 
-def test_incomplete_multi_host_variables(monkeypatch, config):
-  monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1234")
-  rejects("JAX_NUM_PROCESSES is None", config)
+@pytest.mark.parametrize(
+  ("name", "value", "words"),
+  [
+    ("COORDINATOR_ADDRESS", "host:1234", "JAX_NUM_PROCESSES is None: set all"),
+    ("PROCESS_ID", "1", "JAX_COORDINATOR_ADDRESS is None: set all of"),
+  ],
+)
+def test_incomplete_multi_host_variables(
+  monkeypatch, config, name, value, words
+):
+  monkeypatch.setenv(f"JAX_{name}", value)
+  rejects(words, config)
 
 
 # A shell's background jobs ignore Ctrl-C, and what they start inherits that.

@@ -206,7 +206,7 @@ GREY = ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
     ),
     (
       {"mean": torch.ones(3)},
-      "has mean 1, 1, 1: it needs one mean and one std, of one number or three",
+      "has mean 1, 1, 1: it needs one mean and one std, with one or three num",
     ),
     ({"norm.sigma": torch.ones(3)}, "has norm.sigma 1, 1, 1: it needs one mea"),
     (
@@ -221,7 +221,7 @@ def test_constants_that_cannot_be_used(evaluate, rejected, extra, words):
   line = rejected(words, content)
   assert "give --config.normalization.preset=NAME" in line
   if extra["mean" if "mean" in extra else "norm.sigma"].max() > 1:
-    assert "divide numbers of the 0-255 scale by 255" in line
+    assert "divide numbers on the 0-255 scale by 255" in line
   found = evaluate(content, "--config.normalization.preset=none")
   assert words in found.notes[0] and found.used[1] == (1.0,) * 3
 
@@ -231,7 +231,7 @@ def test_constants_of_a_loss_are_ignored(evaluate, rejected):
   content = prefixed("net.", network()) | loss
   rejected("does not say how its network normalizes pixels", content)
   found = evaluate(content, "--config.normalization.preset=none")
-  left = "left out of the file: perceptual.mean, perceptual.std"
+  left = "unused tensors in the file: perceptual.mean, perceptual.std"
   assert found.notes[0] == left
 
 
@@ -277,8 +277,8 @@ def test_unused_tensors_are_named(evaluate, suffix):
   content = prefixed("module.", network(3.0) | constants()) | extra
   found = evaluate(content, suffix=suffix)
   assert found.value == 3.0 and sorted(found.notes)[0] in (
-    "left out of the file: n_averaged, criterion.weight",
-    "left out of the file: criterion.weight, n_averaged",
+    "unused tensors in the file: n_averaged, criterion.weight",
+    "unused tensors in the file: criterion.weight, n_averaged",
   )
 
 
@@ -381,8 +381,8 @@ def exported(path):
       "has an optimizer's state and no network with named layers: store the "
       "network's state_dict",
     ),
-    (script, "is a TorchScript program, which is code; nothing of it was run"),
-    (exported, "is a program of torch.export, which is code; nothing of it"),
+    (script, "is a TorchScript program, which is code; none of it was run"),
+    (exported, "is a torch.export program, which is code; none of it was run"),
   ],
 )
 def test_content_without_names(rejected, content, words):

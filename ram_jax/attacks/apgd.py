@@ -1,8 +1,8 @@
 """AutoPGD: PGD that chooses its step size (Croce & Hein, arXiv 2003.01690).
 
 The defaults are those of AutoAttack (auto-attack `autopgd_base.py`), with two
-differences: random starts are drawn from JAX's keys, and perturbations stay
-inside the ball by a margin the size of a rounding error.
+differences: random starts are drawn with JAX's keys, and perturbations stay
+inside the ball by a margin of a few rounding errors.
 """
 
 import dataclasses
@@ -26,7 +26,8 @@ LABELS = {
 }
 _INERTIA = 0.75  # weight of the gradient step; the rest is momentum
 _INCREASES = 0.75  # fraction of steps that must increase the objective
-# Added to L2 norms, as in the original code; gradients can be this small.
+# Added to L2 norms, as in the original code. Gradients can be this small, so
+# it matters.
 _SMALL = 1e-12
 
 
@@ -73,7 +74,7 @@ class State:
     found: whether any were found.
     step_size: length of the next step in pixel units.
     last_value: the objective after the last step.
-    increases: steps since the last checkpoint that increased it.
+    increases: how many steps since the last checkpoint increased the objective.
     checked_value: the best value at the last checkpoint.
     halved: whether the last checkpoint halved the step size.
   """
@@ -262,12 +263,12 @@ class Attack(iterative.Iterative):
       return jnp.sum(value), (value, logits)
 
     gradient, (value, logits) = jax.grad(total, has_aux=True)(images)
-    # NaN gradients would make the images NaN; with 0 they do not move.
+    # NaN gradients would make the images NaN; with 0, only momentum is left.
     point = Point(images, jnp.nan_to_num(gradient), value)
     return point, ~losses.correct(logits, labels)
 
   def _clip(self, images: jax.Array, delta: jax.Array) -> jax.Array:
-    """Images plus delta, in the ball and then in [0, 1]."""
+    """Images plus delta, projected onto the ball and clipped to [0, 1]."""
     limit = radius_inside(self.epsilon, images.dtype)
     delta = _NORMS[self.norm].project(delta, limit)
     return jnp.clip(images + delta, 0, 1).astype(images.dtype)

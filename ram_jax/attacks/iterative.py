@@ -1,4 +1,4 @@
-"""Shared by attacks: fields, loops and complete runs."""
+"""Fields, loops and complete runs that attacks share."""
 
 import math
 from collections.abc import Callable
@@ -43,15 +43,15 @@ class Iterative:
   `state.iteration` and key, so finished examples can be replaced by new ones
   between two steps, and the result does not depend on the rest of the batch.
 
-  A pytree whose only leaf is epsilon, so that changing epsilon needs no
+  An attack is a pytree whose only leaf is epsilon, so changing epsilon needs no
   recompilation.
 
   Attributes:
     epsilon: radius of the ball in pixel units (images are in [0, 1]).
     steps: iterations per run.
     norm: 'l2' or 'linf'.
-    unroll: unroll the loops, for CPUs, where convolutions inside XLA loops
-      are slow.
+    unroll: whether to unroll the loops; useful on CPUs, where convolutions
+      inside XLA loops are slow.
     targeted: whether the attack aims at a class.
   """
 
@@ -84,10 +84,10 @@ class Iterative:
 
     Returns:
       Misclassified images [B,H,W,C] in [0,1], at most epsilon from the inputs
-      (to 1e-6). An input is returned unchanged if it is misclassified itself,
-      or if none is found. A targeted attack tries the classes with the 2nd to
-      10th largest logits, and returns the first success. No gradient flows
-      through the result.
+      (to within 1e-6). An input is returned unchanged if it is misclassified
+      itself, or if no misclassified image is found. A targeted attack tries the
+      classes with the 2nd to 10th largest logits, and returns the first
+      success. No gradient flows through the result.
     """
     images = jax.lax.stop_gradient(images)
     logits = jax.lax.stop_gradient(model(images))
@@ -134,7 +134,7 @@ def repeat(
       loops are slow.
 
   Returns:
-    The last value.
+    The final value.
   """
   if not unroll:
     return jax.lax.fori_loop(first, last, body, value)
@@ -145,7 +145,7 @@ def repeat(
 
 
 def select(condition: jax.Array, new: Any, old: Any) -> Any:
-  """Chooses between two values of each example.
+  """Chooses between two values for each example.
 
   Args:
     condition: bool [B].

@@ -17,14 +17,14 @@ from ram_jax.attacks.objectives import OBJECTIVES
 class Attack:
   """PGD: steepest ascent of an objective inside a ball and [0, 1].
 
-  A pytree whose leaves are epsilon and step_size, so that
-  `attack.replace(epsilon=...)` needs no recompilation. If the model treats
+  An attack is a pytree whose leaves are epsilon, step_size and, if set, limit,
+  so `attack.replace(epsilon=...)` needs no recompilation. If the model treats
   examples independently, example i only depends on `keys[i]`, `images[i]` and
   `targets[i]`.
 
   The author's code starts from a standard normal draw projected onto the ball.
-  For 32x32 color images, the norm of the draw is about 55, so this is the
-  same as the start 'sphere'.
+  For 32x32 color images, the norm of the draw is about 55, so this is
+  equivalent to the start 'sphere'.
 
   Attributes:
     epsilon: radius of the ball in pixel units (images are in [0, 1]).
@@ -35,12 +35,12 @@ class Attack:
     norm: 'l2' or 'linf'.
     start: 'none', 'uniform' (in the ball) or 'sphere' (on its surface).
     objective: 'cross_entropy', 'dlr' or 'margin' (`attacks/objectives.py`).
-    unroll: unroll the loops, for CPUs, where convolutions inside XLA loops
-      are slow.
-    limit: number of gradient steps that are taken, at most `steps`, a leaf of
-      the pytree; None: all. Without `unroll`, the others cost nothing, but a
-      GPU waits for the host in each step of a loop of unknown length. Unrolled,
-      they are computed and discarded.
+    unroll: whether to unroll the loops; useful on CPUs, where convolutions
+      inside XLA loops are slow.
+    limit: number of gradient steps to take, at most `steps`; None: all. Unlike
+      `steps`, it is a leaf of the pytree. With `unroll`, the remaining steps
+      are computed and discarded. Otherwise they cost nothing, but in a loop of
+      unknown length, a GPU waits for the host at each step.
   """
 
   epsilon: jax.Array | float
@@ -89,8 +89,8 @@ class Attack:
       model: images -> logits [B, K]; a pytree if it has variables.
 
     Returns:
-      Images [B, H, W, C] in [0, 1], at most epsilon from the inputs (to 1e-6).
-      No gradient flows through them.
+      Images [B, H, W, C] in [0, 1], at most epsilon from the inputs (to within
+      1e-6). No gradient flows through them.
     """
     images = jax.lax.stop_gradient(images)
     model = jax.tree.map(_stop_gradient, model)
@@ -150,9 +150,10 @@ class Attack:
     return jnp.clip(images + delta, 0, 1).astype(images.dtype)
 
   def _clip(self, images: jax.Array, delta: jax.Array) -> jax.Array:
-    """Images plus delta, in the ball and then in [0, 1].
+    """Images plus delta, projected onto the ball and clipped to [0, 1].
 
-    As the images are in [0, 1], clipping moves each pixel towards them.
+    The images are in [0, 1], so clipping only brings pixels closer to them, and
+    the result stays in the ball.
     """
     delta = NORMS[self.norm].project(delta, self.epsilon)
     return jnp.clip(images + delta, 0, 1).astype(images.dtype)
@@ -171,16 +172,16 @@ def finite_gradients(
   """Wraps a model so that an attack only sees finite gradients.
 
   A NaN gradient would make the attacked image NaN, which says nothing about the
-  network. Replaced by 0, it leaves the image unchanged. If the logits there are
-  NaN, the image stays there, and it counts as misclassified. Training does not
-  use this, so that a NaN gradient stops it.
+  network. Replaced by 0, it leaves the image unchanged. If the logits are NaN,
+  too, the image stays as it is and counts as misclassified. Training does not
+  use this function, so that a NaN gradient stops the run.
 
   Args:
     model: images -> logits [B, K]; a pytree.
 
   Returns:
-    A pytree with the same logits. In its gradient with respect to the images,
-    NaN becomes 0 and infinities become the largest finite numbers.
+    A pytree that returns the same logits. In its gradient with respect to the
+    images, NaN becomes 0 and infinities become the largest finite numbers.
   """
   return jax.tree_util.Partial(_on_finite_gradients, model)
 

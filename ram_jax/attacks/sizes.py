@@ -11,11 +11,11 @@ _LARGE = 0.25
 def check(values: dict[str, Any], pixels: float = math.inf) -> list[str]:
   """Rejects attacks that can turn an image into any other image.
 
-  Such an epsilon is probably in the wrong unit, such as 8 instead of 8/255.
+  Their epsilon is probably in the wrong unit, for example 8 instead of 8/255.
 
   Args:
     values: a config's fields by dotted name.
-    pixels: number of values of an image, H * W * C, which bounds L2 distances.
+    pixels: number of values in an image, H * W * C, which bounds L2 distances.
 
   Returns:
     A warning for each unusually large L-infinity epsilon.
@@ -31,11 +31,11 @@ def check(values: dict[str, Any], pixels: float = math.inf) -> list[str]:
       wrong.setdefault((norm, limit), []).append(f"config.{name}")
     elif norm == "linf" and size > _LARGE and "epsilon" in name:
       found.append(
-        f"config.{name} is up to {size:.4g} in Linf, {255 * size:.4g} of 255 "
-        "pixel levels; 8/255 is usual"
+        f"config.{name} reaches {size:.4g} in Linf, {255 * size:.4g} of 255 "
+        "pixel levels; 8/255 is typical"
       )
   for (norm, limit), names in wrong.items():
-    # The step size follows epsilon.
+    # A wrong epsilon also makes the step size wrong: name only epsilon.
     names = [n for n in names if "epsilon" in n] or names
     given = [f"{n} is {values[n.removeprefix('config.')]!r}" for n in names]
     raise ValueError(
@@ -47,7 +47,7 @@ def check(values: dict[str, Any], pixels: float = math.inf) -> list[str]:
 
 
 def _sizes(values: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
-  """The size fields of all attacks: name, norm and largest value."""
+  """Epsilons and step sizes of all attacks: name, norm and largest value."""
   for name, norm in values.items():
     group = name.removesuffix(".norm")
     if name == group or not group.endswith("attack"):

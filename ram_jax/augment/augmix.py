@@ -2,7 +2,7 @@
 
 As in the original, operations, levels, depths and weights are drawn
 independently for every image. How the chains are then run depends on the
-platform, which does not affect the result.
+platform, but the result does not.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ class Augment:
       sharpness, which overlap the corruptions of CIFAR-10-C), or 14 (those of
       TrivialAugment with its magnitudes, which overlap them as well).
     resampling: 'bilinear' as in AugMix's code; 'author' as in the code of
-      RobustAugMix (rotation nearest, shear bicubic).
-    width: chains per image, w ~ Dirichlet(alpha).
+      RobustAugMix (nearest-neighbor rotation, bicubic shear).
+    width: chains per image; their weights are w ~ Dirichlet(alpha).
     depth: operations per chain: (least, most), uniform; or a fixed number; -1
       means (1, 3), as in AugMix's code.
     severity: largest level, 1 to 10; not used by the 14 operations.
@@ -150,7 +150,7 @@ class Augment:
     return weights, jax.nn.softmax(logs[self.width :])[0]
 
   def _operations(self) -> tuple[ops.Op, ...]:
-    """What the numbers of a plan mean."""
+    """The operations that the numbers in a plan refer to."""
     if self.operations == len(ops.TRIVIAL):
       return tuple(ops.TRIVIAL.values())
     return tuple(_FLAVORS[self.resampling].values())[: self.operations]
@@ -172,7 +172,8 @@ class Augment:
   def _plan(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Operations [width,slots] of one image's chains and their uniforms.
 
-    Slots after a chain's depth contain `operations`, which means no operation.
+    Slots beyond a chain's depth contain the number `operations`, which stands
+    for no operation.
     """
     least, most = self.depth
     # A single draw with one axis saves seconds of compilation.

@@ -1,4 +1,4 @@
-"""Runs drawn chains: one implementation per platform, with equal results.
+"""Runs sampled chains: one implementation per platform, identical results.
 
 A chain is a row of the plan: numbers of operations, each with its parameter. A
 number without an operation leaves the image unchanged.
@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from ram_jax.augment import ops
 from ram_jax.image import color, warp
 
-# The operations that are tables or warps, in their order.
+# The operations that are lookup tables or affine warps, in the plan's order.
 _NAMES = tuple(ops.OPS)[:9]
-# The length of a warp's program grows with the square of the moves.
+# Largest displacement in rows that `table_and_warp` supports: the size of a
+# warp's program grows with its square.
 _MAX_ROWS = 16
 
 
@@ -58,7 +59,7 @@ def one_by_one(
   plan: jax.Array,
   params: jax.Array,
 ) -> jax.Array:
-  """For CPUs: a loop over chains runs the drawn operations and no others."""
+  """For CPUs: a loop over chains runs only the sampled operations."""
   branches = [op.apply for op in operations] + [lambda levels, _: levels]
 
   def slot(levels: jax.Array, step: tuple) -> tuple:
@@ -77,7 +78,7 @@ def dense(
   plan: jax.Array,
   params: jax.Array,
 ) -> jax.Array:
-  """For GPUs: every slot runs every operation on all chains, and selects.
+  """For GPUs: a slot runs every operation on all chains and selects results.
 
   Each operation is a few large kernels, and nothing waits for the host.
   """
@@ -108,9 +109,10 @@ def table_and_warp(
 ) -> jax.Array:
   """For TPUs: every slot is a table per channel and then an affine warp.
 
-  An operation that is only a table is followed by the identity warp, and vice
-  versa, so nothing is selected. There are no gathers, and the last axis of an
-  array is pixels or chains, never channels.
+  An operation that is only a table is followed by the identity warp, and one
+  that is only a warp follows the identity table, so nothing is selected. There
+  are no gathers, and the last axis of an array in the loop is pixels or chains,
+  never channels.
   """
   count, size, _, channels = levels.shape
   limits = warp.bounds(severity, size)
@@ -131,20 +133,20 @@ def table_and_warp(
 
 
 def _pack(planes: jax.Array) -> jax.Array:
-  """Whole floats [C,...] in 0..255 as the bytes of int32 [...]."""
+  """Packs integer-valued floats [C,...] in 0..255 into bytes of int32 [...]."""
   total = sum(plane * 256**i for i, plane in enumerate(planes))
   return total.astype(jnp.int32)
 
 
 def _unpack(words: jax.Array, channels: int) -> jax.Array:
-  """The lowest bytes of int32 [...], int32 [C,...]."""
+  """The lowest C bytes of int32 [...], as int32 [C,...]."""
   return jnp.stack([words >> 8 * i & 255 for i in range(channels)])
 
 
 def _param(
   name: str, number: jax.Array, param: jax.Array, otherwise: float = 0
 ) -> jax.Array:
-  """The parameter of this operation, or that of an identity."""
+  """The parameter where the operation is `name`, else that of an identity."""
   return jnp.where(number == _NAMES.index(name), param, otherwise)
 
 
@@ -166,6 +168,6 @@ def _tables(
 
 
 def _motion(number: jax.Array, param: jax.Array) -> warp.Motion:
-  """Motions [N] of the operations, or none."""
+  """Motions [N] of the operations; zero for those that are not warps."""
   names = "rotate", "shear_x", "shear_y", "translate_x", "translate_y"
   return warp.Motion(*(_param(name, number, param) for name in names))

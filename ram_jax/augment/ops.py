@@ -1,8 +1,9 @@
-"""AugMix's thirteen operations, equal to Pillow on 256 gray levels.
+"""Operations of AugMix and TrivialAugment, equal to Pillow on 256 gray levels.
 
 Drawing is separate from applying, so that the latter can be compared with
-Pillow. The distribution is that of google-research/augmix, `augmentations.py`;
-`OPS_AUTHOR` resamples as in martinez-hub/robustaugmix, `ops.py`.
+Pillow. The distribution of `OPS` is that of google-research/augmix,
+`augmentations.py`; `OPS_AUTHOR` resamples as in martinez-hub/robustaugmix,
+`ops.py`.
 """
 
 from collections.abc import Callable
@@ -39,7 +40,7 @@ def _op(number: Callable[[Any, Any, Any], jax.Array], transform: Levels) -> Op:
     uniforms: jax.Array, severity: float, size: tuple[int, int]
   ) -> jax.Array:
     level = 0.1 + (severity - 0.1) * uniforms[0]
-    # The sign is applied after truncation, as the original's int() rounds to 0.
+    # As in the original, the sign is applied after truncation.
     sign = jnp.where(uniforms[1] > 0.5, -1, 1)
     return jnp.reshape(number(level, sign, size), (1,)).astype(jnp.float32)
 
@@ -114,10 +115,10 @@ _BINS = 31  # magnitudes of TrivialAugment
 def _trivial(
   name: str, values: np.ndarray, mirrored: np.ndarray | None = None
 ) -> Op:
-  """An operation with TrivialAugment's magnitudes, whatever the severity.
+  """An operation with TrivialAugment's magnitudes, for any severity.
 
   Args:
-    name: in `OPS`; empty for the identity.
+    name: a key of `OPS`; empty for the identity.
     values: its parameters, all equally likely.
     mirrored: those of the other sign, used half of the time.
   """
@@ -145,7 +146,7 @@ def _signed(name: str, most: float, plus: float = 0) -> Op:
 
 # TrivialAugment Wide (Müller and Hutter 2021), with the ranges of torchvision's
 # TrivialAugmentWide. Brightness, contrast, color and sharpness overlap
-# CIFAR-10-C. Unlike there, affine operations interpolate bilinearly.
+# CIFAR-10-C. Unlike torchvision, affine operations interpolate bilinearly.
 TRIVIAL = {
   "identity": _trivial("", np.zeros(1)),
   "shear_x": _signed("shear_x", 0.99),

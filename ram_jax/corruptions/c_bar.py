@@ -18,11 +18,12 @@ from ram_jax.corruptions.corruption import corruption
 from ram_jax.image import geometry
 
 # Parameters of severities 1 to 5; lengths are fractions of the image's side.
-# Blue noise: pixels below the threshold become black, in standard deviations.
+# Blue noise: threshold in standard deviations, below which pixels become black.
 # Brown noise: standard deviation in levels. Checkerboard: fraction of its black
-# fields that are cut out. Sparkles: radius. Inverse sparkles: exponent of the
-# decay. Lines: number. Pinch and twirl: exponent of the pinch, angle in the
-# center. Ripple: amplitude. Motion blur: degrees. Aberration: added zoom.
+# squares that are cut out. Sparkles: radius. Inverse sparkles: exponent of the
+# decay. Lines: number per pixel of the side. Pinch and twirl: exponent of the
+# pinch, and angle at the center in half turns. Ripple: amplitude. Motion blur:
+# degrees. Aberration: added zoom.
 _BLUE = (-2.29, -2.08, -1.87, -1.45, -1.24)
 _BROWN = (16.0, 25.6, 35.2, 41.6, 44.8)
 _CHECKERBOARD = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -33,12 +34,12 @@ _PINCH = ((0.32, 0.275), (0.34, 0.3), (0.36, 0.325), (0.44, 0.425), (0.5, 0.5))
 _RIPPLE = (0.01375, 0.015, 0.01625, 0.01875, 0.02)
 _MOTION = (4.2, 5.4, 6.6, 7.8, 9.0)
 _ABERRATION = (0.05, 0.1, 0.25, 0.45, 0.5)
-_RAYS = (50, 200)  # of a sparkle; the upper end is not included
+_RAYS = (50, 200)  # number per sparkle; the upper end is not included
 _SPARKS = 5
-_LARGEST_FIELD = 0.25  # of the checkerboard
+_LARGEST_FIELD = 0.25  # side of a square of the checkerboard
 _SMALLEST_FIELD = 0.1
-_CELLS = 3  # along the smaller side, of pinch and twirl
-_TURNS = 21  # of motion blur
+_CELLS = 3  # discs of pinch and twirl along the smaller side
+_TURNS = 21  # rotations that motion blur averages
 
 
 def _pixels(fraction: float, shape: Sequence[int], *_: Any) -> float:
@@ -50,7 +51,7 @@ def _pixels(fraction: float, shape: Sequence[int], *_: Any) -> float:
 def blue_noise_sample(
   key: jax.Array, levels: jax.Array, threshold: float
 ) -> jax.Array:
-  """Turns the pixels black at which blue noise is below a threshold."""
+  """Turns pixels black where blue noise is below a threshold."""
   height, width, _ = levels.shape
   drawn = _uniform(key, (height * width // 2,), 0, 2 * math.pi)
   noise = noise_from_phases(drawn, radius(height, width))
@@ -75,7 +76,7 @@ def radius(height: int, width: int) -> np.ndarray:
 
 
 def noise_from_phases(drawn: jax.Array, power: np.ndarray) -> jax.Array:
-  """Noise of standard deviation one with given amplitudes of its frequencies.
+  """Noise with standard deviation one and given amplitudes of its frequencies.
 
   Args:
     drawn: phases [H*W//2] of the left half, column by column. The right half is
@@ -99,7 +100,7 @@ def noise_from_phases(drawn: jax.Array, power: np.ndarray) -> jax.Array:
 def checkerboard_cutout(
   key: jax.Array, levels: jax.Array, fraction: float
 ) -> jax.Array:
-  """Turns some black fields of a rotated checkerboard gray."""
+  """Turns some black squares of a rotated checkerboard gray."""
   angle_key, size_key, field_key = jax.random.split(key, 3)
   height, width, _ = levels.shape
   side = min(height, width)
@@ -114,13 +115,13 @@ def checkerboard_cutout(
 def fields(
   cut: jax.Array, angle: jax.Array, size: jax.Array, shape: tuple[int, int]
 ) -> jax.Array:
-  """Which pixels are in black fields that are cut out, bool [H,W].
+  """Which pixels are in black squares that are cut out, bool [H,W].
 
   Args:
-    cut: bool [N,N], by position of the field; negative ones count from the end,
-      and the fields on both sides of an axis share the position 0.
-    angle: of the checkerboard, in radians.
-    size: of a field, in pixels.
+    cut: bool [N,N], by position of the square; negative positions count from
+      the end, and the squares on both sides of an axis share the position 0.
+    angle: angle of the checkerboard, in radians.
+    size: side of a square, in pixels.
     shape: height and width.
   """
   y, x = jnp.mgrid[: shape[0], : shape[1]]
@@ -178,8 +179,8 @@ def light(
   Args:
     center: row and column.
     count: number of rays.
-    lengths: of the rays, in pixels; those after the first `count` are ignored.
-    exponent: of the decay with squared distance.
+    lengths: lengths of the rays, in pixels; only the first `count` are used.
+    exponent: exponent of the decay with squared distance.
     shape: height and width.
   """
   y, x = jnp.mgrid[: shape[0], : shape[1]]
@@ -215,7 +216,8 @@ def draw_lines(
   """Draws gray lines with smooth edges, like `skimage.draw.line_aa`.
 
   Its algorithm visits exactly the pixels between the ends whose distance from
-  the line is less than one, and covers them by one minus this distance.
+  the line is less than one, and gives them a coverage of one minus this
+  distance.
 
   Args:
     levels: floats [H,W,C].
@@ -277,7 +279,7 @@ def pinch_and_twirl(
 def twirl(
   levels: jax.Array, turned: jax.Array, sources: jax.Array
 ) -> jax.Array:
-  """Levels from the second source where a disc [rows,columns] is turned."""
+  """Samples the second source where a disc [rows,columns] is turned."""
   cell = min(levels.shape[:2]) // _CELLS
   rows, columns = (
     np.minimum(np.arange(size) // cell, count - 1)
@@ -289,7 +291,7 @@ def twirl(
 
 @corruption(_RIPPLE, _pixels)
 def ripple(key: jax.Array, levels: jax.Array, amplitude: float) -> jax.Array:
-  """Shifts rows and columns along a sine wave; black comes from outside."""
+  """Shifts pixels along sine waves; those from outside are black."""
   wave_key, phase_key = jax.random.split(key)
   lengths = min(levels.shape[:2]) * _uniform(wave_key, (2,), 0.1, 0.3)
   phases = _uniform(phase_key, (2,), 0, 2 * math.pi)
@@ -300,7 +302,7 @@ def ripple(key: jax.Array, levels: jax.Array, amplitude: float) -> jax.Array:
 def waver(
   levels: jax.Array, amplitude: float, lengths: jax.Array, phases: jax.Array
 ) -> jax.Array:
-  """Shifts along sine waves with wavelengths and phases of both axes."""
+  """Shifts pixels along sine waves, given the wavelength and phase per axis."""
   places = jnp.stack(jnp.mgrid[: levels.shape[0], : levels.shape[1]], axis=-1)
   shift = amplitude * jnp.sin(2 * math.pi * places / lengths + phases)
   return _sample(levels, *jnp.moveaxis(places + shift, -1, 0))
@@ -320,7 +322,7 @@ def _sample(levels: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
 
 
 def _circles(degrees: float, shape: Sequence[int], *_: Any) -> dict[str, Any]:
-  """Kernels of the mean over rotations, of coefficients of cubic splines."""
+  """The mean over rotations, as kernels for cubic spline coefficients."""
   height, width = shape[:2]
   half = np.radians(_MOTION[-1]) / 2
   reach = int(math.hypot(height - 1, width - 1) * math.sin(half)) + 2
@@ -350,10 +352,10 @@ def _circles(degrees: float, shape: Sequence[int], *_: Any) -> dict[str, Any]:
 def circular_motion_blur(
   key: jax.Array, levels: jax.Array, parameters: dict[str, Any]
 ) -> jax.Array:
-  """Averages rotations about the center; black comes from outside.
+  """Averages rotations about the center; pixels from outside are black.
 
-  Parameters are `rows` and `columns`, matrices from levels to coefficients of
-  splines, and `kernels` [K*K,H,W] of each pixel.
+  Parameters are `rows` and `columns`, matrices that turn levels into spline
+  coefficients, and `kernels` [K*K,H,W], one for each pixel.
   """
   # Rounding must not change constant images.
   return _truncated(blur(levels.astype(jnp.float32), parameters) + 2e-4)
@@ -393,7 +395,7 @@ def spline_matrix(places: np.ndarray, size: int) -> np.ndarray:
 
 
 def coefficients(size: int) -> np.ndarray:
-  """The matrix [size,size] from values to coefficients of a spline."""
+  """The matrix [size,size] that turns values into spline coefficients."""
   return np.linalg.inv(spline_matrix(np.arange(size), size))
 
 
@@ -406,7 +408,7 @@ def _zooms(added: float, shape: Sequence[int], *_: Any) -> list[np.ndarray]:
 def _zoom(size: int, zoom: float) -> np.ndarray:
   """Weights [size,size] of an enlarged axis, of which the middle is kept.
 
-  SciPy's cubic `zoom` without its prefilter, which therefore blurs.
+  This is SciPy's cubic `zoom` without its prefilter, so it blurs.
   """
   enlarged = round(size * zoom)
   places = np.arange(size) + (enlarged - size) // 2
@@ -425,7 +427,7 @@ def transverse_chromatic_abberation(
 def enlarge(
   levels: jax.Array, order: jax.Array, zooms: list[jax.Array]
 ) -> jax.Array:
-  """Enlarges channel c by the factor order[c]; rounds to whole levels."""
+  """Enlarges channel c by factor number order[c]; rounds to whole levels."""
   rows, columns = (jnp.asarray(matrices)[order] for matrices in zooms)
   zoomed = jnp.einsum(
     "cih,hwc,cjw->ijc", rows, levels, columns, precision="highest"
@@ -440,7 +442,7 @@ def _uniform(
 
 
 def _truncated(levels: jax.Array) -> jax.Array:
-  """Truncates levels, as NumPy does."""
+  """Clips levels to 0..255 and truncates them, like NumPy's `astype`."""
   return jnp.clip(levels, 0, 255).astype(jnp.uint8)
 
 

@@ -3,7 +3,7 @@
 All except the elastic one are computed in integers and truncated like the
 original's floats. Source: hendrycks/robustness, `make_cifar_c.py`, which uses
 scikit-image, OpenCV, SciPy and Pillow. Parameters that depend on the image size
-there are relative to the size here.
+in the original are relative to it here.
 """
 
 import math
@@ -20,9 +20,9 @@ from ram_jax.image import color, geometry
 
 # Parameters of severities 1 to 5. Brightness: added to the brightest channel,
 # in quarters of a level. Contrast: in hundredths. Saturation: factor and added
-# constant, in tenths. Pixelate: fraction of the size. Elastic: movement, its
-# smoothness, and movement of the corners, as fractions of the smaller side.
-# JPEG: Pillow's quality.
+# constant, in tenths. Pixelate: fraction of the size. Elastic: displacement of
+# pixels, its smoothness, and displacement of three points, as fractions of the
+# smaller side. JPEG: Pillow's quality.
 _BRIGHTNESS = (51, 102, 153, 204, 306)
 _CONTRAST = (75, 50, 40, 30, 15)
 _SATURATE = ((3, 0), (1, 0), (15, 0), (20, 1), (25, 2))
@@ -65,7 +65,7 @@ def saturate(
 
 @corruption(_CONTRAST)
 def contrast(key: jax.Array, levels: jax.Array, kept: int) -> jax.Array:
-  """Moves every channel towards its mean; at most 290 x 290 pixels."""
+  """Moves every channel toward its mean; supports at most 290 x 290 pixels."""
   wide = levels.astype(jnp.int32)
   pixels = wide.shape[0] * wide.shape[1]
   total = jnp.sum(wide, axis=(0, 1), dtype=jnp.int32)
@@ -117,10 +117,11 @@ def _elastic(
 def elastic_transform(
   key: jax.Array, levels: jax.Array, parameters: dict[str, Any]
 ) -> jax.Array:
-  """Moves three corners at random, and then every pixel, smoothly.
+  """Applies a random affine map, and then smooth random displacements.
 
-  Parameters are `corners`, the largest movement of a corner in pixels, and, if
-  pixels move, `movement` in pixels and its smoothing matrices `rows` and
+  Parameters are `corners`, the largest displacement in pixels of the three
+  points that define the map, and, if pixels are displaced, `movement`, the
+  scale of the displacements in pixels, and their smoothing matrices `rows` and
   `columns`.
   """
   height, width, _ = levels.shape
@@ -147,12 +148,12 @@ def elastic_transform(
 def affine_source(
   height: int, width: int, moves: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Source of each pixel when three points around the center move.
+  """Source of each pixel when three points around the center are displaced.
 
   Args:
     height: height of the image.
     width: width of the image.
-    moves: floats [3,2], x and y of each point's move, in pixels.
+    moves: floats [3,2], x and y of each point's displacement, in pixels.
 
   Returns:
     Row and column [H,W], floats.
@@ -174,7 +175,7 @@ def affine_source(
 
 
 def _uniform(key: jax.Array, shape: tuple, limit: float) -> jax.Array:
-  """Floats from -limit to limit; one axis is faster to draw in JAX."""
+  """Floats from -limit to limit, drawn along one axis: faster in JAX."""
   row = jax.random.uniform(key, (math.prod(shape),), jnp.float32, -limit, limit)
   return row.reshape(shape)
 
@@ -195,12 +196,13 @@ def _boxes(size: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _box(before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
-  """Pillow's BOX from one size to another: first and last of its pixels."""
+  """Pillow's BOX filter between two sizes: first and last pixel of each box."""
   scale = before / after
   half = max(scale, 1) / 2
   center = (np.arange(after)[:, None] + 0.5) * scale
   pixel = np.arange(before)
-  # Closed only on the right; in Pillow's order, because rounding matters.
+  # Boxes are closed only on the right. The operations are in Pillow's order,
+  # because rounding matters.
   away = (pixel - center + 0.5) * (1 / (2 * half))
   inside = (away > -0.5) & (away <= 0.5)
   inside &= pixel >= np.floor(center - half + 0.5)

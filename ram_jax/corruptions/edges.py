@@ -1,6 +1,6 @@
 """OpenCV's edges, distances and small filters, in integers.
 
-All arrays are int32 [H,W]; integer arithmetic is the same in every compiler.
+Arrays are int32 or bool [H,W]; compilers cannot change integer results.
 Source: OpenCV, `imgproc/src/canny.cpp`, `distransf.cpp`, `histogram.cpp`.
 """
 
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 # The tangent of 22.5 degrees with 15 fractional bits.
 _TANGENT = 13573
-# Distances are integers in this fraction of a pixel: a step along an axis,
-# along a diagonal, and a knight's move.
+# Distances are integers, in 1 / PARTS of a pixel: those of a step along an
+# axis, a diagonal step, and a knight's move.
 PARTS = 10_000
 _STEP, _DIAGONAL, _KNIGHT = PARTS, 14_000, 21_969
 
@@ -22,8 +22,8 @@ def canny(levels: jax.Array, low: int, high: int) -> jax.Array:
 
   Args:
     levels: int32 [H,W] in 0..255.
-    low: gradients above it belong to an edge if it leads to a strong one.
-    high: gradients above it are strong.
+    low: gradients above this belong to an edge if connected to a strong one.
+    high: gradients above this are strong.
 
   Returns:
     bool [H,W], true on edges.
@@ -82,7 +82,7 @@ def distance(edges: jax.Array, limit: int) -> jax.Array:
 
   Args:
     edges: bool [H,W].
-    limit: pixels; also the distance where there is no edge.
+    limit: largest distance in pixels, also used where there is no edge.
 
   Returns:
     int32 [H,W], in 1/10000 of a pixel (`PARTS`).
@@ -108,7 +108,7 @@ def distance(edges: jax.Array, limit: int) -> jax.Array:
 
 
 def _chamfer(right: jax.Array, down: int) -> jax.Array:
-  """The distance of pixels that are `right` and `down` apart."""
+  """The distance between pixels that are `right` and `down` pixels apart."""
   along, across = _KNIGHT - 2 * _STEP, 2 * _DIAGONAL - _KNIGHT
   forms = (
     (_STEP, along),
@@ -132,7 +132,7 @@ def equalize(levels: jax.Array, count: int) -> jax.Array:
 
 
 def correlate(levels: jax.Array, kernel: tuple) -> jax.Array:
-  """cv2.filter2D by a 3x3 kernel of integers, unclipped; borders reflect."""
+  """cv2.filter2D with a 3x3 integer kernel, unclipped; borders reflect."""
   height, width = levels.shape
   padded = jnp.pad(levels, 1, mode="reflect")
   return sum(

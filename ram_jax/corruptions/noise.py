@@ -26,7 +26,8 @@ _GAUSSIAN = (0.04, 0.06, 0.08, 0.09, 0.10)
 _SHOT = (500, 250, 100, 75, 50)
 _IMPULSE = (0.01, 0.02, 0.03, 0.05, 0.07)
 _SPECKLE = (0.06, 0.10, 0.12, 0.16, 0.20)
-# The high bits of a random number select a column, the others are compared.
+# The high bits of a random number select a column; the others are compared with
+# its threshold.
 _COLUMN_BITS = 8
 _THRESHOLD_BITS = 32 - _COLUMN_BITS
 
@@ -64,7 +65,7 @@ def impulse_probabilities(fraction: float) -> np.ndarray:
 
 
 def _normal_probabilities(stds: np.ndarray) -> np.ndarray:
-  """Chances of normal noise with `stds` [256] in levels, clipped."""
+  """Probabilities [256,256] of clipped normal noise, `stds` [256] in levels."""
   start = np.arange(LEVELS)[:, None]
   edges = np.arange(1, LEVELS)  # truncation: [1, 2) becomes 1
   # Black has no speckle noise: it is always below every edge.
@@ -84,10 +85,11 @@ def alias_table(
     parameter: its argument.
 
   Returns:
-    uint32 [256,256]: for each level and column the threshold (24 bits, of
-    staying in the column) and the other level (8 bits).
+    uint32 [256,256]: for each level and column, the threshold (24 bits) below
+    which the draw stays in the column, and the other level (8 bits).
 
-  Source: Walker 1977; always from the emptiest column to the fullest.
+  Source: Walker 1977. Each step fills the emptiest open column with mass from
+  the fullest.
   """
   mass = probabilities(parameter) * LEVELS
   rows = np.arange(LEVELS)
@@ -125,7 +127,7 @@ def _noise(
   probabilities: Callable[[float], np.ndarray],
   rows: tuple[float, ...],
 ) -> Corruption:
-  """A noise; all of them are one program with different tables."""
+  """A noise corruption; all of them share one program with different tables."""
   return Corruption(
     name, rows, lambda row, *_: alias_table(probabilities, row), replace
   )
@@ -149,11 +151,11 @@ def normal(key: jax.Array, shape: tuple[int, ...], scale: float) -> jax.Array:
 
   Args:
     key: a key.
-    shape: of the noise; only the number of values affects each of them.
+    shape: shape of the noise; it affects the values only by their number.
     scale: from `normal_scale`.
 
   Returns:
-    float32, of the shape.
+    float32, of this shape.
   """
   above = np.nextafter(np.float32(-1), np.float32(0))
   even = jax.random.uniform(key, shape, jnp.float32, above, 1)

@@ -52,10 +52,10 @@ def spatter(
 ) -> jax.Array:
   """Adds drops of water (severities 1 to 3) or mud (4 and 5) to an image.
 
-  The size of drops and their shading in pixels does not depend on the image
-  size. Parameters are `mean`, `std` from `noise.normal_scale`, and `blur`
-  (weights) of the noise; `threshold` of the drops; `strength` of water, or
-  weights of the `mud`'s blur.
+  The size of drops and their shading, in pixels, do not depend on the image
+  size. Parameters are the noise's `mean`, `std` (from `noise.normal_scale`) and
+  `blur` (weights); `threshold` of the drops; `strength` of water, or `mud`, the
+  weights of the mud's blur.
   """
   drawn = noise.normal(key, levels.shape[:2], parameters["std"])
   return cover(levels, drawn, parameters)
@@ -64,7 +64,7 @@ def spatter(
 def cover(
   levels: jax.Array, drawn: jax.Array, parameters: dict[str, Any]
 ) -> jax.Array:
-  """Adds drops made from noise [H,W] without its mean to levels [H,W,3]."""
+  """Adds drops, made from zero-mean noise [H,W], to levels [H,W,3]."""
   layer = _blur(parameters["mean"] + drawn, parameters["blur"])
   layer = jnp.where(layer < parameters["threshold"], 0, layer)
   if "strength" in parameters:
@@ -77,7 +77,8 @@ def water(levels: jax.Array, layer: jax.Array, strength: int) -> jax.Array:
   # Rare values above 1 wrap around, as they do in the original.
   drops = jnp.floor(255 * layer).astype(jnp.int32) & 255
   relief = drops * shade(drops)
-  # Tenths of a level; at most 255 * 255 * 5 * 238 of them, which fit 31 bits.
+  # At most 255 * 255 * 5 * 238, which fits in 31 bits. Dividing by the largest
+  # relief gives tenths of a level.
   light = relief[..., None] * (strength * np.array(_WATER, np.int32))
   total = levels.astype(jnp.int32) + light // (
     10 * jnp.maximum(relief.max(), 1)
@@ -96,7 +97,7 @@ def shade(drops: jax.Array) -> jax.Array:
 
 
 def mud(levels: jax.Array, patches: jax.Array, weights: jax.Array) -> jax.Array:
-  """Covers levels [H,W,3] by patches of mud, bool [H,W], which are blurred."""
+  """Covers levels [H,W,3] with blurred patches of mud, bool [H,W]."""
   full = 1 << (2 * _MUD_BITS)
   covered = _blur(patches.astype(jnp.int32), weights)
   covered = jnp.where(covered < 0.8 * full, 0, covered)[..., None]

@@ -37,8 +37,8 @@ class CorruptedSource:
       folder states its number of classes.
     folder: folder of the .npy files, or its parent ('~' is expanded); empty:
       use tensorflow-datasets (only CIFAR-10).
-    tfds_dir: data folder of tensorflow-datasets, if it is used; empty: its
-      default, ~/tensorflow_datasets.
+    tfds_dir: data folder of tensorflow-datasets, if it is used; empty:
+      $TFDS_DATA_DIR, or ~/tensorflow_datasets if that is not set.
     only: requested corruptions; empty: all available ones.
     severities: requested severities, from 1 to 5.
     set_name: key of `corruptions.SETS`.
@@ -98,11 +98,11 @@ class CorruptedSource:
     """The requested corruptions, or those available at all severities.
 
     Returns:
-      Names of corruptions, in the order of the set; those in `only`, even if
-      not available.
+      Names of corruptions, in the order of the set. With `only`, these are the
+      requested ones, even if they are not available.
 
     Raises:
-      FileNotFoundError: there is none; the message says where to get them.
+      FileNotFoundError: there are none; the message says where to get them.
     """
     known = SETS[self.set_name]
     if self.only:
@@ -133,7 +133,7 @@ class CorruptedSource:
 
     Returns:
       Images uint8 [N, H, W, 3] and labels int32 [N], in the order of the
-      test set, which `check` verifies with the labels.
+      test set, which `check` verifies using the labels.
 
     Raises:
       FileNotFoundError: the file is missing.
@@ -153,7 +153,7 @@ class CorruptedSource:
       labels: int32 [N], in the order of the published test set.
 
     Raises:
-      FileNotFoundError: there is no corruption at all, or no labels.
+      FileNotFoundError: a requested corruption, or the labels, are missing.
       ValueError: a file is damaged or has the wrong content.
     """
     names = self.names()
@@ -220,7 +220,7 @@ class CorruptedSource:
   def _source(self) -> str:
     """How to get the files."""
     home = (
-      f"get the .npy files from {_HOMES[self.classes]}, unpack with tar -xf"
+      f"get the .npy files from {_HOMES[self.classes]}; unpack it with tar -xf"
       if self.set_name == "cifar_c"
       else f"make it with --mode=corrupt or {_C_BAR}"
     )

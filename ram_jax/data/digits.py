@@ -54,7 +54,7 @@ def _held_out(labels: np.ndarray) -> np.ndarray:
 
 
 def _enlarge(digit: np.ndarray) -> np.ndarray:
-  """8x8 in 0..16 to 32x32x3 uint8."""
+  """Converts a digit, 8x8 in 0..16, to 32x32x3 uint8."""
   image = Image.fromarray(np.rint(digit * (255 / 16)).astype(np.uint8))
   large = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC))
   return np.repeat(large[..., None], 3, axis=-1)

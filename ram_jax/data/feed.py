@@ -60,7 +60,7 @@ def dispatches(
     return
   data = parallel.replicate(data)
   for start in starts:
-    # Copied explicitly: implicit transfers in a dispatch are a mistake.
+    # Copied explicitly, so that dispatches make no implicit transfers.
     yield data, parallel.place(parallel.shard(order(start), axis=1))
 
 

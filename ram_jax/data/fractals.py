@@ -38,8 +38,8 @@ class Pictures:
       size: (H, W) of the training images.
 
     Returns:
-      uint8 [count,h,w,3], an eighth higher and wider than the images, which are
-      mixed with random crops.
+      uint8 [count,h,w,3], an eighth taller and wider than the images, which are
+      mixed with random crops of them.
     """
     height, width = (n + n // 8 for n in size)
     return _fractals(self.count, self.seed, height, width)
@@ -47,8 +47,8 @@ class Pictures:
 
 @functools.lru_cache(maxsize=1)
 def _fractals(count: int, seed: int, height: int, width: int) -> np.ndarray:
-  """Runs the chaos game for all fractals, and counts the points in pixels."""
-  # numpy guarantees the stream of a bit generator, but not of distributions.
+  """Runs the chaos game for all fractals, and draws the points."""
+  # numpy guarantees the streams of bit generators, but not of distributions.
   words = np.random.Philox(np.random.SeedSequence(seed))
 
   def uniform(low: float, high: float, *shape: int) -> np.ndarray:
@@ -92,7 +92,7 @@ def _drawn(
   background: np.ndarray,
   size: tuple[int, int],
 ) -> np.ndarray:
-  """Images uint8 [count,H,W,3] of points [2,count,n], shades [count,n,3]."""
+  """Pictures uint8 [count,H,W,3] of points [2,count,n], shades [count,n,3]."""
   count, pixels = len(shades), size[0] * size[1]
   low = points.min(-1, keepdims=True)
   span = np.maximum(points.max(-1, keepdims=True) - low, 1e-9)

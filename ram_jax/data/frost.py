@@ -1,4 +1,4 @@
-"""The photographs of ice that the corruption frost of CIFAR-10-C uses.
+"""The photographs of ice that CIFAR-10-C's frost corruption uses.
 
 They are part of the original code, hendrycks/robustness (Apache license 2.0,
 which does not name the photographers), and, as identical files, of the Python
@@ -30,13 +30,13 @@ def load(folder: str = "", size: int = 32) -> tuple[np.ndarray, ...]:
     folder: folder of frost1.png to frost5.jpg ('~' is expanded); empty: the
       installed package `imagecorruptions`, which is not imported.
     size: larger side of the images to be covered, in pixels. Above 62 pixels,
-      the pictures are only downscaled by 3, above 104 not at all.
+      the pictures are only downscaled by 3; above 104, not at all.
 
   Returns:
     Five arrays uint8 [h,w,3], RGB: `assets` of the corruption `frost`.
 
   Raises:
-    ValueError: if there are no such pictures, or they are smaller than `size`.
+    ValueError: if a picture is missing, unreadable, or not larger than `size`.
   """
   home = pathlib.Path(os.path.expanduser(folder or _package_folder()))
   pictures = [_read(home / name) for name in _NAMES]
@@ -48,7 +48,7 @@ def load(folder: str = "", size: int = 32) -> tuple[np.ndarray, ...]:
   side = min(min(p.shape[:2]) for p in pictures)
   raise ValueError(
     f"frost needs pictures larger than the images: those in {home} cover"
-    f" {side - 1} pixels, the images have {size}"
+    f" {side - 1} pixels, but the images have {size}"
   )
 
 
@@ -74,6 +74,6 @@ def _read(path: pathlib.Path) -> np.ndarray:
     raise ValueError(
       f"frost needs {', '.join(_NAMES)}: {path} does not exist"
     ) from None
-  # Pillow does not unpack unusually large images.
+  # Pillow does not decode unusually large images.
   except (OSError, SyntaxError, Image.DecompressionBombError) as error:
     raise ValueError(f"frost cannot read {path}: {error}") from error

@@ -128,14 +128,14 @@ class Generator:
 
 
 def label(seed: int, set_name: str) -> str:
-  """Name for tables of images that were generated with a seed."""
+  """The name, in tables, of images that were generated with a seed."""
   bar = "as in C-bar " if set_name == "cifar_c_bar" else ""
   return f"test images corrupted {bar}by ram_jax, seed {seed}"
 
 
 @functools.cache
 def _program(apply: Apply) -> Callable:
-  """Compiled once for all severities with equal structure and shapes."""
+  """A program, compiled once for severities with equal structure and shapes."""
 
   @parallel.per_example
   def corrupted(

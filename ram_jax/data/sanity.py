@@ -51,7 +51,7 @@ def _scale_warnings(splits: dict[str, np.ndarray]) -> list[str]:
   if not dark:
     return []
   shown = [f"{value} in the {name} images" for name, value in dark.items()]
-  found = f"the largest pixel is {' and '.join(shown)}, of 255"
+  found = f"the largest pixel value is {' and '.join(shown)}, out of 255"
   if min(dark.values()) > 1:
     return [f"{found}: if that is white, store images scaled to 0..255"]
   scale = (

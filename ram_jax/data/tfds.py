@@ -23,7 +23,7 @@ from PIL import Image
 
 from ram_jax.contracts import Split
 
-# Seconds to wait for the server before a download is aborted; the package
+# Seconds to wait for the server before giving up on a download; the package
 # itself would retry for minutes.
 _PATIENCE = 8
 
@@ -38,7 +38,7 @@ def load(name: str, split: str, data_dir: str = "") -> Split:
 
   Returns:
     Images uint8 [N, 32, 32, 3] and labels int32 [N], in the order of the
-    published files, which the field 'id' counts.
+    published files, which the field 'id' records.
 
   Raises:
     FileNotFoundError: it is missing and cannot be downloaded; the message
@@ -134,11 +134,11 @@ def read(folder: pathlib.Path, split: str, by: str) -> Split:
 
 
 def _indices(examples: list[dict[str, Any]], split: str, by: str) -> list[int]:
-  """The index in the published files of each stored example."""
+  """Each stored example's index in the published files."""
   if by == "id":
     if "id" not in examples[0]:
       raise ValueError("there is no field 'id' with the published order")
-    # b'train_00039' is number 40 in the published order.
+    # b'train_00039' is the 40th image in the published order.
     return [int(e["id"].rpartition(b"_")[2]) for e in examples]
   from tensorflow_datasets.core import hashing
 
@@ -147,15 +147,15 @@ def _indices(examples: list[dict[str, Any]], split: str, by: str) -> list[int]:
 
 @contextlib.contextmanager
 def _opened(folder: pathlib.Path, part: str) -> Iterator[Any]:
-  """The package's builder of a folder; errors are converted to ValueError."""
+  """The package's builder for a folder; errors are converted to ValueError."""
   tfds = _import()
   try:
     with warnings.catch_warnings(action="ignore"):  # from the package's code
       yield tfds.builder_from_directory(folder)
   except Exception as error:  # the readers raise many types of errors
     raise ValueError(
-      f"{folder}: {part} cannot be read ({error!r}): remove this folder, and"
-      " it is prepared again"
+      f"{folder}: {part} cannot be read ({error!r}): remove this folder and"
+      " prepare it again (CIFAR-10 and CIFAR-100 are prepared automatically)"
     ) from error
 
 

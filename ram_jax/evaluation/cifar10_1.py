@@ -56,7 +56,7 @@ class Evaluator(contracts.Evaluator):
         [N].
 
     Raises:
-      ValueError: it does not have 32 x 32 pixels and at most 10 classes.
+      ValueError: if images are not [32,32,3], or a label is above 9.
     """
     shape, most = batch["images"].shape[1:], batch["labels"].max()
     if self.folder and (shape != (32, 32, 3) or most > 9):
@@ -69,7 +69,7 @@ class Evaluator(contracts.Evaluator):
   def results(
     self, model: Classifier, batch: Batch, key: jax.Array, cache: Cache
   ) -> Iterator[Row]:
-    """Yields one row, see `contracts.Evaluator`, if there are files.
+    """Yields one row, see `contracts.Evaluator`, if `folder` is given.
 
     The given test set and `key` are not used.
     """

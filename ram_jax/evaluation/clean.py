@@ -81,7 +81,7 @@ def per_example(
 
 
 def judged(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-  """Which logits [b,K] are `correct`, and which are `finite`, bools [b]."""
+  """Whether predictions are `correct` and logits [b,K] `finite`, bools [b]."""
   return {
     "correct": losses.correct(logits, labels),
     "finite": losses.finite(logits),

@@ -1,7 +1,7 @@
 """Sensitivity to single spatial frequencies.
 
 Yin et al., "A Fourier Perspective on Model Robustness in Computer Vision",
-NeurIPS 2019. The map shows at which frequencies a model fails.
+NeurIPS 2019. A heat map of the errors shows at which frequencies a model fails.
 """
 
 import dataclasses
@@ -22,11 +22,11 @@ from ram_jax.models.classifier import Classifier
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator(contracts.Evaluator):
-  """Errors under a wave of each frequency (Yin et al. 2019, section 2).
+  """Errors on images with an added wave, for each frequency (section 2).
 
   Attributes:
-    images: number of test images, the first ones, or all if there are fewer; 0:
-      not evaluated.
+    images: number of test images to use, from the start of the test set, or all
+      if there are fewer; 0 disables the evaluation.
     norm: L2 norm of the wave in each channel, pixels in [0,1].
     batch_size: examples per batch, over all devices; does not change results.
   """
@@ -51,8 +51,8 @@ class Evaluator(contracts.Evaluator):
       cache: stores the counts of each frequency.
 
     Yields:
-      See `contracts.Evaluator`; one row for each pair (y, x), (-y, -x), which
-      are the same wave.
+      See `contracts.Evaluator`; one row for each pair (y, x), (-y, -x), whose
+      waves differ only in phase.
     """
     if not self.images:
       return
@@ -91,7 +91,7 @@ def half_plane(height: int, width: int) -> Iterator[tuple[int, int]]:
     width: width of the image, in pixels.
 
   Yields:
-    (y, x) with y in -height // 2 ..., row by row; 0 is in the middle.
+    (y, x) row by row, with y from -(height // 2) to 0; (0, 0) is the last.
   """
   seen = set()
   for y in range(-(height // 2), height - height // 2):
@@ -102,7 +102,7 @@ def half_plane(height: int, width: int) -> Iterator[tuple[int, int]]:
 
 
 def wave(frequency: jax.Array, height: int, width: int) -> jax.Array:
-  """The real image of unit norm with one frequency and its conjugate.
+  """The real unit-norm image of one frequency and its conjugate.
 
   The phase is that of the authors' code, where the spectrum is 1/2 + i/2 at
   the frequency and 1/2 - i/2 at its conjugate (google-research
@@ -116,7 +116,7 @@ def wave(frequency: jax.Array, height: int, width: int) -> jax.Array:
   Returns:
     [height, width], L2 norm 1.
   """
-  # Remove full cycles in integers, because float32 would lose digits.
+  # Remove full cycles in integer arithmetic; float32 would lose precision.
   rows = frequency[0] * jnp.arange(height) % height / height
   columns = frequency[1] * jnp.arange(width) % width / width
   turns = rows[:, None] + columns
@@ -129,11 +129,11 @@ def _classify(
   positions: jax.Array,
   batch: dict[str, jax.Array],
 ) -> dict[str, jax.Array]:
-  """`correct` and `finite` (logits) under one wave, bools [b]."""
+  """Whether predictions are `correct`, and logits `finite`; bools [b]."""
   key, frequency, norm, model = shared
   images = dequantize(batch["images"])
   _, height, width, channels = images.shape
-  # A unique, non-negative number for every frequency, as keys require.
+  # fold_in needs a unique, non-negative number for every frequency.
   number = frequency[0] % height * width + frequency[1] % width
   keys = keys_lib.per_example(jax.random.fold_in(key, number), positions)
   signs = jax.vmap(lambda k: jax.random.rademacher(k, (channels,)))(keys)

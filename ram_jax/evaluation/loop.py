@@ -23,8 +23,8 @@ from ram_jax.runs import results as runs
 from ram_jax.runs import signals as stopping
 from ram_jax.runs.checkpoint import fingerprint
 
-# Memory for attacking an image of 32 x 32 pixels: WRN-50-2 has 4.5 million
-# activations per image, in float32, with some room.
+# Memory for attacking an image of 32 x 32 pixels: the 4.5 million float32
+# activations of WRN-50-2, plus some headroom.
 ATTACK_BYTES = 24 * 2**20
 ENSEMBLE = "ensemble"  # in place of a method
 # Options of training, with the paper's values.
@@ -71,7 +71,7 @@ def resolve(evaluate: ConfigDict) -> None:
     evaluate: config.evaluate, changed in place.
 
   Raises:
-    ValueError: for a precision that this platform does not have.
+    ValueError: for a precision that this platform does not support.
   """
   evaluate.precision = precision.resolve(
     evaluate.precision, "config.evaluate.precision"
@@ -95,9 +95,9 @@ def build(
   """Builds the evaluation of a config; rejects invalid fields and data.
 
   Args:
-    config: resolved.
+    config: the resolved config.
     source: the data set.
-    test: images uint8 [N,H,W,C] and labels int32 [N].
+    test: the test images, uint8 [N,H,W,C], and their labels, int32 [N].
     notes: notes on data and attacks.
     save_adversarial: folder for AutoAttack's adversarial images, if any.
 
@@ -105,7 +105,9 @@ def build(
     The evaluation.
 
   Raises:
-    ValueError: naming the field and what is allowed.
+    FileNotFoundError: if an evaluator's file is missing.
+    ValueError: for an invalid field or invalid data; the message names the
+      field.
   """
   batch_size = config.evaluate.batch_size
   parallel.check_batch_size(batch_size, "config.evaluate.batch_size")
@@ -161,13 +163,14 @@ def run(
   an interrupted evaluation resumes.
 
   Args:
-    config: resolved.
+    config: the resolved config.
     evaluation: from `build`.
     model: the classifier, with finite weights.
     step: number of updates of its weights.
     folder: the run's folder, locked.
     stop: checked between parts.
-    data: `train`, size and fingerprint of the training data, if known.
+    data: content of data.json; its `train`, if known, has the size and
+      fingerprint of the training data.
     about: entries of results.json's `run` that differ from the config.
 
   Returns:
@@ -190,11 +193,11 @@ def run(
   depends = {"weights": fingerprint(model), **cache_key()}
   parts = Parts(folder / run_folder.PARTS, stop)
   found = [*evaluation.notes, *notes(config, head)]
-  # An export states its network, so nothing is assumed.
+  # The metadata of an export describes its network, so nothing is assumed.
   if head["run"]["method"] == "weights":
     assumptions = getattr(evaluation.module, "assumptions", ())
     found += [Note(text, "warning") for text in assumptions]
-  # Only the search of attacks may be less precise, see `precision.py`.
+  # Only the attacks' search may use a lower precision; see `precision.py`.
   with jax.default_matmul_precision("highest"):
     for name, evaluator in evaluation.evaluators.items():
       cache = parts.cache_for(
@@ -238,7 +241,7 @@ def describe(
   """Describes the run, its data, devices and versions.
 
   Args:
-    config: resolved.
+    config: the resolved config.
     evaluation: from `build`.
     step: number of updates of the evaluated weights.
     folder: the run's folder.
@@ -267,13 +270,13 @@ def describe(
 
 
 def overlapping(augment: Mapping[str, Any]) -> int:
-  """Number of operations of an augmentation that overlaps the corruptions.
+  """Counts the operations of an augmentation that overlaps the corruptions.
 
   Args:
-    augment: its spec.
+    augment: the augmentation's spec.
 
   Returns:
-    The number if some of them are corruptions, else 0.
+    The number of all operations if some of them are corruptions, else 0.
   """
   count = 14 if augment.get("name") == "trivial" else 0
   if augment.get("operations", 9) > 9:
@@ -285,7 +288,7 @@ def notes(config: ConfigDict, head: dict[str, Any]) -> Iterator[Note]:
   """Notes on how the weights were trained and evaluated.
 
   Args:
-    config: resolved.
+    config: the resolved config.
     head: the head of results.json.
 
   Yields:
@@ -303,8 +306,8 @@ def notes(config: ConfigDict, head: dict[str, Any]) -> Iterator[Note]:
     yield Note(f"changed during training: {changed}", "warning")
   if config.evaluate.precision != precision.FULL:
     yield Note(
-      f"attacks searched in {config.evaluate.precision}; all images were "
-      "classified in float32"
+      f"the attacks' search used {config.evaluate.precision}; all images "
+      "were classified in float32"
     )
   if config.evaluate.images:
     yield Note(f"evaluated on the first {config.evaluate.images} images only")
@@ -323,7 +326,8 @@ def training_notes(config: ConfigDict) -> Iterator[Note]:
   for augment in (config.augment.to_dict(), method.get("augment", {})):
     if count := overlapping(augment):
       yield Note(
-        f"trained with {count} operations, which overlap the corruptions",
+        f"trained with {count} operations, some of which overlap the "
+        "corruptions",
         "warning",
       )
     if pictures := augment.get("pictures"):
@@ -336,8 +340,10 @@ def training_notes(config: ConfigDict) -> Iterator[Note]:
     name = pathlib.Path(config.weights.initial).name
     yield Note(f"training started from the weights in {name}")
   if (name := config.average.name) != "none":
-    used = "average" if config.evaluate.average else "last"
-    yield Note(f"evaluated the {used} weights of training with {name.upper()}")
+    used = "averaged" if config.evaluate.average else "last"
+    yield Note(
+      f"evaluated the {used} weights from training with {name.upper()}"
+    )
   if config.batch_norm.split != "none":
     used = config.evaluate.batch_norm
     yield Note(f"evaluated with the {used} set of the split BatchNorm")
@@ -348,12 +354,12 @@ def training_notes(config: ConfigDict) -> Iterator[Note]:
 def unfinished(
   config: ConfigDict, step: int, data: Mapping[str, Any]
 ) -> Iterator[Note]:
-  """Warns if weights are from before the end of training.
+  """Warns if the weights were saved before the end of training.
 
   Args:
     config: the run's config, resolved.
     step: number of updates of the weights.
-    data: `train` and its size, if known.
+    data: content of data.json; its `train`, if known, has the size.
 
   Yields:
     The warning.
@@ -367,5 +373,5 @@ def unfinished(
     return
   text = f"evaluated after step {step} of {last}, before the end of training"
   if average.batch_norm == "reestimated" and config.evaluate.average:
-    text += ", with running statistics that are not reestimated yet"
+    text += ", with running statistics that have not been reestimated yet"
   yield Note(text, "warning")

@@ -28,7 +28,7 @@ class Found:
 
   Attributes:
     success: bool [N].
-    images: floats [N,H,W,C]; the input if there was no success.
+    images: floats [N,H,W,C]; the input where the attack did not succeed.
     image_steps: number of steps, summed over the images.
   """
 
@@ -52,10 +52,10 @@ class Pool:
 
     Args:
       attack: the attack.
-      model: on the devices.
+      model: the model, on the devices.
       batch: `images` floats [N,H,W,C]; `labels` int32 [N]; `targets` int32
-        [N,T], target classes, attacked one after another (T is 1 for untargeted
-        attacks); `positions` int32 [N] in the test set.
+        [N,T], tried one after another: target classes, or the numbers of an
+        untargeted attack's restarts; `positions` int32 [N] in the test set.
       key: source of all randomness, together with an image's position and the
         number of the target.
       size: images per batch, over all devices; does not change results.
@@ -64,12 +64,12 @@ class Pool:
     self.found = Found(np.zeros(count, bool), np.array(batch["images"]))
     self._batch, self._state = batch, None
     self._shared = (*parallel.replicate((attack, key)), model)
-    # (image, number of the target): all images for the first target, ...
+    # (image, number of its target); other targets are appended when needed.
     self._queue = collections.deque((i, 0) for i in range(count))
     self._image, self._number = np.full(size, -1), np.zeros(size, np.int32)
 
   def run(self) -> Found:
-    """Attacks images until each is misclassified or has used up its steps."""
+    """Attacks each image until it is misclassified or no targets are left."""
     while self.step():
       pass
     return self.found
@@ -174,7 +174,7 @@ def _images(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
   return state, shared[0].images(state)
 
 
-# What an attack runs on accelerators.
+# The programs that an attack runs on accelerators.
 PROGRAMS = {
   "start": _start,
   "merge": _merge,

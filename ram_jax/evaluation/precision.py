@@ -1,9 +1,9 @@
 """Precision of matrix products and convolutions in the evaluation.
 
-Attacks search in `config.evaluate.precision`. All images that count towards a
-result, whether clean, corrupted or adversarial, are classified in full float32.
-A search in lower precision can therefore miss adversarial images, but it cannot
-report false ones.
+The attacks' search uses `config.evaluate.precision`. All images that count
+towards a result, whether clean, corrupted or adversarial, are classified in
+full float32. A search with lower precision can therefore miss adversarial
+images, but it cannot report false ones.
 """
 
 import flax.struct
@@ -18,10 +18,10 @@ PLATFORMS = {"tensorfloat32": "gpu", "bfloat16_3x": "tpu"}
 
 @flax.struct.dataclass
 class Searched:
-  """A model as used by the search of an attack.
+  """A model whose calls use the precision of an attack's search.
 
   Attributes:
-    model: the model; call it to classify in JAX's current default precision.
+    model: the wrapped model; its own calls use JAX's default precision.
     precision: "float32" or a key of `PLATFORMS`.
   """
 
@@ -30,7 +30,7 @@ class Searched:
 
   def __call__(self, images: jax.Array) -> jax.Array:
     """Logits [B,K] of images [B,H,W,C]; gradients have the same precision."""
-    # "high" is TensorFloat32 on GPUs, three products of bfloat16 on TPUs.
+    # "high" is TensorFloat32 on GPUs, and three bfloat16 passes on TPUs.
     level = "highest" if self.precision == FULL else "high"
     with jax.default_matmul_precision(level):
       return self.model(images)

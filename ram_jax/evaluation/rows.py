@@ -8,7 +8,7 @@ import numpy as np
 from ram_jax.contracts import Note, Row, Setting
 from ram_jax.evaluation import calibration
 
-# These report calibration.
+# The evaluators that report calibration.
 CALIBRATED = ("clean", "corruption", "c_bar", "cifar10_1")
 
 
@@ -24,7 +24,8 @@ def row(
       bool [N], and `values`.
 
   Returns:
-    The row, with `not_finite` in its values if it is not 0.
+    The row; its values contain `not_finite`, the number of images whose logits
+    are not finite, unless it is 0.
   """
   correct = found["correct"]
   values = dict(found.get("values", {}))
@@ -36,7 +37,7 @@ def row(
 
 
 def notes(rows: Sequence[Row]) -> list[Note]:
-  """Names the attack, and warns about non-finite logits and calibration.
+  """Names an attack other than AutoAttack, and warns about non-finite values.
 
   Args:
     rows: rows of all evaluators.

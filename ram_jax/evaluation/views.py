@@ -15,7 +15,7 @@ from ram_jax.contracts import Batch, Evaluator, Picture
 from ram_jax.image.color import dequantize
 from ram_jax.models.classifier import Classifier
 
-PICTURED = 8  # images in the picture of views
+PICTURED = 8  # number of test images in the figure
 
 
 def pictures(
@@ -29,14 +29,14 @@ def pictures(
 
   Args:
     config: resolved.
-    evaluators: by their name in the config; the attack, with its own epsilon,
-      is that of `adversarial`.
+    evaluators: the evaluators by their names in the config; the attack is that
+      of `adversarial`, with its own epsilon.
     model: the classifier.
     batch: `images` uint8 [N,H,W,C] and `labels` int32 [N].
     key: the evaluation's key.
 
   Yields:
-    A picture per kind of view; the perturbation is amplified.
+    A picture for each kind of view, and one of the amplified perturbation.
   """
   if "adversarial" not in evaluators:
     return
@@ -44,7 +44,7 @@ def pictures(
   keys = keys_lib.split(keys_lib.per_example(key, np.arange(len(labels))))
   # A loop compiles faster than unrolled code, and this is one small batch.
   attack = evaluators["adversarial"].attack.replace(unroll=False)
-  # The run's own AugMix; for methods without one, the paper's.
+  # The method's own augmentation or, if it has none, the paper's AugMix.
   spec = config.method.to_dict().get("augment", {"name": "augmix"})
   augment = plugins.build("augment", spec, "config.method.augment")
   clean, augmented, attacked = jax.device_get(

@@ -1,4 +1,4 @@
-"""Pillow's convolution filters in integers, on uint8 images [H,W,C]."""
+"""Convolution filters in integer arithmetic, on uint8 images [H,W,C]."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,8 @@ import numpy as np
 
 from ram_jax.image import color
 
-# Fractional bits of a weight; 255 times their sum of one fits 31 bits.
+# Fractional bits of a weight: weights add up to at most one, and 255 times one
+# fits in 31 bits.
 WEIGHT_BITS = 23
 Weights = tuple[dict[tuple[int, int], jax.Array], jax.Array]  # `fixed_point`
 
@@ -21,7 +22,7 @@ def smooth(levels: jax.Array) -> jax.Array:
     uint8 [H,W,C].
 
   Source: Pillow `libImaging/Filter.c`. A multiple of 1/13 is never an integer
-  plus one half, so integers round like its floats.
+  plus one half, so integer arithmetic rounds like Pillow's floats.
   """
   height, width, _ = levels.shape
   if height < 3 or width < 3:
@@ -34,15 +35,16 @@ def smooth(levels: jax.Array) -> jax.Array:
 
 
 def sharpness(levels: jax.Array, factor: jax.Array) -> jax.Array:
-  """ImageEnhance.Sharpness: from smooth (0) over the image (1) to sharp."""
+  """ImageEnhance.Sharpness: 0 is smooth, 1 the original, above 1 sharper."""
   return color.blend(smooth(levels), levels, factor)
 
 
 def correlate(levels: jax.Array, weights: Weights, border: str) -> jax.Array:
   """Correlates an image with a kernel, without intermediate rounding.
 
-  Weights are fixed-point numbers with 23 fractional bits: a kernel that adds up
-  to one does not change a constant image, and all compilers agree.
+  Weights are fixed-point numbers with 23 fractional bits, so a kernel that adds
+  up to one does not change a constant image, and the result does not depend on
+  the compiler.
 
   Args:
     levels: uint8 [H,W,C].
@@ -57,7 +59,7 @@ def correlate(levels: jax.Array, weights: Weights, border: str) -> jax.Array:
   down, right = np.abs(list(kernel)).max(axis=0)
   pad = ((down, down), (right, right), (0, 0))
   padded = jnp.pad(levels, pad, border).astype(jnp.int32)
-  # Channels are part of rows, for a longer innermost loop.
+  # Merge channels into the rows, so that the innermost loop is longer.
   flat = padded.reshape(height + 2 * down, -1)
   for (y, x), weight in kernel.items():
     first = (right + x) * channels
@@ -67,18 +69,18 @@ def correlate(levels: jax.Array, weights: Weights, border: str) -> jax.Array:
 
 
 def fixed_point(kernel: np.ndarray, channels: int = 1) -> Weights:
-  """Rounds the weights of a kernel.
+  """Rounds the weights of a kernel to fixed-point numbers.
 
   Args:
-    kernel: floats [h,w], odd, or [h,w,H,W], a kernel for each pixel; weights
-      at least 0 that add up to at most 1.
-    channels: number of channels of the images, for kernels of pixels.
+    kernel: floats [h,w], or [h,w,H,W] with a kernel for each pixel; h and w are
+      odd, and the weights are non-negative and add up to at most 1.
+    channels: number of channels of the images, for per-pixel kernels.
 
   Returns:
-    The weights that are not 0 by their place (y, x), (0, 0) being the center:
-    int32 [1,1] or [H,W*channels]. And the maximum loss by rounding: adding it
-    to a weighted sum of levels keeps integers from being truncated to the next
-    lower one.
+    The nonzero weights by their offset (y, x) from the center, int32 [1,1] or
+    [H,W*channels]; and the largest error due to rounding down. If this is added
+    to a weighted sum of levels whose exact value is an integer, truncation
+    gives that integer and not the next lower one.
   """
   exact = kernel.reshape(*kernel.shape[:2], *(kernel.shape[2:] or (1, 1)))
   exact = exact * (1 << WEIGHT_BITS)

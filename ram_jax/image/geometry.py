@@ -3,7 +3,7 @@
 Pillow interpolates in doubles and truncates. Here, coordinates and weights are
 32-bit fixed-point numbers. They are as precise as float32 and do not depend on
 how a compiler orders or fuses operations, so any batch size gives the same
-levels.
+levels. Only `bilinear` samples float images.
 """
 
 import functools
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 # Fractional bits of a weight: positive cubic weights can add up to 1.25, and
-# 255 times that fits 31 bits.
+# 255 times that fits in 31 bits.
 _WEIGHT_BITS = 22
 _ONE = 1 << _WEIGHT_BITS
 
@@ -67,7 +67,7 @@ def shear_x(
   shift = slope * (2 * jnp.arange(height, dtype=jnp.int32) + 1)  # doubled
   whole, part = split(shift[:, None], bits + 1)
   source = jnp.arange(width, dtype=jnp.int32) + whole
-  pixel = source + (part >= _ONE // 2)  # pixel that contains the center
+  pixel = source + (part >= _ONE // 2)  # pixel containing the source position
 
   def tap(offset: int) -> jax.Array:
     index = jnp.clip(source + offset, 0, width - 1)
@@ -206,12 +206,12 @@ def _transpose(levels: jax.Array) -> jax.Array:
 
 
 def _row(table: jax.Array, degrees: jax.Array) -> jax.Array:
-  """The table's row for half degrees, modulo 360."""
+  """The table's row for an angle; there is one for every half degree."""
   return table[jnp.round(2 * degrees).astype(jnp.int32) % 720]
 
 
 def coordinate_bits(size: int) -> int:
-  """Fractional bits that leave room for three times twice the size."""
+  """Fractional bits with which three times the size fits in 31 bits."""
   return 29 - math.ceil(math.log2(size))
 
 
@@ -236,7 +236,7 @@ def mix_corners(
   down: jax.Array,
   right: jax.Array,
 ) -> jax.Array:
-  """Bilinear interpolation of levels, truncated; the weights from `split`."""
+  """Bilinear interpolation of levels, truncated, with weights from `split`."""
   upper = _mix(first, second, right)
   lower = _mix(third, fourth, right)
   return (upper + _product(lower - upper, down)) >> _WEIGHT_BITS
@@ -272,7 +272,7 @@ def _product(value: jax.Array, part: jax.Array) -> jax.Array:
 
 @functools.cache
 def turns() -> np.ndarray:
-  """Cosine and sine [720,2] of Pillow's (negative) angle per half degree."""
+  """Cosine and sine [720,2] of Pillow's negated angle for each half degree."""
   angles = [-math.radians(half / 2) for half in range(720)]
   return np.array(
     [[round(math.cos(a), 15), round(math.sin(a), 15)] for a in angles]
@@ -281,7 +281,7 @@ def turns() -> np.ndarray:
 
 @functools.cache
 def _fixed_matrices(height: int, width: int) -> np.ndarray:
-  """Pillow's 16.16 matrices [720,6] of a rotation about the center."""
+  """Pillow's 16.16 matrices [720,6] of the rotations about the center."""
   cos, sin = turns().T
   x, y = width / 2, height / 2
   shift_x = cos * -x + sin * -y + x

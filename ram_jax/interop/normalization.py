@@ -19,10 +19,11 @@ PRESETS: dict[str, Normalization] = {
   "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 ALLOWED = (
-  "mean in [0, 1], std above 0 and at most 1, as pixels are in [0, 1] "
-  "(divide numbers of the 0-255 scale by 255)"
+  "mean in [0, 1], std above 0 and at most 1, because pixels are in [0, 1] "
+  "(divide numbers on the 0-255 scale by 255)"
 )
-# Last parts of the names of a network's constants: RobustBench's, MadryLab's.
+# Last components of the names of normalization constants in the networks of
+# RobustBench and MadryLab.
 MEANS, STDS = ("mean", "mu", "new_mean"), ("std", "sigma", "new_std")
 
 
@@ -30,8 +31,8 @@ def allowed(mean: Sequence[Any], std: Sequence[Any]) -> bool:
   """Whether these are constants of three channels for pixels in [0, 1].
 
   Args:
-    mean: anything.
-    std: anything.
+    mean: any sequence.
+    std: any sequence.
   """
   return (
     all(isinstance(x, int | float) for x in (*mean, *std))
@@ -56,14 +57,14 @@ def choices() -> str:
 
 
 def stated(arrays: Mapping[str, Any]) -> tuple[Normalization | None, str]:
-  """Reads the normalization that constants state.
+  """Reads the normalization from a network's constants.
 
   Args:
     arrays: constants of a network, by name.
 
   Returns:
     The normalization, or None; and a description of it, or of what was found
-    instead, to follow the file's name in a sentence.
+    instead, worded to follow the file's name in a sentence.
   """
   if not arrays:
     return None, "does not say how its network normalizes pixels"
@@ -76,13 +77,13 @@ def stated(arrays: Mapping[str, Any]) -> tuple[Normalization | None, str]:
     return (*means, *stds), f"states {shown(*means, *stds)} ({names})"
   found = [f"{n} {_numbers(_values(x))}" for n, x in arrays.items()]
   return None, (
-    f"has {'; '.join(found)}: it needs one mean and one std, of one number or "
-    f"three, {ALLOWED}"
+    f"has {'; '.join(found)}: it needs one mean and one std, with one or three "
+    f"numbers each, {ALLOWED}"
   )
 
 
 def _values(array: Any) -> tuple[float, ...]:
-  """One value per channel, if there are one or three."""
+  """The values of an array; a single one is repeated for three channels."""
   if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
     return ()
   values = tuple(map(float, array.flat[:5]))  # more are invalid anyway

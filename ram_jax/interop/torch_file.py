@@ -1,4 +1,4 @@
-"""Reads arrays from files of torch.save, without running code in them."""
+"""Reads arrays from torch.save files without running code in them."""
 
 import pathlib
 import pickle
@@ -26,7 +26,7 @@ class _Ignored:
 
 
 class _Array(_Ignored):
-  """Replaces numpy arrays, which are random states in a checkpoint."""
+  """Replaces numpy arrays; in checkpoints, these are usually RNG states."""
 
 
 _HARMLESS = {
@@ -41,10 +41,10 @@ for _package in ("core", "_core"):  # numpy 1 and 2
   _HARMLESS[f"numpy.{_package}.multiarray.scalar"] = _Ignored
 
 
-# File in an archive of code -> (description, function that loads it).
+# File that marks an archive as code -> (description, function that loads it).
 _PROGRAMS = {
   "constants.pkl": ("a TorchScript program", "torch.jit.load"),
-  "models/model.json": ("a program of torch.export", "torch.export.load"),
+  "models/model.json": ("a torch.export program", "torch.export.load"),
 }
 
 
@@ -80,7 +80,7 @@ def read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 
 def _check_archive(path: pathlib.Path) -> None:
-  """Rejects archives that are not torch.save's."""
+  """Rejects archives that torch.save did not write."""
   try:
     with zipfile.ZipFile(path) as archive:
       members = archive.infolist()
@@ -91,13 +91,13 @@ def _check_archive(path: pathlib.Path) -> None:
   for part, (kind, load) in _PROGRAMS.items():
     if part in parts:
       raise ValueError(
-        f"{path} is {kind}, which is code; nothing of it was run: if you trust "
+        f"{path} is {kind}, which is code; none of it was run: if you trust "
         f"the file, use torch.save({load}(FILE).state_dict(), FILE.pt)"
       )
   if packed := [m.filename for m in members if m.compress_type]:
     raise ValueError(
-      f"{path} is compressed ({packed[0]}), which torch.save never does: get "
-      "the file from its authors, or save it again"
+      f"{path} is compressed ({packed[0]}), but torch.save never compresses: "
+      "get the file from its authors, or save it again"
     )
 
 
@@ -112,12 +112,12 @@ def _load(torch: types.ModuleType, path: pathlib.Path) -> Any:
     called = re.search(r"GLOBAL ([\w.]+\w)", str(error))
     if isinstance(error, pickle.UnpicklingError) and called:
       raise ValueError(
-        f"{path} refers to {called[1]}, which is code; nothing of it was run: "
+        f"{path} refers to {called[1]}, which is code; none of it was run: "
         "if you trust the file, save the network's state_dict alone, or get "
         "the file from its authors"
       ) from None
     raise ValueError(
-      f"{path} is truncated, damaged, or not a file of torch.save with weights "
+      f"{path} is truncated, damaged, or not a weights file from torch.save "
       f"({path.stat().st_size} bytes; {type(error).__name__}): get the file "
       "again, or save the network's state_dict alone"
     ) from error
@@ -143,7 +143,7 @@ def _torch(path: pathlib.Path) -> types.ModuleType:
 def _tables(
   torch: types.ModuleType, content: Mapping, size: int
 ) -> dict[str, dict[str, Any]]:
-  """Tensors of all dictionaries, each once; they may contain each other."""
+  """Tensors of all dictionaries, each once; dictionaries may be nested."""
   found, seen, level = {}, set(), {"": content}
   for _ in range(DEPTH):
     inner = {}
@@ -171,11 +171,11 @@ def _array(torch: types.ModuleType, value: Any, size: int) -> np.ndarray | str:
   )
   what = f"of type {kind} ({', '.join(rest)})"
   try:
-    # Such a tensor repeats values, because each takes at least one byte.
+    # A value takes at least one byte, so a larger tensor repeats values.
     if value.numel() > size:
       return f"{what} and larger than its file"
     half = value.dtype in (torch.float16, torch.bfloat16)
     return (value.float() if half else value).numpy(force=True)
-  # A type or layout that numpy does not have, or no values.
+  # A type or layout that numpy does not have, or a tensor without values.
   except (TypeError, RuntimeError):
     return what

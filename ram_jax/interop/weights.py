@@ -29,10 +29,10 @@ class Weights:
       float32, which does not change values.
     normalization: mean and standard deviation of pixels in [0, 1]; None if the
       file does not state them.
-    stated: description of the normalization, or of what was found instead, to
-      follow the file's name in a sentence.
+    stated: description of the normalization, or of what was found instead,
+      worded to follow the file's name in a sentence.
     notes: which parts of the file were not used, one sentence each.
-    fingerprint: 'sha256:' and 64 hexadecimal digits, of the file's bytes.
+    fingerprint: SHA-256 of the file, 'sha256:' and 64 hexadecimal digits.
     metadata: metadata of a safetensors file.
   """
 
@@ -48,8 +48,8 @@ def read(path: str | os.PathLike, entry: str = "") -> Weights:
   """Reads a weights file without running code in it.
 
   Args:
-    path: `.safetensors`; or `.pt`, `.pth`, `.tar`, `.ckpt` of torch.save, which
-      require PyTorch.
+    path: a `.safetensors` file, or a `.pt`, `.pth`, `.tar` or `.ckpt` file
+      from torch.save, which requires PyTorch.
     entry: which of the file's networks, see `config.weights.entry`.
 
   Returns:
@@ -58,8 +58,8 @@ def read(path: str | os.PathLike, entry: str = "") -> Weights:
   Raises:
     FileNotFoundError: if there is no such file.
     ModuleNotFoundError: if PyTorch is needed but not installed.
-    ValueError: if the file is damaged, not a weights file, contains code, no
-      network or several, or the installed PyTorch is too old to be safe.
+    ValueError: if the file is damaged, is not a weights file, refers to code,
+      or contains no network or several, or if PyTorch is too old to be safe.
   """
   path = pathlib.Path(os.path.expanduser(path))
   if not path.is_file():
@@ -89,10 +89,11 @@ def write(
 ) -> dict[str, str]:
   """Writes a network as a safetensors file of its PyTorch state_dict.
 
-  The file is written completely or not at all, and only overwrites an export.
+  The file is written completely or not at all. An existing file is only
+  overwritten if it is an export.
 
   Args:
-    path: the file, `.safetensors`; its folder exists.
+    path: the `.safetensors` file; its folder must exist.
     module: the network.
     params: its parameters.
     batch_stats: its running statistics.
@@ -159,7 +160,7 @@ def _array(file: Any, name: str) -> np.ndarray | str:
 def _network(
   path: pathlib.Path, tables: Mapping[str, Mapping[str, Any]], entry: str
 ) -> tuple[networks.Network, tuple[str, ...]]:
-  """The chosen network, and what was left out."""
+  """The chosen network, and notes on what was not used."""
   found, rest = networks.find(tables)
   if not found:
     has = f": it has {names.listed(rest)}" if rest else ""
@@ -177,7 +178,7 @@ def _network(
       "config.weights.entry)"
     )
   if rest:
-    notes.append(f"left out of the file: {names.listed(rest)}")
+    notes.append(f"unused tensors in the file: {names.listed(rest)}")
   return network, tuple(notes)
 
 

@@ -26,7 +26,7 @@ class Method:
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
   ) -> tuple[Views, jax.Array]:
-    """The adversarial images of the current model."""
+    """Adversarial images for the current model."""
     images, labels = batch["images"], batch["labels"]
     adversarial = self.attack(keys, images, labels, model)
     return (("adversarial", adversarial),), labels

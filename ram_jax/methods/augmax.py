@@ -14,7 +14,7 @@ from ram_jax.contracts import Metrics, Views
 from ram_jax.methods import consistency
 from ram_jax.models.classifier import Classifier
 
-# Weight of the mixed chains, and logits of the weights of each chain.
+# Weight of the mixed chains, and the logits of the chains' weights.
 Mixture = tuple[jax.Array, jax.Array]
 
 
@@ -31,7 +31,7 @@ class Method(consistency.Consistency):
     augment: draws the chains of both views.
     steps: sign gradient steps, 5 in the authors' code.
     step_size: step size for the weight of the mixed chains, which is in [0,1],
-      and for the logits of the weights of each chain.
+      and for the logits of the chains' weights.
     patience: number of misclassifications after which the search for an image
       stops, 1 in the authors' code (tau); 0: never.
     unroll: unroll the loop, for CPUs.
@@ -64,7 +64,7 @@ class Method(consistency.Consistency):
   ) -> tuple[Views, jax.Array]:
     """The AugMax view, an AugMix view and the clean images, in this order.
 
-    It is that of the authors' code.
+    The authors' code uses the same order.
     """
     images, labels = batch["images"], batch["labels"]
     chain_keys, rest = keys_lib.split(keys)

@@ -1,4 +1,4 @@
-"""The loss that AugMix and RobustAugMix share: CE plus weighted JSD."""
+"""The loss of AugMix, AugMax and RobustAugMix: CE plus weighted JSD."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ class Consistency:
   """CE(clean) + weight * JSD(all views) (paper, eq. 2 and 4).
 
   Attributes:
-    weight: lambda of the paper, 12.
+    weight: lambda in the paper, where it is 12.
     jensen_shannon: `exact`, or `clamped` as in both PyTorch implementations.
   """
 
@@ -35,7 +35,7 @@ class Consistency:
   def loss(
     self, logits: tuple[jax.Array, ...], targets: jax.Array
   ) -> tuple[jax.Array, Metrics]:
-    """Cross-entropy of the first view plus the divergence of all."""
+    """Cross-entropy of the first view plus the weighted divergence."""
     cross_entropy = losses.cross_entropy(logits[0], targets)
     divergence = DIVERGENCES[self.jensen_shannon](*logits)
     metrics = {

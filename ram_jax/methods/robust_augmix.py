@@ -1,6 +1,7 @@
 """RobustAugMix: AugMix whose third view is adversarial (paper, eq. 4 and 5).
 
-Options beyond the paper attack the augmented image, and add cross-entropy.
+Beyond the paper, the attack can start from the augmented view, and the
+cross-entropy of the adversarial view can be added to the loss.
 """
 
 import dataclasses
@@ -24,8 +25,8 @@ class Method(consistency.Consistency):
   Attributes:
     augment: draws the augmented view.
     attack: crafts the adversarial view.
-    attacked: the images that it starts from, `clean` (the paper's) or
-      `augmix`, the augmented view.
+    attacked: the images that the attack starts from: `clean` (as in the paper)
+      or `augmix` (the augmented view).
     adversarial_weight: weight of CE(adversarial), which is added; 0 in the
       paper.
   """
@@ -50,7 +51,7 @@ class Method(consistency.Consistency):
   ) -> tuple[Views, jax.Array]:
     """Clean images, one augmented view, and x + delta* of eq. 5, in this order.
 
-    It is that of the reference.
+    The reference implementation uses the same order.
     """
     images, labels = batch["images"], batch["labels"]
     augment_keys, attack_keys = keys_lib.split(keys)

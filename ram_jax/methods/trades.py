@@ -33,7 +33,7 @@ class Method:
   def views(
     self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
   ) -> tuple[Views, jax.Array]:
-    """Clean images, and adversarial ones whose predictions differ most."""
+    """Clean images, and adversarial ones that maximize the divergence."""
     images = batch["images"]
     predictions = jax.lax.stop_gradient(jax.nn.softmax(model(images)))
     adversarial = self.attack(keys, images, predictions, model)

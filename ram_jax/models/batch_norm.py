@@ -15,8 +15,9 @@ class BatchNorm(nn.Module):
 
   As in torch.nn.BatchNorm2d, the batch is normalized by its biased variance,
   and the running variance is updated with the unbiased one (flax uses the
-  biased one). Mean and variance are computed in one pass over the inputs: the
-  mean of squares minus the squared mean, after subtracting a pilot.
+  biased one). Mean and variance are computed in one pass over the inputs: after
+  subtracting a pilot, which is an estimate of the mean, the variance is the
+  mean of the squares minus the square of the mean.
 
   Attributes:
     axis_name: device axis over which statistics are computed, None for only
@@ -30,7 +31,7 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-    """Normalizes with the batch's statistics in training, else running ones.
+    """Normalizes with batch statistics in training, else with running ones.
 
     Args:
       inputs: activations [..., C].
@@ -62,10 +63,11 @@ class BatchNorm(nn.Module):
   def _pilot(self, inputs: jax.Array, running_mean: jax.Array) -> jax.Array:
     """An estimate of the mean per channel, equal on all devices.
 
-    In float32, it is one of the inputs: the running mean starts at 0, and a
-    large mean would cost all digits. The variance of bfloat16 inputs has fewer
-    digits to lose, and with the running mean, which is known before them, a
-    TPU computes the statistics within the convolution.
+    For inputs of the default float type, it is the central one (its mean over
+    the devices). The running mean would not do: it starts at 0, so cancellation
+    could cost all digits of the variance. bfloat16 inputs have fewer digits to
+    lose. For them, it is the running mean, because a TPU can fuse the
+    statistics into the convolution if the pilot is known before the inputs.
     """
     if inputs.dtype != running_mean.dtype:
       return running_mean

@@ -15,7 +15,7 @@ from ram_jax.models import layers
 from ram_jax.models.batch_norm import MOMENTUM
 
 VARIANCES = ("/var", ".running_var")  # suffixes of names in Flax and PyTorch
-SHOWN = 6  # number of names of each kind in a message
+SHOWN = 6  # maximum number of names of each kind in a message
 
 
 @flax.struct.dataclass
@@ -28,7 +28,7 @@ class Classifier:
   Attributes:
     params: parameters of the module.
     batch_stats: running statistics of batch normalization.
-    module: the network, `(images, train) -> logits`, with method `features`.
+    module: the network, `(images, train) -> logits`, with a method `features`.
     batch_norm: 'running' normalizes with the running statistics; 'batch' with
       those of the batch, without updating the running ones.
   """
@@ -39,11 +39,11 @@ class Classifier:
   batch_norm: str = flax.struct.field(pytree_node=False, default="running")
 
   def __call__(self, images: jax.Array) -> jax.Array:
-    """Logits [B, K] of images [B, H, W, C] in [0, 1]."""
+    """Logits [B, K] for images [B, H, W, C] in [0, 1]."""
     return self._apply(images, "__call__")
 
   def features(self, images: jax.Array) -> jax.Array:
-    """Features [B, D] before the head, of images [B, H, W, C] in [0, 1]."""
+    """Features [B, D] before the head for images [B, H, W, C] in [0, 1]."""
     return self._apply(images, "features")
 
   def _apply(self, images: jax.Array, method: str) -> jax.Array:
@@ -74,7 +74,7 @@ class Ensemble:
 
 
 def check_values(what: str, variables: Mapping[str, Any]) -> None:
-  """Rejects variables with invalid numbers.
+  """Rejects variables with invalid values.
 
   Args:
     what: name of the variables, for the message.
@@ -96,10 +96,10 @@ def check_values(what: str, variables: Mapping[str, Any]) -> None:
     if name.endswith(VARIANCES) and np.any(values < 0):
       negative.append(f"{name} ({np.nanmin(values):.4g})")
   found = [
-    f"{len(names)} with {kind}: {', '.join(names[:SHOWN])}"
+    f"{len(names)} array(s) with {kind}: {', '.join(names[:SHOWN])}"
     + " and more" * (len(names) > SHOWN)
     for kind, names in (
-      ("values that are not finite", infinite),
+      ("non-finite values", infinite),
       ("a negative running variance", negative),
     )
     if names
@@ -119,7 +119,7 @@ def forward_views(
   separate: bool,
   unroll: bool = False,
 ) -> tuple[tuple[jax.Array, ...], Any]:
-  """Forward pass in training over several views of a batch.
+  """The training forward pass over several views of a batch.
 
   Args:
     module: the network, `(images, train) -> logits`.
@@ -130,8 +130,9 @@ def forward_views(
       running ones view by view, like successive forward passes (the author's
       code); False normalizes all views with common statistics, like one forward
       pass over their concatenation (AugMix's code).
-    unroll: on CPUs, process separate views one after another, and compute
-      weight gradients in parts. Only changes rounding.
+    unroll: whether to process separate views one after another, and to compute
+      weight gradients over parts of the batch, which is faster on CPUs. Only
+      changes rounding.
 
   Returns:
     Logits [B, K] of each view, and the new running statistics.
@@ -150,7 +151,7 @@ def forward_views(
     logits, new_stats = forward(jnp.concatenate(views))
     return tuple(jnp.split(logits, len(views))), new_stats
   if unroll:
-    # Under jit, it is traced once instead of once per view.
+    # Under jit, `forward` is traced once instead of once per view.
     logits, updates = zip(*map(jax.jit(forward), views), strict=True)
     updates = jax.tree.map(lambda *x: x, *updates)
   else:

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-PART = 8192  # pixels of activations in a part of a weight gradient
+PART = 8192  # output pixels per part of the batch, for weight gradients
 MIN_SIZE = 8  # three halvings leave one pixel
 HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # Uniform within 1 / sqrt(fan-in): PyTorch's default initialization.
@@ -53,11 +53,12 @@ def conv(
 ) -> nn.Conv:
   """A convolution without bias, padded equally on both sides as in PyTorch.
 
-  'SAME' would pad strided 3x3 convolutions of even images only on one side.
+  For images of even size, 'SAME' would pad strided 3x3 convolutions on one side
+  only.
 
   Args:
     features: output channels.
-    kernel: side of the kernel, odd.
+    kernel: side length of the kernel, odd.
     stride: step in both directions.
     dtype: type of the arithmetic, None for the default float type.
     kernel_init: initializer of the kernel.
@@ -87,10 +88,10 @@ def in_parts(
 ) -> Any:
   """Computes weight gradients of convolutions over parts of the batch.
 
-  An interceptor for `nn.intercept_methods`. On CPUs, XLA computes the weight
-  gradient as a convolution whose kernel is the batch of activations, and its
-  time grows faster than the kernel size (see `docs/performance.md`). The sum of
-  the gradients of parts is the same up to rounding.
+  An interceptor for `nn.intercept_methods`. The weight gradient is a
+  convolution whose kernel is the batch of output gradients; on CPUs, XLA's time
+  for it grows faster than the kernel size (see `docs/performance.md`). The sum
+  of the parts' gradients is the same up to rounding.
 
   Args:
     call: the layer's method.
@@ -158,14 +159,14 @@ _in_parts.defvjp(_forward, _backward)
 
 
 def linear(num_classes: int, bias_init: Callable) -> nn.Dense:
-  """The classifier's head, with PyTorch's uniform initialization.
+  """The classifier's head; its weights have PyTorch's uniform initialization.
 
   Convolutions, and the activations between them, use the network's dtype. The
   head, the mean over the pixels and a normalization after the last block use
   the default float type, because bfloat16 would round features and logits.
 
   Args:
-    num_classes: outputs.
+    num_classes: number of outputs.
     bias_init: initializer of the bias.
 
   Returns:
@@ -180,7 +181,7 @@ def linear(num_classes: int, bias_init: Callable) -> nn.Dense:
 
 
 def torch_bias(fan_in: int) -> Callable:
-  """PyTorch's initializer of a linear layer's bias, within 1 / sqrt(fan-in)."""
+  """PyTorch's initializer for biases: uniform within 1 / sqrt(fan-in) of 0."""
   bound = 1 / math.sqrt(fan_in)
   return lambda key, shape, dtype: jax.random.uniform(
     key, shape, dtype, -bound, bound

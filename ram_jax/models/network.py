@@ -15,11 +15,11 @@ from ram_jax.models.batch_norm import BatchNorm
 class Network(nn.Module):
   """A stem, stages of residual blocks, the mean over the pixels and a head.
 
-  Subclasses set `stem`, `stages`, `head` and one of the normalizations in
-  `setup`.
+  In `setup`, subclasses set `stem`, `stages`, `head` and at most one of
+  `stem_norm` and `norm`.
 
   Attributes:
-    num_classes: outputs.
+    num_classes: number of outputs.
     mean: mean of the data per channel, in [0, 1].
     std: standard deviation of the data per channel, in [0, 1].
     axis_name: device axis over which batch normalization shares statistics.
@@ -35,7 +35,7 @@ class Network(nn.Module):
   activation: str = "relu"
 
   title = ""  # the network's name, without its activation
-  stem_norm = norm = None  # after the stem, after the last block
+  stem_norm = norm = None  # normalizations after the stem and the last block
 
   def __post_init__(self) -> None:
     activation = checks.one_of(*layers.ACTIVATIONS)
@@ -104,8 +104,8 @@ class PreActivationBlock(nn.Module):
     axis_name: device axis of batch normalization.
     dtype: type of the arithmetic.
     activation: a key of `layers.ACTIVATIONS`.
-    activated_shortcut: whether the shortcut's convolution starts from the
-      first activation, not from the block's input.
+    activated_shortcut: whether the input of the shortcut's convolution is the
+      first activation instead of the block's input.
     kernel_init: initializer of the convolutions.
   """
 

@@ -18,10 +18,11 @@ class Variant:
   """One of the networks that are called PreActResNet-18.
 
   Attributes:
-    final_norm: normalization and ReLU after the last block; RobustBench's
-      `bn_before_fc`.
-    activated_shortcut: shortcuts start from the first activation of their
-      block, not from its input. The tensors do not show this.
+    final_norm: whether normalization and activation follow the last block;
+      RobustBench's `bn_before_fc`.
+    activated_shortcut: whether the input of a shortcut's convolution is the
+      first activation instead of the block's input. The tensors of a checkpoint
+      do not reveal this.
     model: its name in a config.
     origin: code and models that use it.
   """
@@ -64,8 +65,8 @@ def alike(final_norm: bool) -> list[Variant]:
 class Model(Network):
   """PreActResNet-18, in the variants for which checkpoints exist.
 
-  The network of arXiv 1603.05027 for CIFAR: a 3x3 stem, four stages of two
-  blocks with 64 to 512 channels.
+  The pre-activation blocks of arXiv 1603.05027, arranged like ResNet-18: a 3x3
+  stem, and four stages of two blocks with 64 to 512 channels.
 
   Attributes:
     variant: a key of `VARIANTS`.
@@ -81,7 +82,7 @@ class Model(Network):
 
   @property
   def assumptions(self) -> list[str]:
-    """Sentences on properties that a weights file does not show."""
+    """Sentences about properties that a weights file does not reveal."""
     chosen = VARIANTS[self.variant]
     return [
       f"the network is assumed to be {chosen.model}, as given; the tensors "

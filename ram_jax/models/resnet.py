@@ -20,7 +20,7 @@ class Block(nn.Module):
 
   Attributes:
     layout: (channels, kernel) of each convolution.
-    stride: step of the first 3x3 convolution (torchvision's version 1.5).
+    stride: step of the first 3x3 convolution (as in ResNet v1.5).
     axis_name: device axis of batch normalization.
     dtype: type of the arithmetic.
     activation: a key of `layers.ACTIVATIONS`.
@@ -34,7 +34,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """Maps [B, H, W, C] to [B, H / stride, W / stride, last channels]."""
+    """Maps [B, H, W, C] to [B, H / stride, W / stride, output channels]."""
     conv = functools.partial(layers.conv, dtype=self.dtype)
     norm = functools.partial(BatchNorm, self.axis_name, self.dtype)
     act, _ = layers.ACTIVATIONS[self.activation]
@@ -54,13 +54,13 @@ class Block(nn.Module):
 class Model(Network):
   """ResNet-18, ResNet-50 or WRN-50-2 for CIFAR.
 
-  torchvision's version 1.5 with a 3x3 stem of stride 1 and no max-pooling. The
+  torchvision's ResNet v1.5 with a 3x3 stem of stride 1 and no max-pooling. The
   paper's "50-2 Wide ResNet" is depth 50 with `width_factor` 2, as in its
   author's code; it has 66,847,050 parameters for 10 classes.
 
   Attributes:
     depth: 18 or 50.
-    width_factor: multiple of the bottlenecks' inner channels; 1 for depth 18.
+    width_factor: multiplier of the bottlenecks' inner channels; 1 for depth 18.
   """
 
   depth: int = 18
@@ -83,8 +83,9 @@ class Model(Network):
 
   def setup(self) -> None:
     """Builds the layers."""
-    # The author's code replaces torchvision's stem by a new Conv2d after the
-    # network is initialized, so only the stem has PyTorch's default.
+    # The author's code replaces torchvision's stem with a new Conv2d after the
+    # network is initialized, so the stem is the only convolution with PyTorch's
+    # default initialization.
     self.stem = layers.conv(
       WIDTHS[0], 3, dtype=self.dtype, kernel_init=layers.TORCH_DEFAULT
     )

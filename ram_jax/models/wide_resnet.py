@@ -15,8 +15,8 @@ class Model(Network):
   16, 32 and 64 times `widen_factor` channels; no dropout.
 
   Attributes:
-    depth: layers; 10, 16, 22, 28, 34, 40 and so on.
-    widen_factor: multiple of the channels.
+    depth: number of layers: 10, 16, 22, 28, 34, 40 and so on.
+    widen_factor: multiplier of the numbers of channels.
   """
 
   depth: int = 40

@@ -29,7 +29,7 @@ from ram_jax.runs import metrics
 SECONDS = 10  # between copies
 TRIES = 3  # attempts to make the last copy
 LOCK = "in_use"  # object that changes as long as a program uses the folder
-# Stores without folders; some would create a bucket instead.
+# Protocols of stores without folders; makedirs could create a bucket there.
 FLAT = {"gs", "gcs", "s3", "s3a", "abfs", "abfss", "az", "adl", "oci", "oss"}
 # Unfinished and machine-specific files.
 IGNORED = ("lock", "*.part", "*.orbax-checkpoint-tmp*")
@@ -84,7 +84,7 @@ def opened(workdir: str) -> Iterator[pathlib.Path]:
 
 
 def _local_folder(workdir: str) -> pathlib.Path:
-  """An empty folder for a run, with the same path after a kill."""
+  """An empty folder for a run, whose path is the same after a kill."""
   owner = f"{workdir} {os.getuid()} {jax.process_index()}"
   digest = hashlib.sha256(owner.encode()).hexdigest()[:16]
   folder = pathlib.Path(tempfile.gettempdir()) / f"ram_jax-{digest}"
@@ -106,7 +106,7 @@ def _every(function: Callable[[], None], url: str) -> Iterator[None]:
         failed = False
       except Exception as error:  # any error of the store
         if not failed:
-          metrics.announce(f"{url} cannot be written at the moment: {error}")
+          metrics.announce(f"{url} cannot be written to at the moment: {error}")
         failed = True
 
   thread = threading.Thread(target=repeat, name="bucket", daemon=True)
@@ -205,7 +205,7 @@ class _Store:
       signal.signal(signal.SIGTERM, before)
     kept = folder.rename(f"{folder}-{time.time():.0f}")
     text = (
-      f"{self.url} cannot be written ({problem}); everything is in {kept}: "
+      f"{self.url} cannot be written to ({problem}); everything is in {kept}: "
       "copy it to the store, then run the same command to resume"
     )
     if not failing:
@@ -226,7 +226,7 @@ class _Store:
     Raises:
       OSError: if another program has taken over the store.
     """
-    if self._lost:  # although there may be nothing to copy
+    if self._lost:  # even if there is nothing to copy
       raise OSError(self._lost)
     while (names := self._put_all(folder)) is None:
       pass
@@ -298,6 +298,6 @@ class _Store:
 
 
 def _stamp(path: pathlib.Path) -> tuple[int, int]:
-  """Size and modification time of a file, which show that it changed."""
+  """Size and modification time of a file, which show whether it changed."""
   found = path.stat()
   return found.st_size, found.st_mtime_ns

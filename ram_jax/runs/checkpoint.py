@@ -20,7 +20,7 @@ from flax import linen as nn
 from ram_jax import memory, parallel
 from ram_jax.runs import metrics
 
-# Names of unfinished checkpoints (orbax's) and of damaged ones.
+# Pattern of orbax's unfinished checkpoints, and suffix of damaged ones.
 UNFINISHED, DAMAGED = "*.orbax-checkpoint-tmp*", ".damaged"
 
 
@@ -110,7 +110,7 @@ class Checkpoints:
         the state that contains them, and its step.
 
     Returns:
-      An object with what `arranged` returns.
+      An object whose attributes are the saved values of `arranged`'s keys.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
@@ -127,7 +127,7 @@ class Checkpoints:
     return types.SimpleNamespace(**found)
 
   def close(self) -> None:
-    """Waits until everything is on disk.
+    """Waits until everything is on disk, then closes the manager.
 
     Raises:
       OSError: if it cannot be written.
@@ -137,7 +137,7 @@ class Checkpoints:
       self._manager.close()
 
   def newest(self) -> tuple[Any, Any, pathlib.Path]:
-    """Reads the newest intact checkpoint with any structure.
+    """Reads the newest intact checkpoint, whatever its structure.
 
     Returns:
       The state in dicts and lists, its `open_line`, and its folder.

@@ -24,9 +24,9 @@ EVALUATION_FIELDS = ("name", "evaluate", "evaluators", "floors")
 LOCK = "lock"
 PARTS = "parts.jsonl"  # finished parts of an incomplete evaluation
 
-# Locations and names of data and weights. These may change, because data and
-# weights are identified by data.json, config.weights.fingerprint and the values
-# of the normalization.
+# Names of data and weights, and where they are stored (on disk or devices).
+# These may change, because data and weights are identified by data.json,
+# config.weights.fingerprint and the values of the normalization.
 PLACES = (
   "dataset.folder",
   "dataset.tfds_dir",
@@ -54,7 +54,7 @@ def check(config: ConfigDict, folder: pathlib.Path) -> None:
   """Rejects a folder that is read-only, in use or owned by another run.
 
   Args:
-    config: resolved.
+    config: the resolved config.
     folder: the run's folder; it may be missing.
 
   Raises:
@@ -79,10 +79,10 @@ def check_writable(folder: pathlib.Path, flag: str) -> None:
   """
   found = next(p for p in (folder, *folder.absolute().parents) if p.exists())
   if not found.is_dir():
-    raise ValueError(f"{flag}={folder}: {found} is a file, give a folder")
+    raise ValueError(f"{flag}={folder}: {found} is a file; give a folder")
   if not os.access(found, os.W_OK | os.X_OK):
     raise ValueError(
-      f"{flag}={folder}: no permission to write to {found}, choose another "
+      f"{flag}={folder}: no permission to write to {found}; choose another "
       "folder"
     )
 
@@ -91,7 +91,7 @@ def check_owner(config: ConfigDict, folder: pathlib.Path) -> None:
   """Rejects a folder that belongs to another training run.
 
   Args:
-    config: resolved.
+    config: the resolved config.
     folder: the run's folder; it may be missing.
 
   Raises:
@@ -116,10 +116,10 @@ def check_owner(config: ConfigDict, folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def lock(folder: pathlib.Path) -> Iterator[None]:
-  """Locks a folder against other programs until the process ends.
+  """Locks a folder against other programs while the context is open.
 
   The lock is held by the kernel (flock) and does not depend on whether the file
-  exists, so that a kill or a reboot releases it (docs/reliability.md).
+  exists, so a kill or a reboot releases it (docs/reliability.md).
 
   Args:
     folder: the run's folder; created if missing.
@@ -182,11 +182,12 @@ def finished(config: ConfigDict, folder: pathlib.Path) -> runs.Run | None:
   """The results of a finished run.
 
   Args:
-    config: resolved.
+    config: the resolved config.
     folder: the run's folder; it may be missing.
 
   Returns:
-    The run, if its results belong to the last step and the same `config`.
+    The run if its results are those of the last step and of `config`, else
+    None.
   """
   if (folder / PARTS).exists():
     return None
@@ -195,7 +196,7 @@ def finished(config: ConfigDict, folder: pathlib.Path) -> runs.Run | None:
     size, step = run.head["data"]["train"]["size"], run.about["step"]
     evaluated = run.head["config"]
   except (FileNotFoundError, ValueError, KeyError):
-    return None  # missing or damaged results are evaluated again
+    return None  # missing or damaged results: the run is evaluated again
   train = config.train
   last = pipeline.steps_per_epoch(size, train.batch_size) * train.epochs
   # The batch size depends on the device and does not change results.
@@ -301,7 +302,7 @@ def claim(
   """Writes config.json and data.json, which assign the folder to this run.
 
   Args:
-    config: resolved.
+    config: the resolved config.
     data: content of data.json: `notes`, and size and fingerprint by split.
     folder: the run's folder, locked.
 

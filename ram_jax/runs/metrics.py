@@ -69,7 +69,7 @@ class MetricWriter:
     """
     self._file.write(json.dumps(row, allow_nan=False) + "\n")
     self._file.flush()
-    # The lines of a checkpoint must also survive a power failure.
+    # Lines that precede a checkpoint must survive a power failure, too.
     os.fsync(self._file.fileno())
     when = {"step": row["step"], "wall_time": time.time()}
     for name, value in (row | row["timing"]).items():
@@ -91,7 +91,7 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
     path: the file; it may be absent.
 
   Returns:
-    Its rows, by step.
+    Its rows, in order.
 
   Raises:
     ValueError: if a line other than the last is damaged.
@@ -173,7 +173,7 @@ def progress_line(row: dict[str, Any], total: int, seconds_left: float) -> str:
   Args:
     row: `step`, `epoch`, `loss`, accuracies and `timing`.
     total: steps of the whole run.
-    seconds_left: estimate, if there is one yet.
+    seconds_left: estimated remaining time; None if there is no estimate yet.
 
   Returns:
     One line without a line break.

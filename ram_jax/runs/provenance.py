@@ -94,7 +94,7 @@ def changes(found: Sequence[dict[str, Any]]) -> list[str]:
     found: from `trained_with`.
 
   Returns:
-    One phrase each, such as `jax 0.10.2, then 0.12.0`.
+    A phrase for each change, such as `jax 0.10.2, then 0.12.0`.
   """
   phrases = []
   for part, title in (("versions", ""), ("device", "device ")):

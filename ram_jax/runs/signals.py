@@ -74,8 +74,8 @@ class Stop:
   def at_once(self, what: str) -> None:
     """Allows the program to stop at any moment from now on.
 
-    Several processes only stop at boundaries; otherwise, some would wait
-    forever.
+    If there are several processes, they only stop at boundaries; otherwise,
+    some would wait forever.
 
     Args:
       what: description of what is saved.
@@ -193,7 +193,8 @@ def _watch(reader: int) -> None:
       received = [*received, number[0]][:2]
   line = (
     f"{WORDS[signal.Signals(received[0])]}: no step ended within "
-    f"{PATIENCE[len(received)]} s, the last saved state is kept, {RESUMES}\n"
+    f"{PATIENCE[len(received)]} s; the last saved state is kept, "
+    f"and {RESUMES}\n"
   )
   os.write(2, line.encode())  # works even if the main thread holds a lock
   os._exit(128 + received[0])

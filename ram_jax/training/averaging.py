@@ -22,7 +22,8 @@ class Averaging:
   Attributes:
     name: `ema` or `swa`.
     decay: maximum weight of the old average in the EMA.
-    start: fraction of training during which the average is a copy.
+    start: fraction of training, from its beginning, during which the average is
+      a copy of the weights.
     batch_norm: running statistics of the average: `copied` from the last
       weights, `averaged` like the weights, or `reestimated` after training.
     steps_per_epoch: steps in an epoch.
@@ -61,12 +62,12 @@ class Averaging:
     return {"params": params, "batch_stats": batch_stats}
 
   def _ema(self, step: jax.Array) -> jax.Array:
-    """min(decay, (1 + t) / (10 + t)), t steps after the start."""
+    """Weight of the old average, where t counts steps after the start."""
     t = step - jnp.asarray(self.start * self.total_steps)
     return jnp.where(t < 0, 0, jnp.minimum(self.decay, (1 + t) / (10 + t)))
 
   def _swa(self, step: jax.Array) -> jax.Array:
-    """Averages the ends of all epochs after the start with equal weights."""
+    """Weight of the old average; epoch ends after the start count equally."""
     before = int(self.start * self.total_steps // self.steps_per_epoch)
     epochs = (step // self.steps_per_epoch - before).astype(float)
     ends = step % self.steps_per_epoch == 0

@@ -43,7 +43,7 @@ class Log:
       batch_size: images per step.
       folder: the run's folder.
       now: number of updates so far.
-      open_line: from `open_line` at that step.
+      open_line: what `open_line` returned at that step.
     """
     self._training, self._batch_size = training, batch_size
     self._pending, self._since, self._clock = [], now, time.monotonic()
@@ -118,7 +118,7 @@ def check_finite(rows: dict[str, np.ndarray], since: int) -> None:
   """Rejects metrics with a NaN or an infinity.
 
   Args:
-    rows: [steps] by name.
+    rows: values [steps] by name.
     since: number of updates before the first of them.
 
   Raises:

@@ -1,4 +1,4 @@
-"""SGD with Nesterov momentum and the reference's learning rate schedules."""
+"""SGD with (Nesterov) momentum, and its learning rate schedules."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ SCHEDULES = ("cosine_epoch", "cosine_step", "constant", "piecewise")
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  """A run's SGD as a function of its learning rate; equal if all fields are.
+  """A run's SGD as a function of its learning rate, compared by its fields.
 
   Attributes:
     schedule: `cosine_epoch` (as in the author's code: constant within an epoch,
@@ -31,8 +31,8 @@ class Optimizer:
     weight_decay: coefficient of the L2 penalty's gradient, >= 0.
     decay_all: whether it applies to biases and BatchNorm's scales as well, as
       in the author's code.
-    warmup_epochs: epochs in which the rate also rises linearly, from its peak
-      over their number of steps; 0 for none.
+    warmup_epochs: number of epochs during which the rate is also multiplied by
+      a factor that rises linearly to 1; 0 for none.
 
   Raises:
     ValueError: for an unknown schedule.
@@ -52,7 +52,7 @@ class Optimizer:
     checks.check(vars(self), "config.optimizer.", schedule=known)
 
   def rate(self, peak: jax.Array | float, step: jax.Array | int) -> jax.Array:
-    """The learning rate after `step` steps, for the peak without a warm-up."""
+    """The learning rate after `step` steps; without warm-up, `peak` at 0."""
     rate = self._decayed(peak, step)
     if not self.warmup_epochs:
       return rate

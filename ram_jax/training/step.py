@@ -53,7 +53,7 @@ class Settings:
   Attributes:
     key: the run's key.
     method: a `Method` of `ram_jax.methods`, a pytree (`plugins.make_pytree`).
-    learning_rate: learning rate of the first step.
+    learning_rate: initial learning rate, before the factor of the warm-up.
   """
 
   key: jax.Array
@@ -87,7 +87,8 @@ def differentiate(
 
   Args:
     state: the state, equal on every device.
-    data: `images` uint8 [N,H*W*C] and `labels` int32 [N], the whole set.
+    data: `images` uint8 [N,H*W*C] and `labels` int32 [N]: the whole set, or
+      this device's rows if the data is streamed.
     settings: equal on every device.
     indices: int32 [b], this device's part of the batch.
     module: the model.
@@ -99,10 +100,11 @@ def differentiate(
     perturbation: perturbs the parameters before the forward and backward pass
       that the update uses; None for none.
     split: how BatchNorm is split; the attack uses the auxiliary set.
-    label_smoothing: share of the uniform distribution in the loss's targets.
-    ramp_steps: steps in which the attack's epsilon rises from 0; 0 for none.
-    attack_steps: (first step, steps of the attack from then on), in ascending
-      order and from step 0; empty: as the attack's field says.
+    label_smoothing: weight of the uniform distribution in the loss's targets.
+    ramp_steps: number of steps over which the attack's epsilon and step size
+      rise from 0; 0 for none.
+    attack_steps: pairs (first training step, attack steps from then on), in
+      ascending order, starting at step 0; empty: the attack's own `steps`.
     mixing: mixes each image with its predecessor in the global batch; None for
       none.
     unroll: for CPUs, see `forward_views`.
@@ -157,7 +159,7 @@ def differentiate(
 
 
 def _weaker(method: Any, share: jax.Array) -> Any:
-  """The method with an attack of this share of its epsilon and step size."""
+  """The method, with its attack's epsilon and step size times `share`."""
   sizes = {n: getattr(method.attack, n) for n in ("epsilon", "step_size")}
   sizes = {name: share.astype(x.dtype) * x for name, x in sizes.items()}
   return _with_attack(method, **sizes)
@@ -174,7 +176,7 @@ def _shorter(
 
 
 def _with_attack(method: Any, **fields: Any) -> Any:
-  """The method with changed fields of its attack."""
+  """A copy of the method in which fields of the attack are replaced."""
   changed = copy.copy(method)
   object.__setattr__(changed, "attack", method.attack.replace(**fields))
   return changed
@@ -226,7 +228,7 @@ def train_step(
     data: see `differentiate`.
     settings: see `differentiate`.
     indices: see `differentiate`.
-    optimizer: learning rate of the first step -> the run's optimizer.
+    optimizer: initial learning rate -> the run's optimizer.
     averaging: how the weights are averaged, if at all.
     **static: see `differentiate`.
 
@@ -328,7 +330,8 @@ def add_statistics(
     _, update = module.apply(variables, images, True, mutable=["batch_stats"])
 
   def add(old: jax.Array, new: jax.Array) -> jax.Array:
-    return old + new / (1 - MOMENTUM)  # the update of a running 0
+    # The running statistics started at 0.
+    return old + new / (1 - MOMENTUM)
 
   found = parallel.mean(update["batch_stats"])
   sums = jax.tree.map(add, total["batch_stats"], found)

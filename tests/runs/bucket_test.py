@@ -133,11 +133,11 @@ def test_store_that_fails(monkeypatch, command, memory):  # noqa: F811
   monkeypatch.setattr(bucket, "SECONDS", 0.01)
   code, _, err = run(*command, f"--workdir={memory}")
   last = err.splitlines()[-1]
-  start = f"error: {memory} cannot be written (no rights); everything is in "
+  start = f"error: {memory} cannot be written to (no rights); everything is in "
   assert code == 2 and last.startswith(start)
   folder = pathlib.Path(last.removeprefix(start).partition(":")[0])
   assert (folder / "results.json").exists()
-  assert err.count("cannot be written at the moment: no rights") == 1
+  assert err.count("cannot be written to at the moment: no rights") == 1
   shutil.rmtree(folder)
 
 
@@ -168,7 +168,7 @@ def test_store_errors_do_not_hide_the_original_error(
     (folder / "a").write_text("a")
     raise FloatingPointError(f"see {folder}/x")
   said = capsys.readouterr().err.splitlines()[-1]
-  assert said.startswith(f"{memory} cannot be written (no network)")
+  assert said.startswith(f"{memory} cannot be written to (no network)")
   shutil.rmtree(kept(memory))
 
 

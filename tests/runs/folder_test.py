@@ -90,7 +90,7 @@ def test_unusable_folders(tmp_path, monkeypatch):
   file = tmp_path / "file"
   file.write_text("")
   for folder in (file, file / "below", file / "far" / "below"):
-    with pytest.raises(ValueError, match="file is a file, give a folder"):
+    with pytest.raises(ValueError, match="file is a file; give a folder"):
       run_folder.check(given, folder)
   monkeypatch.setattr(os, "access", lambda path, mode: False)
   with pytest.raises(ValueError, match="no permission to write to"):

@@ -80,8 +80,8 @@ def test_unhandled_signal_ends_the_process(monkeypatch, capfd):
     os.kill(os.getpid(), signal.SIGTERM)
     assert ended.get(timeout=60) == 143
   assert capfd.readouterr().err == (
-    "stopped by SIGTERM: no step ended within 0.05 s, the last saved state is "
-    "kept, the same command resumes from there\n"
+    "stopped by SIGTERM: no step ended within 0.05 s; the last saved state is "
+    "kept, and the same command resumes from there\n"
   )
 
 

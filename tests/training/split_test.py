@@ -129,7 +129,7 @@ def test_steps_update_both_sets(data, affine):
 
 def test_split_needs_two_kinds_of_views():
   fields = {"batch_norm.split": "adversarial"}
-  with pytest.raises(ValueError, match="give none, the views of adversarial"):
+  with pytest.raises(ValueError, match="give none, as supported by the method"):
     config(adversarial, **fields)
   chosen = split.Split("adversarial", "shared")
   with pytest.raises(ValueError, match="this method only has adversarial"):
