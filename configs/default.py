@@ -126,7 +126,7 @@ def get_config() -> ConfigDict:
     {
       "learning_rate": 0.1,  # Initial learning rate
       # cosine_epoch (updated every epoch) | cosine_step (every step) | constant
-      # | piecewise (divided by 10 after a half and after three quarters)
+      # | piecewise (divided by 10 halfway and after three quarters)
       "schedule": "cosine_epoch",
       "warmup_epochs": 0.0,  # Epochs of linear learning-rate warm-up; 0: none
       "momentum": 0.9,  # In [0,1)

@@ -442,8 +442,8 @@ LABELS = np.arange(64) % 4
     ),
     (
       PIXELS // 255,
-      "the largest pixel value is 1 in the training images, out of 255, but "
-      f"not in both splits: probably cast from [0, 1], which needs {CAST}",
+      "the largest pixel value is 1 in the training images, out of 255, so the "
+      f"splits differ in scale: probably cast from [0, 1], which needs {CAST}",
     ),
   ],
 )

@@ -105,7 +105,7 @@ def l2_sphere(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     dtype: float type.
 
   Returns:
-    A point of this shape, of norm 1 (to 1e-6, never more).
+    A point of this shape, of norm 1 (to within 1e-6, and never above 1).
   """
   point = jax.random.normal(key, shape, dtype)
   info = jnp.finfo(dtype)
@@ -182,8 +182,8 @@ def linf_sphere(
 ) -> jax.Array:
   """A random point on the surface of the box from -1 to 1.
 
-  A uniform point divided by its largest magnitude, as AutoAttack starts APGD in
-  this norm (auto-attack `autopgd_base.py`).
+  This is a uniform point divided by its largest magnitude, like the start of
+  APGD in AutoAttack for this norm (auto-attack `autopgd_base.py`).
 
   Args:
     key: random key.

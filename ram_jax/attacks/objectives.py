@@ -86,7 +86,7 @@ OBJECTIVES: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 def _scores(
   logits: jax.Array, labels: jax.Array, least: int, name: str
 ) -> jax.Array:
-  """Checks the logits and labels; logits in the default float type."""
+  """Checks logits and labels; casts logits to the default float type."""
   if logits.shape[-1] < least:
     raise ValueError(
       f"objective {name!r} needs at least {least} classes, not "

@@ -1,7 +1,7 @@
 """Runs sampled chains: one implementation per platform, identical results.
 
-A chain is a row of the plan: numbers of operations, each with its parameter. A
-number without an operation leaves the image unchanged.
+A chain is a row of the plan: indices of operations, each with its parameter. An
+index without an operation leaves the image unchanged.
 """
 
 import functools
@@ -30,7 +30,7 @@ def run(
   """Runs chains with the fastest implementation for the platform.
 
   Args:
-    operations: the operations that the plan's numbers refer to.
+    operations: the operations that the plan's indices refer to.
     severity: the severity from which the parameters were drawn.
     levels: uint8 [N,H,W,C].
     plan: int32 [N,slots].

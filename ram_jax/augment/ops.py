@@ -1,7 +1,7 @@
-"""Operations of AugMix and TrivialAugment, equal to Pillow on 256 gray levels.
+"""Operations of AugMix and TrivialAugment, with Pillow's 8-bit arithmetic.
 
-Drawing is separate from applying, so that the latter can be compared with
-Pillow. The distribution of `OPS` is that of google-research/augmix,
+Parameters are sampled separately, so that the operations can be compared with
+Pillow's. The distribution of `OPS` is that of google-research/augmix,
 `augmentations.py`; `OPS_AUTHOR` resamples as in martinez-hub/robustaugmix,
 `ops.py`.
 """
@@ -34,7 +34,7 @@ class Op(NamedTuple):
 
 
 def _op(number: Callable[[Any, Any, Any], jax.Array], transform: Levels) -> Op:
-  """Makes an operation from the functions that scale and apply its number."""
+  """Makes an operation from functions that compute and use its parameter."""
 
   def scale(
     uniforms: jax.Array, severity: float, size: tuple[int, int]

@@ -78,8 +78,8 @@ def zoom_blur(
 ) -> jax.Array:
   """Averages the image and zoomed-in versions of it.
 
-  The original only supports square images; here, each side of an image is
-  enlarged from its own center.
+  The original only supports square images; here, each axis of an image is
+  enlarged about its own center.
   """
   return filters.correlate(levels, weights, "edge")
 
@@ -124,7 +124,7 @@ def disk(radius: float, deviation: float) -> np.ndarray:
 
 
 def _bands(size: int, zoom: float) -> np.ndarray:
-  """Weights [w,size] of neighboring pixels that enlarge the center of a side.
+  """Weights [w,size] of neighboring pixels that enlarge the center of an axis.
 
   Equals SciPy's linear `zoom`, which aligns the centers of corner pixels,
   cropped to the original size.

@@ -19,10 +19,10 @@ from ram_jax.corruptions.corruption import corruption
 from ram_jax.image import color, geometry
 
 # Parameters of severities 1 to 5. Brightness: added to the brightest channel,
-# in quarters of a level. Contrast: in hundredths. Saturation: factor and added
-# constant, in tenths. Pixelate: fraction of the size. Elastic: displacement of
-# pixels, its smoothness, and displacement of three points, as fractions of the
-# smaller side. JPEG: Pillow's quality.
+# in quarters of a level. Contrast: factor, in hundredths. Saturation: factor
+# and added constant, in tenths. Pixelate: fraction of the size. Elastic:
+# displacement of pixels, its smoothness, and displacement of three points, as
+# fractions of the smaller side. JPEG: Pillow's quality.
 _BRIGHTNESS = (51, 102, 153, 204, 306)
 _CONTRAST = (75, 50, 40, 30, 15)
 _SATURATE = ((3, 0), (1, 0), (15, 0), (20, 1), (25, 2))
@@ -175,7 +175,7 @@ def affine_source(
 
 
 def _uniform(key: jax.Array, shape: tuple, limit: float) -> jax.Array:
-  """Floats from -limit to limit, drawn along one axis: faster in JAX."""
+  """Floats from -limit to limit, drawn as a flat array: faster in JAX."""
   row = jax.random.uniform(key, (math.prod(shape),), jnp.float32, -limit, limit)
   return row.reshape(shape)
 

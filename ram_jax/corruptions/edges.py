@@ -1,6 +1,7 @@
 """OpenCV's edges, distances and small filters, in integers.
 
-Arrays are int32 or bool [H,W]; compilers cannot change integer results.
+Arrays are int32 or bool [H,W]; compilers cannot change integer results. Only
+the table of `equalize` is computed in float32, as in OpenCV.
 Source: OpenCV, `imgproc/src/canny.cpp`, `distransf.cpp`, `histogram.cpp`.
 """
 
@@ -67,7 +68,7 @@ def _is_peak(x: jax.Array, y: jax.Array, size: jax.Array) -> jax.Array:
 
 
 def _dilate(mask: jax.Array) -> jax.Array:
-  """A mask [H,W] and its eight neighbors."""
+  """The pixels of a mask [H,W], and their eight neighbors."""
   padded = jnp.pad(mask, 1)
   rows = padded[:-2] | padded[1:-1] | padded[2:]
   return rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]

@@ -1,7 +1,7 @@
 """CIFAR-10-C's spatter: drops of water or mud.
 
-Source: hendrycks/robustness, `make_cifar_c.py`. Everything except the blur of
-the noise is computed in integers.
+Source: hendrycks/robustness, `make_cifar_c.py`. After the noise is blurred,
+nearly everything is computed in integers.
 """
 
 from typing import Any

@@ -1,9 +1,8 @@
 """The photographs of ice that CIFAR-10-C's frost corruption uses.
 
-They are part of the original code, hendrycks/robustness (Apache license 2.0,
-which does not name the photographers), and, as identical files, of the Python
-package `imagecorruptions` (Apache license 2.0). This project does not include
-them.
+They are part of the original code, hendrycks/robustness (Apache License 2.0;
+the photographers are not named), and, as identical files, of the Python package
+`imagecorruptions` (Apache License 2.0). This project does not include them.
 """
 
 import importlib.util

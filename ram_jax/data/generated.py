@@ -135,7 +135,7 @@ def label(seed: int, set_name: str) -> str:
 
 @functools.cache
 def _program(apply: Apply) -> Callable:
-  """A program, compiled once for severities with equal structure and shapes."""
+  """A program; severities whose parameters have equal shapes share it."""
 
   @parallel.per_example
   def corrupted(

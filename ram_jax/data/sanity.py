@@ -27,7 +27,7 @@ def warnings(test: Split, train: Split | None = None) -> list[str]:
     shown = [
       f"{k} images are {x.shape[1]} x {x.shape[2]}" for k, x in images.items()
     ]
-    raise ValueError(f"{' but '.join(shown)}: resize them to one size")
+    raise ValueError(f"{' but '.join(shown)}: resize them to the same size")
   found = _scale_warnings(images)
   for name, (_, labels) in splits.items():
     if (labels == labels[0]).all():
@@ -59,7 +59,7 @@ def _scale_warnings(splits: dict[str, np.ndarray]) -> list[str]:
     "(images * 255).round().astype(numpy.uint8)"
   )
   if max(largest.values()) > 1:
-    raise ValueError(f"{found}, but not in both splits: {scale}")
+    raise ValueError(f"{found}, so the splits differ in scale: {scale}")
   return [f"{found}: {scale}"]
 
 

@@ -35,7 +35,7 @@ class Evaluator(contracts.Evaluator):
     images: first N test images; 0 or None: all.
     batch_size: examples per batch, over all devices; does not change results.
     save_to: folder for the adversarial images; empty: they are not saved.
-    precision: of the attacks' search, see `precision.py`.
+    precision: precision of the attacks' search, see `precision.py`.
   """
 
   version: str
@@ -75,8 +75,8 @@ class Evaluator(contracts.Evaluator):
     Args:
       model: the classifier, on the devices.
       batch: `images` uint8 [N,H,W,C] and `labels` int32 [N].
-      key: source of all randomness, with the position and the attack.
-      cache: stores the results of a few batches of images.
+      key: source of all randomness, together with the position and the attack.
+      cache: stores results, those of a few batches of images at a time.
 
     Yields:
       Rows and notes, as in `contracts.Evaluator`.
@@ -157,7 +157,7 @@ def autoattack(
   seed: int = 0,
   precision: str | None = None,
 ) -> Result:
-  """Evaluates any function of images with AutoAttack, on all local devices.
+  """Evaluates any image classifier with AutoAttack, on all local devices.
 
   Under `jax.distributed`, every process must call it.
 
@@ -175,9 +175,9 @@ def autoattack(
     batch_size: images per batch, a multiple of the number of devices; does not
       change results.
     seed: seed of the attacks' random numbers.
-    precision: of the attacks' search: "float32", "tensorfloat32" (GPUs only) or
-      "bfloat16_3x" (TPUs only). None: TensorFloat32 on GPUs, else float32.
-      Every adversarial image is confirmed in full float32.
+    precision: precision of the attacks' search: "float32", "tensorfloat32"
+      (GPUs only) or "bfloat16_3x" (TPUs only). None: TensorFloat32 on GPUs,
+      else float32. Every adversarial image is confirmed in full float32.
 
   Returns:
     The results.

@@ -16,14 +16,14 @@ SCHEDULES = ("cosine_epoch", "cosine_step", "constant", "piecewise")
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  """A run's SGD as a function of its learning rate, compared by its fields.
+  """A run's SGD, given its learning rate; equal if all of its fields are.
 
   Attributes:
     schedule: `cosine_epoch` (as in the author's code: constant within an epoch,
       `CosineAnnealingLR` stepped per epoch, to 0), `cosine_step` (as in
       AugMix's code, stepped per batch), `constant`, or `piecewise` (divided by
-      10 after a half and after three quarters of the epochs, as in Rice et al.
-      2020).
+      10 halfway through the epochs and again after three quarters, as in Rice
+      et al. 2020).
     steps_per_epoch: steps in an epoch.
     epochs: epochs in the run.
     momentum: in [0, 1).

@@ -48,12 +48,12 @@ class Pass:
 
 @flax.struct.dataclass
 class Settings:
-  """Numbers of a run: runs that only differ in these share one program.
+  """Numeric settings of a run; runs that only differ in these share a program.
 
   Attributes:
     key: the run's key.
     method: a `Method` of `ram_jax.methods`, a pytree (`plugins.make_pytree`).
-    learning_rate: initial learning rate, before the factor of the warm-up.
+    learning_rate: initial learning rate, before warm-up is applied.
   """
 
   key: jax.Array
@@ -130,7 +130,7 @@ def differentiate(
   views, targets = method.views(view_keys, batch, model)
   if label_smoothing:
     targets = losses.smooth(targets, module.num_classes, label_smoothing)
-  # From here on, only the order of the views matters; a dict would sort them.
+  # Tuples keep the order of the views; JAX would sort the keys of a dict.
   names, view_images = zip(*views, strict=True)
   view_images = jax.lax.stop_gradient(view_images)
 
