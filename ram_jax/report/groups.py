@@ -235,8 +235,12 @@ def _extra(runs: Sequence[Run], part: str, alike: bool) -> str:
   """The text in the parentheses of a label."""
   count = f"{len(runs)} seeds" if len(runs) > 1 and not alike else ""
   about, folder = runs[0].about, runs[0].folder
-  texts = {"name": about["name"], "folder": str(folder), "": ""}
-  texts["seed"] = "" if len(runs) > 1 else f"seed {about['seed']}"
+  seed = about["seed"]
+  texts = {"name": about["name"], "folder": str(folder), "": "", "seed": ""}
+  if len(runs) == 1:
+    texts["seed"] = f"seed {seed}"
+  else:
+    texts["name"] = texts["name"].removesuffix(f"-{seed}")
   return ", ".join(filter(None, (texts[part], count)))
 
 

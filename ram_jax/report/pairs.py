@@ -10,7 +10,7 @@ import pandas as pd
 
 from ram_jax.corruptions import CORRUPTIONS, SEVERITIES
 from ram_jax.report import groups as grouping
-from ram_jax.report import references, statistics
+from ram_jax.report import references, statistics, tables
 from ram_jax.report.statistics import Estimate
 from ram_jax.report.table import Table
 from ram_jax.runs.results import Run
@@ -324,23 +324,16 @@ def _difference(rows: pd.DataFrame, group: int, base: int) -> Estimate | None:
 
 def _metrics(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
   """Names and rows of the accuracies that are compared over seeds."""
-  yield "clean", grouping.clean(rows)
-  others = rows[rows["evaluator"] == "cifar10_1"]
-  yield from others.groupby("variant", sort=False)
-  corrupted = rows[rows["evaluator"].isin(["corruption", "c_bar"])]
-  for variant, part in corrupted.groupby("variant", sort=False):
+  for name, part, names in tables.test_sets(rows):
     count = part["corruption"].nunique()
-    yield f"mean of {count} corruptions ({variant})", part
-    shown = part[part["corruption"].isin(LOW_CONTRAST)]
-    for name, single in shown.groupby("corruption", sort=False):
-      yield f"{name} ({variant})", single
-  attacked = grouping.attacks(rows)
-  attacked = attacked[attacked["epsilon"] > 0]
-  for (variant, epsilon), part in attacked.groupby(
-    ["variant", "epsilon"], sort=False
-  ):
-    name = grouping.epsilon_name(epsilon, part["norm"].iloc[0])
-    yield f"{variant}: eps {name}", part
+    yield f"{count} of " * (count < len(names)) + name, part
+    source = name.partition("corruptions")[2]
+    for single in LOW_CONTRAST:
+      if not (own := part[part["corruption"] == single]).empty:
+        yield single + source, own
+  yield from (
+    (name, part) for name, part, is_main in tables.attacks(rows) if is_main
+  )
 
 
 def _signed(found: Estimate | None) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -73,17 +73,14 @@ def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
     if len({*cells} - {NOT_EVALUATED}) > 1:
       columns.append((name, cells, None))
   column = functools.partial(_column, groups)
-  for name, part, names in _test_sets(rows):
+  for name, part, names in test_sets(rows):
     columns.append((name, column(part, names=names), False))
   hidden = []
-  for attack, part in _by_variant(grouping.attacks(rows)).items():
-    positive = part[part["epsilon"] > 0].groupby("epsilon")
-    for number, (epsilon, at) in enumerate(positive):
-      name = f"eps {grouping.epsilon_name(epsilon, at['norm'].iloc[0])}"
-      if number and at["accuracy"].max() <= MAIN_ACCURACY and not every_epsilon:
-        hidden.append(f"{attack}, {name}")
-      else:
-        columns.append((f"{attack}: {name}", column(at), False))
+  for name, part, is_main in attacks(rows):
+    if is_main or every_epsilon:
+      columns.append((name, column(part), False))
+    else:
+      hidden.append(name.replace(": ", ", "))
   found = [
     "warning: " * (note.level == "warning") + note.text
     for note in notes(groups, rows)
@@ -236,7 +233,7 @@ def calibration(runs: Sequence[Run]) -> Table | None:
   """
   groups, rows = grouping.groups_and_rows(runs)
   columns: Columns = [("method", [group.label for group in groups], None)]
-  for test_set, part, names in _test_sets(rows):
+  for test_set, part, names in test_sets(rows):
     for key, name in CALIBRATION.items():
       if part[key].notna().any():
         cells = _column(groups, part, names=names, column=key)
@@ -445,10 +442,17 @@ def _corruption_table(
   return Table(header, tuple(table), notes, best=frozenset(best))
 
 
-def _test_sets(
+def test_sets(
   rows: pd.DataFrame,
 ) -> list[tuple[str, pd.DataFrame, Sequence[str]]]:
-  """Test sets without attack: name, rows, corruptions to average over."""
+  """Test sets without an attack, in the order of columns.
+
+  Args:
+    rows: rows from `groups.frame`.
+
+  Returns:
+    Name, rows, and the corruptions to average over, if any.
+  """
   found = [("clean", grouping.clean(rows), ())]
   others = _by_variant(rows[rows["evaluator"] == "cifar10_1"])
   found += [(name, part, ()) for name, part in others.items()]
@@ -459,6 +463,24 @@ def _test_sets(
       name = title + f": {source}" * (len(sources) > 1)
       found.append((name, part, names))
   return [x for x in found if len(x[1])]
+
+
+def attacks(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
+  """Attacks with epsilon above 0, in the order of columns.
+
+  Args:
+    rows: rows from `groups.frame`.
+
+  Yields:
+    Name, rows, and whether this is the smallest epsilon of the attack, or some
+    run is above `MAIN_ACCURACY`.
+  """
+  for attack, part in _by_variant(grouping.attacks(rows)).items():
+    positive = part[part["epsilon"] > 0].groupby("epsilon")
+    for number, (epsilon, at) in enumerate(positive):
+      name = f"eps {grouping.epsilon_name(epsilon, at['norm'].iloc[0])}"
+      is_main = not number or at["accuracy"].max() > MAIN_ACCURACY
+      yield f"{attack}: {name}", at, is_main
 
 
 def _by_variant(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

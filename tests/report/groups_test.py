@@ -54,6 +54,17 @@ def test_a_seed_counts_once(make_full_run, tmp_path):
   assert (first.label, second.label) == ("A (2 seeds)", "A (seed 1)")
 
 
+def test_name_of_several_seeds_does_not_contain_one_of_them(make_run):
+  runs = []
+  for name in ("x", "y"):
+    for seed in range(2):
+      config = {"name": name, "seed": seed, "size": name}
+      run = make_run(f"A{name}", seed, config=config)
+      about = run.about | {"label": "A", "name": f"{name}-{seed}"}
+      runs.append(make_run(f"A{name}", seed, config=config, run=about))
+  assert [g.label for g in grouping.groups(runs)] == ["A (x)", "A (y)"]
+
+
 def test_labels_become_distinct_by_seed_then_name_then_folder(make_run):
   one, two, other = make_run("A"), make_run("A", 1), make_run("B")
 
