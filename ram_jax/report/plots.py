@@ -138,9 +138,11 @@ def draw_trade_off(runs: Sequence[Run]) -> Figure | None:
   figure, grid = panels(len(parts), 2, 5.0, 4.2)
   looks, used = styles(groups, {}), {}
   for i, group in enumerate(groups):  # a marker for each setting of a method
-    number = used.setdefault(group.about["label"], [])
-    looks[group.label]["marker"] = MARKERS[len(number) % len(MARKERS)]
-    number.append(i)
+    before, look = used.setdefault(group.about["label"], []), looks[group.label]
+    row, place = divmod(len(before), len(MARKERS))
+    look["marker"] = MARKERS[place]
+    look["markerfacecolor"] = "white" if row % 2 else look["color"]
+    before.append(i)
   for axes, (variant, part) in zip(grid, parts, strict=True):
     norm = part["norm"].iloc[0]
     usual = USUAL.get(norm, 0)

@@ -387,6 +387,19 @@ def test_trade_off_has_a_point_per_configuration(make_full_run):
   assert len(texts) == len(found) and "WRN-70-16" in texts
 
 
+def test_many_settings_of_a_method_have_different_markers(make_full_run):
+  runs = []
+  for i in range(2 * len(plots.MARKERS)):
+    config = {"name": f"x{i}", "method": {"weight": i}}
+    run = make_full_run(f"A{i}", config=config)
+    about = run.about | {"label": "A"}
+    runs.append(make_full_run(f"A{i}", config=config, run=about))
+  (axes,) = plots.draw_trade_off(runs).axes
+  points = _lines(axes).values()
+  looks = {(x.get_marker(), x.get_markerfacecolor()) for x in points}
+  assert len(looks) == len(runs)
+
+
 def test_trade_off_uses_the_usual_radius_and_needs_both(
   make_full_run, make_run
 ):
