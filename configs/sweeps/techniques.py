@@ -6,7 +6,8 @@
 RobustAugMix with the settings of configs/digits.py, and the same with each of
 the techniques of docs/beyond_the_paper.md, for the same number of epochs. All
 runs are also evaluated on generated corruptions. Each run takes about 2 minutes
-on two CPU cores; docs/results/techniques/ has the results. MixUp and CutMix cannot be combined with RobustAugMix.
+on two CPU cores; docs/results/techniques/ has the results. MixUp and CutMix
+cannot be combined with RobustAugMix.
 Choices: `epochs` (default 4) and `seeds` (default 1).
 """
 

@@ -250,9 +250,11 @@ def _add(
 ) -> jax.Array:
   """Adds the perturbation, scaled to norm epsilon, and clips to [0, 1]."""
   norm = jnp.sqrt(jnp.sum(jnp.square(delta)))
-  # Inside the ball by a few rounding errors, as in `norms.l2_project`.
-  limit = epsilon * (1 - 8 * float(jnp.finfo(delta.dtype).eps))
-  delta = delta / (norm + _TINY) * limit
+  # Inside the ball by a few rounding errors, as in `norms.l2_project`, and by
+  # those of all pixels of the sum, which may add up in patterns.
+  rounding = float(jnp.finfo(delta.dtype).eps)
+  limit = epsilon * (1 - 8 * rounding) - math.sqrt(delta.size) * rounding / 4
+  delta = delta / (norm + _TINY) * jnp.maximum(limit, 0)
   # This clipping does not change values; it keeps the compiler from fusing
   # multiplication and addition, which would skip a rounding for some batch
   # sizes only.

@@ -243,14 +243,21 @@ def draw_lines(
   return jax.lax.scan(draw, levels, (ends, shown))[0]
 
 
+def _discs(shape: Sequence[int]) -> tuple[int, list[int]]:
+  """Diameter of the discs in pixels, and their numbers along both sides."""
+  side = min(shape[:2])
+  cell = side // _CELLS
+  return cell, [_CELLS if size == side else size // cell for size in shape[:2]]
+
+
 def _twirls(
   row: tuple[float, float], shape: Sequence[int], *_: Any
 ) -> np.ndarray:
   """Source [2,2,H,W] of each pixel: for both directions, row and column."""
   exponent, turns = row
-  cell = min(shape[:2]) // _CELLS
+  cell, counts = _discs(shape)
+  counts = np.array(counts)[:, None, None]
   places = np.mgrid[: shape[0], : shape[1]].astype(float)
-  counts = (np.array(shape[:2]) // cell)[:, None, None]
   centers = np.minimum(places // cell, counts - 1) * cell + cell / 2
   y, x = places - centers
   part = np.hypot(y, x) / (cell / 2)
@@ -270,9 +277,7 @@ def pinch_and_twirl(
   key: jax.Array, levels: jax.Array, sources: jax.Array
 ) -> jax.Array:
   """Pinches and twirls discs on a grid, each in a random direction."""
-  cell = min(levels.shape[:2]) // _CELLS
-  counts = [size // cell for size in levels.shape[:2]]
-  turned = _uniform(key, counts, 0, 1) < 0.5
+  turned = _uniform(key, _discs(levels.shape)[1], 0, 1) < 0.5
   return _truncated(twirl(levels.astype(jnp.float32), turned, sources))
 
 
@@ -280,7 +285,7 @@ def twirl(
   levels: jax.Array, turned: jax.Array, sources: jax.Array
 ) -> jax.Array:
   """Samples the second source where a disc [rows,columns] is turned."""
-  cell = min(levels.shape[:2]) // _CELLS
+  cell, _ = _discs(levels.shape)
   rows, columns = (
     np.minimum(np.arange(size) // cell, count - 1)
     for size, count in zip(levels.shape[:2], turned.shape, strict=True)

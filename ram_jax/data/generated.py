@@ -44,6 +44,7 @@ class Generator:
   batch_size: int
   only: tuple[str, ...] = ()
   set_name: str = "cifar_c"
+  _prepared: set[tuple[str, int]] = dataclasses.field(default_factory=set)
 
   @property
   def label(self) -> str:
@@ -101,14 +102,16 @@ class Generator:
     return make(*arguments), self.labels
 
   def prepare(self, corruption: str, severity: int) -> None:
-    """Starts to compile the program of `load` in a thread.
+    """Starts to compile the program of `load` in a thread, if not done before.
 
     Args:
       corruption: one of `names()`.
       severity: 1 to 5.
     """
-    make, arguments = self._call(corruption, severity)
-    make.prepare(*arguments)
+    if (corruption, severity) not in self._prepared:  # parameters may be slow
+      self._prepared.add((corruption, severity))
+      make, arguments = self._call(corruption, severity)
+      make.prepare(*arguments)
 
   def _call(
     self, corruption: str, severity: int

@@ -84,14 +84,14 @@ def fixed_point(kernel: np.ndarray, channels: int = 1) -> Weights:
   """
   exact = kernel.reshape(*kernel.shape[:2], *(kernel.shape[2:] or (1, 1)))
   exact = exact * (1 << WEIGHT_BITS)
-  rounded = np.round(exact)
+  rounded = np.round(exact).astype(np.int32)
   missing = np.ceil(255 * np.maximum(exact - rounded, 0).sum(axis=(0, 1)))
   if kernel.ndim > 2:
     rounded = rounded.repeat(channels, axis=-1)
     missing = missing.repeat(channels, axis=-1)
   center = np.array(kernel.shape[:2]) // 2
   weights = {
-    tuple((place - center).tolist()): rounded[tuple(place)].astype(np.int32)
+    tuple((place - center).tolist()): rounded[tuple(place)]
     for place in np.argwhere(rounded.any(axis=(2, 3)))
   }
   return weights, missing.astype(np.int32)

@@ -5,12 +5,13 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from ram_jax.contracts import Row
+from ram_jax.corruptions import BENCHMARK, SETS
 from ram_jax.report import statistics
 from ram_jax.report.statistics import Estimate
 from ram_jax.runs import folder as run_folder
@@ -31,6 +32,8 @@ EPSILON_DIGITS = 6
 HIDDEN = ("attack_check", "autoattack_stage")
 # Columns that `frame` always has.
 COLUMNS = (*COORDINATES, "attack", "norm", "rms", "ece", "nll", "brier")
+# The summary omits epsilons at which no run is above this accuracy.
+MAIN_ACCURACY = 0.01
 # Columns that `frame` adds.
 ADDED = ["group", "config", "seeds", "variant", "details"]
 # Largest possible values, if not 1.
@@ -170,6 +173,57 @@ def attacks(rows: pd.DataFrame) -> pd.DataFrame:
 def clean(rows: pd.DataFrame) -> pd.DataFrame:
   """Rows with accuracies on clean test images, one per run."""
   return rows[rows["variant"] == "clean"]
+
+
+def test_sets(
+  rows: pd.DataFrame,
+) -> list[tuple[str, pd.DataFrame, Sequence[str]]]:
+  """Test sets without an attack, in the order of columns.
+
+  Args:
+    rows: rows from `frame`.
+
+  Returns:
+    Name, rows, and the corruptions to average over, if any.
+  """
+  found = [("clean", clean(rows), ())]
+  others = by_variant(rows[rows["evaluator"] == "cifar10_1"])
+  found += [(name, part, ()) for name, part in others.items()]
+  sets = {
+    "15 corruptions": BENCHMARK,
+    "10 corruptions of C-bar": SETS["cifar_c_bar"],
+  }
+  for title, names in sets.items():
+    sources = by_variant(rows[rows["corruption"].isin(names)])
+    for source, part in sources.items():
+      name = title + f": {source}" * (len(sources) > 1)
+      found.append((name, part, names))
+  return [x for x in found if len(x[1])]
+
+
+def attack_columns(
+  rows: pd.DataFrame,
+) -> Iterator[tuple[str, pd.DataFrame, bool]]:
+  """Attacks with epsilon above 0, in the order of columns.
+
+  Args:
+    rows: rows from `frame`.
+
+  Yields:
+    Name, rows, and whether this is the smallest epsilon of the attack, or some
+    run is above `MAIN_ACCURACY`.
+  """
+  for attack, part in by_variant(attacks(rows)).items():
+    positive = part[part["epsilon"] > 0].groupby("epsilon")
+    for number, (epsilon, at) in enumerate(positive):
+      name = f"eps {epsilon_name(epsilon, at['norm'].iloc[0])}"
+      is_main = not number or at["accuracy"].max() > MAIN_ACCURACY
+      yield f"{attack}: {name}", at, is_main
+
+
+def by_variant(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+  """Rows by variant, in their order."""
+  return dict(tuple(rows.groupby("variant", sort=False)))
 
 
 def series(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

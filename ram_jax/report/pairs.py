@@ -10,7 +10,7 @@ import pandas as pd
 
 from ram_jax.corruptions import CORRUPTIONS, SEVERITIES
 from ram_jax.report import groups as grouping
-from ram_jax.report import references, statistics, tables
+from ram_jax.report import references, statistics
 from ram_jax.report.statistics import Estimate
 from ram_jax.report.table import Table
 from ram_jax.runs.results import Run
@@ -324,7 +324,7 @@ def _difference(rows: pd.DataFrame, group: int, base: int) -> Estimate | None:
 
 def _metrics(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
   """Names and rows of the accuracies that are compared over seeds."""
-  for name, part, names in tables.test_sets(rows):
+  for name, part, names in grouping.test_sets(rows):
     count = part["corruption"].nunique()
     yield f"{count} of " * (count < len(names)) + name, part
     source = name.partition("corruptions")[2]
@@ -332,7 +332,9 @@ def _metrics(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
       if not (own := part[part["corruption"] == single]).empty:
         yield single + source, own
   yield from (
-    (name, part) for name, part, is_main in tables.attacks(rows) if is_main
+    (name, part)
+    for name, part, is_main in grouping.attack_columns(rows)
+    if is_main
   )
 
 

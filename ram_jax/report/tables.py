@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -21,8 +21,6 @@ from ram_jax.runs import results
 from ram_jax.runs.results import Run
 
 NOT_EVALUATED = "-"
-# The summary omits epsilons at which no run is above this accuracy.
-MAIN_ACCURACY = 0.01
 EPSILON_TOLERANCE = 1e-6
 # Evaluators whose mean accuracies are shown while a sweep runs.
 PROGRESS = ("clean", "corruption", "adversarial")
@@ -56,7 +54,8 @@ def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
   Args:
     runs: the runs, in the order of the rows; runs that differ only in their
       seeds share a row.
-    every_epsilon: include epsilons at which no run is above `MAIN_ACCURACY`.
+    every_epsilon: include epsilons at which no run is above
+      `groups.MAIN_ACCURACY`.
 
   Returns:
     The table. Its title contains the settings that all runs have in common;
@@ -73,10 +72,10 @@ def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
     if len({*cells} - {NOT_EVALUATED}) > 1:
       columns.append((name, cells, None))
   column = functools.partial(_column, groups)
-  for name, part, names in test_sets(rows):
+  for name, part, names in grouping.test_sets(rows):
     columns.append((name, column(part, names=names), False))
   hidden = []
-  for name, part, is_main in attacks(rows):
+  for name, part, is_main in grouping.attack_columns(rows):
     if is_main or every_epsilon:
       columns.append((name, column(part), False))
     else:
@@ -233,7 +232,7 @@ def calibration(runs: Sequence[Run]) -> Table | None:
   """
   groups, rows = grouping.groups_and_rows(runs)
   columns: Columns = [("method", [group.label for group in groups], None)]
-  for test_set, part, names in test_sets(rows):
+  for test_set, part, names in grouping.test_sets(rows):
     for key, name in CALIBRATION.items():
       if part[key].notna().any():
         cells = _column(groups, part, names=names, column=key)
@@ -425,7 +424,7 @@ def _corruption_table(
   rows = rows[rows["evaluator"] == evaluator]
   if rows.empty:
     return None
-  bases = _by_variant(rows[rows["group"].isin(base)])
+  bases = grouping.by_variant(rows[rows["group"].isin(base)])
   shown = grouping.series(rows)
   pairs = [(x, bases.get(x["variant"].iloc[0])) for x in shown.values()]
   table, best = [], set()
@@ -440,51 +439,6 @@ def _corruption_table(
     notes.append(f"with a sign: difference from {label} in percentage points")
   header, notes = (first, second, *shown), (*notes, *footnotes)
   return Table(header, tuple(table), notes, best=frozenset(best))
-
-
-def test_sets(
-  rows: pd.DataFrame,
-) -> list[tuple[str, pd.DataFrame, Sequence[str]]]:
-  """Test sets without an attack, in the order of columns.
-
-  Args:
-    rows: rows from `groups.frame`.
-
-  Returns:
-    Name, rows, and the corruptions to average over, if any.
-  """
-  found = [("clean", grouping.clean(rows), ())]
-  others = _by_variant(rows[rows["evaluator"] == "cifar10_1"])
-  found += [(name, part, ()) for name, part in others.items()]
-  sets = {"15 corruptions": BENCHMARK, "10 corruptions of C-bar": C_BAR}
-  for title, names in sets.items():
-    sources = _by_variant(rows[rows["corruption"].isin(names)])
-    for source, part in sources.items():
-      name = title + f": {source}" * (len(sources) > 1)
-      found.append((name, part, names))
-  return [x for x in found if len(x[1])]
-
-
-def attacks(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
-  """Attacks with epsilon above 0, in the order of columns.
-
-  Args:
-    rows: rows from `groups.frame`.
-
-  Yields:
-    Name, rows, and whether this is the smallest epsilon of the attack, or some
-    run is above `MAIN_ACCURACY`.
-  """
-  for attack, part in _by_variant(grouping.attacks(rows)).items():
-    positive = part[part["epsilon"] > 0].groupby("epsilon")
-    for number, (epsilon, at) in enumerate(positive):
-      name = f"eps {grouping.epsilon_name(epsilon, at['norm'].iloc[0])}"
-      is_main = not number or at["accuracy"].max() > MAIN_ACCURACY
-      yield f"{attack}: {name}", at, is_main
-
-
-def _by_variant(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-  return dict(tuple(rows.groupby("variant", sort=False)))
 
 
 def _column(
@@ -598,12 +552,12 @@ def _methods(groups: Sequence[Group], rows: pd.DataFrame) -> list[Note]:
   found = []
   if len({facts(group).get("test set") for group in groups} - {None}) > 1:
     found.append("the runs were evaluated on different test images")
-  for variant, part in _by_variant(rows).items():
+  for variant, part in grouping.by_variant(rows).items():
     totals = part.groupby("group")["total"].agg(lambda x: str(sorted(set(x))))
     if totals.nunique() > 1:
       found.append(f"{variant}: evaluated on different numbers of test images")
   found = [Note(f"{text}: do not compare them", "warning") for text in found]
-  for variant, part in _by_variant(rows[rows["details"] != ""]).items():
+  for variant, part in grouping.by_variant(rows[rows["details"] != ""]).items():
     images = ", ".join(f"{n:,}" for n in sorted(part["total"].unique()))
     text = f"{variant}: {part['details'].iloc[0]}; on {images} test images"
     found.append(Note(text))

@@ -123,13 +123,15 @@ def test_a_query_changes_one_window(norm):
 @hypothesis.settings(
   max_examples=10, deadline=None, database=None, derandomize=True
 )
-@hypothesis.given(epsilon=st.sampled_from([0.0, 1e-3, 0.1, 0.5, 1.0, 8.0]))
+@hypothesis.given(
+  epsilon=st.sampled_from([0.0, 1e-3, 5e-3, 0.1, 0.5, 1.0, 8.0])
+)
 def test_success_is_misclassified_in_the_ball(norm, epsilon):
   keys, images, labels, model = problem()
   attack = square.Attack(epsilon, 30, norm)
   adversarial = RUN(attack, keys, images, labels, model)
   moved = distance(norm, adversarial, images)
-  assert (moved <= epsilon * (1 + 1e-6) + 1e-7).all()
+  assert (moved <= epsilon * (1 + 1e-6)).all()
   assert adversarial.min() >= 0 and adversarial.max() <= 1
   assert adversarial.dtype == images.dtype
   assert not losses.correct(model(adversarial), labels)[moved > 0].any()

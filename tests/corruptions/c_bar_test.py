@@ -155,6 +155,13 @@ def test_ripple_equals_scipys_interpolation(size, x64):
     np.testing.assert_allclose(made[..., channel], want, atol=1e-9)
 
 
+@pytest.mark.parametrize("size", [(8, 8), (8, 40), (11, 10), (32, 32)])
+def test_discs_are_three_along_the_smaller_side(size):
+  diameter, counts = c_bar._discs(size)
+  assert counts[int(np.argmin(size))] == 3
+  assert all(n * diameter <= side for n, side in zip(counts, size, strict=True))
+
+
 def test_circular_motion_blur_averages_scipys_rotations():
   levels = image(20, 27)
   turns = np.linspace(-1, 1, 21)

@@ -84,14 +84,15 @@ def test_pixelate_equals_pillow(size):
     np.testing.assert_array_equal(actual, np.asarray(expected), f"{severity}")
 
 
-def test_contrast_is_exact_at_the_largest_size():
-  levels = RNG.integers(200, 256, (290, 290, 3), np.uint8)
+@pytest.mark.parametrize("side", [31, 290, 700])
+def test_contrast_is_exact_at_any_size(side):
+  levels = RNG.integers(200, 256, (side, side, 3), np.uint8)
   levels[:2] = 255
   wide = levels.astype(np.int64)
   total = wide.sum(axis=(0, 1))
   for severity, share in ((1, 75), (5, 15)):
-    exact = share * 290**2 * wide + (100 - share) * total
-    expected = exact // (100 * 290**2)
+    exact = share * side**2 * wide + (100 - share) * total
+    expected = exact // (100 * side**2)
     np.testing.assert_array_equal(
       run(digital.contrast, levels, severity), expected
     )
