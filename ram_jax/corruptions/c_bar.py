@@ -36,8 +36,8 @@ _MOTION = (4.2, 5.4, 6.6, 7.8, 9.0)
 _ABERRATION = (0.05, 0.1, 0.25, 0.45, 0.5)
 _RAYS = (50, 200)  # number per sparkle; the upper end is not included
 _SPARKS = 5
-_LARGEST_FIELD = 0.25  # side of a square of the checkerboard
-_SMALLEST_FIELD = 0.1
+_LARGEST_SQUARE = 0.25  # side of a square of the checkerboard
+_SMALLEST_SQUARE = 0.1
 _CELLS = 3  # discs of pinch and twirl along the smaller side
 _TURNS = 21  # rotations that motion blur averages
 
@@ -101,18 +101,18 @@ def checkerboard_cutout(
   key: jax.Array, levels: jax.Array, fraction: float
 ) -> jax.Array:
   """Turns some black squares of a rotated checkerboard gray."""
-  angle_key, size_key, field_key = jax.random.split(key, 3)
+  angle_key, size_key, square_key = jax.random.split(key, 3)
   height, width, _ = levels.shape
   side = min(height, width)
   angle = _uniform(angle_key, (), 0, 2 * math.pi)
-  size = _uniform(size_key, (), _SMALLEST_FIELD * side, _LARGEST_FIELD * side)
-  most = int(math.hypot(height, width) / max(_SMALLEST_FIELD * side, 1)) + 1
-  cut = _uniform(field_key, (2 * most + 1,) * 2, 0, 1) < fraction
-  hidden = fields(cut, angle, jnp.maximum(size, 1), (height, width))
+  size = _uniform(size_key, (), _SMALLEST_SQUARE * side, _LARGEST_SQUARE * side)
+  most = int(math.hypot(height, width) / max(_SMALLEST_SQUARE * side, 1)) + 1
+  cut = _uniform(square_key, (2 * most + 1,) * 2, 0, 1) < fraction
+  hidden = cut_squares(cut, angle, jnp.maximum(size, 1), (height, width))
   return jnp.where(hidden[..., None], 128, levels)
 
 
-def fields(
+def cut_squares(
   cut: jax.Array, angle: jax.Array, size: jax.Array, shape: tuple[int, int]
 ) -> jax.Array:
   """Which pixels are in black squares that are cut out, bool [H,W].

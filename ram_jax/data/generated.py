@@ -44,7 +44,9 @@ class Generator:
   batch_size: int
   only: tuple[str, ...] = ()
   set_name: str = "cifar_c"
-  _prepared: set[tuple[str, int]] = dataclasses.field(default_factory=set)
+  _prepared: set[tuple[str, int]] = dataclasses.field(
+    default_factory=set, init=False
+  )
 
   @property
   def label(self) -> str:

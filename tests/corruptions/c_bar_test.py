@@ -60,7 +60,9 @@ def checkerboard_cutout(levels, fraction, rng, angle, scales):
   # Of 41 positions, those beyond `count` are outside the image.
   places = np.r_[0:21, -20:0]
   places *= abs(places) < count
-  hidden = c_bar.fields(cut[np.ix_(places, places)], angle, scales[0], SIZE)
+  hidden = c_bar.cut_squares(
+    cut[np.ix_(places, places)], angle, scales[0], SIZE
+  )
   return jnp.where(hidden[..., None], 128, levels)
 
 
@@ -197,7 +199,7 @@ def test_noise_has_the_standard_deviation_of_its_severity():
   # Exact for every image and channel, up to truncation.
   np.testing.assert_allclose(made.std(axis=(1, 2)), 16, atol=0.1)
   cut = corruptions.corrupt("checkerboard_cutout", 5, keys, 0 * gray)
-  # Half of the black fields; they vary in number.
+  # Half of the black squares; they vary in number.
   assert abs(np.mean(cut > 0) - 0.25) < 0.02
 
 

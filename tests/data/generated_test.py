@@ -1,5 +1,7 @@
 """Generated images depend only on (seed, corruption, severity, position)."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +74,18 @@ def test_photographs_reach_frost(monkeypatch):
   monkeypatch.setattr(generated.frost, "load", lambda *_: (picture, picture))
   black = np.zeros_like(IMAGES)
   assert (make("frost", 1, images=black) == 10).all()  # 20 %
+
+
+def test_parameters_are_computed_once_to_prepare(monkeypatch):
+  source, calls = generated.Generator(IMAGES, LABELS, 0, "", 8), []
+  found = corruptions.EVERY["contrast"]
+  counted = dataclasses.replace(
+    found, prepare=lambda *row: calls.append(row[0]) or found.prepare(*row)
+  )
+  monkeypatch.setitem(generated.EVERY, "contrast", counted)
+  for severity in (1, 1, 2, 1):
+    source.prepare("contrast", severity)
+  assert calls == list(found.rows[:2])
 
 
 def test_severities_share_a_program(monkeypatch):
