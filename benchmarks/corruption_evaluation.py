@@ -19,7 +19,7 @@ from benchmarks import timing
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CHILD = """
-import hashlib, json, sys, time
+import hashlib, inspect, json, sys, time
 import jax, numpy as np
 from configs import common, default
 from ram_jax import parallel, plugins
@@ -46,7 +46,10 @@ evaluator = plugins.build("evaluator", spec, batch_size=512)
 digest = hashlib.sha256()
 with jax.default_matmul_precision("highest"):
   batch = dict(images=images, labels=labels)
-  for row in evaluator.results(model, batch, None, lambda _, f: f()):
+  # Versions before dbd60db take images and labels.
+  old = "labels" in inspect.signature(evaluator.results).parameters
+  batch = batch.values() if old else [batch]
+  for row in evaluator.results(model, *batch, None, lambda _, f: f()):
     part = getattr(row, "images", None)  # of a picture
     part = getattr(row, "correct", part)
     digest.update(b"" if part is None else part.tobytes())

@@ -31,7 +31,7 @@ from jax.experimental import topologies
 
 from benchmarks import setting, timing, tpu_text
 from configs.sweeps import techniques
-from ram_jax import experiment, parallel, plugins
+from ram_jax import command_line, experiment, parallel, plugins
 from ram_jax import keys as keys_lib
 from ram_jax.attacks.norms import NORMS
 from ram_jax.attacks.pgd import Attack, finite_gradients
@@ -63,8 +63,9 @@ def main() -> None:
   parser.add_argument(
     "--method",
     default="robust_augmix",
-    help="methods, such as augmix, or robust_augmix+ema for a technique of "
-    "configs/sweeps/techniques.py",
+    help="methods, such as augmix; robust_augmix+ema for a technique of "
+    "configs/sweeps/techniques.py; adversarial+mix.name=mixup for a field of "
+    "the config",
   )
   parser.add_argument(
     "--programs",
@@ -186,7 +187,10 @@ def build(case: dict[str, Any], devices: list[jax.Device]) -> Lowered:
   program, size = case["program"], case["batch_size"]
   method, _, technique = (case["method"] or "standard").partition("+")
   config = setting.CONFIGS[method].get_config(f"model={case['model']}")
-  techniques.TECHNIQUES[technique or "control"](config)
+  if "=" in technique:
+    command_line.override(config, [f"--config.{technique}"])
+  else:
+    techniques.TECHNIQUES[technique or "control"](config)
   # What `experiment.resolve` chooses on accelerators.
   config.train.update(
     dtype="bfloat16", unroll=False, steps_per_dispatch=STEPS, batch_size=size

@@ -43,8 +43,8 @@ class Row:
     correct_count: how many of them were classified correctly.
     correct: which ones, bool [total] in the order of the test set; None if not
       stored.
-    values: further numbers, all finite: `rms`, `ece`, `nll` and `brier`
-      (`evaluation/calibration.py`); `not_finite`, the number of images with
+    values: further numbers, all finite, such as `rms`, `ece`, `nll` and `brier`
+      (`evaluation/calibration.py`), or `not_finite`, the number of images with
       non-finite logits, which count as misclassified.
   """
 
@@ -108,7 +108,8 @@ class Augment(Protocol):
 class Attack(Protocol):
   """A search for adversarial examples.
 
-  Long ones are `attacks.iterative.Iterative`, run a few steps at a time.
+  Attacks with many steps subclass `attacks.iterative.Iterative`, which can also
+  be run a few steps at a time.
   """
 
   def __call__(

@@ -235,7 +235,7 @@ def build_training(
     file: weights to start from, None for random ones.
 
   Returns:
-    The training and its data.
+    The training run and its data.
   """
   images, labels = train
 
@@ -333,7 +333,7 @@ def evaluate_ensemble(
 
   Raises:
     FileNotFoundError: if a folder contains no run or no checkpoint.
-    ValueError: if a run has another data set or is damaged, or the workdir
+    ValueError: if a run has a different data set or is damaged, or the workdir
       contains something else.
   """
   folder, paths = pathlib.Path(workdir), [pathlib.Path(x) for x in runs]
@@ -368,7 +368,7 @@ def _member(
   pair = ({"dataset": x.dataset.to_dict()} for x in (trained, config))
   if differ := run_folder.differences(*pair, run_folder.PLACES):
     raise ValueError(
-      f"{folder} has another data set than --config: {differ[0]}"
+      f"{folder} has a different data set than --config: {differ[0]}"
     )
   trained.evaluate = config.evaluate
   source = plugins.build("dataset", trained.dataset)
@@ -442,8 +442,8 @@ def describe(file: weights.Weights, name: str) -> dict[str, Any]:
 def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   """Writes a run's weights as a PyTorch state_dict, in a safetensors file.
 
-  docs/pytorch_weights.md lists the PyTorch classes that load it strictly. Its
-  metadata states the input normalization.
+  docs/pytorch_weights.md lists the PyTorch classes that load it strictly. The
+  file's metadata states the input normalization.
 
   Args:
     folder: folder of a trained run.

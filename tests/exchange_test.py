@@ -289,7 +289,7 @@ def test_weights_that_overflow(evaluated):
   total = row.total
   assert row.correct_count == 0 and row.values == {"not_finite": total}
   note = (
-    "the network's logits are not finite (NaN or infinite), which counts as "
+    "images whose logits are not finite (NaN or infinite) count as "
     f"misclassified: {total} of {total} images in clean"
   )
   assert note in found.notes(results, "warning") and note in text

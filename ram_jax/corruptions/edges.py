@@ -1,4 +1,4 @@
-"""OpenCV's edges, distances and small filters, in integers.
+"""OpenCV's edge detection, distances and small filters, in integer arithmetic.
 
 Arrays are int32 or bool [H,W]; compilers cannot change integer results. Only
 the table of `equalize` is computed in float32, as in OpenCV.
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 # The tangent of 22.5 degrees with 15 fractional bits.
 _TANGENT = 13573
-# Distances are integers, in 1 / PARTS of a pixel: those of a step along an
+# Distances are integers, in units of 1 / PARTS pixels: those of a step along an
 # axis, a diagonal step, and a knight's move.
 PARTS = 10_000
 _STEP, _DIAGONAL, _KNIGHT = PARTS, 14_000, 21_969
@@ -86,7 +86,7 @@ def distance(edges: jax.Array, limit: int) -> jax.Array:
     limit: largest distance in pixels, also used where there is no edge.
 
   Returns:
-    int32 [H,W], in 1/10000 of a pixel (`PARTS`).
+    int32 [H,W], in units of 1/10000 pixel (`PARTS`).
   """
   height, width = edges.shape
   padded = jnp.pad(edges, ((0, 0), (limit, limit)))

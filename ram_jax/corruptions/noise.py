@@ -20,8 +20,8 @@ from ram_jax.corruptions.corruption import Corruption
 from ram_jax.image import color
 
 LEVELS = color.LEVELS
-# Parameters of severities 1 to 5, relative to white: standard deviation;
-# photons at white; fraction of the values; standard deviation at white.
+# Parameters of severities 1 to 5: standard deviation (white is 1); number of
+# photons for white; fraction of the values; standard deviation for white.
 _GAUSSIAN = (0.04, 0.06, 0.08, 0.09, 0.10)
 _SHOT = (500, 250, 100, 75, 50)
 _IMPULSE = (0.01, 0.02, 0.03, 0.05, 0.07)
@@ -151,7 +151,7 @@ def normal(key: jax.Array, shape: tuple[int, ...], scale: float) -> jax.Array:
 
   Args:
     key: a key.
-    shape: shape of the noise; it affects the values only by their number.
+    shape: shape of the noise; the values depend only on its number of elements.
     scale: from `normal_scale`.
 
   Returns:

@@ -52,11 +52,11 @@ def _snow(
 def snow(
   key: jax.Array, levels: jax.Array, parameters: dict[str, Any]
 ) -> jax.Array:
-  """Fades colors and adds motion-blurred flakes, also rotated by 180 degrees.
+  """Fades colors; adds motion-blurred flakes, and a copy turned by 180 degrees.
 
-  Parameters are `mean`, and `std` from `noise.normal_scale`, of the noise;
-  `sources` of its zoom; `threshold`; `path`, weights of the motion blur;
-  `kept`, the percentage of the image that is kept.
+  Parameters are `mean` and `std` (from `noise.normal_scale`) of the noise;
+  `sources`, for its zoom; `threshold`; `path`, the weights of the motion blur;
+  and `kept`, the percentage of the image that is kept.
   """
   noise_key, angle_key = jax.random.split(key)
   drawn = noise.normal(noise_key, levels.shape[:2], parameters["std"])
@@ -83,9 +83,9 @@ def snow_layer(
 
 
 def snow_cover(levels: jax.Array, layer: jax.Array, kept: int) -> jax.Array:
-  """Adds flakes [H,W], also rotated by 180 degrees, to levels [H,W,3]."""
+  """Adds flakes [H,W], and a copy turned by 180 degrees, to levels [H,W,3]."""
   wide = levels.astype(jnp.int32)
-  # In 1/2000 of a level: 1.5 times gray (ITU-R 601), plus half of white.
+  # In units of 1/2000 level: 1.5 times gray (ITU-R 601), plus half of white.
   gray = wide @ np.array([299, 587, 114], np.int32)
   pale = jnp.maximum(2000 * wide, (3 * gray + 255_000)[..., None])
   total = (kept * 2000 * wide + (100 - kept) * pale) // 200_000
@@ -96,7 +96,7 @@ def snow_cover(levels: jax.Array, layer: jax.Array, kept: int) -> jax.Array:
 def _frost(
   row: tuple[int, int], shape: Sequence[int], assets: Photographs | None
 ) -> tuple[int, int, Photographs]:
-  """Parameters of frost; rejects missing or too small photographs."""
+  """Parameters of frost; rejects photographs that are missing or too small."""
   side = max(shape[:2])
   if not assets or min(min(p.shape[:2]) for p in assets) <= side:
     raise ValueError(
@@ -167,8 +167,8 @@ def plasma(drawn: jax.Array, decay: float) -> jax.Array:
   """A cloud from the diamond-square algorithm, in [0,1], with periodic borders.
 
   Args:
-    drawn: [side**2 - 1] in (-1,1), side a power of two; from coarse to fine
-      the centers, the middles of horizontal and those of vertical edges.
+    drawn: [side**2 - 1] in (-1,1), side a power of two; from coarse to
+      fine: centers, midpoints of horizontal edges, midpoints of vertical edges.
     decay: divides the roughness at each scale.
 
   Returns:
@@ -240,8 +240,8 @@ def _sources(size: int, zoom: float) -> dict[str, Any]:
     zoom: the factor, at least 1.
 
   Returns:
-    `count` of pixels before the zoom, and for each zoomed pixel those `before`
-    and `after` it, and its `part` of the way between them.
+    `count`, the number of pixels before the zoom; for each zoomed pixel, the
+    pixels `before` and `after` it, and `part`, the fraction of the way between.
   """
   count = math.ceil(size / zoom)
   zoomed = round(count * zoom)

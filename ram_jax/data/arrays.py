@@ -165,7 +165,7 @@ class Pictures:
     if not 0 < found.nbytes <= _PICTURES:
       raise ValueError(
         f"{self.path}: pictures {list(found.shape)} have {found.nbytes} bytes: "
-        f"give 1 to {_PICTURES}, because they are a part of the program"
+        f"give 1 to {_PICTURES}, because they are compiled into the program"
       )
 
   @functools.cached_property
@@ -188,8 +188,8 @@ class Pictures:
     if min(n - m for n, m in zip(found.shape[1:], size, strict=False)) < 0:
       raise ValueError(
         f"{self.path}: pictures have {found.shape[1]}x{found.shape[2]} pixels, "
-        f"but the training images {size[0]}x{size[1]}: make them at least as "
-        "large"
+        f"but the training images have {size[0]}x{size[1]}: make them at least "
+        "as large"
       )
     return found
 

@@ -19,7 +19,7 @@ from ram_jax.data import pipeline
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-# Dispatches whose rows wait on the devices, besides the running one.
+# Dispatches whose rows are gathered in advance, besides those already started.
 AHEAD = 2
 
 
@@ -30,7 +30,7 @@ def dispatches(
   batch_size: int,
   now: int,
 ) -> Iterator[tuple[Any, Any]]:
-  """Data and indices of one dispatch after another, to the end of the run.
+  """Yields the data and indices of each dispatch, to the end of the run.
 
   Streamed rows are gathered in a thread and copied to the devices in advance.
   Closing the iterator ends the thread.
@@ -65,7 +65,7 @@ def dispatches(
 
 
 def as_rows(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Images as rows, as the training step takes them.
+  """Flattens images into rows, as the training step expects.
 
   A TPU would copy [N,H,W,C] into another layout in every dispatch.
 

@@ -1,4 +1,4 @@
-"""Signs that an attack fails, so that its accuracy is not meaningful.
+"""Signs that an attack fails, which makes the accuracy under it meaningless.
 
 Follows Athalye, Carlini and Wagner, "Obfuscated Gradients Give a False Sense of
 Security", ICML 2018, section 3.1, and AutoAttack's `autoattack/checks.py`.
@@ -6,8 +6,9 @@ Security", ICML 2018, section 3.1, and AutoAttack's `autoattack/checks.py`.
 Whether PGD succeeds on an image is partly random, because it starts at a random
 point and ends in a local optimum. An accuracy that should not increase is
 therefore only reported if the number of images gained exceeds the number lost
-by more than three standard deviations of n coin flips, where n is the number of
-images that differ. Checks without randomness have no tolerance.
+by more than three standard deviations of the difference between heads and tails
+in n fair coin flips, where n is the number of images that differ. Checks
+without randomness have no tolerance.
 """
 
 import dataclasses
@@ -41,7 +42,7 @@ def sweep_warnings(
 
   Args:
     attack: the attack.
-    clean: which of the images are classified correctly without attack.
+    clean: which of the images are classified correctly without an attack.
     by_epsilon: which of them are classified correctly under attack.
 
   Yields:
@@ -87,7 +88,7 @@ def probe(
   Args:
     attack: the attack.
     by_epsilon: which of the images are classified correctly under attack.
-    clean: which of them are classified correctly without attack.
+    clean: which of them are classified correctly without an attack.
     attacked: (attack, epsilon) -> `correct` and `finite` (logits) of these
       images, bool [n].
 
@@ -106,11 +107,12 @@ def probe(
       yield _warning(
         attack,
         f"random noise at epsilon {epsilon:.4g} leaves {_percent(random)} of "
-        f"the images correct, {attack.label} leaves {_percent(after)}",
+        f"the images correct, but {attack.label} leaves {_percent(after)}",
       )
   if not moved:
     return
-  # More steps can change most where about half of the images are misclassified.
+  # More steps make the most difference where about half of the images are
+  # misclassified.
   half = clean.sum() / 2
   epsilon = min(moved, key=lambda e: abs(by_epsilon[e].sum() - half))
   longer, once = attack.replace(steps=2 * attack.steps), by_epsilon[epsilon]

@@ -67,7 +67,7 @@ def notes(rows: Sequence[Row]) -> list[Note]:
   known = [] if "autoattack" in by_evaluator or not attacks else [Note(text)]
   if counts:
     found.append(
-      "the network's logits are not finite (NaN or infinite), which counts as "
+      "images whose logits are not finite (NaN or infinite) count as "
       f"misclassified: {', '.join(counts)}"
     )
   if left_out:

@@ -63,10 +63,10 @@ class BatchNorm(nn.Module):
   def _pilot(self, inputs: jax.Array, running_mean: jax.Array) -> jax.Array:
     """An estimate of the mean per channel, equal on all devices.
 
-    For inputs of the default float type, it is the central one (its mean over
-    the devices). The running mean would not do: it starts at 0, so cancellation
+    For inputs of the default float type, it is the central input, averaged over
+    the devices. The running mean would not do: it starts at 0, so cancellation
     could cost all digits of the variance. bfloat16 inputs have fewer digits to
-    lose. For them, it is the running mean, because a TPU can fuse the
+    lose. For them, the pilot is the running mean, because a TPU can fuse the
     statistics into the convolution if the pilot is known before the inputs.
     """
     if inputs.dtype != running_mean.dtype:

@@ -112,7 +112,7 @@ def test_notes_say_how_many(fallen):
   images[:3] = 200
   _, logits, calibration = rows.notes([clean_row(cliff, images), *fallen.rows])
   assert logits.text == (
-    "the network's logits are not finite (NaN or infinite), which counts as "
+    "images whose logits are not finite (NaN or infinite) count as "
     "misclassified: 3 of 8 images in clean, 8 of 8 images in adversarial"
   )
   text = "non-finite calibration values are left out: clean"
