@@ -262,8 +262,20 @@ def _autoattack(result: dict[str, Any]) -> Iterator[str]:
   yield "\nIncluding compilation; the original is version `standard`."
 
 
+def _corruption_evaluation(result: dict[str, Any]) -> Iterator[str]:
+  rows = [
+    [kind, *(result[kind][name] for name in ("baseline", "ours", "ratio"))]
+    for kind in ("processor", "wall")
+  ]
+  yield from _table(
+    ["time", "before, s", "ram_jax, s", "ram_jax / before"], rows
+  )
+  yield f"\n{result['images']} images, with an empty compilation cache."
+
+
 KINDS = ("seconds", "ratio")
 TABLES = {
+  "corruption": _corruption_evaluation,
   "autoattack": _autoattack,
   "augmix": lambda result: _rates(result, "batch"),
   "corruptions": lambda result: _rates(result, "corruption"),

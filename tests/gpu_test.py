@@ -31,6 +31,12 @@ def test_items_that_do_not_fit_are_listed(tmp_path, monkeypatch):
   assert page.index(first) < page.index("`augmix ") < page.index("`autoattack ")
 
 
+def test_the_performance_page_shows_the_committed_results():
+  page = timing.FOLDER.parents[1] / "performance.md"
+  text = page.read_text(encoding="utf-8")
+  assert performance.page(text, timing.FOLDER).split() == text.split()
+
+
 def test_rows_of_the_same_case_and_machine_are_merged(tmp_path, monkeypatch):
   def add(model, seconds):
     timing.add("step", {"model": model, "seconds": seconds}, tmp_path)
