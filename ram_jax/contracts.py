@@ -1,4 +1,4 @@
-"""Interfaces between the parts of the package.
+"""Interfaces between the parts of the package; docs/design.md has the others.
 
 Each plug-in module defines a class with a fixed name: `Method`, `Augment`,
 `Attack`, `Model`, `Source`, `Pictures` or `Evaluator`. Only evaluators need to
@@ -89,88 +89,6 @@ class Picture:
   images: np.ndarray
 
 
-class Augment(Protocol):
-  """A random transform of images."""
-
-  def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
-    """Transforms a batch.
-
-    Args:
-      keys: keys [B].
-      images: floats [B,H,W,C] in [0,1].
-
-    Returns:
-      Floats [B,H,W,C]; image i only depends on `keys[i]` and `images[i]`.
-    """
-    ...
-
-
-class Attack(Protocol):
-  """A search for adversarial examples.
-
-  Attacks with many steps subclass `attacks.iterative.Iterative`, which can also
-  be run a few steps at a time.
-  """
-
-  def __call__(
-    self, keys: jax.Array, images: jax.Array, targets: jax.Array, model: Model
-  ) -> jax.Array:
-    """Attacks a batch.
-
-    Args:
-      keys: keys [B].
-      images: floats [B,H,W,C] in [0,1].
-      targets: labels [B], or other targets of the attack's objective.
-      model: the model under attack.
-
-    Returns:
-      Floats [B,H,W,C] in [0,1], within epsilon of the images (up to 1e-6);
-      image i only depends on element i of each argument.
-    """
-    ...
-
-
-class Method(Protocol):
-  """A training objective.
-
-  Attributes:
-    label: name for tables, such as "RobustAugMix".
-  """
-
-  label: str
-
-  def views(
-    self, keys: jax.Array, batch: dict[str, jax.Array], model: Model
-  ) -> tuple[Views, jax.Array]:
-    """Computes the images that the network is trained on.
-
-    Args:
-      keys: keys [B].
-      batch: this device's part of the batch: `images` [B,H,W,C] in [0,1] and
-        `labels`: classes [B], or probabilities [B,K] of mixed images.
-      model: the classifier with its current parameters. The number of classes
-        is `model.module.num_classes`.
-
-    Returns:
-      The views, and the targets of the loss: int [B] or probabilities [B,K].
-    """
-    ...
-
-  def loss(
-    self, logits: tuple[jax.Array, ...], targets: jax.Array
-  ) -> tuple[jax.Array, Metrics]:
-    """Computes the loss.
-
-    Args:
-      logits: one [B,K] per view, in the views' order.
-      targets: from `views`.
-
-    Returns:
-      Loss [B] and metrics [B] by name.
-    """
-    ...
-
-
 class Source(Protocol):
   """A data set.
 
@@ -188,21 +106,6 @@ class Source(Protocol):
 
   def load(self, split: str) -> Split:
     """Loads the "train" or "test" split."""
-    ...
-
-
-class Pictures(Protocol):
-  """Images that training images are mixed with; hashable."""
-
-  def load(self, size: tuple[int, int]) -> np.ndarray:
-    """Returns the pictures.
-
-    Args:
-      size: (H, W) of the training images.
-
-    Returns:
-      uint8 [M,h,w,3] with h >= H and w >= W, a constant of the program.
-    """
     ...
 
 
