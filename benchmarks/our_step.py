@@ -99,8 +99,8 @@ def parts(step: Step) -> dict[str, Callable[[], Any]]:
   images = dequantize(jax.numpy.asarray(timing.pictures(batch)))
   labels = np.arange(batch, dtype=np.int32) % 10
   model = Classifier(state.params, state.batch_stats, module)
-  spec = plugins.attack_spec(config.method, config.train.unroll)
-  method = plugins.build("method", spec)
+  unroll = config.train.unroll
+  method = plugins.build("method", config.method, unroll=unroll)
   keys = jax.random.split(jax.random.key(0), batch)
 
   @jax.jit

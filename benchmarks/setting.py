@@ -152,8 +152,7 @@ def draw_views(
     views by name.
   """
   config = setting.config
-  spec = plugins.attack_spec(config.method, unroll=model is None)
-  method = plugins.build("method", spec)
+  method = plugins.build("method", config.method, unroll=model is None)
   if model is None and hasattr(method, "attack"):
     method = dataclasses.replace(method, attack=method.attack.replace(steps=0))
   crop_flip = plugins.build("augment", config.augment)

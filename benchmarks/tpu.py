@@ -224,7 +224,7 @@ def build(case: dict[str, Any], devices: list[jax.Device]) -> Lowered:
   batch |= {"images": Array((*rows, 32, 32, 3), np.float32)}
   batch |= {name: positions for name in ("positions", "targets", "number")}
   if program in PARTS:
-    method = plugins.build("method", plugins.attack_spec(config.method, False))
+    method = plugins.build("method", config.method, unroll=False)
     mapped = parallel.stateful_dispatch(_part(program, method), devices)
     return mapped, ((key, model), {}, batch), 1
   attack, norm, name = program.split("/")

@@ -100,7 +100,7 @@ def _prepare(config: ConfigDict) -> tuple[Generator, dict[str, Any]]:
   batch_size = config.evaluate.batch_size
   parallel.check_batch_size(batch_size, "config.evaluate.batch_size")
   spec = config.evaluators.to_dict().get("corruption")
-  if spec is None:
+  if not isinstance(spec, dict):
     raise ValueError(
       "config.evaluators has no corruption, which --mode=corrupt needs: use a "
       "config that has it (configs/)"

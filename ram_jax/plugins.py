@@ -126,14 +126,14 @@ def build(
 ) -> Any:
   """Builds one plug-in from its part of the config.
 
-  Values that are themselves specs (mappings with a `name`) are built first;
-  their key is their kind.
+  Values whose key is a kind are specs themselves and are built first.
 
   Args:
     kind: a key of `KINDS`.
     spec: `name` and the constructor's fields.
     where: path of `spec` in the config; default: `config.<kind>`.
-    **given: further fields that are not in a config (axis name, statistics).
+    **given: further fields that are not in a config (axis name, statistics,
+      `unroll`); each plug-in, also of a nested spec, gets those that it has.
 
   Returns:
     The plug-in's instance.
@@ -143,37 +143,24 @@ def build(
       that the plug-in rejects; the message says where, and what is allowed.
   """
   where = where or f"config.{kind}"
-  fields = spec.to_dict() if isinstance(spec, ConfigDict) else dict(spec)
-  name = fields.pop("name", None)
+  if not hasattr(spec, "keys"):
+    raise ValueError(f"{where} is {spec!r:.60}: give a group with a name")
+  built = spec.to_dict() if isinstance(spec, ConfigDict) else dict(spec)
+  name = built.pop("name", None)
   cls = load(kind, name, where)
-  built = {
-    key: _value(key, value, f"{where}.{key}") for key, value in fields.items()
-  }
-  built |= given
+  known = inspect.signature(cls).parameters
+  for key, value in built.items():
+    if key in KINDS:
+      built[key] = build(key, value, f"{where}.{key}", **given)
+    elif isinstance(value, list):  # from JSON
+      built[key] = tuple(value)
+  built |= {key: value for key, value in given.items() if key in known}
   what = f"{where} ({kind} {name!r})"
-  _check_fields(cls, built, what)
+  _check_fields(known, built, what)
   try:
     return cls(**built)
   except (ValueError, TypeError) as error:
     raise ValueError(f"{what}: {error}") from error
-
-
-def attack_spec(spec: Any, unroll: bool) -> dict[str, Any]:
-  """Sets `unroll` in a method's or evaluator's spec.
-
-  Args:
-    spec: the spec, with or without an `attack` or `steps` of its own.
-    unroll: see config.train.unroll.
-
-  Returns:
-    The spec as a dict.
-  """
-  fields = spec.to_dict()
-  if isinstance(fields.get("attack"), dict):
-    fields["attack"]["unroll"] = unroll
-  if "steps" in fields:
-    fields["unroll"] = unroll
-  return fields
 
 
 def build_model(
@@ -204,18 +191,13 @@ def build_model(
   )
 
 
-def _value(key: str, value: Any, where: str) -> Any:
-  if isinstance(value, Mapping) and "name" in value:
-    return build(key, value, where)
-  if key in KINDS and not hasattr(value, "keys"):
-    raise ValueError(f"{where} is {value!r:.60}: give a group with a name")
-  return tuple(value) if isinstance(value, list) else value
-
-
-def _check_fields(cls: type, built: Mapping[str, Any], what: str) -> None:
-  known = dict(inspect.signature(cls).parameters)
-  for name in ("parent", "name"):  # fields of every Linen module
-    known.pop(name, None)
+def _check_fields(
+  parameters: Mapping[str, inspect.Parameter],
+  built: Mapping[str, Any],
+  what: str,
+) -> None:
+  # The others are fields of every Linen module.
+  known = {k: v for k, v in parameters.items() if k not in ("parent", "name")}
   if unknown := sorted(built.keys() - known.keys()):
     raise ValueError(
       f"{what} has no field {', '.join(unknown)}: it has "

@@ -150,13 +150,13 @@ def test_nothing_to_evaluate_is_rejected():
     experiment.resolve(given)
 
 
-def test_unroll_is_passed_only_to_the_attack():
+@pytest.mark.parametrize("unroll", [False, True])
+def test_unroll_is_passed_to_attacks(unroll):
   given = experiment.resolve(config())
-  spec = plugins.attack_spec(given.method, unroll=False)
-  assert spec["attack"]["unroll"] is False and "unroll" not in spec
+  method = plugins.build("method", given.method, unroll=unroll)
+  assert method.attack.unroll is unroll
   assert "unroll" not in given.method.attack
-  spec = plugins.attack_spec(standard.get_config().method, unroll=True)
-  assert spec == {"name": "standard"}
+  plugins.build("method", standard.get_config().method, unroll=unroll)
 
 
 @pytest.mark.parametrize("dataset", ["digits", "cifar100"])

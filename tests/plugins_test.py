@@ -126,6 +126,7 @@ def test_given_fields_and_lists():
       + names("method"),
     ),
     ("method", {}, "config.method.name is None"),
+    ("evaluator", 3, "config.evaluator is 3: give a group with a name"),
     ("model", {"name": "layers"}, names("model")),
     ("method", {"name": "standard", "wieght": 1}, "no field wieght: it has no"),
     ("augment", {"name": "basic", "pading": 1}, "it has flip, padding"),

@@ -1,7 +1,6 @@
 """The evaluation loop: runs every evaluator, then writes the results."""
 
 import dataclasses
-import inspect
 import pathlib
 import shutil
 import time
@@ -112,11 +111,16 @@ def build(
   batch_size = config.evaluate.batch_size
   parallel.check_batch_size(batch_size, "config.evaluate.batch_size")
   batch = dict(zip(("images", "labels"), test, strict=True))
-  # On a CPU, unroll even if the run was trained without unrolling.
-  unroll = config.train.unroll or jax.default_backend() == "cpu"
+  given = {
+    "batch_size": batch_size,
+    "precision": config.evaluate.precision,
+    "save_to": save_adversarial or "",
+    # On a CPU, unroll even if the run was trained without unrolling.
+    "unroll": config.train.unroll or jax.default_backend() == "cpu",
+  }
   evaluators = {
-    name: _evaluator(config, name, unroll, save_adversarial or "")
-    for name in config.evaluators
+    name: plugins.build("evaluator", spec, f"config.evaluators.{name}", **given)
+    for name, spec in config.evaluators.items()
   }
   saving = [one for one in evaluators.values() if hasattr(one, "save_to")]
   if save_adversarial and len(saving) != 1:
@@ -131,20 +135,6 @@ def build(
       raise ValueError(f"config.evaluators.{name}: {error}") from error
   module = plugins.build_model(config, source, "float32", axis_name=None)
   return Evaluation(evaluators, module, batch, source.label, notes)
-
-
-def _evaluator(
-  config: ConfigDict, name: str, unroll: bool, save_to: str
-) -> contracts.Evaluator:
-  """Builds an evaluator from its spec and the fields of `config.evaluate`."""
-  field, spec = f"config.evaluators.{name}", config.evaluators[name]
-  shared = {"batch_size": config.evaluate.batch_size, "save_to": save_to}
-  shared["precision"] = config.evaluate.precision
-  kind = plugins.load("evaluator", spec.to_dict().get("name"), field)
-  known = inspect.signature(kind).parameters
-  shared = {key: value for key, value in shared.items() if key in known}
-  spec = plugins.attack_spec(spec, unroll)
-  return plugins.build("evaluator", spec, field, **shared)
 
 
 def run(

@@ -147,8 +147,8 @@ def build(
 
 def _settings(config: ConfigDict, key: jax.Array, peak: float) -> step.Settings:
   """The numbers of a run, on the host."""
-  spec = plugins.attack_spec(config.method, config.train.unroll)
-  method = plugins.build("method", spec)
+  unroll = config.train.unroll
+  method = plugins.build("method", config.method, unroll=unroll)
   for name, field in (("epsilon_ramp", "step_size"), ("attack_steps", "limit")):
     value = config.train[name]
     if value and not hasattr(getattr(method, "attack", None), field):

@@ -126,8 +126,7 @@ def test_steps_equal_a_plain_implementation(data, reference):
   with jax.enable_x64(True):
     training = train.build(config, digits.Source(), data["images"].shape)
     module = plugins.build_model(config, digits.Source(), "float32", None)
-    spec = plugins.attack_spec(config.method, unroll=True)
-    method = plugins.build("method", spec)
+    method = plugins.build("method", config.method, unroll=True)
     crop_flip = plugins.build("augment", config.augment)
 
     @jax.jit
