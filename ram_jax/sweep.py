@@ -78,7 +78,11 @@ class Job:
 
 
 class Clock:
-  """The remaining time, and the longest compilations and report so far."""
+  """The remaining time, and the longest compilations and report so far.
+
+  Attributes:
+    budget: seconds from the start to the end of the program; may be infinite.
+  """
 
   def __init__(self, path: pathlib.Path, minutes: float | None) -> None:
     """Starts the clock.
@@ -88,8 +92,8 @@ class Clock:
       minutes: time until the program ends; None: no limit.
     """
     self._path = path
-    self._budget = 60 * minutes if minutes else math.inf
-    self._end = time.monotonic() + self._budget
+    self.budget = 60 * minutes if minutes else math.inf
+    self._end = time.monotonic() + self.budget
     self._compiled = 0.0
     self._longest = {"report": RESERVE}
     with contextlib.suppress(OSError, ValueError):  # missing or damaged
@@ -105,7 +109,7 @@ class Clock:
     """Seconds until the runs must stop, to leave time for the report."""
     # Reserve twice the longest time, because the state is saved first, and the
     # report takes longer with more runs.
-    reserve = min(2 * self._longest["report"], 0.3 * self._budget)
+    reserve = min(2 * self._longest["report"], 0.3 * self.budget)
     return self._end - time.monotonic() - reserve
 
   def fits(self, what: str) -> bool:
@@ -120,7 +124,7 @@ class Clock:
       small budget would never continue.
     """
     longest = self._longest.get(what, 0)
-    return self.left() > min(longest, 0.6 * self._budget)
+    return self.left() > min(longest, 0.6 * self.budget)
 
   def compiled(self, what: str) -> None:
     """Records the time spent compiling since the last call."""
@@ -170,7 +174,7 @@ def run(
   """
   run_folder.check_writable(folder, "--workdir")
   clock = Clock(folder / FILE, minutes)
-  with run_folder.lock(folder), deadline(60 * minutes if minutes else None):
+  with run_folder.lock(folder), deadline(clock.budget):
     try:
       jobs = [_job(config, folder) for config in configs]
       with signals.alarm(clock.left()):
@@ -189,14 +193,14 @@ def run(
 
 
 @contextlib.contextmanager
-def deadline(seconds: float | None) -> Iterator[None]:
+def deadline(seconds: float) -> Iterator[None]:
   """Ends the program after a time, whatever it is doing.
 
   Python handles no signal during a compilation. As after a kill, everything
   that was saved is complete.
 
   Args:
-    seconds: the time; None: no limit.
+    seconds: the time, which may be infinite.
   """
 
   def end() -> None:
@@ -208,10 +212,7 @@ def deadline(seconds: float | None) -> Iterator[None]:
     sys.stdout.flush()
     os._exit(0)
 
-  if seconds is None:
-    yield
-    return
-  timer = threading.Timer(seconds, end)
+  timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), end)
   timer.daemon = True
   timer.start()
   try:

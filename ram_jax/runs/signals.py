@@ -4,7 +4,6 @@ A time limit (`alarm`) is a third signal.
 """
 
 import contextlib
-import math
 import os
 import select
 import signal
@@ -143,17 +142,15 @@ def alarm(seconds: float) -> Iterator[None]:
   While nothing listens, such as between two runs, it is repeated.
 
   Args:
-    seconds: time until the signal; infinite for none.
+    seconds: time until the signal, which may be infinite.
   """
-  if seconds == math.inf:
-    yield
-    return
 
   def again(*_: Any) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.5)
 
   before = signal.signal(signal.SIGALRM, again)
-  signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01))
+  # macOS has no timer of more than three years.
+  signal.setitimer(signal.ITIMER_REAL, min(max(seconds, 0.01), 1e8))
   try:
     yield
   finally:
