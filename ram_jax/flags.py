@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from ml_collections import ConfigDict
 
-from ram_jax import command_line
+from ram_jax import checks, command_line
 
 # Flag -> (placeholder of its value, help text).
 FLAGS = {
@@ -60,32 +60,28 @@ FLAGS = {
   "minutes": ("N", "time limit of a sweep, including its report"),
   "baseline": ("FOLDER", "one of --runs, with which the others are compared"),
 }
-# The flags of each mode, besides --debug.
+_CONFIG = "--config=FILE, such as configs/digits.py"
+# Mode -> (the flags that it requires, all its flags besides --debug).
 MODES = {
-  "train": ("config", "workdir", "init_from", "save_adversarial"),
+  "train": (_CONFIG, "config workdir init_from save_adversarial"),
   "evaluate": (
-    "config",
-    "workdir",
-    "init_from",
-    "weights",
-    "runs",
-    "save_adversarial",
+    _CONFIG,
+    "config workdir init_from weights runs save_adversarial",
   ),
-  "profile": ("config", "workdir", "init_from"),
-  "corrupt": ("config", "out"),
-  "export": ("workdir", "out"),
-  "compare": ("workdir", "reference"),
-  "report": ("workdir", "runs", "baseline"),
-  "sweep": ("config", "workdir", "minutes"),
+  "profile": (_CONFIG, "config workdir init_from"),
+  "corrupt": ("--config=FILE and --out=FOLDER", "config out"),
+  "export": ("--workdir=FOLDER and --out=FILE", "workdir out"),
+  "compare": (
+    "--workdir=FOLDER and --reference=NAME or PATH",
+    "workdir reference",
+  ),
+  "report": ("--runs=FOLDER,FOLDER", "workdir runs baseline"),
+  "sweep": (
+    "--config=FILE, such as configs/sweeps/paper.py",
+    "config workdir minutes",
+  ),
 }
-# Flags that a mode requires; other modes require a config.
-CONFIG = "--config=FILE, such as configs/digits.py"
-NEEDED = {
-  "corrupt": "--config=FILE and --out=FOLDER",
-  "export": "--workdir=FOLDER and --out=FILE",
-  "compare": "--workdir=FOLDER and --reference=NAME or PATH",
-  "report": "--runs=FOLDER,FOLDER",
-}
+_MINUTES = ("a number above 0", lambda v: 0 < float(v) < math.inf)
 # A key of a dict, or an object and its attribute.
 _KEY = re.compile(r"""^(?:\w+ = )?(?:(\w+)\.|["'])(\w+)(?: = |["']: )""")
 # Width of the list of fields, and the column in which comments start.
@@ -170,11 +166,12 @@ def check(flags: argparse.Namespace) -> None:
     raise ValueError(f"unknown --mode={mode}: choose {', '.join(MODES)}")
   if empty := [name for name, value in vars(flags).items() if value == ""]:
     raise ValueError(f"--{empty[0]} is empty: give a value, or leave it out")
+  known = {name: row[1].split() for name, row in MODES.items()}
   for name in (name for name in FLAGS if name != "mode"):
     value = getattr(flags, name)
     given = value or (name == "config" and flags.overrides)
-    if given and name not in MODES[mode]:
-      supported = [mode for mode, names in MODES.items() if name in names]
+    if given and name not in known[mode]:
+      supported = [mode for mode, names in known.items() if name in names]
       raise ValueError(
         f"--{name} is for --mode={' or '.join(supported)}, not --mode={mode}"
       )
@@ -184,18 +181,11 @@ def check(flags: argparse.Namespace) -> None:
         f"--{name}={value} is a URL, which is only supported as the --workdir "
         "of a run: give a path"
       )
-  needed = NEEDED.get(mode, CONFIG)
+  needed = MODES[mode][0]
   if not all(getattr(flags, n) for n in re.findall(r"--(\w+)=", needed)):
     raise ValueError(f"--mode={mode} needs {needed}")
-  if flags.minutes and not _is_positive(flags.minutes):
-    raise ValueError(f"--minutes={flags.minutes}: give a number above 0")
-
-
-def _is_positive(text: str) -> bool:
-  try:
-    return 0 < float(text) < math.inf
-  except ValueError:
-    return False
+  if flags.minutes:
+    checks.check(vars(flags), "--", minutes=_MINUTES)
 
 
 def folders(text: str) -> list[str]:

@@ -120,6 +120,7 @@ D = "--config=CONFIGS/digits.py"
   ("argv", "words"),
   [
     ([], "--mode=train needs --config=FILE, such as configs/digits.py"),
+    (["--mode=sweep"], "needs --config=FILE, such as configs/sweeps/paper.py"),
     (["--config"], "argument --config: expected one argument"),
     (["--config=configs/x.py"], f"choose {CONFIGS}, or your own .py file"),
     (["--config=CONFIGS/standard.py:modle=x"], "cannot use 'modle=x'"),
@@ -578,7 +579,8 @@ FLAGS = [name for name in vars(flags.parse([])) if name != "overrides"]
 @pytest.mark.parametrize("name", [n for n in FLAGS if n != "debug"])
 def test_empty_flag(nothing_runs, name):
   words = f"--{name} is empty: give a value, or leave it out"
-  mode = next(m for m, names in flags.MODES.items() if name in (*names, "mode"))
+  known = {mode: f"mode {row[1]}".split() for mode, row in flags.MODES.items()}
+  mode = next(mode for mode, names in known.items() if name in names)
   argv = [f"--mode={mode}", f"--{name}="]
   rejects("unknown --mode=:" if name == "mode" else words, *argv)
 
