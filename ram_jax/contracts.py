@@ -15,9 +15,14 @@ import numpy as np
 # (name, images [B,H,W,C]) in the order in which BatchNorm's running statistics
 # are updated: a tuple, as JAX sorts the keys of a dictionary.
 Views = tuple[tuple[str, jax.Array], ...]
-# Values [B] by name of the metric.
-Metrics = dict[str, jax.Array]
-# Arrays by name, such as `images` uint8 [N,H,W,C] and `labels` int32 [N].
+# Arrays by name, such as `images` [B,H,W,C] and `labels` [B] of a batch.
+Arrays = dict[str, jax.Array]
+# What a method is trained on: its views, and the targets of its loss, classes
+# [B] or probabilities [B,K].
+Viewed = tuple[Views, jax.Array]
+Logits = tuple[jax.Array, ...]  # [B,K] for each view, in order
+Loss = tuple[jax.Array, Arrays]  # loss [B], and metrics [B] by name
+# The same on the host, such as `images` uint8 [N,H,W,C] and `labels` int32 [N].
 Batch = dict[str, np.ndarray]
 # Images uint8 [N,H,W,C] and labels int32 [N].
 Split = tuple[np.ndarray, np.ndarray]

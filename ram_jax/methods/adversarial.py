@@ -7,8 +7,7 @@ import jax
 
 from ram_jax import losses
 from ram_jax.attacks.pgd import Attack
-from ram_jax.contracts import Metrics, Views
-from ram_jax.models.classifier import Classifier
+from ram_jax.contracts import Arrays, Logits, Loss, Model, Viewed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,17 +22,13 @@ class Method:
 
   label: ClassVar[str] = "Adversarial training"
 
-  def views(
-    self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
-  ) -> tuple[Views, jax.Array]:
+  def views(self, keys: jax.Array, batch: Arrays, model: Model) -> Viewed:
     """Adversarial images for the current model."""
     images, labels = batch["images"], batch["labels"]
     adversarial = self.attack(keys, images, labels, model)
     return (("adversarial", adversarial),), labels
 
-  def loss(
-    self, logits: tuple[jax.Array, ...], targets: jax.Array
-  ) -> tuple[jax.Array, Metrics]:
+  def loss(self, logits: Logits, targets: jax.Array) -> Loss:
     """Cross-entropy of the adversarial view."""
     cross_entropy = losses.cross_entropy(logits[0], targets)
     accuracy = losses.correct(logits[0], targets)

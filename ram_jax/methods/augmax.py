@@ -10,9 +10,8 @@ from ram_jax import checks, losses
 from ram_jax import keys as keys_lib
 from ram_jax.attacks.iterative import repeat
 from ram_jax.augment.augmix import Augment
-from ram_jax.contracts import Metrics, Views
+from ram_jax.contracts import Arrays, Logits, Loss, Model, Viewed
 from ram_jax.methods import consistency
-from ram_jax.models.classifier import Classifier
 
 # Weight of the mixed chains, and the logits of the chains' weights.
 Mixture = tuple[jax.Array, jax.Array]
@@ -59,9 +58,7 @@ class Method(consistency.Consistency):
       step_size=checks.SIZE,
     )
 
-  def views(
-    self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
-  ) -> tuple[Views, jax.Array]:
+  def views(self, keys: jax.Array, batch: Arrays, model: Model) -> Viewed:
     """The AugMax view, an AugMix view and the clean images, in this order.
 
     The authors' code uses the same order.
@@ -88,7 +85,7 @@ class Method(consistency.Consistency):
     images: jax.Array,
     chains: jax.Array,
     labels: jax.Array,
-    model: Classifier,
+    model: Model,
   ) -> jax.Array:
     """Searches for the mixture with the largest loss.
 
@@ -121,9 +118,7 @@ class Method(consistency.Consistency):
     state = repeat(0, self.steps, step, (start, left), self.unroll)
     return mixed(state[0], images, chains)
 
-  def loss(
-    self, logits: tuple[jax.Array, ...], targets: jax.Array
-  ) -> tuple[jax.Array, Metrics]:
+  def loss(self, logits: Logits, targets: jax.Array) -> Loss:
     """The consistency loss; also reports the AugMax view's accuracy."""
     loss, metrics = super().loss(logits[::-1], targets)
     metrics["augmax_accuracy"] = losses.correct(logits[0], targets)

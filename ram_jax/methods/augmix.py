@@ -7,9 +7,8 @@ import jax
 
 from ram_jax import keys as keys_lib
 from ram_jax.augment.augmix import Augment
-from ram_jax.contracts import Views
+from ram_jax.contracts import Arrays, Model, Viewed
 from ram_jax.methods import consistency
-from ram_jax.models.classifier import Classifier
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,9 +23,7 @@ class Method(consistency.Consistency):
 
   label: ClassVar[str] = "AugMix"
 
-  def views(
-    self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
-  ) -> tuple[Views, jax.Array]:
+  def views(self, keys: jax.Array, batch: Arrays, model: Model) -> Viewed:
     """Clean images and two independent AugMix views of them."""
     del model
     images = batch["images"]

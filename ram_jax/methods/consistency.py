@@ -5,7 +5,7 @@ import dataclasses
 import jax
 
 from ram_jax import checks, losses
-from ram_jax.contracts import Metrics
+from ram_jax.contracts import Logits, Loss
 
 DIVERGENCES = {
   "exact": losses.jensen_shannon,
@@ -32,9 +32,7 @@ class Consistency:
       jensen_shannon=checks.one_of(*DIVERGENCES),
     )
 
-  def loss(
-    self, logits: tuple[jax.Array, ...], targets: jax.Array
-  ) -> tuple[jax.Array, Metrics]:
+  def loss(self, logits: Logits, targets: jax.Array) -> Loss:
     """Cross-entropy of the first view plus the weighted divergence."""
     cross_entropy = losses.cross_entropy(logits[0], targets)
     divergence = DIVERGENCES[self.jensen_shannon](*logits)

@@ -13,9 +13,8 @@ from ram_jax import checks, losses
 from ram_jax import keys as keys_lib
 from ram_jax.attacks.pgd import Attack
 from ram_jax.augment.augmix import Augment
-from ram_jax.contracts import Metrics, Views
+from ram_jax.contracts import Arrays, Logits, Loss, Model, Viewed
 from ram_jax.methods import consistency
-from ram_jax.models.classifier import Classifier
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,9 +45,7 @@ class Method(consistency.Consistency):
       adversarial_weight=checks.SIZE,
     )
 
-  def views(
-    self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
-  ) -> tuple[Views, jax.Array]:
+  def views(self, keys: jax.Array, batch: Arrays, model: Model) -> Viewed:
     """Clean images, one augmented view, and x + delta* of eq. 5, in this order.
 
     The reference implementation uses the same order.
@@ -60,9 +57,7 @@ class Method(consistency.Consistency):
     views["adversarial"] = self.attack(attack_keys, start, labels, model)
     return tuple(views.items()), labels
 
-  def loss(
-    self, logits: tuple[jax.Array, ...], targets: jax.Array
-  ) -> tuple[jax.Array, Metrics]:
+  def loss(self, logits: Logits, targets: jax.Array) -> Loss:
     """The consistency loss; also reports the adversarial view's accuracy."""
     loss, metrics = super().loss(logits, targets)
     metrics["adversarial_accuracy"] = losses.correct(logits[2], targets)

@@ -6,8 +6,7 @@ from typing import ClassVar
 import jax
 
 from ram_jax import losses
-from ram_jax.contracts import Metrics, Views
-from ram_jax.models.classifier import Classifier
+from ram_jax.contracts import Arrays, Logits, Loss, Model, Viewed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,16 +15,12 @@ class Method:
 
   label: ClassVar[str] = "Standard"
 
-  def views(
-    self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
-  ) -> tuple[Views, jax.Array]:
+  def views(self, keys: jax.Array, batch: Arrays, model: Model) -> Viewed:
     """The clean images alone."""
     del keys, model
     return (("clean", batch["images"]),), batch["labels"]
 
-  def loss(
-    self, logits: tuple[jax.Array, ...], targets: jax.Array
-  ) -> tuple[jax.Array, Metrics]:
+  def loss(self, logits: Logits, targets: jax.Array) -> Loss:
     """Cross-entropy of the clean view."""
     cross_entropy = losses.cross_entropy(logits[0], targets)
     accuracy = losses.correct(logits[0], targets)

@@ -7,8 +7,7 @@ import jax
 
 from ram_jax import checks, losses
 from ram_jax.attacks.pgd import Attack
-from ram_jax.contracts import Metrics, Views
-from ram_jax.models.classifier import Classifier
+from ram_jax.contracts import Arrays, Logits, Loss, Model, Viewed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,18 +29,14 @@ class Method:
   def __post_init__(self) -> None:
     checks.check(vars(self), weight=checks.SIZE)
 
-  def views(
-    self, keys: jax.Array, batch: dict[str, jax.Array], model: Classifier
-  ) -> tuple[Views, jax.Array]:
+  def views(self, keys: jax.Array, batch: Arrays, model: Model) -> Viewed:
     """Clean images, and adversarial ones that maximize the divergence."""
     images = batch["images"]
     predictions = jax.lax.stop_gradient(jax.nn.softmax(model(images)))
     adversarial = self.attack(keys, images, predictions, model)
     return (("clean", images), ("adversarial", adversarial)), batch["labels"]
 
-  def loss(
-    self, logits: tuple[jax.Array, ...], targets: jax.Array
-  ) -> tuple[jax.Array, Metrics]:
+  def loss(self, logits: Logits, targets: jax.Array) -> Loss:
     """Cross-entropy of the clean view plus the weighted divergence."""
     clean, adversarial = logits
     metrics = {
