@@ -118,13 +118,14 @@ def fab_norms(
   """
   from autoattack.fab_pt import FABAttack_PT
 
-  attack = fab.Attack(np.float32(1e6), norm=norm)
+  attack = fab.Fab(np.float32(1e6), norm=norm)
   x, y = jnp.asarray(images), jnp.asarray(labels)
   best = jnp.full(len(labels), jnp.inf)
   original = FABAttack_PT(theirs, NORMS[norm], device="cpu", targeted=True)
   shortest = np.full(len(labels), np.inf)
   for rank, target in enumerate(by_logit(ours(x), y).T[:9], start=2):
-    state = attack.start(None, x, y, target, ours)
+    batch = {"images": x, "labels": y, "targets": target}
+    state = attack.start(None, batch, ours)
     for _ in range(attack.steps):
       state = STEP(attack, state, ours)
     best = jnp.minimum(best, state.norm)
@@ -192,7 +193,7 @@ def square_progress(
   }
   model, counts = parallel.replicate(ours), []
   for limit in QUERIES:
-    attack = square.Attack(epsilon, limit - 1, norm)  # the start is a query
+    attack = square.Square(epsilon, limit - 1, norm)  # the start is a query
     found = pool.Pool(attack, model, batch, jax.random.key(0), SIZE).run()
     counts.append(int(np.sum(~found.success)))
   return {

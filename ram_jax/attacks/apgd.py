@@ -15,15 +15,9 @@ import numpy as np
 from ram_jax import checks, losses
 from ram_jax.attacks import iterative, objectives
 from ram_jax.attacks.norms import NORMS, l2_norm_in_order, radius_inside
-from ram_jax.contracts import Model
+from ram_jax.contracts import Arrays, Model
 
-# Objective -> name of the attack.
-LABELS = {
-  "cross_entropy": "APGD-CE",
-  "dlr": "APGD-DLR",
-  "margin": "APGD-margin",
-  "targeted_dlr": "APGD-T",
-}
+TARGETED = "targeted_dlr"  # the objective of targeted attacks
 _INERTIA = 0.75  # weight of the gradient step; the rest is momentum
 _INCREASES = 0.75  # fraction of steps that must increase the objective
 # Added to L2 norms, as in the original code. Gradients can be this small, so
@@ -59,34 +53,24 @@ class Point:
 
 
 @flax.struct.dataclass
-class State:
-  """State of a run; every leaf has a leading axis B.
+class State(iterative.State):
+  """State of a run; `best` has the last misclassified images.
 
   Attributes:
-    clean: the clean images.
-    labels: their classes.
-    targets: the target classes.
-    iteration: number of steps so far.
     now: the current point.
     previous: the images before the last step.
-    best: the point with the largest objective so far.
-    adversarial: the last misclassified images, if any were found.
-    found: whether any were found.
+    peak: the point with the largest objective so far.
+    found: whether any misclassified images were found.
     step_size: length of the next step in pixel units.
     last_value: the objective after the last step.
     increases: how many steps since the last checkpoint increased the objective.
-    checked_value: the best value at the last checkpoint.
+    checked_value: the largest value at the last checkpoint.
     halved: whether the last checkpoint halved the step size.
   """
 
-  clean: jax.Array
-  labels: jax.Array
-  targets: jax.Array
-  iteration: jax.Array
   now: Point
   previous: jax.Array
-  best: Point
-  adversarial: jax.Array
+  peak: Point
   found: jax.Array
   step_size: jax.Array
   last_value: jax.Array
@@ -96,7 +80,7 @@ class State:
 
 
 @flax.struct.dataclass
-class Attack(iterative.Iterative):
+class Apgd(iterative.Iterative):
   """APGD: PGD with momentum, which halves its step size when it stalls.
 
   Attributes:
@@ -107,73 +91,24 @@ class Attack(iterative.Iterative):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    checks.check(vars(self), objective=checks.one_of(*LABELS))
+    allowed = checks.one_of(*objectives.OBJECTIVES, TARGETED)
+    checks.check(vars(self), objective=allowed)
 
-  @property
-  def label(self) -> str:
-    """The attack's name in tables."""
-    return LABELS[self.objective]
-
-  @property
-  def targeted(self) -> bool:
-    """Whether the attack is targeted."""
-    return self.objective == "targeted_dlr"
-
-  def start(
-    self,
-    keys: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-    targets: jax.Array,
-    model: Model,
-  ) -> State:
-    """Returns the state at random points on the surface of the ball.
-
-    Args:
-      keys: keys [B].
-      images: pixels [B, H, W, C] in [0, 1].
-      labels: integer classes [B].
-      targets: integer classes [B]; ignored unless the attack is targeted.
-      model: images -> logits [B, K].
-    """
+  def start(self, keys: jax.Array, batch: Arrays, model: Model) -> State:
+    """Random points on the surface of the ball, as in `iterative.Iterative`."""
+    images = batch["images"]
     draw = _NORMS[self.norm].starts["sphere"]
     points = jax.vmap(lambda key: draw(key, images.shape[1:], images.dtype))
-    return self.start_at(
-      self._clip(images, self.epsilon * points(keys)),
-      images,
-      labels,
-      targets,
-      model,
-    )
-
-  def start_at(
-    self,
-    points: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-    targets: jax.Array,
-    model: Model,
-  ) -> State:
-    """Returns the state at given points.
-
-    Args:
-      points: pixels [B, H, W, C] in [0, 1], inside the ball.
-      images: see `start`.
-      labels: see `start`.
-      targets: see `start`.
-      model: see `start`.
-    """
-    now, wrong = self._evaluate(points, labels, targets, model)
+    points = self._clip(images, self.epsilon * points(keys))
+    now, wrong = self._evaluate(points, batch, model)
     zeros = jnp.zeros(len(images), int)
     return State(
-      clean=images,
-      labels=labels,
-      targets=targets,
+      batch=batch,
       iteration=zeros,
       now=now,
       previous=points,
-      best=now,
-      adversarial=points,
+      peak=now,
+      best=points,
       found=wrong,
       step_size=jnp.broadcast_to(2 * self.epsilon, zeros.shape).astype(
         images.dtype
@@ -187,77 +122,70 @@ class Attack(iterative.Iterative):
     )
 
   def step(self, state: State, model: Model) -> State:
-    """Returns the state after one more step of every example."""
+    """One step of every example, as in `iterative.Iterative`."""
     images = self._moved(state)
-    now, wrong = self._evaluate(images, state.labels, state.targets, model)
-    best = iterative.select(now.value > state.best.value, now, state.best)
+    now, wrong = self._evaluate(images, state.batch, model)
+    peak = iterative.select(now.value > state.peak.value, now, state.peak)
     state = state.replace(
       iteration=state.iteration + 1,
       now=now,
       previous=state.now.images,
-      best=best,
-      adversarial=iterative.select(wrong, images, state.adversarial),
+      peak=peak,
+      best=iterative.select(wrong, images, state.best),
       found=state.found | wrong,
       last_value=now.value,
       increases=state.increases + (now.value > state.last_value),
     )
     return self._checked(state)
 
-  def images(self, state: State) -> jax.Array:
-    """Returns the adversarial images [B, H, W, C], or the clean ones."""
-    return iterative.select(state.found, state.adversarial, state.clean)
-
   def found(self, state: State) -> jax.Array:
-    """Returns whether an adversarial example was found, bool [B]."""
+    """Whether an adversarial example was found, bool [B]."""
     return state.found
 
   def _moved(self, state: State) -> jax.Array:
     """Steepest ascent and projection, then momentum and projection."""
-    shape = (-1, *[1] * (state.clean.ndim - 1))
+    given, here = state.batch["images"], state.now.images
+    shape = (-1, *[1] * (given.ndim - 1))
     size = state.step_size.reshape(shape)
     inertia = jnp.where(state.iteration == 0, 1, _INERTIA).reshape(shape)
-    inertia = inertia.astype(state.clean.dtype)
-    here = state.now.images
+    inertia = inertia.astype(given.dtype)
     ascent = _NORMS[self.norm].direction(state.now.gradient)
-    ahead = self._clip(state.clean, here - state.clean + size * ascent)
+    ahead = self._clip(given, here - given + size * ascent)
     moved = (
       here + inertia * (ahead - here) + (1 - inertia) * (here - state.previous)
     )
-    return self._clip(state.clean, moved - state.clean)
+    return self._clip(given, moved - given)
 
   def _checked(self, state: State) -> State:
     """Checks at checkpoints whether the search has stalled.
 
-    If so, halves the step size and continues from the best point.
+    If so, halves the step size and continues from the peak.
     """
     window = jnp.asarray(_windows(self.steps))[state.iteration - 1]
     checkpoint = window > 0
     stalls = state.increases <= _INCREASES * window
-    stalls |= ~state.halved & (state.checked_value >= state.best.value)
+    stalls |= ~state.halved & (state.checked_value >= state.peak.value)
     halve = checkpoint & stalls
     return state.replace(
-      now=iterative.select(halve, state.best, state.now),
+      now=iterative.select(halve, state.peak, state.now),
       step_size=jnp.where(halve, state.step_size / 2, state.step_size),
       increases=jnp.where(checkpoint, 0, state.increases),
       checked_value=iterative.select(
-        checkpoint, state.best.value, state.checked_value
+        checkpoint, state.peak.value, state.checked_value
       ),
       halved=jnp.where(checkpoint, halve, state.halved),
     )
 
   def _evaluate(
-    self,
-    images: jax.Array,
-    labels: jax.Array,
-    targets: jax.Array,
-    model: Model,
+    self, images: jax.Array, batch: Arrays, model: Model
   ) -> tuple[Point, jax.Array]:
     """The point, and whether the images are misclassified, bool [B]."""
+    labels = batch["labels"]
 
     def total(x: jax.Array) -> tuple[jax.Array, tuple]:
       logits = model(x)
-      if self.targeted:
-        value = objectives.targeted_dlr(logits, labels, targets)
+      if self.objective == TARGETED:
+        value = objectives.targeted_dlr(logits, labels, batch["targets"])
       else:
         value = objectives.OBJECTIVES[self.objective](logits, labels)
       return jnp.sum(value), (value, logits)

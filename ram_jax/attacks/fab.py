@@ -9,7 +9,7 @@ from ram_jax.attacks import iterative
 from ram_jax.attacks.norms import NORMS
 from ram_jax.attacks.objectives import of_class
 from ram_jax.attacks.targets import by_distance
-from ram_jax.contracts import Model
+from ram_jax.contracts import Arrays, Model
 
 # Norms over the last axis.
 _LENGTHS = {
@@ -23,32 +23,21 @@ _SHORTEST = 1e-8  # lower bound for lengths when projections are weighted
 
 
 @flax.struct.dataclass
-class State:
-  """State of the attack; every leaf has a leading axis B.
+class State(iterative.State):
+  """State of the attack; `best` has the nearest misclassified iterates so far.
 
   Attributes:
-    given: the clean images [B,H,W,C].
-    labels: their classes [B].
-    targets: the target classes [B]; if untargeted, the number of the restart.
     current: the iterates [B,H,W,C].
-    best: nearest misclassified iterates so far; the clean images if there are
-      none.
     norm: distance [B] of `best` from the clean images; infinite if there are
-      none.
-    iteration: number of steps so far, integers [B].
+      no misclassified iterates.
   """
 
-  given: jax.Array
-  labels: jax.Array
-  targets: jax.Array
   current: jax.Array
-  best: jax.Array
   norm: jax.Array
-  iteration: jax.Array
 
 
 @flax.struct.dataclass
-class Attack(iterative.Iterative):
+class Fab(iterative.Iterative):
   """FAB: searches for the nearest misclassified point.
 
   Follows AutoAttack (fra31/auto-attack `fab_base.py`). It starts from the clean
@@ -72,62 +61,44 @@ class Attack(iterative.Iterative):
   eta: float = flax.struct.field(pytree_node=False, default=1.05)
   beta: float = flax.struct.field(pytree_node=False, default=0.9)
 
-  @property
-  def label(self) -> str:
-    """The attack's name in tables."""
-    return "FAB-T" if self.targeted else "FAB"
-
-  def start(
-    self,
-    keys: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-    targets: jax.Array,
-    model: Model,
-  ) -> State:
+  def start(self, keys: jax.Array, batch: Arrays, model: Model) -> State:
     """Clean images or random points, as in `iterative.Iterative`."""
     del model
+    images, labels = batch["images"], batch["labels"]
     current = images
     if not self.targeted:
       draw = NORMS[self.norm].starts["sphere"]
       points = jax.vmap(lambda key: draw(key, images.shape[1:], images.dtype))
       moved = jnp.clip(images + self.epsilon / 2 * points(keys), 0, 1)
-      current = iterative.select(targets > 0, moved, images)
+      current = iterative.select(batch["targets"] > 0, moved, images)
     return State(
-      given=images,
-      labels=labels,
-      targets=targets,
-      current=current,
-      best=images,
-      norm=jnp.full(labels.shape, jnp.inf, images.dtype),
+      batch=batch,
       iteration=jnp.zeros(labels.shape, jnp.int32),
+      best=images,
+      current=current,
+      norm=jnp.full(labels.shape, jnp.inf, images.dtype),
     )
 
   def step(self, state: State, model: Model) -> State:
     """One step of every example, as in `iterative.Iterative`."""
-    given, current = (
-      x.reshape(len(x), -1) for x in (state.given, state.current)
-    )
-    aim = state.targets
+    images, labels = state.batch["images"], state.batch["labels"]
+    given, current = (x.reshape(len(x), -1) for x in (images, state.current))
+    aim = state.batch["targets"]
     if not self.targeted:
-      aim = by_distance(model, state.current, state.labels, self.norm)[:, 0]
-    value, gradient = _linearize(model, state.current, state.labels, aim)
+      aim = by_distance(model, state.current, labels, self.norm)[:, 0]
+    value, gradient = _linearize(model, state.current, labels, aim)
     moved = self._move(given, current, value, gradient)
     norm = _LENGTHS[self.norm](moved - given)
-    moved = moved.reshape(state.given.shape)
-    wrong = ~losses.correct(model(moved), state.labels)
+    moved = moved.reshape(images.shape)
+    wrong = ~losses.correct(model(moved), labels)
     better = wrong & (norm < state.norm)
-    back = state.given + self.beta * (moved - state.given)
+    back = images + self.beta * (moved - images)
     return state.replace(
-      current=iterative.select(wrong, back, moved),
-      best=iterative.select(better, moved, state.best),
-      norm=jnp.where(better, norm, state.norm),
       iteration=state.iteration + 1,
+      best=iterative.select(better, moved, state.best),
+      current=iterative.select(wrong, back, moved),
+      norm=jnp.where(better, norm, state.norm),
     )
-
-  def images(self, state: State) -> jax.Array:
-    """Adversarial images in the ball, or the clean ones, [B,H,W,C]."""
-    return iterative.select(self.found(state), state.best, state.given)
 
   def found(self, state: State) -> jax.Array:
     """Whether a misclassified point was found in the ball, bool [B]."""

@@ -1,20 +1,16 @@
-"""Fields, loops and complete runs that attacks share."""
+"""Fields and states of AutoAttack's attacks, and the loops of all attacks."""
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from ram_jax import checks, losses
-from ram_jax.attacks import targets
+from ram_jax import checks
 from ram_jax.attacks.norms import NORMS
-from ram_jax.contracts import Model
-
-RANKS = 9  # number of target classes that AutoAttack tries, one after another
-
+from ram_jax.contracts import Arrays
 
 # A length in pixel units. JAX rebuilds pytrees with tracers and placeholders as
 # leaves, so only plain numbers are checked.
@@ -25,23 +21,38 @@ LENGTH: checks.Rule = (
 
 
 @flax.struct.dataclass
+class State:
+  """State of an attack; every leaf has a leading axis B.
+
+  Attributes:
+    batch: as given to `Iterative.start`; its `images` are the clean ones.
+    iteration: number of steps so far, integers [B].
+    best: the images that the attack has found so far [B,H,W,C].
+  """
+
+  batch: Arrays
+  iteration: jax.Array
+  best: jax.Array
+
+
+@flax.struct.dataclass
 class Iterative:
-  """An attack with many steps, which can be run a few steps at a time.
+  """An attack with many steps, which is run a few steps at a time.
 
-  A subclass has a `label` and these methods, for a batch of B examples that the
-  model classifies correctly:
+  A subclass has these methods, for a batch of B examples that the model
+  classifies correctly:
 
-  - `start(keys, images, labels, targets, model) -> state` before the first
-    step. `targets` are integers [B]: the classes that a targeted attack aims
-    at, or the number of an untargeted attack's restart, 0 for the first run.
+  - `start(keys, batch, model) -> state` before the first step. `batch` has
+    `images` [B,H,W,C] in [0,1], `labels`, integers [B], and `targets`, integers
+    [B]: the classes that a targeted attack aims at, or the number of an
+    untargeted attack's restart, 0 for the first run.
   - `step(state, model) -> state` after one more step of every example.
-  - `images(state)`: adversarial images [B,H,W,C], or the input where none was
-    found.
-  - `found(state)`: whether one was found, bool [B].
+  - `found(state)`: whether `state.best` is misclassified and in the ball, bool
+    [B].
 
-  Every leaf of the state has a leading axis B. Each example has its own
-  `state.iteration` and key, so finished examples can be replaced by new ones
-  between two steps, and the result does not depend on the rest of the batch.
+  Each example has its own `state.iteration` and key, so finished examples can
+  be replaced by new ones between two steps, and the result does not depend on
+  the rest of the batch (`evaluation/pool.py`).
 
   An attack is a pytree whose only leaf is epsilon, so changing epsilon needs no
   recompilation.
@@ -50,17 +61,11 @@ class Iterative:
     epsilon: radius of the ball in pixel units (images are in [0, 1]).
     steps: iterations per run.
     norm: 'l2' or 'linf'.
-    unroll: whether to unroll the loops; useful on CPUs, where convolutions
-      inside XLA loops are slow.
-    targeted: whether the attack aims at a class.
   """
 
   epsilon: jax.Array | float
   steps: int = flax.struct.field(pytree_node=False, default=100)
   norm: str = flax.struct.field(pytree_node=False, default="l2")
-  unroll: bool = flax.struct.field(pytree_node=False, default=False)
-
-  targeted: ClassVar[bool] = False
 
   def __post_init__(self) -> None:
     checks.check(
@@ -70,48 +75,11 @@ class Iterative:
       epsilon=LENGTH,
     )
 
-  @jax.named_scope("attack")
-  def __call__(
-    self, keys: jax.Array, images: jax.Array, labels: jax.Array, model: Model
-  ) -> jax.Array:
-    """Searches for misclassified images in the ball.
+  def images(self, state: State) -> jax.Array:
+    """Adversarial images [B,H,W,C], or the clean one where none was found."""
+    return select(self.found(state), state.best, state.batch["images"])
 
-    Args:
-      keys: keys [B], one per example.
-      images: floats [B,H,W,C] in [0,1].
-      labels: integer classes [B].
-      model: images -> logits [B,K]; a pytree if it has variables.
-
-    Returns:
-      Misclassified images [B,H,W,C] in [0,1], at most epsilon from the inputs
-      (to within 1e-6). An input is returned unchanged if it is misclassified
-      itself, or if no misclassified image is found. A targeted attack tries the
-      classes with the 2nd to 10th largest logits, and returns the first
-      success. No gradient flows through the result.
-    """
-    images = jax.lax.stop_gradient(images)
-    logits = jax.lax.stop_gradient(model(images))
-    classes = jnp.zeros((len(labels), 1), int)
-    if self.targeted:
-      classes = targets.by_logit(logits, labels)[:, :RANKS]
-
-    def step(_: Any, state: Any) -> Any:
-      return self.step(state, model)
-
-    def attack(rank: jax.Array | int, best: tuple) -> tuple:
-      found, adversarial = best
-      key = jax.vmap(lambda key: jax.random.fold_in(key, rank))(keys)
-      aim = jnp.take(classes, rank, axis=1)
-      state = self.start(key, images, labels, aim, model)
-      state = repeat(0, self.steps, step, state, self.unroll)
-      adversarial = select(found, adversarial, self.images(state))
-      return found | self.found(state), adversarial
-
-    start = ~losses.correct(logits, labels), images
-    found = repeat(0, classes.shape[1], attack, start, self.unroll)
-    return jax.lax.stop_gradient(found[1])
-
-  def exhausted(self, state: Any) -> jax.Array:
+  def exhausted(self, state: State) -> jax.Array:
     """Whether an example has used up its steps, bool [B]."""
     return state.iteration >= self.steps
 

@@ -4,7 +4,6 @@ A random search that uses scores but no gradients.
 """
 
 import math
-from typing import ClassVar
 
 import flax.struct
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 from ram_jax import losses
 from ram_jax.attacks import iterative, objectives
 from ram_jax.attacks.norms import radius_inside
-from ram_jax.contracts import Model
+from ram_jax.contracts import Arrays, Model
 
 # After each of these iterations, the area of the windows is halved.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -23,108 +22,17 @@ _TINY = 1e-12  # avoids division by zero
 
 
 @flax.struct.dataclass
-class State:
-  """State of the attack; every leaf has a leading axis B.
+class State(iterative.State):
+  """State of the attack; `best` has the images with the lowest margin so far.
 
   Attributes:
     keys: the examples' keys [B]; a query's draws depend on its key and number.
-    given: the clean images [B,H,W,C].
-    labels: their classes [B].
-    best: images with the lowest margin so far [B,H,W,C].
-    margin: their margin [B]: the label's logit minus the largest other one,
-      negative if and only if the image is misclassified.
-    iteration: number of steps so far, integers [B].
+    margin: the margin of `best` [B]: the label's logit minus the largest other
+      one, negative if and only if the image is misclassified.
   """
 
   keys: jax.Array
-  given: jax.Array
-  labels: jax.Array
-  best: jax.Array
   margin: jax.Array
-  iteration: jax.Array
-
-
-@flax.struct.dataclass
-class Attack(iterative.Iterative):
-  """Square: random search with square-shaped changes, one query per step.
-
-  Follows AutoAttack (fra31/auto-attack `square.py`, margin loss, schedule not
-  rescaled), with one difference: in AutoAttack, all examples of a batch share
-  the positions of the windows; here each example draws its own.
-
-  Attributes:
-    steps: number of queries after the first one.
-    p_init: fraction of the pixels that the first windows cover, in (0, 1].
-  """
-
-  steps: int = flax.struct.field(pytree_node=False, default=5000)
-  p_init: float = flax.struct.field(pytree_node=False, default=0.8)
-
-  label: ClassVar[str] = "Square"
-
-  def start(
-    self,
-    keys: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-    targets: jax.Array,
-    model: Model,
-  ) -> State:
-    """The first query, as in `iterative.Iterative`."""
-    del targets
-    start = {"l2": _l2_start, "linf": _linf_start}[self.norm]
-    first = jax.vmap(lambda key, image: start(key, image, self.epsilon))(
-      _fold(keys, jnp.zeros(labels.shape, jnp.int32)), images
-    )
-    return State(
-      keys=keys,
-      given=images,
-      labels=labels,
-      best=first,
-      margin=_margin(model(first), labels).astype(images.dtype),
-      iteration=jnp.zeros(labels.shape, jnp.int32),
-    )
-
-  def step(self, state: State, model: Model) -> State:
-    """One query for every example, as in `iterative.Iterative`."""
-    iteration = state.iteration
-    keys = _fold(state.keys, iteration + 1)
-    candidate = self._propose(keys, state.given, state.best, iteration)
-    margin = _margin(model(candidate), state.labels).astype(state.margin.dtype)
-    better = margin < state.margin
-    return state.replace(
-      best=iterative.select(better, candidate, state.best),
-      margin=jnp.where(better, margin, state.margin),
-      iteration=iteration + 1,
-    )
-
-  def images(self, state: State) -> jax.Array:
-    """Adversarial images, or the clean ones, [B,H,W,C]."""
-    return iterative.select(self.found(state), state.best, state.given)
-
-  def found(self, state: State) -> jax.Array:
-    """Whether an example is misclassified, bool [B]."""
-    return state.margin < 0
-
-  def _propose(
-    self,
-    keys: jax.Array,
-    given: jax.Array,
-    best: jax.Array,
-    iteration: jax.Array,
-  ) -> jax.Array:
-    """The next candidates [B,H,W,C]."""
-    sizes = window_sizes(self.norm, given.shape[1:3], self.p_init)
-    change = {"l2": _l2_change, "linf": _linf_change}[self.norm]
-
-    def propose(
-      key: jax.Array, given: jax.Array, best: jax.Array, iteration: jax.Array
-    ) -> jax.Array:
-      stage = jnp.sum(iteration > np.asarray(_HALVINGS), dtype=jnp.int32)
-      drawn = _draw(key, given.shape, jnp.asarray(sizes)[stage])
-      return change(drawn, given, best, self.epsilon, sizes, stage)
-
-    return jax.vmap(propose)(keys, given, best, iteration)
 
 
 @flax.struct.dataclass
@@ -152,87 +60,136 @@ def _draw(key: jax.Array, shape: tuple[int, ...], size: jax.Array) -> Draw:
   return Draw(corners.astype(jnp.int32), coins[0], 2 * coins[1:] - 1)
 
 
-def window_sizes(
-  norm: str, shape: tuple[int, int], p_init: float
-) -> tuple[int, ...]:
-  """Side of the windows in each stage of the schedule.
+@flax.struct.dataclass
+class Square(iterative.Iterative):
+  """Square: random search with square-shaped changes, one query per step.
 
-  Args:
-    norm: 'l2', where they are odd and at least 3, or 'linf'.
-    shape: (H, W) of the images.
-    p_init: fraction of the pixels that the first windows cover.
+  Follows AutoAttack (fra31/auto-attack `square.py`, margin loss, schedule not
+  rescaled), with one difference: in AutoAttack, all examples of a batch share
+  the positions of the windows; here each example draws its own.
 
-  Returns:
-    Sides in pixels; the stages end after iterations 10, 50, 200, 500, 1000,
-    2000, 4000, 6000 and 8000.
+  Attributes:
+    steps: number of queries after the first one.
+    p_init: fraction of the pixels that the first windows cover, in (0, 1].
   """
-  sizes = []
-  for stage in range(len(_HALVINGS) + 1):
-    side = round(math.sqrt(p_init / 2**stage * math.prod(shape)))
-    side = max(side, 3) | 1 if norm == "l2" else max(side, 1)
-    sizes.append(min(side, *shape))
-  return tuple(sizes)
 
+  steps: int = flax.struct.field(pytree_node=False, default=5000)
+  p_init: float = flax.struct.field(pytree_node=False, default=0.8)
 
-def _l2_start(
-  key: jax.Array, image: jax.Array, epsilon: jax.Array | float
-) -> jax.Array:
-  """The image plus a perturbation of tiles, each with a pattern."""
-  height, width, channels = image.shape
-  side = _tile(image.shape)
-  shape = (height // side, width // side)
-  transposed, signs = jax.random.split(key)
-  transposed = jax.random.bernoulli(transposed, shape=shape)
-  signs = jax.random.rademacher(signs, (*shape, channels), jnp.int32)
-  return _l2_tiled(transposed, signs, image, epsilon)
+  def start(self, keys: jax.Array, batch: Arrays, model: Model) -> State:
+    """The first query, as in `iterative.Iterative`."""
+    images, labels = batch["images"], batch["labels"]
+    start = {"l2": self._l2_start, "linf": self._linf_start}[self.norm]
+    zeros = jnp.zeros(labels.shape, jnp.int32)
+    first = jax.vmap(start)(_fold(keys, zeros), images)
+    return State(
+      batch=batch,
+      iteration=zeros,
+      best=first,
+      keys=keys,
+      margin=_margin(model(first), labels).astype(images.dtype),
+    )
 
+  def step(self, state: State, model: Model) -> State:
+    """One query for every example, as in `iterative.Iterative`."""
+    candidate = self._propose(state)
+    margin = _margin(model(candidate), state.batch["labels"])
+    margin = margin.astype(state.margin.dtype)
+    better = margin < state.margin
+    return state.replace(
+      iteration=state.iteration + 1,
+      best=iterative.select(better, candidate, state.best),
+      margin=jnp.where(better, margin, state.margin),
+    )
 
-def _l2_tiled(
-  transposed: jax.Array,
-  signs: jax.Array,
-  image: jax.Array,
-  epsilon: jax.Array | float,
-) -> jax.Array:
-  """As `_l2_start`, for given draws: bool [R,C], signs [R,C,channels]."""
-  height, width, _ = image.shape
-  side = _tile(image.shape)
-  pattern = _pattern(side)
-  tiles = jnp.where(transposed[..., None, None], pattern.T, pattern)
-  tiles = tiles[..., None].astype(image.dtype) * signs[:, :, None, None]
-  rows, columns = (size * side for size in transposed.shape)
-  delta = tiles.swapaxes(1, 2).reshape(rows, columns, -1)
-  before = max((height - _TILES * side) // 2, 0)
-  delta = jnp.pad(delta, ((before, side), (before, side), (0, 0)))
-  return _add(image, delta[:height, :width], epsilon)
+  def found(self, state: State) -> jax.Array:
+    """Whether an example is misclassified, bool [B]."""
+    return state.margin < 0
 
+  def window_sizes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Side of the windows in each stage of the schedule.
 
-def _tile(shape: tuple[int, ...]) -> int:
-  return max(shape[0] // _TILES, 1)
+    Args:
+      shape: (H, W, C) of the images.
 
+    Returns:
+      Sides in pixels, in L2 odd and at least 3; the stages end after iterations
+      10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000.
+    """
+    sizes = []
+    for stage in range(len(_HALVINGS) + 1):
+      side = round(math.sqrt(self.p_init / 2**stage * math.prod(shape[:2])))
+      side = max(side, 3) | 1 if self.norm == "l2" else max(side, 1)
+      sizes.append(min(side, *shape[:2]))
+    return tuple(sizes)
 
-def _l2_change(
-  drawn: Draw,
-  given: jax.Array,
-  best: jax.Array,
-  epsilon: jax.Array | float,
-  sizes: tuple[int, ...],
-  stage: jax.Array,
-) -> jax.Array:
-  """Transfers the norm of a second window to a pattern in the first one."""
-  delta = best - given
-  first, second = (
-    _window(corner, jnp.asarray(sizes)[stage], given.shape)
-    for corner in drawn.corners
-  )
-  old = _channels(delta * first)
-  freed = _squares(delta * jnp.maximum(first, second))
-  unused = epsilon**2 - jnp.sum(jnp.square(delta))
-  norm = jnp.sqrt(jnp.maximum(unused / given.shape[2], 0) + freed)
-  pattern = _placed(drawn, sizes, stage, given)
-  new = pattern * drawn.signs + delta * first / (old + _TINY)
-  new = new * (norm / (_channels(new) + _TINY))
-  delta = jnp.where(first > 0, new, delta * (1 - second))
-  return _add(given, delta, epsilon)
+  def _propose(self, state: State) -> jax.Array:
+    """The next candidates [B,H,W,C]."""
+    change = {"l2": self._l2_change, "linf": self._linf_change}[self.norm]
+
+    def propose(
+      key: jax.Array, given: jax.Array, best: jax.Array, iteration: jax.Array
+    ) -> jax.Array:
+      stage = jnp.sum(iteration > np.asarray(_HALVINGS), dtype=jnp.int32)
+      size = jnp.asarray(self.window_sizes(given.shape))[stage]
+      return change(_draw(key, given.shape, size), stage, given, best)
+
+    keys = _fold(state.keys, state.iteration + 1)
+    given = state.batch["images"]
+    return jax.vmap(propose)(keys, given, state.best, state.iteration)
+
+  def _l2_start(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    """The image plus a perturbation of tiles, each with a pattern."""
+    height, width, channels = image.shape
+    side = max(height // _TILES, 1)
+    shape = (height // side, width // side)
+    transposed, signs = jax.random.split(key)
+    transposed = jax.random.bernoulli(transposed, shape=shape)
+    signs = jax.random.rademacher(signs, (*shape, channels), jnp.int32)
+    pattern = _pattern(side)
+    tiles = jnp.where(transposed[..., None, None], pattern.T, pattern)
+    tiles = tiles[..., None].astype(image.dtype) * signs[:, :, None, None]
+    rows, columns = (size * side for size in shape)
+    delta = tiles.swapaxes(1, 2).reshape(rows, columns, -1)
+    before = max((height - _TILES * side) // 2, 0)
+    delta = jnp.pad(delta, ((before, side), (before, side), (0, 0)))
+    return _add(image, delta[:height, :width], self.epsilon)
+
+  def _l2_change(
+    self, drawn: Draw, stage: jax.Array, given: jax.Array, best: jax.Array
+  ) -> jax.Array:
+    """Transfers the norm of a second window to a pattern in the first one."""
+    delta, sizes = best - given, self.window_sizes(given.shape)
+    first, second = (
+      _window(corner, jnp.asarray(sizes)[stage], given.shape)
+      for corner in drawn.corners
+    )
+    old = _channels(delta * first)
+    freed = _squares(delta * jnp.maximum(first, second))
+    unused = self.epsilon**2 - jnp.sum(jnp.square(delta))
+    norm = jnp.sqrt(jnp.maximum(unused / given.shape[2], 0) + freed)
+    pattern = _placed(drawn, sizes, stage, given)
+    new = pattern * drawn.signs + delta * first / (old + _TINY)
+    new = new * (norm / (_channels(new) + _TINY))
+    delta = jnp.where(first > 0, new, delta * (1 - second))
+    return _add(given, delta, self.epsilon)
+
+  def _linf_start(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    """The image plus vertical stripes of plus or minus epsilon."""
+    signs = jax.random.rademacher(key, (1, *image.shape[1:]), image.dtype)
+    radius = radius_inside(self.epsilon, image.dtype)
+    return jnp.clip(image + radius * signs, 0, 1)
+
+  def _linf_change(
+    self, drawn: Draw, stage: jax.Array, given: jax.Array, best: jax.Array
+  ) -> jax.Array:
+    """Sets the perturbation in a window to +-epsilon, one sign per channel."""
+    size = jnp.asarray(self.window_sizes(given.shape))[stage]
+    window = _window(drawn.corners[0], size, given.shape)
+    radius = radius_inside(self.epsilon, best.dtype)
+    moved = best + 2 * radius * (window * drawn.signs)
+    moved = jnp.clip(moved, given - radius, given + radius)
+    return jnp.clip(moved, 0, 1)
 
 
 def _squares(x: jax.Array) -> jax.Array:
@@ -307,31 +264,6 @@ def _bump(height: int, width: int) -> np.ndarray:
   count = max(height, width) // 2 + 1
   bump = sum((distance < k) / k**2 for k in range(1, count + 1))
   return bump / np.linalg.norm(bump) if bump.size else bump
-
-
-def _linf_start(
-  key: jax.Array, image: jax.Array, epsilon: jax.Array | float
-) -> jax.Array:
-  """The image plus vertical stripes of plus or minus epsilon."""
-  signs = jax.random.rademacher(key, (1, *image.shape[1:]), image.dtype)
-  radius = radius_inside(epsilon, image.dtype)
-  return jnp.clip(image + radius * signs, 0, 1)
-
-
-def _linf_change(
-  drawn: Draw,
-  given: jax.Array,
-  best: jax.Array,
-  epsilon: jax.Array | float,
-  sizes: tuple[int, ...],
-  stage: jax.Array,
-) -> jax.Array:
-  """Sets the perturbation in a window to +-epsilon, one sign per channel."""
-  window = _window(drawn.corners[0], jnp.asarray(sizes)[stage], given.shape)
-  radius = radius_inside(epsilon, best.dtype)
-  moved = best + 2 * radius * (window * drawn.signs)
-  moved = jnp.clip(moved, given - radius, given + radius)
-  return jnp.clip(moved, 0, 1)
 
 
 def _margin(logits: jax.Array, labels: jax.Array) -> jax.Array:

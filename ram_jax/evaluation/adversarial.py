@@ -38,11 +38,6 @@ class Evaluator(contracts.Evaluator):
   precision: str = precision.FULL
 
   def __post_init__(self) -> None:
-    if not isinstance(self.attack, Attack):
-      raise ValueError(
-        f"attack is {self.attack.label}, but this evaluator supports only pgd: "
-        "use the autoattack evaluator for others (docs/autoattack.md)"
-      )
     some = "one or more finite numbers, each at least 0"
     checks.check(
       vars(self),

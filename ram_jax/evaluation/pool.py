@@ -132,8 +132,7 @@ def _start(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
   attack, key, model = shared
   keys = keys_lib.per_example(key, batch["positions"])
   keys = jax.vmap(jax.random.fold_in)(keys, batch["number"])
-  names = ("images", "labels", "targets")
-  state = attack.start(keys, *(batch[name] for name in names), model)
+  state = attack.start(keys, batch, model)
   return state, _flags(shared, state)
 
 

@@ -18,11 +18,12 @@ import numpy as np
 
 from ram_jax import losses, parallel
 from ram_jax.attacks import apgd, fab, square, targets
-from ram_jax.attacks.iterative import RANKS, Iterative
+from ram_jax.attacks.iterative import Iterative
 from ram_jax.attacks.pgd import finite_gradients
 from ram_jax.contracts import Batch, Cache, Model, Row
 from ram_jax.evaluation import attack_checks, pool, precision, rows
 
+RANKS = 9  # number of target classes that are tried, one after another
 UNIT = 4  # number of batches whose results are cached together
 # Square, which uses no gradients, should succeed on at most this fraction of
 # the images; softmax outputs sum to one within this (auto-attack checks.py).
@@ -55,18 +56,18 @@ class Stage:
   passes: Callable[[int], tuple[int, int]] = lambda classes: (1, 1)
 
 
-_ce = functools.partial(apgd.Attack, objective="cross_entropy")
-_untargeted_dlr = functools.partial(apgd.Attack, objective="dlr")
-_dlr = functools.partial(apgd.Attack, objective="targeted_dlr")
-_fab = functools.partial(fab.Attack, targeted=False)
+_ce = functools.partial(apgd.Apgd, objective="cross_entropy")
+_untargeted_dlr = functools.partial(apgd.Apgd, objective="dlr")
+_dlr = functools.partial(apgd.Apgd, objective="targeted_dlr")
+_fab = functools.partial(fab.Fab, targeted=False)
 ATTACKS: Mapping[str, Stage] = {
   "apgd-ce": Stage(_ce),
   "apgd-dlr": Stage(_untargeted_dlr, classes=3),
-  "apgd-margin": Stage(functools.partial(apgd.Attack, objective="margin")),
+  "apgd-margin": Stage(functools.partial(apgd.Apgd, objective="margin")),
   "apgd-t": Stage(_dlr, RANKS, classes=4),
   "apgd-malt": Stage(_dlr, 3, malt=True, classes=4),
-  "fab-t": Stage(fab.Attack, RANKS, passes=lambda classes: (2, 1)),
-  "square": Stage(square.Attack, passes=lambda classes: (1, 0)),
+  "fab-t": Stage(fab.Fab, RANKS, passes=lambda classes: (2, 1)),
+  "square": Stage(square.Square, passes=lambda classes: (1, 0)),
   "apgd-ce-5": Stage(_ce, restarts=5),
   "apgd-dlr-5": Stage(_untargeted_dlr, classes=3, restarts=5),
   "fab-5": Stage(_fab, restarts=5, passes=lambda classes: (3, 1 + classes)),

@@ -18,27 +18,33 @@ from hypothesis import strategies as st
 
 from ram_jax import losses
 from ram_jax.attacks import apgd
+from ram_jax.attacks.objectives import OBJECTIVES
+from ram_jax.attacks.targets import by_logit
 from tests.attacks.pgd_test import Perceptron, batch, distance, perceptron
+from tests.attacks.toy import START, STEP, search
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "apgd.npz"
-EVERY = [(norm, name) for norm in ("l2", "linf") for name in apgd.LABELS]
+NAMES = (*OBJECTIVES, apgd.TARGETED)
+EVERY = [(norm, name) for norm in ("l2", "linf") for name in NAMES]
 # The original has no such objective.
 ORIGINAL = [case for case in EVERY if case[1] != "margin"]
-RUN = jax.jit(lambda attack, *args: attack(*args))
-START, START_AT, STEP = map(
-  jax.jit, (apgd.Attack.start, apgd.Attack.start_at, apgd.Attack.step)
-)
+
+
+@jax.jit
+def start_at(attack, points, images, labels, targets, model):
+  """The state at given points instead of random ones."""
+  keys = jax.random.split(jax.random.key(0), len(images))
+  state = START(attack, keys, images, labels, targets, model)
+  now, wrong = attack._evaluate(points, state.batch, model)
+  now = {"now": now, "peak": now, "previous": points, "best": points}
+  return state.replace(found=wrong, checked_value=now["now"].value, **now)
 
 
 def correct_batch(model, count=32):
   """Keys, images, and the model's own predictions as labels."""
   keys, images, _ = batch(count)
   return keys, images, jnp.argmax(model(images), axis=-1)
-
-
-def second(model, images):
-  return jnp.argsort(model(images), axis=-1)[:, -2]
 
 
 @pytest.mark.parametrize(("norm", "name"), ORIGINAL)
@@ -50,11 +56,11 @@ def test_equals_the_original_step_by_step(x64, norm, name):
     if key.startswith(f"{norm}_{name}_")
   }
   model = Perceptron(*(jnp.asarray(golden[key]) for key in ("first", "second")))
-  attack = apgd.Attack(
+  attack = apgd.Apgd(
     float(golden[f"{norm}_epsilon"]), 100, norm, objective=name
   )
   arguments = [golden[k] for k in ("images", "labels", "targets")]
-  state = START_AT(attack, golden[f"{norm}_start"], *arguments, model)
+  state = start_at(attack, golden[f"{norm}_start"], *arguments, model)
   stable = part["stable"]
   assert stable.sum() >= 4
   for i, size in enumerate(part["step_sizes"]):
@@ -69,12 +75,12 @@ def test_equals_the_original_step_by_step(x64, norm, name):
   assert attack.exhausted(state).all()
   np.testing.assert_array_equal(attack.found(state), part["found"])
   for actual, reference in (
-    (state.best.value, part["best_value"]),
-    (state.adversarial, part["adversarial"]),
+    (state.peak.value, part["best_value"]),
+    (state.best, part["adversarial"]),
   ):
     np.testing.assert_allclose(actual[stable], reference[stable], 1e-9, 1e-9)
   kept = np.where(
-    part["found"][:, None, None, None], state.adversarial, golden["images"]
+    part["found"][:, None, None, None], state.best, golden["images"]
   )
   np.testing.assert_array_equal(attack.images(state), kept)
 
@@ -104,17 +110,17 @@ def test_in_the_ball_in_range_and_never_below_the_best(
   model = model.replace(first=model.first * bool(scale))
   keys, images, labels = correct_batch(model, 8)
   images = images if pixels is None else jnp.full_like(images, pixels)
-  attack = apgd.Attack(epsilon, 4, norm, objective=name)
+  attack = apgd.Apgd(epsilon, 4, norm, objective=name)
   state = START(attack, keys, images, labels, (labels + 1) % 5, model)
-  best = state.best.value
+  peak = state.peak.value
   for _ in range(4):
     state = STEP(attack, state, model)
     for x in (state.now.images, attack.images(state)):
       far = distance(norm, x, images)
       assert (far <= epsilon * (1 + 1e-6)).all()
       assert x.min() >= 0 and x.max() <= 1
-    assert not (state.best.value < best).any()
-    best = state.best.value
+    assert not (state.peak.value < peak).any()
+    peak = state.peak.value
   right = losses.correct(model(attack.images(state)), labels)
   np.testing.assert_array_equal(right, ~attack.found(state))
 
@@ -122,44 +128,37 @@ def test_in_the_ball_in_range_and_never_below_the_best(
 @pytest.mark.parametrize(
   "norm", ["l2", pytest.param("linf", marks=pytest.mark.slow)]
 )
-def test_a_targeted_attack_tries_all_targets(norm):
+def test_further_targets_find_more(norm):
   # Logits of small weights hardly move, the second largest one or not.
   model = perceptron(48, classes=12)
   model = model.replace(first=model.first * jnp.linspace(0.01, 2, 12) ** 2)
   keys, images, labels = correct_batch(model, 64)
   labels = labels.at[0].set((labels[0] + 1) % 12)
   epsilon = {"l2": 1.0, "linf": 0.15}[norm]
-  attack = apgd.Attack(epsilon, 10, norm, objective="targeted_dlr")
-  adversarial = RUN(attack, keys, images, labels, model)
+  attack = apgd.Apgd(epsilon, 10, norm, objective="targeted_dlr")
+  ranked = by_logit(model(images), labels)[:, :9]
+  adversarial = search(attack, keys, images, labels, model, ranked)
   found = ~losses.correct(model(adversarial), labels)
   np.testing.assert_array_equal(adversarial[0], images[0])
   changed = (adversarial != images).any((1, 2, 3))
   np.testing.assert_array_equal(changed[1:], found[1:])
   assert (distance(norm, adversarial, images) <= epsilon * (1 + 1e-6)).all()
-  state = START(attack, keys, images, labels, second(model, images), model)
-  for _ in range(10):
-    state = STEP(attack, state, model)
-  first = attack.found(state)
-  assert 0 < first.sum() < found.sum() < 64
-  unrolled = attack.replace(unroll=True)(keys, images, labels, model)
-  np.testing.assert_allclose(unrolled, adversarial, atol=1e-4)
+  moved = search(attack, keys, images, labels, model, ranked[:, :1])
+  first = ~losses.correct(model(moved), labels)
+  assert 1 < first.sum() < found.sum() < 64
 
 
 def test_saturated_logits_defeat_only_cross_entropy():
-  arguments = {}
+  robust = {}
   for scale in (1.0, 1000.0):
     model = perceptron(48, hidden=16, classes=5, scale=scale)
     keys, images, labels = correct_batch(model, 64)
-    arguments[scale] = keys, images, labels, model
-  robust = {
-    (name, scale): int(
-      losses.correct(
-        model(RUN(apgd.Attack(0.4, 20, objective=name), *row, model)), row[-1]
-      ).sum()
-    )
-    for name in ("cross_entropy", "dlr", "targeted_dlr")
-    for scale, (*row, model) in arguments.items()
-  }
+    ranked = by_logit(model(images), labels)
+    for name in ("cross_entropy", "dlr", "targeted_dlr"):
+      attack = apgd.Apgd(0.4, 20, objective=name)
+      aims = ranked if name == apgd.TARGETED else None
+      moved = search(attack, keys, images, labels, model, aims)
+      robust[name, scale] = int(losses.correct(model(moved), labels).sum())
   for name in ("dlr", "targeted_dlr"):
     assert abs(robust[name, 1000.0] - robust[name, 1.0]) <= 1
   small = robust["cross_entropy", 1.0]
@@ -171,7 +170,7 @@ def test_nan_gradients():
   model = Perceptron(jnp.full((48, 5), jnp.nan))
   keys, images, _ = batch(8)
   labels = jnp.zeros(8, int)
-  attack = apgd.Attack(0.5, steps=3)
+  attack = apgd.Apgd(0.5, steps=3)
   state = START(attack, keys, images, labels, labels, model)
   state = STEP(attack, STEP(attack, state, model), model)
   assert np.isfinite(attack.images(state)).all()
@@ -197,7 +196,7 @@ def test_results_are_bit_identical_in_any_batch(optimized, norm):
     np.random.default_rng(0).uniform(size=(24, 8, 8, 3)), jnp.float32
   )
   labels = jnp.argmax(model(images), axis=-1)
-  attack = apgd.Attack(0.1, 30, norm, objective="targeted_dlr")
+  attack = apgd.Apgd(0.1, 30, norm, objective="targeted_dlr")
 
   def run(rows, steps, state=None):
     if state is None:
@@ -233,10 +232,9 @@ def test_results_are_bit_identical_in_any_batch(optimized, norm):
 def test_x64_leaves_nothing_in_single_precision(x64):
   keys, images, labels = batch()
   for norm, name in EVERY:
-    text = jax.make_jaxpr(lambda a, m: a(keys, images, labels, m))(
-      apgd.Attack(0.5, 3, norm, objective=name),
-      perceptron(48, hidden=8, classes=5),
-    )
+    attack = apgd.Apgd(0.5, 3, norm, objective=name)
+    model = perceptron(48, hidden=8, classes=5)
+    text = jax.make_jaxpr(search)(attack, keys, images, labels, model)
     assert "f32[" not in str(text)
 
 
@@ -251,4 +249,4 @@ def test_x64_leaves_nothing_in_single_precision(x64):
 )
 def test_invalid_fields(fields, message):
   with pytest.raises(ValueError, match=message):
-    apgd.Attack(**{"epsilon": 1.0, **fields})
+    apgd.Apgd(**{"epsilon": 1.0, **fields})

@@ -11,17 +11,12 @@ from hypothesis import strategies as st
 from ram_jax import losses
 from ram_jax.attacks import square
 from tests.attacks import resnet2b, toy
-from tests.attacks.toy import ORDER, RUN, STEP, distance
+from tests.attacks.toy import ORDER, START, STEP, distance, search
 
 problem = functools.partial(toy.problem, shape=(10, 10, 3))
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "square.npz"
-START = jax.jit(
-  lambda attack, keys, images, labels, model: attack.start(
-    keys, images, labels, labels, model
-  )
-)
 
 
 def advance(attack, state, model, count):
@@ -31,15 +26,16 @@ def advance(attack, state, model, count):
 
 
 def test_windows_have_the_published_sizes():
-  l2 = square.window_sizes("l2", (32, 32), 0.8)
+  l2 = square.Square(1.0).window_sizes((32, 32, 3))
   assert l2[:8] == (29, 21, 15, 11, 7, 5, 5, 3)
-  linf = square.window_sizes("linf", (32, 32), 0.8)
+  linf = square.Square(1.0, norm="linf").window_sizes((32, 32, 3))
   assert linf == (29, 20, 14, 10, 7, 5, 4, 3, 2, 1)
-  assert square.window_sizes("l2", (4, 6), 1.0) == (4,) + (3,) * 9
+  small = square.Square(1.0, p_init=1.0).window_sizes((4, 6, 3))
+  assert small == (4,) + (3,) * 9
 
 
 @pytest.mark.parametrize("norm", ORDER)
-def test_equals_the_original_query_by_query(x64, norm):
+def test_equals_the_original_query_by_query(x64, norm, monkeypatch):
   # Draws of the original in float64, and the images that it obtains with them.
   with np.load(GOLDEN) as arrays:
     golden = dict(arrays)
@@ -47,23 +43,24 @@ def test_equals_the_original_query_by_query(x64, norm):
     toy.perceptron, golden["first"], golden["second"]
   )
   images, labels = (jnp.asarray(golden[n]) for n in ("images", "labels"))
-  epsilon = float(golden[f"{norm}_epsilon"])
+  attack = square.Square(float(golden[f"{norm}_epsilon"]), norm=norm)
   start = best = jnp.asarray(golden[f"{norm}_start"])
   if norm == "l2":
     tiles = golden["l2_tiles_transposed"], golden["l2_tiles_signs"]
-    actual = jax.vmap(square._l2_tiled, (None, 2, 0, None))(
-      tiles[0], tiles[1], images, epsilon
-    )
-    np.testing.assert_allclose(actual, start, atol=1e-12)
-  sizes = square.window_sizes(norm, (10, 10), 0.8)
-  change = {"l2": square._l2_change, "linf": square._linf_change}[norm]
+    monkeypatch.setattr(jax.random, "bernoulli", lambda *_, **__: tiles[0])
+    for i, image in enumerate(images):
+      signs = tiles[1][:, :, i]
+      monkeypatch.setattr(jax.random, "rademacher", lambda *_, x=signs: x)
+      actual = attack._l2_start(jax.random.key(0), image)
+      np.testing.assert_allclose(actual, start[i], atol=1e-12)
+  change = {"l2": attack._l2_change, "linf": attack._linf_change}[norm]
 
   @jax.jit
   def query(best, margin, iteration, corners, transposed, signs):
     def one(given, best, signs):
       drawn = square.Draw(corners, transposed, signs)
       stage = jnp.sum(iteration > np.asarray(square._HALVINGS), dtype=jnp.int32)
-      return change(drawn, given, best, epsilon, sizes, stage)
+      return change(drawn, stage, given, best)
 
     new = jax.vmap(one)(images, best, signs)
     candidate = square._margin(model(new), labels)
@@ -104,13 +101,13 @@ def test_draws_are_uniform_and_each_example_has_its_own(norm):
 @pytest.mark.parametrize("norm", ORDER)
 def test_a_query_changes_one_window(norm):
   keys, images, labels, model = problem(shape=(32, 32, 3))
-  attack = square.Attack(0.5, norm=norm)
-  first = START(attack, keys, images, labels, model)
-  late = first.iteration + 3000  # windows of 5 pixels, or 4
-  new = jax.jit(type(attack)._propose)(attack, keys, images, first.best, late)
+  attack = square.Square(0.5, norm=norm)
+  first = START(attack, keys, images, labels, labels, model)
+  late = first.replace(iteration=first.iteration + 3000)
+  new = jax.jit(square.Square._propose)(attack, late)
   # In L2, the second window and the rescaling change more.
   moved = np.asarray(abs(new - first.best).max(-1) > 0.02)
-  size = {"l2": 5, "linf": 4}[norm]
+  size = {"l2": 5, "linf": 4}[norm]  # of the windows
   for example in moved:
     rows, columns = np.nonzero(example)
     most = 2 * size**2 if norm == "l2" else size**2
@@ -128,8 +125,8 @@ def test_a_query_changes_one_window(norm):
 )
 def test_success_is_misclassified_in_the_ball(norm, epsilon):
   keys, images, labels, model = problem()
-  attack = square.Attack(epsilon, 30, norm)
-  adversarial = RUN(attack, keys, images, labels, model)
+  attack = square.Square(epsilon, 30, norm)
+  adversarial = search(attack, keys, images, labels, model)
   moved = distance(norm, adversarial, images)
   assert (moved <= epsilon * (1 + 1e-6)).all()
   assert adversarial.min() >= 0 and adversarial.max() <= 1
@@ -142,8 +139,8 @@ def test_success_is_misclassified_in_the_ball(norm, epsilon):
 @pytest.mark.parametrize("norm", ORDER)
 def test_more_steps_never_raise_the_margin(norm):
   keys, images, labels, model = problem()
-  attack = square.Attack({"l2": 0.5, "linf": 0.05}[norm], 100, norm)
-  state = START(attack, keys, images, labels, model)
+  attack = square.Square({"l2": 0.5, "linf": 0.05}[norm], 100, norm)
+  state = START(attack, keys, images, labels, labels, model)
   first, found = state.margin, attack.found(state)
   for step in range(100):
     assert (state.iteration == step).all()
@@ -165,10 +162,11 @@ def test_examples_are_independent(norm):
   """This includes each example's own iteration count."""
   keys, images, labels, model = problem(16, shape=(32, 32, 3))
   jax.config.update("jax_disable_most_optimizations", False)
-  attack = square.Attack(0.5, norm=norm)
+  attack = square.Square(0.5, norm=norm)
 
   def start(part):
-    return START(attack, keys[part], images[part], labels[part], model)
+    some = (x[part] for x in (keys, images, labels, labels))
+    return START(attack, *some, model)
 
   whole = advance(attack, start(slice(None)), model, 12)
   # The first 8 are 7 queries ahead of those that join them.
@@ -186,10 +184,10 @@ def test_examples_are_independent(norm):
 @pytest.mark.parametrize("norm", ORDER)
 def test_nan_logits_count_as_misclassified(norm):
   keys, images, labels, _ = problem(4)
-  attack = square.Attack(0.5, 2, norm)
+  attack = square.Square(0.5, 2, norm)
   constant = jax.tree_util.Partial(lambda x: jnp.zeros((len(x), 4)))
   labels = jnp.asarray([0, 1, 0, 1])  # of equal logits, the first wins
-  state = attack.start(keys, images, labels, labels, constant)
+  state = START(attack, keys, images, labels, labels, constant)
   assert attack.found(state).tolist() == [False, True, False, True]
   nan = jax.tree_util.Partial(lambda x: jnp.full((len(x), 4), jnp.nan))
   state = advance(attack, state, nan, 1)
@@ -197,19 +195,11 @@ def test_nan_logits_count_as_misclassified(norm):
   assert np.isfinite(attack.images(state)).all()
 
 
-def test_unrolled_equals_loop():
-  keys, images, labels, model = problem()
-  attack = square.Attack(0.5, 3)
-  actual = RUN(attack.replace(unroll=True), keys, images, labels, model)
-  expected = RUN(attack, keys, images, labels, model)
-  np.testing.assert_allclose(actual, expected, atol=1e-6)
-
-
 def test_x64_leaves_nothing_in_single_precision(x64):
   keys, images, labels, model = problem()
   for norm in ORDER:
-    call = functools.partial(square.Attack(0.5, norm=norm), keys, images)
-    assert "f32[" not in str(jax.make_jaxpr(call)(labels, model))
+    arguments = square.Square(0.5, norm=norm), keys, images, labels, model
+    assert "f32[" not in str(jax.make_jaxpr(search)(*arguments))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +212,7 @@ def test_x64_leaves_nothing_in_single_precision(x64):
 )
 def test_invalid_fields(fields, message):
   with pytest.raises(ValueError, match=message):
-    square.Attack(**{"epsilon": 1.0, **fields})
+    square.Square(**{"epsilon": 1.0, **fields})
 
 
 @pytest.mark.slow
@@ -230,8 +220,8 @@ def test_finds_as_many_as_the_original(shared_data):
   case = "resnet2b_l2_0.25"
   model, images, labels, _ = resnet2b.load(shared_data, case)
   keys = jax.random.split(jax.random.key(0), len(images))
-  attack = square.Attack(0.25)
-  state = START(attack, keys, images, labels, model)
+  attack = square.Square(0.25)
+  state = START(attack, keys, images, labels, labels, model)
   state = advance(attack, state, model, attack.steps)
   robust = len(images) - np.sum(attack.found(state))
   assert 96 <= robust <= 100  # the original, with several seeds: 97 to 99

@@ -4,9 +4,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ram_jax import losses
+
 ORDER = {"l2": 2, "linf": np.inf}
+START = jax.jit(
+  lambda attack, keys, images, labels, targets, model: attack.start(
+    keys, {"images": images, "labels": labels, "targets": targets}, model
+  )
+)
 STEP = jax.jit(lambda attack, state, model: attack.step(state, model))
-RUN = jax.jit(lambda attack, *args: attack(*args))
+
+
+@jax.jit
+def search(attack, keys, images, labels, model, ranked=None):
+  """The first success against the classes `ranked` [B,T], else the input."""
+  ranked = jnp.zeros((len(labels), 1), int) if ranked is None else ranked
+  found, best = ~losses.correct(model(images), labels), images
+  for number in range(ranked.shape[1]):
+    own = jax.vmap(lambda key, n=number: jax.random.fold_in(key, n))(keys)
+    state = START(attack, own, images, labels, ranked[:, number], model)
+    state = jax.lax.fori_loop(
+      0, attack.steps, lambda _, state: attack.step(state, model), state
+    )
+    best = jnp.where(found[:, None, None, None], best, attack.images(state))
+    found |= attack.found(state)
+  return best
 
 
 def perceptron(first, second, images):

@@ -8,7 +8,6 @@ import pytest
 
 from ram_jax import keys as keys_lib
 from ram_jax import parallel, plugins
-from ram_jax.attacks import apgd
 from ram_jax.attacks.pgd import Attack
 from ram_jax.contracts import Row
 from ram_jax.evaluation import adversarial, clean
@@ -107,11 +106,6 @@ def test_batch_size_does_not_change_robust_images(model, data):
 def test_bad_epsilons(epsilons):
   with pytest.raises(ValueError, match="epsilons"):
     evaluator(8, epsilons)
-
-
-def test_attacks_other_than_pgd_are_rejected():
-  with pytest.raises(ValueError, match="is APGD-CE, .* supports only pgd"):
-    adversarial.Evaluator(apgd.Attack(1.0), (1.0,), 0.4, 0, 8)
 
 
 def test_every_evaluator_is_tested_here():
