@@ -11,10 +11,8 @@ in n fair coin flips, where n is the number of images that differ. Checks
 without randomness have no tolerance.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +21,7 @@ import numpy as np
 from ram_jax import losses, parallel
 from ram_jax.attacks.norms import l2_norm
 from ram_jax.attacks.pgd import Attack
-from ram_jax.contracts import Batch, Model, Note, Row, Setting
+from ram_jax.contracts import Batch, Model, Note, Row
 from ram_jax.evaluation import rows
 
 DEVIATIONS = 3
@@ -100,7 +98,8 @@ def probe(
   moved = [epsilon for epsilon in sorted(by_epsilon) if epsilon > 0]
   for epsilon in moved:
     found = attacked(noise, epsilon)
-    yield _row(found, check="noise", norm=attack.norm, epsilon=epsilon)
+    settings = {"check": "noise", "norm": attack.norm, "epsilon": epsilon}
+    yield rows.row("attack_check", settings, found, stored=False)
     random, after = found["correct"], by_epsilon[epsilon]
     none_gained = epsilon == moved[-1] and random.sum() <= after.sum() > 0
     if rises(random, after) or none_gained:
@@ -118,8 +117,9 @@ def probe(
   longer, once = attack.replace(steps=2 * attack.steps), by_epsilon[epsilon]
   found = attacked(longer, epsilon)
   found["values"] = {"correct_before": int(once.sum())}
-  settings = {"attack": longer.label, "norm": attack.norm, "epsilon": epsilon}
-  yield _row(found, check="longer", **settings)
+  settings = {"check": "longer", "attack": longer.label, "norm": attack.norm}
+  settings |= {"epsilon": epsilon}
+  yield rows.row("attack_check", settings, found, stored=False)
   if rises(once, found["correct"]):
     yield _warning(
       attack,
@@ -155,7 +155,8 @@ def probe_model(
   changed = int(np.sum(~np.all(same, axis=-1)))
   correct = np.argmax(logits, axis=-1) == batch["labels"]
   values = {"zero_gradients": flat, "changed_logits": changed}
-  yield _row({"correct": correct, "values": values}, check="gradients")
+  found = {"correct": correct, "values": values}
+  yield rows.row("attack_check", {"check": "gradients"}, found, stored=False)
   if flat:
     yield _warning(
       attack,
@@ -179,12 +180,6 @@ def rises(before: Correct, after: Correct) -> bool:
   """
   gained, lost = np.sum(after & ~before), np.sum(before & ~after)
   return bool(gained - lost > DEVIATIONS * np.sqrt(gained + lost))
-
-
-def _row(found: dict[str, Any], **settings: Setting) -> Row:
-  """A row of a check, without the per-image array `correct`."""
-  row = rows.row("attack_check", settings, found)
-  return dataclasses.replace(row, correct=None)
 
 
 def _warning(attack: Attack, text: str) -> Note:

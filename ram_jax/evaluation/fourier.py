@@ -15,7 +15,7 @@ import numpy as np
 from ram_jax import checks, contracts, parallel
 from ram_jax import keys as keys_lib
 from ram_jax.contracts import Batch, Cache, Row
-from ram_jax.evaluation import clean
+from ram_jax.evaluation import clean, rows
 from ram_jax.image.color import dequantize
 from ram_jax.models.classifier import Classifier
 
@@ -48,7 +48,7 @@ class Evaluator(contracts.Evaluator):
       batch: `images` uint8 [N,H,W,C] and `labels` int32 [N].
       key: source of the waves' signs, together with the frequency and the
         example's position.
-      cache: stores the counts of each frequency.
+      cache: stores the results for each frequency.
 
     Yields:
       See `contracts.Evaluator`; one row for each pair (y, x), (-y, -x), whose
@@ -60,27 +60,13 @@ class Evaluator(contracts.Evaluator):
     total, height, width, _ = batch["images"].shape
     batch_size = parallel.even_batches(total, self.batch_size)
     for y, x in half_plane(height, width):
-      count = functools.partial(
-        self._count, model, batch, key, (y, x), batch_size
+      shared = parallel.replicate((key, np.array((y, x)), self.norm))
+      classify = functools.partial(
+        _classify, (*shared, model), batch, batch_size
       )
-      found = cache(str((y, x)), count)
+      found = cache(str((y, x)), classify)
       settings = {"wave_norm": self.norm, "y": y, "x": x}
-      correct = found.pop("correct")
-      yield Row("fourier", settings, total, correct, values=found)
-
-  def _count(
-    self,
-    model: Classifier,
-    batch: Batch,
-    key: jax.Array,
-    frequency: tuple[int, int],
-    batch_size: int,
-  ) -> dict[str, int]:
-    shared = parallel.replicate((key, np.array(frequency), self.norm))
-    found = _classify((*shared, model), batch, batch_size)
-    counts = {"correct": int(np.sum(found["correct"]))}
-    not_finite = int(np.sum(~found["finite"]))
-    return counts | ({"not_finite": not_finite} if not_finite else {})
+      yield rows.row("fourier", settings, found, stored=False)
 
 
 def half_plane(height: int, width: int) -> Iterator[tuple[int, int]]:

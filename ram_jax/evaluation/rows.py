@@ -13,7 +13,10 @@ CALIBRATED = ("clean", "corruption", "c_bar", "cifar10_1")
 
 
 def row(
-  evaluator: str, settings: Mapping[str, Setting], found: Mapping[str, Any]
+  evaluator: str,
+  settings: Mapping[str, Setting],
+  found: Mapping[str, Any],
+  stored: bool = True,
 ) -> Row:
   """Makes a row.
 
@@ -22,18 +25,19 @@ def row(
     settings: the row's settings.
     found: `correct`, bool [N]; optionally `finite` (whether the logits are),
       bool [N], and `values`.
+    stored: whether `correct` is stored in the row.
 
   Returns:
     The row; its values contain `not_finite`, the number of images whose logits
     are not finite, unless it is 0.
   """
   correct = found["correct"]
-  values = dict(found.get("values", {}))
+  # JSON has no numpy scalars.
+  values = {n: np.asarray(x).item() for n, x in found.get("values", {}).items()}
   if count := int(np.sum(~found.get("finite", np.bool_(True)))):
     values["not_finite"] = count
-  return Row(
-    evaluator, settings, len(correct), int(correct.sum()), correct, values
-  )
+  count, kept = int(correct.sum()), correct if stored else None
+  return Row(evaluator, settings, len(correct), count, kept, values)
 
 
 def notes(rows: Sequence[Row]) -> list[Note]:
