@@ -47,10 +47,11 @@ from ram_jax.training import loop as train
 
 TRAINING_IMAGES = 50_000
 STEPS = 10  # per dispatch, as on any accelerator
-# Programs that depend on the method, and programs of the evaluation, which do
-# not.
+# Programs that depend on the method, programs of the evaluation, which do not,
+# and those that `evaluation/pool.py` runs for each attack of AutoAttack.
 PARTS = ("augmix", "attack")
 EVALUATION = ("clean", "pgd")
+POOL = ("start", "merge", "several", "images")
 Lowered = tuple[Callable, tuple, int]  # pmapped function, arguments, steps
 
 
@@ -118,7 +119,7 @@ def every_attack() -> list[str]:
     for norm in NORMS:
       attack = stage.make(norm=norm, epsilon=0.5)
       names.setdefault(attack, f"{name}/{norm}")
-  return [f"{name}/{part}" for name in names.values() for part in pool.PROGRAMS]
+  return [f"{name}/{part}" for name in names.values() for part in POOL]
 
 
 def chips(topology: str, count: int) -> list[jax.Device]:
@@ -262,13 +263,12 @@ def _pooled(
   name: str, shared: Any, batch: dict[str, Any], devices: list[jax.Device]
 ) -> Lowered:
   """Builds a program of `pool.py`."""
-  program = pool.PROGRAMS[name].__wrapped__
+  program = getattr(pool, f"_{name}").__wrapped__
   mapped = parallel.stateful_dispatch(program, devices)
   if name == "start":
     return mapped, (shared, {}, batch), 1
   local = jax.tree.map(lambda x: Array(x.shape[1:], x.dtype), batch)
-  start = pool.PROGRAMS["start"].__wrapped__
-  state, _ = jax.eval_shape(start, shared, {}, local)
+  state, _ = jax.eval_shape(pool._start.__wrapped__, shared, {}, local)
   state = jax.tree.map(
     lambda x: Array((len(devices), *x.shape), x.dtype), state
   )

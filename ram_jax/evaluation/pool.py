@@ -7,7 +7,6 @@ are slow inside XLA loops.
 """
 
 import collections
-import dataclasses
 from typing import Any
 
 import jax
@@ -22,23 +21,14 @@ from ram_jax.contracts import Batch, Model
 STEPS = 10  # per dispatch on accelerators
 
 
-@dataclasses.dataclass
-class Found:
-  """The results of an attack.
+class Pool:
+  """A batch of slots, each free or occupied by an image under attack.
 
   Attributes:
-    success: bool [N].
+    success: which images are misclassified, bool [N].
     images: floats [N,H,W,C]; the input where the attack did not succeed.
     image_steps: number of steps, summed over the images.
   """
-
-  success: np.ndarray
-  images: np.ndarray
-  image_steps: int = 0
-
-
-class Pool:
-  """A batch of slots, each free or occupied by an image under attack."""
 
   def __init__(
     self,
@@ -61,18 +51,19 @@ class Pool:
       size: images per batch, over all devices; does not change results.
     """
     count, self._targets = batch["targets"].shape
-    self.found = Found(np.zeros(count, bool), np.array(batch["images"]))
+    self.success, self.images = np.zeros(count, bool), np.array(batch["images"])
+    self.image_steps = 0
     self._batch, self._state = batch, None
     self._shared = (*parallel.replicate((attack, key)), model)
     # (image, number of its target); other targets are appended when needed.
     self._queue = collections.deque((i, 0) for i in range(count))
     self._image, self._number = np.full(size, -1), np.zeros(size, np.int32)
 
-  def run(self) -> Found:
+  def run(self) -> "Pool":
     """Attacks each image until it is misclassified or no targets are left."""
     while self.step():
       pass
-    return self.found
+    return self
 
   def step(self) -> bool:
     """Fills free slots or runs a dispatch; returns whether work is left."""
@@ -84,7 +75,7 @@ class Pool:
     else:
       advance = _one if jax.default_backend() == "cpu" else _several
       self._state, flags = advance(self._shared, self._state, {})
-      self.found.image_steps += int(flags["steps"][~free].sum())
+      self.image_steps += int(flags["steps"][~free].sum())
     self._release(flags)
     return bool(self._queue) or bool((self._image >= 0).any())
 
@@ -110,8 +101,8 @@ class Pool:
     hit = busy & flags["found"]
     if hit.any():
       self._state, images = _images(self._shared, self._state, {})
-      self.found.success[self._image[hit]] = True
-      self.found.images[self._image[hit]] = images[hit]
+      self.success[self._image[hit]] = True
+      self.images[self._image[hit]] = images[hit]
     for place in np.flatnonzero(busy & flags["exhausted"] & ~hit):
       if (number := self._number[place] + 1) < self._targets:
         self._queue.append((self._image[place], number))
@@ -171,12 +162,3 @@ def _several(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
 def _images(shared: Shared, state: Any, batch: dict[str, jax.Array]) -> Any:
   del batch
   return state, shared[0].images(state)
-
-
-# The programs that an attack runs on accelerators.
-PROGRAMS = {
-  "start": _start,
-  "merge": _merge,
-  "several": _several,
-  "images": _images,
-}
