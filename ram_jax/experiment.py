@@ -71,24 +71,11 @@ class Experiment:
         run_folder.claim(self.config, self.data, self.folder)
       yield stop
 
-  def evaluate(
-    self,
-    model: Classifier | Ensemble,
-    step: int,
-    stop: signals.Stop,
-    about: dict[str, Any] | None = None,
-  ) -> results_lib.Run:
-    """Evaluates a model; the arguments are those of `evaluation.loop.run`."""
-    return evaluation_loop.run(
-      self.config,
-      self.evaluation,
-      model,
-      step,
-      self.folder,
-      stop,
-      self.data,
-      about,
-    )
+  @property
+  def evaluate(self) -> Callable[..., results_lib.Run]:
+    """(model, step, stop, about) -> the run, see `evaluation.loop.run`."""
+    given = self.config, self.evaluation, self.folder, self.data
+    return functools.partial(evaluation_loop.run, *given)
 
 
 def prepare(

@@ -140,11 +140,11 @@ def build(
 def run(
   config: ConfigDict,
   evaluation: Evaluation,
+  folder: pathlib.Path,
+  data: dict[str, Any],
   model: Classifier | Ensemble,
   step: int,
-  folder: pathlib.Path,
   stop: stopping.Stop,
-  data: dict[str, Any] | None = None,
   about: dict[str, Any] | None = None,
 ) -> runs.Run:
   """Runs every evaluator and writes the results.
@@ -155,12 +155,12 @@ def run(
   Args:
     config: the resolved config.
     evaluation: from `build`.
-    model: the classifier, with finite weights.
-    step: number of updates of its weights.
     folder: the run's folder, locked.
-    stop: checked between parts.
     data: content of data.json; its `train`, if known, has the size and
       fingerprint of the training data.
+    model: the classifier, with finite weights.
+    step: number of updates of its weights.
+    stop: checked between parts.
     about: entries of results.json's `run` that differ from the config.
 
   Returns:
@@ -178,7 +178,7 @@ def run(
   key = jax.random.fold_in(jax.random.key(config.seed), 2)
   head = describe(config, evaluation, step, folder)
   head["run"] |= about or {}
-  if data and "train" in data:
+  if "train" in data:
     head["data"]["train"] = data["train"]
   depends = {"weights": fingerprint(model), **cache_key()}
   parts = Parts(folder / run_folder.PARTS, stop)
