@@ -173,7 +173,7 @@ def test_stale_and_damaged_parts_are_evaluated_again(
   path = trained / "parts.jsonl"
   kept = path.read_text()
   lines = kept.split("\n")
-  lines[3] = lines[3].replace('"correct"', '"incorrect"')
+  lines[3] = lines[3].replace('"seconds"', '"minutes"')
   path.write_text("\n".join(lines))
   names = counted(monkeypatch)
   monkeypatch.setattr(parts.Parts, "remove", lambda self: None)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
+from flax import serialization
 
 from ram_jax import parallel
 from ram_jax.contracts import Cache
@@ -71,13 +71,11 @@ class Parts:
         self.seconds += row["seconds"]
       else:
         started = time.monotonic()
-        # Round-trip new values through JSON, so that they equal stored ones.
-        value = json.loads(
-          json.dumps(compute(), default=_encode, allow_nan=False)
-        )
-        row = {"key": key, "name": name, "value": value}
+        value = base64.b64encode(serialization.msgpack_serialize(compute()))
+        row = {"key": key, "name": name, "value": value.decode()}
         self._keep(row | {"seconds": time.monotonic() - started})
-      return json.loads(json.dumps(row["value"]), object_hook=_decode)
+      # New values are decoded, too, so that they equal stored ones.
+      return serialization.msgpack_restore(base64.b64decode(row["value"]))
 
     return cache
 
@@ -145,17 +143,3 @@ def _read(path: pathlib.Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 def _sha256(text: str) -> str:
   return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _encode(array: np.ndarray | np.generic) -> Any:
-  if isinstance(array, np.generic):
-    return array.item()
-  data = base64.b64encode(array.tobytes()).decode()
-  return {"array": data, "dtype": array.dtype.str, "shape": array.shape}
-
-
-def _decode(row: dict[str, Any]) -> Any:
-  if row.keys() != {"array", "dtype", "shape"}:
-    return row
-  data = base64.b64decode(row["array"])
-  return np.frombuffer(data, row["dtype"]).reshape(row["shape"])
