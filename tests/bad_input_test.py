@@ -199,7 +199,7 @@ RANGE = {
   "evaluators.corruption.frost_folder": [("/no/such", "/no/such")],
   "evaluators.corruption.name": [("none", "unknown evaluator: choose one")],
   "evaluators.corruption.names": [
-    ("rain,hail", "'rain' is unknown"),
+    ("rain,hail", "names is ('rain', 'hail'): give some of gauss"),
     ("fog,snow,fog", "is ('fog', 'snow', 'fog'): give each value once"),
     ("1,2", ""),
   ],
@@ -209,7 +209,7 @@ RANGE = {
     ("cifar_c,cifar_c", "give each value once"),
   ],
   "evaluators.corruption.severities": [
-    ("0,1", "severity 0"),
+    ("0,1", "severities is (0, 1)"),
     ("a,b", "sever"),
     ("5,5", "severities is (5, 5): give each value once"),
   ],

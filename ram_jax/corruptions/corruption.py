@@ -9,8 +9,6 @@ from typing import Any
 
 import jax
 
-from ram_jax.image import color
-
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
@@ -53,17 +51,8 @@ class Corruption:
   def parameters(
     self, severity: int, shape: Sequence[int], assets: Any = None
   ) -> Any:
-    """The parameters of a severity for images of a shape [H,W,C]."""
-    check_severity(severity)
+    """The parameters of a severity, 1 to 5, for images of a shape [H,W,C]."""
     return self.prepare(self.rows[severity - 1], shape, assets)
-
-  def __call__(
-    self, key: jax.Array, image: jax.Array, severity: int, assets: Any = None
-  ) -> jax.Array:
-    """Corrupts floats [H,W,C] in [0,1], multiples of 1/255 before and after."""
-    parameters = self.parameters(severity, image.shape, assets)
-    levels = self.apply(key, color.quantize(image), parameters)
-    return color.dequantize(levels, image.dtype)
 
 
 def corruption(
@@ -80,16 +69,3 @@ def corruption(
     The decorator.
   """
   return lambda apply: Corruption(apply.__name__, rows, prepare, apply)
-
-
-def check_severity(severity: int) -> None:
-  """Rejects severities that do not exist.
-
-  Args:
-    severity: a number.
-
-  Raises:
-    ValueError: unless it is 1 to 5.
-  """
-  if severity not in SEVERITIES:
-    raise ValueError(f"severity {severity} is unknown: choose from 1..5")

@@ -12,7 +12,6 @@ from ram_jax import keys as keys_lib
 from ram_jax import parallel
 from ram_jax.contracts import Split
 from ram_jax.corruptions import EVERY, SETS
-from ram_jax.corruptions import apply as apply_to_batch
 from ram_jax.corruptions.corruption import Apply
 from ram_jax.data import frost
 
@@ -150,6 +149,7 @@ def _program(apply: Apply) -> Callable:
   ) -> jax.Array:
     key, parameters = shared
     keys = keys_lib.per_example(key, positions)
-    return apply_to_batch(apply, keys, batch["images"], parameters)
+    made = jax.vmap(apply, (0, 0, None))(keys, batch["images"], parameters)
+    return made.astype(np.uint8)
 
   return corrupted

@@ -53,7 +53,8 @@ class Evaluator(contracts.Evaluator):
   sets: tuple[str, ...]
 
   def __post_init__(self) -> None:
-    sets = corruptions.SETS
+    sets, severities = corruptions.SETS, corruptions.SEVERITIES
+    known = [n for chosen in sets if chosen in self.sets for n in sets[chosen]]
     checks.check(
       vars(self),
       classes=checks.one_of(10, 100),
@@ -61,11 +62,10 @@ class Evaluator(contracts.Evaluator):
         f"one or more of {', '.join(sets)}",
         lambda v: v and {*v} <= sets.keys(),
       ),
-      severities=("one or more of 1..5", bool),
+      names=(f"some of {', '.join(known)}", lambda v: {*v} <= {*known}),
+      severities=("one or more of 1..5", lambda v: v and {*v} <= {*severities}),
       seed=("one from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32),
     )
-    known = [name for chosen in self.sets for name in sets[chosen]]
-    corruptions.check_choice(self.names, self.severities, known)
     for files in self._files():
       files.names()  # raises an error now if there are no files
 

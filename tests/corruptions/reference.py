@@ -1,9 +1,39 @@
-"""The original's images, if they are next to the checkout."""
+"""Ways to call a corruption, and the original's images.
+
+The latter are used if they are next to the checkout.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from ram_jax import corruptions
+from ram_jax.image import color
+
+
+def corrupt_one(corruption, key, image, severity, assets=None):
+  """Corrupts floats [H,W,C] in [0,1], multiples of 1/255 before and after."""
+  parameters = corruption.parameters(severity, image.shape, assets)
+  levels = corruption.apply(key, color.quantize(image), parameters)
+  return color.dequantize(levels, image.dtype)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(function, keys, levels, parameters):
+  """Corrupts levels [B,H,W,C], as `Generator` does."""
+  made = jax.vmap(function, (0, 0, None))(keys, levels, parameters)
+  return made.astype(jnp.uint8)
+
+
+def corrupt(name, severity, keys, images, assets=None):
+  """Corrupts floats [B,H,W,C] in [0,1], multiples of 1/255."""
+  corruption = corruptions.EVERY[name]
+  parameters = corruption.parameters(severity, images.shape[1:], assets)
+  levels = apply(corruption.apply, keys, color.quantize(images), parameters)
+  return color.dequantize(levels, images.dtype)
 
 
 def differences(corruption, folder):
@@ -19,7 +49,9 @@ def differences(corruption, folder):
   def run(images):
     key = jax.random.key(0)
     return [
-      jax.vmap(lambda image, s=s: corruption(key, image, s))(images)
+      jax.vmap(lambda image, s=s: corrupt_one(corruption, key, image, s))(
+        images
+      )
       for s in (1, 2, 3, 4, 5)
     ]
 

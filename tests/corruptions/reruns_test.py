@@ -21,6 +21,7 @@ from ram_jax.interop import names, weights
 from ram_jax.models import wide_resnet
 from ram_jax.models.classifier import Classifier
 from tests.corruptions import change_statistics
+from tests.corruptions.reference import corrupt
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -69,7 +70,7 @@ def corrupted(name, severity):
   assets = photographs() if name == "frost" else None
   keys = jax.random.split(jax.random.key(severity), count * len(images))
   batch = jnp.tile(images, (count, 1, 1, 1)) / jnp.float32(255)
-  made = corruptions.corrupt(name, severity, keys, batch, assets)
+  made = corrupt(name, severity, keys, batch, assets)
   levels = np.round(255 * np.asarray(made)).astype(np.uint8)
   return levels.reshape(count, *images.shape)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ram_jax.corruptions import spatter, weather
+from tests.corruptions import reference
 
 # The original's functions, given these draws (float16 numbers in place of
 # NumPy's) on CIFAR-10 test images, one for each severity; OpenCV 5.0,
@@ -115,7 +116,9 @@ def test_frost_draws_pictures_uniformly():
   keys = jax.random.split(jax.random.key(0), 600)
   image = jnp.zeros((*SIZE, 3))
   iced = jax.jit(
-    jax.vmap(lambda key: weather.frost(key, image, 1, assets=PICTURES))
+    jax.vmap(
+      lambda key: reference.corrupt_one(weather.frost, key, image, 1, PICTURES)
+    )
   )(keys)
   shades = np.round(255 * np.asarray(iced)).reshape(600, -1)
   assert (shades == shades[:, :1]).all()  # no window leaves its picture
@@ -136,7 +139,7 @@ def test_frost_without_usable_photographs():
   key, image = jax.random.key(0), jnp.zeros((40, 40, 3))
   for assets in (None, PICTURES):
     with pytest.raises(ValueError, match="larger than .* give assets=.*=40"):
-      weather.frost(key, image, 1, assets)
+      reference.corrupt_one(weather.frost, key, image, 1, assets)
 
 
 def test_x64_does_not_change_drops_and_flakes(x64):
