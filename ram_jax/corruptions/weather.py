@@ -31,7 +31,6 @@ _FROST = ((100, 20), (100, 30), (90, 40), (85, 40), (75, 45))
 # Thickness, and the decay of the roughness per scale.
 _FOG = ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))
 _ROUGHNESS = 100
-Photographs = tuple[jax.Array, ...]  # uint8 [h,w,3], RGB
 
 
 def _snow(
@@ -94,47 +93,34 @@ def snow_cover(levels: jax.Array, layer: jax.Array, kept: int) -> jax.Array:
 
 
 def _frost(
-  row: tuple[int, int], shape: Sequence[int], assets: Photographs | None
-) -> tuple[int, int, Photographs]:
-  """Parameters of frost; rejects photographs that are missing or too small."""
-  side = max(shape[:2])
-  if not assets or min(min(p.shape[:2]) for p in assets) <= side:
-    raise ValueError(
-      "frost needs photographs of ice that are larger than the images: give "
-      f"assets=ram_jax.data.frost.load(size={side})"
-    )
-  return *row, assets
+  row: tuple[int, int], shape: Sequence[int], assets: Sequence[np.ndarray]
+) -> dict[str, Any]:
+  sizes = np.array([picture.shape[:2] for picture in assets])
+  pictures = np.zeros((len(assets), *sizes.max(axis=0), 3), np.uint8)
+  for padded, picture in zip(pictures, assets, strict=True):
+    padded[: picture.shape[0], : picture.shape[1]] = picture
+  return {"percent": row, "pictures": pictures, "spare": sizes - shape[:2]}
 
 
 @corruption(_FROST, _frost)
 def frost(
-  key: jax.Array, levels: jax.Array, parameters: tuple[int, int, Photographs]
+  key: jax.Array, levels: jax.Array, parameters: dict[str, Any]
 ) -> jax.Array:
-  """Adds a random part of one of five photographs of ice."""
-  kept, added, pictures = parameters
-  height, width = levels.shape[:2]
-  sizes = np.array([picture.shape[:2] for picture in pictures])
+  """Adds a random part of one of five photographs of ice.
+
+  Parameters are `percent`, of the image and of the photograph; `pictures`, RGB,
+  uint8 [N,h,w,3], padded to one size; and `spare` [N,2], how many pixels higher
+  and wider than the image each was before.
+  """
+  pictures = parameters["pictures"]
   which, row, column = jax.random.split(key, 3)
   index = jax.random.randint(which, (), 0, len(pictures))
-  spare = jnp.asarray(sizes - (height, width))[index]
+  spare = jnp.asarray(parameters["spare"])[index]
   top = jax.random.randint(row, (), 0, spare[0])
   left = jax.random.randint(column, (), 0, spare[1])
-  ice = crop(pictures, (index, top, left), (height, width))
-  return frost_cover(levels, ice, kept, added)
-
-
-def crop(
-  pictures: Photographs, start: tuple[Any, ...], size: tuple[int, int]
-) -> jax.Array:
-  """Crops a window [H,W,3] that starts at (picture, top, left)."""
-  height = max(picture.shape[0] for picture in pictures)
-  width = max(picture.shape[1] for picture in pictures)
-  padded = [
-    jnp.pad(p, ((0, height - p.shape[0]), (0, width - p.shape[1]), (0, 0)))
-    for p in map(jnp.asarray, pictures)
-  ]
-  window = (1, *size, 3)
-  return jax.lax.dynamic_slice(jnp.stack(padded), (*start, 0), window)[0]
+  window = (1, *levels.shape)
+  ice = jax.lax.dynamic_slice(pictures, (index, top, left, 0), window)[0]
+  return frost_cover(levels, ice, *parameters["percent"])
 
 
 def frost_cover(

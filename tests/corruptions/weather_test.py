@@ -3,7 +3,6 @@
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -59,7 +58,7 @@ def frost(levels, ice, kept, added):
 
 
 def frosted(levels, severity):
-  kept, added, _ = parameters(weather.frost, severity)
+  kept, added = parameters(weather.frost, severity)["percent"]
   return frost(levels, GOLDEN["ice"][severity - 1], kept, added)
 
 
@@ -112,15 +111,16 @@ def test_water_without_a_drop_keeps_the_image():
   np.testing.assert_array_equal(cover(levels, dry, chosen), levels)
 
 
+def iced(count, pictures):
+  """Levels [count,H,W,3] of black images with frost, 20 % of the pictures'."""
+  keys = jax.random.split(jax.random.key(0), count)
+  black = np.zeros((count, *SIZE, 3), np.uint8)
+  chosen = weather.frost.parameters(1, black.shape[1:], pictures)
+  return np.asarray(reference.apply(weather.frost.apply, keys, black, chosen))
+
+
 def test_frost_draws_pictures_uniformly():
-  keys = jax.random.split(jax.random.key(0), 600)
-  image = jnp.zeros((*SIZE, 3))
-  iced = jax.jit(
-    jax.vmap(
-      lambda key: reference.corrupt_one(weather.frost, key, image, 1, PICTURES)
-    )
-  )(keys)
-  shades = np.round(255 * np.asarray(iced)).reshape(600, -1)
+  shades = iced(600, PICTURES).reshape(600, -1)
   assert (shades == shades[:, :1]).all()  # no window leaves its picture
   counts = [np.sum(shades[:, 0] == (50 * i + 20) // 5) for i in range(3)]
   assert sum(counts) == 600
@@ -128,18 +128,13 @@ def test_frost_draws_pictures_uniformly():
   assert max(abs(count - 200) for count in counts) < 47
 
 
-def test_window_position():
-  picture = np.arange(40 * 60 * 3, dtype=np.int32).reshape(40, 60, 3)
-  pictures = (PICTURES[1], picture)
-  window = jax.jit(lambda i: weather.crop(pictures, (i, 7, 26), SIZE))(1)
-  np.testing.assert_array_equal(window, picture[7:39, 26:58])
-
-
-def test_frost_without_usable_photographs():
-  key, image = jax.random.key(0), jnp.zeros((40, 40, 3))
-  for assets in (None, PICTURES):
-    with pytest.raises(ValueError, match="larger than .* give assets=.*=40"):
-      reference.corrupt_one(weather.frost, key, image, 1, assets)
+def test_frost_draws_every_window():
+  places = np.moveaxis(np.indices((36, 34, 1))[..., 0], 0, 2)  # (y, x, 0)
+  windows = iced(100, (np.uint8(5 * places),)).astype(int)
+  corners = windows[:, :1, :1]
+  np.testing.assert_array_equal(windows, corners + places[:32, :32])
+  found = np.unique(corners.reshape(-1, 3), axis=0)
+  np.testing.assert_array_equal(found[:, :2], np.argwhere(np.ones((4, 2))))
 
 
 def test_x64_does_not_change_drops_and_flakes(x64):
