@@ -284,17 +284,9 @@ def _fixed_matrices(height: int, width: int) -> np.ndarray:
   """Pillow's 16.16 matrices [720,6] of the rotations about the center."""
   cos, sin = turns().T
   x, y = width / 2, height / 2
-  shift_x = cos * -x + sin * -y + x
-  shift_y = -sin * -x + cos * -y + y
-  rows = np.stack(
-    [
-      cos,
-      sin,
-      shift_x + cos * 0.5 + sin * 0.5,
-      -sin,
-      cos,
-      shift_y + -sin * 0.5 + cos * 0.5,
-    ],
-    axis=1,
-  )
+  # How the source (x, y) moves with each pixel, and that of the first pixel.
+  right, down = np.array([cos, -sin]), np.array([sin, cos])
+  corner = right * -x + down * -y + np.array([[x], [y]])
+  first = corner + right * 0.5 + down * 0.5
+  rows = np.stack([right, down, first], axis=1).reshape(6, -1).T
   return np.floor(rows * 65536 + 0.5).astype(np.int32)
