@@ -123,7 +123,8 @@ def table_and_warp(
     tables = _tables(planes, *(jnp.tile(x, channels) for x in step))
     planes = color.map_planes(planes, tables).reshape(channels, count, -1)
     words = _pack(planes).T.reshape(size, size, count)
-    return warp.warp(words, _motion(*step), limits), None
+    motion = {name: _param(name, *step) for name in _NAMES}
+    return warp.warp(words, motion, limits), None
 
   planes = jnp.moveaxis(levels, 3, 0).astype(jnp.float32)
   words = _pack(planes.reshape(channels, count, -1)).T
@@ -156,18 +157,14 @@ def _tables(
   """Tables [N,256] of the operations for planes [N,P], or identities."""
   number, param = number[:, None], param[:, None]
   counts = color.counts_of_planes(planes)
+  lowest = jnp.min(planes, -1, keepdims=True)
+  highest = jnp.max(planes, -1, keepdims=True)
   level = jnp.arange(color.LEVELS, dtype=jnp.uint8)
   table = color.solarize(level, _param("solarize", number, param, 256))
   table = color.posterize(table, _param("posterize", number, param, 8))
   for name, made in (
     ("equalize", color.equalize_table(counts)),
-    ("autocontrast", color.autocontrast_table(*color.extremes(counts))),
+    ("autocontrast", color.autocontrast_table(lowest, highest)),
   ):
     table = jnp.where(number == _NAMES.index(name), made, table)
   return table
-
-
-def _motion(number: jax.Array, param: jax.Array) -> warp.Motion:
-  """Motions [N] of the operations; zero for those that are not warps."""
-  names = "rotate", "shear_x", "shear_y", "translate_x", "translate_y"
-  return warp.Motion(*(_param(name, number, param) for name in names))

@@ -281,14 +281,6 @@ def counts_of_planes(planes: jax.Array) -> jax.Array:
   return counts.reshape(*planes.shape[:-1], LEVELS).astype(jnp.int32)
 
 
-def extremes(counts: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The lowest and the highest level that histograms [...,256] contain."""
-  level = jnp.arange(LEVELS, dtype=jnp.int32)
-  lowest = jnp.min(jnp.where(counts > 0, level, LEVELS), -1, keepdims=True)
-  highest = jnp.max(jnp.where(counts > 0, level, 0), -1, keepdims=True)
-  return lowest, highest
-
-
 def lookup(levels: jax.Array, table: jax.Array) -> jax.Array:
   """Maps every level through its channel's table.
 

@@ -8,7 +8,7 @@ levels. Only `bilinear` samples float images.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -120,7 +120,7 @@ def rotate_bilinear(levels: jax.Array, degrees: jax.Array) -> jax.Array:
     return flat[index].astype(jnp.int32)
 
   corners = tap(0, 0), tap(0, 1), tap(1, 0), tap(1, 1)
-  turned = mix_corners(*corners, down_part[..., None], right_part[..., None])
+  turned = mix_corners(corners, down_part[..., None], right_part[..., None])
   return jnp.where(inside[..., None], turned, 0).astype(jnp.uint8)
 
 
@@ -229,14 +229,10 @@ def _mix(first: jax.Array, second: jax.Array, part: jax.Array) -> jax.Array:
 
 
 def mix_corners(
-  first: jax.Array,
-  second: jax.Array,
-  third: jax.Array,
-  fourth: jax.Array,
-  down: jax.Array,
-  right: jax.Array,
+  corners: Sequence[jax.Array], down: jax.Array, right: jax.Array
 ) -> jax.Array:
   """Bilinear interpolation of levels, truncated, with weights from `split`."""
+  first, second, third, fourth = corners
   upper = _mix(first, second, right)
   lower = _mix(third, fourth, right)
   return (upper + _product(lower - upper, down)) >> _WEIGHT_BITS

@@ -46,22 +46,15 @@ def bounds(severity: float, size: int) -> Bounds:
   return Bounds(degrees, rows, math.ceil(stretch + math.tan(angle) + 0.5))
 
 
-class Motion(NamedTuple):
-  """Arguments of Pillow's calls, [N] each; zeros do not move an image."""
-
-  degrees: jax.Array
-  shear_x: jax.Array
-  shear_y: jax.Array
-  pixels_x: jax.Array
-  pixels_y: jax.Array
-
-
-def warp(words: jax.Array, motion: Motion, limits: Bounds) -> jax.Array:
+def warp(
+  words: jax.Array, motion: dict[str, jax.Array], limits: Bounds
+) -> jax.Array:
   """Applies one operation's motion to each image.
 
   Args:
     words: int32 [H,H,N].
-    motion: at most one argument of an image is not zero.
+    motion: arguments [N] of Pillow's calls by operation, such as "rotate"; at
+      most one argument of an image is not zero.
     limits: bounds of all motions.
 
   Returns:
@@ -80,13 +73,13 @@ def warp(words: jax.Array, motion: Motion, limits: Bounds) -> jax.Array:
   result = jnp.zeros_like(words)
   for byte in range(0, 24, 8):
     levels = [(corner >> byte) & 255 for corner in corners]
-    mixed = geometry.mix_corners(*levels, down, right)
+    mixed = geometry.mix_corners(levels, down, right)
     result |= mixed << byte
   return jnp.where(inside, result, 0)
 
 
 def _sources(
-  motion: Motion, size: int, degrees: int
+  motion: dict[str, jax.Array], size: int, degrees: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Every pixel's source, x and y, and every row's whole-pixel move [H,1,N].
 
@@ -94,14 +87,13 @@ def _sources(
   the corner.
   """
   bits = geometry.coordinate_bits(size)
-  cos, sin, tan = _rotation(motion.degrees, degrees, bits)
+  cos, sin, tan = _rotation(motion["rotate"], degrees, bits)
   slope_x, slope_y = (
     jnp.round(slope * (1 << bits)).astype(jnp.int32)
-    for slope in (motion.shear_x, motion.shear_y)
+    for slope in (motion["shear_x"], motion["shear_y"])
   )
-  pixels_x, pixels_y = (
-    pixels.astype(jnp.int32) for pixels in (motion.pixels_x, motion.pixels_y)
-  )
+  pixels_x = motion["translate_x"].astype(jnp.int32)
+  pixels_y = motion["translate_y"].astype(jnp.int32)
   near = 2 * jnp.arange(size, dtype=jnp.int32) + 1
   right, down = near[:, None], near[:, None, None]
   center = (size << bits) - cos * size
