@@ -7,7 +7,6 @@ platform, but the result does not.
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +32,7 @@ class Augment:
     resampling: 'bilinear' as in AugMix's code; 'author' as in the code of
       RobustAugMix (nearest-neighbor rotation, bicubic shear).
     width: chains per image; their weights are w ~ Dirichlet(alpha).
-    depth: operations per chain: (least, most), uniform; or a fixed number; -1
-      means (1, 3), as in AugMix's code.
+    depth: operations per chain; -1: uniform from 1 to 3, as in AugMix's code.
     severity: largest level, 1 to 10; not used by the 14 operations.
     alpha: parameter of the Dirichlet distribution and of m ~ Beta(alpha,
       alpha).
@@ -46,14 +44,11 @@ class Augment:
   operations: int = 9
   resampling: str = "bilinear"
   width: int = 3
-  depth: tuple[int, int] | int = (1, 3)
+  depth: int = -1
   severity: float = 3
   alpha: float = 1.0
 
   def __post_init__(self) -> None:
-    depth = (1, 3) if self.depth == -1 else self.depth
-    depth = depth if isinstance(depth, tuple | list) else (depth, depth)
-    object.__setattr__(self, "depth", tuple(depth))
     checks.check(
       vars(self),
       operations=checks.one_of(9, 13, 14),
@@ -62,9 +57,8 @@ class Augment:
       severity=("a number from 1 to 10", lambda v: 1 <= v <= 10),
       alpha=checks.POSITIVE,
       depth=(
-        "(least, most) with 1 <= least <= most, one integer of at least 1, or "
-        "-1 for (1, 3)",
-        _is_range,
+        "an integer, at least 1, or -1 for 1 to 3",
+        lambda v: type(v) is int and (v == -1 or v >= 1),
       ),
     )
 
@@ -175,7 +169,7 @@ class Augment:
     Slots beyond a chain's depth contain the number `operations`, which stands
     for no operation.
     """
-    least, most = self.depth
+    least, most = (1, 3) if self.depth == -1 else (self.depth, self.depth)
     # A single draw with one axis saves seconds of compilation.
     shape = (self.width, 1 + 3 * most)
     drawn = jax.random.uniform(key, (shape[0] * shape[1],), jnp.float32)
@@ -194,9 +188,3 @@ def _product(first: jax.Array, second: jax.Array) -> jax.Array:
   the minimum prevents this.
   """
   return jnp.minimum(first * second, 1)
-
-
-def _is_range(pair: tuple[Any, ...]) -> bool:
-  """Whether these are two integers, at least 1, in ascending order."""
-  whole = all(type(number) is int for number in pair)
-  return whole and len(pair) == 2 and 1 <= pair[0] <= pair[1]
