@@ -6,7 +6,6 @@ platform, but the result does not.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -90,9 +89,8 @@ class Augment:
     plan_keys, _ = random.split(keys)
     plan, params = self._arguments(plan_keys, (height, width))
     levels = jnp.repeat(color.quantize(images), self.width, axis=0)
-    levels = execution.run(
-      self._operations(), self.severity, levels, plan, params
-    )
+    operations = tuple(self._operations().values())
+    levels = execution.run(operations, self.severity, levels, plan, params)
     levels = levels.reshape(batch, self.width, height, width, channels)
     return color.dequantize(levels, images.dtype)
 
@@ -143,24 +141,26 @@ class Augment:
     weights = jax.nn.softmax(logs[: self.width])
     return weights, jax.nn.softmax(logs[self.width :])[0]
 
-  def _operations(self) -> tuple[ops.Op, ...]:
-    """The operations that the numbers in a plan refer to."""
+  def _operations(self) -> dict[str, ops.Op]:
+    """The operations that the numbers in a plan refer to, by name."""
     if self.operations == len(ops.TRIVIAL):
-      return tuple(ops.TRIVIAL.values())
-    return tuple(_FLAVORS[self.resampling].values())[: self.operations]
+      return {name: ops.OPS[name] for name in ops.TRIVIAL}
+    return dict(list(_FLAVORS[self.resampling].items())[: self.operations])
 
   def _arguments(
     self, keys: jax.Array, size: tuple[int, int]
   ) -> tuple[jax.Array, jax.Array]:
-    """The plan of all chains [N,slots], and its operations' params [...,1]."""
+    """The plan of all chains, and its operations' parameters: [N,slots]."""
     plan, uniforms = jax.vmap(self._plan)(keys)
     plan = plan.reshape(len(keys) * self.width, -1)
     uniforms = uniforms.reshape(*plan.shape, 2)
-    params = jnp.zeros((*plan.shape, 1), jnp.float32)
-    for number, op in enumerate(self._operations()):
-      scale = functools.partial(op.scale, severity=self.severity, size=size)
-      scaled = jax.vmap(jax.vmap(scale))(uniforms)
-      params = jnp.where(plan[..., None] == number, scaled, params)
+    if self.operations == len(ops.TRIVIAL):
+      drawn = ops.trivial_parameters(uniforms)
+    else:
+      drawn = ops.parameters(uniforms, self.severity, size)
+    params = jnp.zeros(plan.shape, jnp.float32)
+    for number, name in enumerate(self._operations()):
+      params = jnp.where(plan == number, drawn.get(name, 0), params)
     return plan, params
 
   def _plan(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:

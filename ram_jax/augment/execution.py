@@ -34,7 +34,7 @@ def run(
     severity: the severity from which the parameters were drawn.
     levels: uint8 [N,H,W,C].
     plan: int32 [N,slots].
-    params: float32 [N,slots,1], 0 where the plan has no operation.
+    params: float32 [N,slots], 0 where the plan has no operation.
 
   Returns:
     uint8 [N,H,W,C].
@@ -60,7 +60,7 @@ def one_by_one(
   params: jax.Array,
 ) -> jax.Array:
   """For CPUs: a loop over chains runs only the sampled operations."""
-  branches = [op.apply for op in operations] + [lambda levels, _: levels]
+  branches = [*operations, lambda levels, _: levels]
 
   def slot(levels: jax.Array, step: tuple) -> tuple:
     return jax.lax.switch(step[0], branches, levels, step[1]), None
@@ -87,7 +87,7 @@ def dense(
     result = levels
     for number, op in enumerate(operations):
       chosen = (step[0] == number)[:, None, None, None]
-      result = jnp.where(chosen, jax.vmap(op.apply)(levels, step[1]), result)
+      result = jnp.where(chosen, jax.vmap(op)(levels, step[1]), result)
     return result, None
 
   steps = jnp.swapaxes(plan, 0, 1), jnp.swapaxes(params, 0, 1)
@@ -129,7 +129,7 @@ def table_and_warp(
   planes = jnp.moveaxis(levels, 3, 0).astype(jnp.float32)
   words = _pack(planes.reshape(channels, count, -1)).T
   words = words.reshape(size, size, count)
-  words, _ = jax.lax.scan(slot, words, (plan.T, params[..., 0].T))
+  words, _ = jax.lax.scan(slot, words, (plan.T, params.T))
   return _unpack(words, channels).transpose(3, 1, 2, 0).astype(jnp.uint8)
 
 

@@ -47,16 +47,16 @@ def replay(augment, keys, levels, flavour):
   """Executes the drawn plans one by one with Pillow: levels [B,W,H,W,C]."""
   plan_keys = jnp.stack([jax.random.split(key)[0] for key in keys])
   plan, uniforms = jax.vmap(augment._plan)(plan_keys)
-  names = list(ops.OPS)
+  size, names = levels.shape[1:3], list(ops.OPS)
+  params = ops.parameters(uniforms, augment.severity, size)
   result = np.repeat(levels[:, None], augment.width, axis=1)
   for i, chain, slot in np.ndindex(*plan.shape):
     number = int(plan[i, chain, slot])
     if number < augment.operations:
-      row = parity_table.FLAVORS[flavour][names[number]]
-      size = levels.shape[1:3]
-      param = row.scale(uniforms[i, chain, slot], augment.severity, size)
+      name = names[number]
+      param = params[name][i, chain, slot] if name in params else 0
       result[i, chain] = parity_table.pillow(
-        result[i, chain], names[number], param[0], flavour
+        result[i, chain], name, param, flavour
       )
   return result
 

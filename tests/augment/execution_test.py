@@ -51,7 +51,7 @@ def test_executions_are_equal(severity, shape):
   plan, params = augment._arguments(keys, shape[:2])
   assert set(np.unique(plan)) == set(range(10))
   chains = images(len(plan), shape), plan, params
-  operations = augment._operations()
+  operations = tuple(augment._operations().values())
   ours = run(functools.partial(execution.one_by_one, operations), *chains)
   for other in (
     functools.partial(execution.dense, operations),
@@ -90,6 +90,6 @@ def test_each_platform_has_its_execution():
 )
 def test_what_tables_and_warps_cover(fields, size, covered):
   augment = augmix.Augment(**fields)
-  operations, shape = augment._operations(), (2, *size, 3)
+  operations, shape = tuple(augment._operations().values()), (2, *size, 3)
   ours = execution.covered(operations, augment.severity, shape)
   assert ours == covered

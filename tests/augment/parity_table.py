@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))  # for running it as a script
 
 from ram_jax.augment import ops  # noqa: E402
 
+NAMES = tuple(ops.OPS)[:13]  # without the identity
 FLAVORS = {"bilinear": ops.OPS, "author": ops.OPS_AUTHOR}
 # (rotation, affine) as in AugMix's code and in RobustAugMix's.
 RESAMPLING = {
@@ -60,7 +61,7 @@ def pillow(image, name, param, flavour):
 @functools.cache
 def batched(name, flavour):
   """The compiled operation on batches, one for all callers."""
-  return jax.jit(jax.vmap(FLAVORS[flavour][name].apply))
+  return jax.jit(jax.vmap(FLAVORS[flavour][name]))
 
 
 @functools.cache
@@ -69,23 +70,23 @@ def drawing(size):
 
   def draw(key, severity):
     uniforms = jax.random.uniform(key, (2,), jnp.float32)
-    return {n: op.scale(uniforms, severity, size) for n, op in ops.OPS.items()}
+    return ops.parameters(uniforms, severity, size)
 
   return jax.jit(jax.vmap(draw, in_axes=(0, None)))
 
 
 def differences(images, name, params, flavour):
-  """Ours minus Pillow's, gray levels int [B,H,W,C]; `params` [B,1]."""
+  """Ours minus Pillow's, gray levels int [B,H,W,C]; `params` [B]."""
   ours = np.asarray(batched(name, flavour)(images, jnp.asarray(params)))
   pairs = zip(images, np.asarray(params), strict=True)
-  theirs = [pillow(i, name, p[0], flavour) for i, p in pairs]
+  theirs = [pillow(i, name, p, flavour) for i, p in pairs]
   return ours.astype(int) - np.stack(theirs)
 
 
 def draws(name, count, severity, size=(32, 32), seed=0):
-  """Parameters [count,1] drawn for an operation."""
+  """Parameters [count] drawn for an operation; zeros if it has none."""
   keys = jax.random.split(jax.random.key(seed), count)
-  return drawing(size)(keys, severity)[name]
+  return drawing(size)(keys, severity).get(name, jnp.zeros(count))
 
 
 def main():
@@ -97,7 +98,7 @@ def main():
   )
   print("\n| operation | resampling | severity 3 | severity 10 | largest |")
   print("|---|---|---|---|---|")
-  for name in ops.OPS:
+  for name in NAMES:
     same = ops.OPS[name] is ops.OPS_AUTHOR[name]
     for flavour in ("bilinear",) if same else FLAVORS:
       params = [draws(name, len(images), severity) for severity in (3, 10)]
