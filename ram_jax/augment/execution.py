@@ -53,45 +53,32 @@ def run(
   )
 
 
-def one_by_one(
+def one_by_one(operations: Sequence[ops.Op], *chains: jax.Array) -> jax.Array:
+  """For CPUs: a loop over chains runs only the sampled operations."""
+  return jax.lax.map(lambda one: _chain(operations, *one), chains)
+
+
+def dense(operations: Sequence[ops.Op], *chains: jax.Array) -> jax.Array:
+  """For GPUs: a slot runs every operation on all chains and selects results.
+
+  Each operation is a few large kernels, and nothing waits for the host.
+  """
+  return jax.vmap(functools.partial(_chain, operations))(*chains)
+
+
+def _chain(
   operations: Sequence[ops.Op],
   levels: jax.Array,
   plan: jax.Array,
   params: jax.Array,
 ) -> jax.Array:
-  """For CPUs: a loop over chains runs only the sampled operations."""
+  """Runs one chain [H,W,C]; vmap turns its branches into a selection."""
   branches = [*operations, lambda levels, _: levels]
 
   def slot(levels: jax.Array, step: tuple) -> tuple:
     return jax.lax.switch(step[0], branches, levels, step[1]), None
 
-  def chain(drawn: tuple) -> jax.Array:
-    levels, *steps = drawn
-    return jax.lax.scan(slot, levels, tuple(steps))[0]
-
-  return jax.lax.map(chain, (levels, plan, params))
-
-
-def dense(
-  operations: Sequence[ops.Op],
-  levels: jax.Array,
-  plan: jax.Array,
-  params: jax.Array,
-) -> jax.Array:
-  """For GPUs: a slot runs every operation on all chains and selects results.
-
-  Each operation is a few large kernels, and nothing waits for the host.
-  """
-
-  def slot(levels: jax.Array, step: tuple) -> tuple:
-    result = levels
-    for number, op in enumerate(operations):
-      chosen = (step[0] == number)[:, None, None, None]
-      result = jnp.where(chosen, jax.vmap(op)(levels, step[1]), result)
-    return result, None
-
-  steps = jnp.swapaxes(plan, 0, 1), jnp.swapaxes(params, 0, 1)
-  return jax.lax.scan(slot, levels, steps)[0]
+  return jax.lax.scan(slot, levels, (plan, params))[0]
 
 
 def covered(
