@@ -16,7 +16,7 @@ from ram_jax.runs import folder as run_folder
 from ram_jax.runs import metrics, provenance
 
 # Packages that the pixels depend on, besides ram_jax itself.
-PACKAGES = ("jax", "jaxlib", "numpy", "pillow")
+PACKAGES = ("jax", "jaxlib", "numpy", "pillow", "scipy")
 LABELS = "labels.npy"
 _EMPTY = "'', as --mode=corrupt generates the images", lambda v: not v
 RULES = {

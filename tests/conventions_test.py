@@ -34,6 +34,7 @@ LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 PURE = 3  # layers below this one see arrays, keys and dataclasses only
 # What a pure layer may import beside ram_jax.
 PURE_IMPORTS = {
+  "PIL",
   "collections",
   "contextlib",
   "dataclasses",
@@ -43,6 +44,7 @@ PURE_IMPORTS = {
   "math",
   "numbers",
   "numpy",
+  "scipy",
   "typing",
 }
 MAX_LINES = 600  # a module is split by topic, not because it is long

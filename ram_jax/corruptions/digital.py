@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.ndimage
+from PIL import Image
 
 from ram_jax.corruptions import jpeg
 from ram_jax.corruptions.corruption import corruption
@@ -190,25 +192,12 @@ def _value(levels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 def _boxes(size: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
   """First and last pixel [size] of the box that each pixel averages."""
-  small = int(size * fraction)
-  first, last = _box(size, small)
-  nearest, _ = _box(small, size)
-  return first[nearest], last[nearest]
-
-
-def _box(before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
-  """Pillow's BOX filter between two sizes: first and last pixel of each box."""
-  scale = before / after
-  half = max(scale, 1) / 2
-  center = (np.arange(after)[:, None] + 0.5) * scale
-  pixel = np.arange(before)
-  # Boxes are closed only on the right. The operations are in Pillow's order,
-  # because rounding matters.
-  away = (pixel - center + 0.5) * (1 / (2 * half))
-  inside = (away > -0.5) & (away <= 0.5)
-  inside &= pixel >= np.floor(center - half + 0.5)
-  inside &= pixel < np.floor(center + half + 0.5)
-  return inside.argmax(axis=1), before - 1 - inside[:, ::-1].argmax(axis=1)
+  # Every row is an image with one white pixel.
+  weights = Image.fromarray(np.eye(size, dtype=np.float32))
+  for width in (int(size * fraction), size):
+    weights = weights.resize((width, size), Image.Resampling.BOX)
+  inside = np.asarray(weights) > 0
+  return inside.argmax(axis=0), size - 1 - inside[::-1].argmax(axis=0)
 
 
 def smoothing(size: int, deviation: float) -> np.ndarray:
@@ -222,10 +211,8 @@ def smoothing(size: int, deviation: float) -> np.ndarray:
   Returns:
     float32 [size,size]; rows add up to one.
   """
-  radius = int(3 * deviation + 0.5)
-  bell = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * deviation**2))
-  place = np.pad(np.arange(size), radius, "symmetric")
-  matrix = np.zeros((size, size))
-  for step, weight in enumerate(bell / bell.sum()):
-    np.add.at(matrix, (np.arange(size), place[step : step + size]), weight)
-  return matrix.astype(np.float32)
+  # Every column is a signal of one impulse.
+  smoothed = scipy.ndimage.gaussian_filter1d(
+    np.eye(size), deviation, axis=0, truncate=3
+  )
+  return smoothed.astype(np.float32)

@@ -127,13 +127,3 @@ def test_affine_maps_moved_points_to_their_origins(size):
   expected = np.stack([x, y, np.ones(size)], axis=-1) @ matrix
   np.testing.assert_allclose(column, expected[..., 0], atol=2e-5)
   np.testing.assert_allclose(row, expected[..., 1], atol=2e-5)
-
-
-@pytest.mark.parametrize(("size", "deviation"), [(32, 6.4), (28, 0.84)])
-def test_smoothing_equals_scipy(size, deviation):
-  noise = RNG.uniform(-1, 1, (size, 3))
-  expected = scipy.ndimage.gaussian_filter1d(
-    noise, deviation, axis=0, mode="reflect", truncate=3
-  )
-  actual = digital.smoothing(size, deviation) @ noise
-  np.testing.assert_allclose(actual, expected, atol=1e-6)
