@@ -158,5 +158,5 @@ def test_run_with_other_training_images_is_rejected(folders, tmp_path):
 
 def test_run_with_another_data_set_is_rejected(folders, tmp_path):
   other = adversarial.get_config("smoke,dataset=cifar10")
-  with pytest.raises(ValueError, match="another data set"):
+  with pytest.raises(ValueError, match="different data set"):
     experiment.evaluate_ensemble(other, tmp_path, runs=folders)
