@@ -20,7 +20,8 @@ from ram_jax.runs.results import Run
 
 # Fields in which runs of one configuration may differ: the seed, names, labels
 # and notes, the preset (mean and std are compared), and the paths of data and
-# weights, which are identified by their fingerprints.
+# weights, which are identified by their fingerprints. Mixing sets have none, so
+# their paths are compared.
 ALONE = ("name", "seed", "weights.initial", "weights.measured")
 PLACES = ("folder", "tfds_dir", "path", "label", "preset", "notes")
 # Settings that determine a row's position in a table or figure; the others say
@@ -125,7 +126,8 @@ def configuration(run: Run) -> dict[str, Any]:
   return {
     name: value
     for name, value in run_folder.flat(run.head.get("config", {})).items()
-    if name not in ALONE and name.split(".")[-1] not in PLACES
+    if name not in ALONE
+    and (name.split(".")[-1] not in PLACES or ".pictures." in name)
   }
 
 

@@ -24,6 +24,16 @@ def test_groups_are_runs_that_differ_in_seed_name_and_paths(make_full_run):
   assert groups[0].runs == (shown[0], shown[2])
 
 
+def test_runs_with_other_mixing_sets_are_not_grouped(make_full_run):
+  def run(seed, path):
+    spec = {"name": "pixmix", "pictures": {"name": "arrays", "path": path}}
+    config = {"name": "A", "seed": seed, "augment": spec}
+    return make_full_run("A", seed, config=config)
+
+  assert len(grouping.groups([run(0, "fractals"), run(1, "fractals")])) == 1
+  assert len(grouping.groups([run(0, "fractals"), run(1, "sketches")])) == 2
+
+
 @pytest.mark.parametrize(
   "part, value",
   [
