@@ -294,7 +294,7 @@ def consistency() -> ConfigDict:
 
 
 def adversarial_view() -> ConfigDict:
-  """Options of RobustAugMix; by default, the paper's eq. 4 and 5.
+  """Options of RobustAugMix; by default, the paper's eqs. 4 and 5.
 
   Returns:
     Fields of the method's spec.

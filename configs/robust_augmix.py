@@ -1,4 +1,4 @@
-"""RobustAugMix with the settings of the paper (section 4, eq. 4 and 5).
+"""RobustAugMix with the settings of the paper (section 4, eqs. 4 and 5).
 
   python main.py --config=configs/robust_augmix.py \
     --workdir=runs/robust_augmix-0

@@ -1,1 +1,1 @@
-"""Attacks (one file with a class `Attack` each) and their norms."""
+"""Attacks, one per file, and what they share: norms, objectives, targets."""

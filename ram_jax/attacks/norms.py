@@ -89,7 +89,7 @@ def l2_direction(gradient: jax.Array) -> jax.Array:
     Unit vectors [B, ...]; zero where the gradient is zero.
   """
   axes = tuple(range(1, gradient.ndim))
-  # Squares of a saturated model's gradients underflow, so scale them first.
+  # A saturated model's gradients underflow when squared, so scale them first.
   largest = jnp.max(jnp.abs(gradient), axes, keepdims=True)
   usable = largest >= float(jnp.finfo(gradient.dtype).tiny)
   scaled = gradient / jnp.where(usable, largest, 1)
@@ -133,9 +133,9 @@ def _squares_in_order(x: jax.Array) -> jax.Array:
 def l2_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
   """A uniformly random point in the unit ball.
 
-  The first d coordinates of such a point on the sphere in d + 2 dimensions are
-  uniform in the ball (Voelker et al. 2017). This needs one draw instead of a
-  direction and a radius u^(1/d).
+  The first d coordinates of a uniformly random point on the unit sphere in
+  d + 2 dimensions are uniform in the ball (Voelker et al. 2017). This needs one
+  draw instead of a direction and a radius u^(1/d).
 
   Args:
     key: random key.

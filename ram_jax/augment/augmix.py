@@ -67,7 +67,7 @@ class Augment:
 
     Args:
       keys: typed keys [B].
-      images: floats [B,H,W,C] in [0,1], C = 1 or 3, rounded to gray levels
+      images: floats [B,H,W,C] in [0,1], C = 1 or 3, rounded to 8-bit levels
         inside the chains.
 
     Returns:
@@ -83,7 +83,7 @@ class Augment:
       images: floats [B,H,W,C] in [0,1].
 
     Returns:
-      Images [B,width,H,W,C] on the grid of 256 gray levels.
+      Images [B,width,H,W,C], rounded to 256 levels.
     """
     batch, height, width, channels = images.shape
     plan_keys, _ = random.split(keys)

@@ -59,8 +59,9 @@ def one_by_one(operations: Sequence[ops.Op], *chains: jax.Array) -> jax.Array:
 
 
 def dense(operations: Sequence[ops.Op], *chains: jax.Array) -> jax.Array:
-  """For GPUs: a slot runs every operation on all chains and selects results.
+  """For GPUs, and TPUs if not `covered`: all operations run on all chains.
 
+  Each slot then selects the results.
   Each operation is a few large kernels, and nothing waits for the host.
   """
   return jax.vmap(functools.partial(_chain, operations))(*chains)

@@ -1,4 +1,4 @@
-"""MixUp (arXiv 1710.09412) and CutMix (arXiv 1905.04899): mixes image pairs."""
+"""MixUp (arXiv 1710.09412) and CutMix (arXiv 1905.04899): mixed image pairs."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ class Mixing:
   """Mixes images, and their targets, with those of partners.
 
   Each pair has its own weight, as in the equations of both papers; the authors'
-  code draws one for a batch.
+  code draws one per batch.
 
   Attributes:
     name: `mixup`, or `cutmix`, which copies a rectangle of the partner.

@@ -88,7 +88,7 @@ def _signed(most: float, center: float = 0) -> np.ndarray:
 
 
 # Magnitudes of TrivialAugment Wide (Müller and Hutter 2021), with the ranges of
-# torchvision's TrivialAugmentWide: equally likely, in rows if there are two
+# torchvision's TrivialAugmentWide. All are equally likely; two rows are for the
 # signs. Brightness, contrast, color and sharpness overlap CIFAR-10-C. Unlike
 # torchvision, affine operations interpolate bilinearly.
 TRIVIAL = {

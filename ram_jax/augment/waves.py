@@ -18,7 +18,7 @@ from ram_jax import checks
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-  """Adds a plane wave to each channel, clipped to [0,1].
+  """Adds a plane wave to each channel, and clips the result to [0,1].
 
   Attributes:
     kind: `planar` or `lattice`.

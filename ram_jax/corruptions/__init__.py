@@ -2,8 +2,9 @@
 
 They follow hendrycks/robustness, `ImageNet-C/create_c/make_cifar_c.py`, for
 images of any size: parameters in pixels and pixel values do not depend on the
-size, parameters relative to the size are scaled, and loops over 32 pixels cover
-all pixels. `c_bar.py` contains the ten corruptions of CIFAR-10-C-bar.
+size, parameters relative to the size are scaled, and loops that are hard-coded
+to 32 pixels cover the whole image. `c_bar.py` contains the ten corruptions of
+CIFAR-10-C-bar.
 """
 
 from ram_jax.corruptions import (

@@ -17,7 +17,7 @@ import numpy as np
 from ram_jax.corruptions.corruption import corruption
 from ram_jax.image import filters
 
-# Parameters of severities 1 to 5. Defocus: radius of the disk, standard
+# Parameters for severities 1 to 5. Defocus: radius of the disk, standard
 # deviation of its smoothing. Glass: standard deviation of the blur before and
 # after pixels move, number of moves. Zoom: end of the zoom factors, which are
 # 0.01 apart. Gaussian: standard deviation.
@@ -85,11 +85,12 @@ def zoom_blur(
 
 
 def copy_neighbors(bits: jax.Array, levels: jax.Array) -> jax.Array:
-  """Replaces each pixel by itself or a neighbor above, to the left, or both.
+  """Keeps each pixel, or copies the one above, to the left, or diagonally.
 
-  The original intends to swap the two, but the second half of its swap reads a
-  view that the first half has overwritten. It processes pixels from last to
-  first, so it always copies original values, and one step handles all pixels.
+  The original intends to swap the two pixels, but the second half of its swap
+  reads a view that the first half has overwritten. It processes pixels from
+  last to first, so it always copies original values; here, all pixels are
+  therefore copied in one step.
 
   Args:
     bits: uint8 [H,W]; the lowest bit selects the row above, the next bit the

@@ -17,7 +17,7 @@ import numpy as np
 from ram_jax.corruptions.corruption import corruption
 from ram_jax.image import geometry
 
-# Parameters of severities 1 to 5; lengths are fractions of the image's side.
+# Parameters for severities 1 to 5; lengths are fractions of the image's side.
 # Blue noise: threshold in standard deviations, below which pixels become black.
 # Brown noise: standard deviation in levels. Checkerboard: fraction of its black
 # squares that are cut out. Sparkles: radius. Inverse sparkles: exponent of the
@@ -60,7 +60,7 @@ def blue_noise_sample(
 
 @corruption(_BROWN)
 def brownish_noise(key: jax.Array, levels: jax.Array, std: float) -> jax.Array:
-  """Adds noise of low frequencies, independently to each channel."""
+  """Adds low-frequency noise, independently to each channel."""
   height, width, channels = levels.shape
   shape = (channels, height * width // 2)
   drawn = _uniform(key, shape, 0, 2 * math.pi)
@@ -76,7 +76,7 @@ def radius(height: int, width: int) -> np.ndarray:
 
 
 def noise_from_phases(drawn: jax.Array, power: np.ndarray) -> jax.Array:
-  """Noise with standard deviation one and given amplitudes of its frequencies.
+  """Noise with standard deviation 1 and a given amplitude per frequency.
 
   Args:
     drawn: phases [H*W//2] of the left half, column by column. The right half is
@@ -100,7 +100,7 @@ def noise_from_phases(drawn: jax.Array, power: np.ndarray) -> jax.Array:
 def checkerboard_cutout(
   key: jax.Array, levels: jax.Array, fraction: float
 ) -> jax.Array:
-  """Turns some black squares of a rotated checkerboard gray."""
+  """Grays out the image under some squares of a rotated checkerboard."""
   angle_key, size_key, square_key = jax.random.split(key, 3)
   height, width, _ = levels.shape
   side = min(height, width)
@@ -161,7 +161,7 @@ def inverse_sparkles(
 def _rays(
   keys: Sequence[jax.Array], shape: tuple[int, ...], radius: float
 ) -> tuple[jax.Array, jax.Array]:
-  """Number and lengths of rays; lengths beyond the number are not used."""
+  """Number of rays, and their lengths; surplus lengths are not used."""
   counts = jax.random.randint(keys[0], shape, *_RAYS, jnp.int32)
   drawn = jax.random.normal(keys[1], (*shape, _RAYS[1]), jnp.float32)
   return counts, radius * (1 + 0.25 * drawn)
@@ -196,7 +196,7 @@ def light(
 
 @corruption(_LINES, _pixels)
 def lines(key: jax.Array, levels: jax.Array, count: float) -> jax.Array:
-  """Draws gray lines in similar directions; their number is rounded down."""
+  """Draws gray lines in a random range of angles; rounds their number down."""
   angle_key, spread_key, key = jax.random.split(key, 3)
   shape = levels.shape[:2]
   angle = _uniform(angle_key, (), 0, 2 * math.pi)
@@ -284,7 +284,7 @@ def pinch_and_twirl(
 def twirl(
   levels: jax.Array, turned: jax.Array, sources: jax.Array
 ) -> jax.Array:
-  """Samples the second source where a disc [rows,columns] is turned."""
+  """Samples the second source in discs with `turned` [rows,columns] true."""
   cell, _ = _discs(levels.shape)
   rows, columns = (
     np.minimum(np.arange(size) // cell, count - 1)
@@ -296,7 +296,7 @@ def twirl(
 
 @corruption(_RIPPLE, _pixels)
 def ripple(key: jax.Array, levels: jax.Array, amplitude: float) -> jax.Array:
-  """Shifts pixels along sine waves; those from outside are black."""
+  """Displaces pixels by sine waves; pixels from outside are black."""
   wave_key, phase_key = jax.random.split(key)
   lengths = min(levels.shape[:2]) * _uniform(wave_key, (2,), 0.1, 0.3)
   phases = _uniform(phase_key, (2,), 0, 2 * math.pi)
@@ -307,7 +307,7 @@ def ripple(key: jax.Array, levels: jax.Array, amplitude: float) -> jax.Array:
 def waver(
   levels: jax.Array, amplitude: float, lengths: jax.Array, phases: jax.Array
 ) -> jax.Array:
-  """Shifts pixels along sine waves, given the wavelength and phase per axis."""
+  """Displaces pixels by sine waves, given the wavelength and phase per axis."""
   places = jnp.stack(jnp.mgrid[: levels.shape[0], : levels.shape[1]], axis=-1)
   shift = amplitude * jnp.sin(2 * math.pi * places / lengths + phases)
   return _sample(levels, *jnp.moveaxis(places + shift, -1, 0))
@@ -420,6 +420,7 @@ def _zoom(size: int, zoom: float) -> np.ndarray:
   return spline_matrix(places * ((size - 1) / (enlarged - 1)), size)
 
 
+# The original's spelling, which is also the name of the file.
 @corruption(_ABERRATION, _zooms)
 def transverse_chromatic_abberation(
   key: jax.Array, levels: jax.Array, zooms: list[jax.Array]

@@ -27,8 +27,8 @@ class Constant:
 # and arrays. One program is compiled for all severities whose parameters have
 # the same structure, shapes, types and constants.
 Prepare = Callable[[Any, Sequence[int], Any], Any]
-# (key, levels, parameters) -> levels: uint8 [H,W,C], and integers of any type
-# from 0 to 255 of the same shape. Some corruptions do not use the key.
+# (key, levels, parameters) -> levels: takes uint8 [H,W,C], returns integers of
+# any type in 0..255, with the same shape. Some corruptions do not use the key.
 Apply = Callable[[jax.Array, jax.Array, Any], jax.Array]
 
 
@@ -37,8 +37,8 @@ class Corruption:
   """A corruption at any severity.
 
   Attributes:
-    name: its name, as in the file names of CIFAR-10-C.
-    rows: for each severity, what `prepare` makes its parameters from.
+    name: its name, as in the file names of CIFAR-10-C or CIFAR-10-C-bar.
+    rows: one row per severity, from which `prepare` makes the parameters.
     prepare: returns the parameters of a row; only frost uses assets.
     apply: corrupts an image of integer levels.
   """

@@ -20,7 +20,7 @@ from ram_jax.corruptions import jpeg
 from ram_jax.corruptions.corruption import corruption
 from ram_jax.image import color, geometry
 
-# Parameters of severities 1 to 5. Brightness: added to the brightest channel,
+# Parameters for severities 1 to 5. Brightness: added to the brightest channel,
 # in quarters of a level. Contrast: factor, in hundredths. Saturation: factor
 # and added constant, in tenths. Pixelate: fraction of the size. Elastic:
 # displacement of pixels, its smoothness, and displacement of three points, as
@@ -53,7 +53,7 @@ def brightness(key: jax.Array, levels: jax.Array, added: int) -> jax.Array:
 def saturate(
   key: jax.Array, levels: jax.Array, parameters: tuple[int, int]
 ) -> jax.Array:
-  """Changes the saturation in HSV; increasing it tints grays red (hue 0)."""
+  """Changes the saturation in HSV; the constant tints grays red (hue 0)."""
   factor, constant = parameters
   wide, value, range_ = _value(levels)
   # New range between the largest and the smallest channel, in tenths of a
@@ -95,8 +95,8 @@ def pixelate(
 ) -> jax.Array:
   """Downscales the image by averaging pixels, and enlarges it again.
 
-  `boxes` has the first and last pixel of the box that each row and each column
-  averages.
+  For each row and each column, `boxes` has the first and last pixel of the box
+  that is averaged.
   """
   wide = levels.astype(jnp.int32)
   for axis in (1, 0):
@@ -191,7 +191,7 @@ def _value(levels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def _boxes(size: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
-  """First and last pixel [size] of the box that each pixel averages."""
+  """First and last pixel [size] of the box that is averaged for each pixel."""
   # Every row is an image with one white pixel.
   weights = Image.fromarray(np.eye(size, dtype=np.float32))
   for width in (int(size * fraction), size):
@@ -211,7 +211,7 @@ def smoothing(size: int, deviation: float) -> np.ndarray:
   Returns:
     float32 [size,size]; rows add up to one.
   """
-  # Every column is a signal of one impulse.
+  # Every column is a unit impulse.
   smoothed = scipy.ndimage.gaussian_filter1d(
     np.eye(size), deviation, axis=0, truncate=3
   )

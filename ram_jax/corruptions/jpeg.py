@@ -44,7 +44,7 @@ _HALF = (
 )
 _CONSTANT_BITS = 13
 _FIRST_BITS = 2  # fractional bits after the first of two passes
-# int32 [8,8,1]: a number to add, a factor, a shift, and the divisor itself.
+# int32 [8,8,1]: a number to add, a factor, a shift, and the table's entry.
 Divisors = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
@@ -158,7 +158,7 @@ def _divisors(table: np.ndarray) -> Divisors:
 
 
 def _quantize(blocks: jax.Array, divisors: Divisors) -> jax.Array:
-  """Rounds frequencies to multiples of the divisors, halves away from zero."""
+  """Quantizes frequencies, scaled by 8, to unscaled multiples of the table."""
   added, reciprocal, shift, table = divisors
   whole = (abs(blocks) + added) * reciprocal >> shift
   return jnp.sign(blocks) * whole * table

@@ -6,7 +6,7 @@ import numpy as np
 
 from ram_jax.corruptions.corruption import corruption
 
-# Radius and standard deviation, in pixels, of severities 1 to 5.
+# Radius and standard deviation, in pixels, for severities 1 to 5.
 _PARAMETERS = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))
 # Fractional bits of a weight. The weights sum to 1, so 255 times their sum fits
 # in 31 bits.
@@ -31,8 +31,8 @@ def motion_blur(
 def blur(levels: jax.Array, degrees: jax.Array, path: jax.Array) -> jax.Array:
   """ImageMagick 6's MotionBlurImage on 8-bit images without transparency.
 
-  A pixel is the mean of itself and pixels on one side of it; beyond the border
-  the edge is repeated.
+  Each pixel becomes a weighted mean of itself and the pixels on one side of it;
+  beyond the border, the edge is repeated.
 
   Args:
     levels: integers [H,W,C] in 0..255.
@@ -71,12 +71,12 @@ def weights(radius: int, sigma: float, longest: int) -> np.ndarray:
   Args:
     radius: in pixels; only the first `2 * radius + 1` weights can be nonzero.
     sigma: standard deviation of the Gaussian, in pixels.
-    longest: the largest radius; zeros are appended up to its length.
+    longest: the largest radius; shorter results are padded with zeros.
 
   Returns:
-    int32 [2 * longest + 1], with sum one.
+    int32 [2 * longest + 1]; the weights add up to one.
   """
   gaussian = np.exp(-(np.arange(2 * radius + 1) ** 2) / (2 * sigma**2))
-  cumulated = np.cumsum(gaussian / gaussian.sum()) * (1 << _WEIGHT_BITS)
-  path = np.diff(np.round(cumulated), prepend=0).astype(np.int32)
+  cumulative = np.cumsum(gaussian / gaussian.sum()) * (1 << _WEIGHT_BITS)
+  path = np.diff(np.round(cumulative), prepend=0).astype(np.int32)
   return np.pad(path, (0, 2 * (longest - radius)))

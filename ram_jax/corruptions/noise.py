@@ -1,10 +1,11 @@
-"""CIFAR-10-C's four noises, each independent for every value.
+"""CIFAR-10-C's four kinds of noise, drawn independently for every value.
 
-A value is a multiple of 1/255 before and after, so a noise is a table of
-transition probabilities [256,256]. The tables are computed in double precision
-from the definitions in hendrycks/robustness, `make_cifar_c.py`, with their
-truncation to uint8. Values are then drawn with one 32-bit number each by
-Walker's alias method, which works for any distribution and is exact to 2^-32.
+A value is a multiple of 1/255 before and after, so each kind of noise is a
+table of transition probabilities [256,256]. The tables are computed in double
+precision from the definitions in hendrycks/robustness, `make_cifar_c.py`, with
+their truncation to uint8. Values are then drawn with one 32-bit number each by
+Walker's alias method, which works for any distribution. Probabilities are exact
+to 2^-29.
 Nothing depends on the size of the image.
 """
 
@@ -20,8 +21,9 @@ from ram_jax.corruptions.corruption import Corruption
 from ram_jax.image import color
 
 LEVELS = color.LEVELS
-# Parameters of severities 1 to 5: standard deviation (white is 1); number of
-# photons for white; fraction of the values; standard deviation for white.
+# Parameters for severities 1 to 5. Gaussian: standard deviation (white is 1).
+# Shot: number of photons for white. Impulse: fraction of the values that are
+# replaced. Speckle: standard deviation for white.
 _GAUSSIAN = (0.04, 0.06, 0.08, 0.09, 0.10)
 _SHOT = (500, 250, 100, 75, 50)
 _IMPULSE = (0.01, 0.02, 0.03, 0.05, 0.07)

@@ -13,7 +13,7 @@ import numpy as np
 from ram_jax.corruptions import edges, noise
 from ram_jax.corruptions.corruption import corruption
 
-# Parameters of severities 1 to 5: mean and standard deviation of the noise,
+# Parameters for severities 1 to 5: mean and standard deviation of the noise,
 # standard deviation of its blur, threshold, and the strength of water in tenths
 # or, without water, the standard deviation of mud's blur.
 _PARAMETERS = (

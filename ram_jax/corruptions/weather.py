@@ -16,7 +16,7 @@ import numpy as np
 from ram_jax.corruptions import motion, noise
 from ram_jax.corruptions.corruption import Constant, corruption
 
-# Parameters of severities 1 to 5: mean and standard deviation of the noise,
+# Parameters for severities 1 to 5: mean and standard deviation of the noise,
 # zoom, threshold, radius and standard deviation of the motion blur, and the
 # percentage of the image that is kept.
 _SNOW = (
@@ -51,7 +51,7 @@ def _snow(
 def snow(
   key: jax.Array, levels: jax.Array, parameters: dict[str, Any]
 ) -> jax.Array:
-  """Fades colors; adds motion-blurred flakes, and a copy turned by 180 degrees.
+  """Fades colors; adds blurred flakes, and the same flakes rotated 180 degrees.
 
   Parameters are `mean` and `std` (from `noise.normal_scale`) of the noise;
   `sources`, for its zoom; `threshold`; `path`, the weights of the motion blur;
@@ -82,7 +82,7 @@ def snow_layer(
 
 
 def snow_cover(levels: jax.Array, layer: jax.Array, kept: int) -> jax.Array:
-  """Adds flakes [H,W], and a copy turned by 180 degrees, to levels [H,W,3]."""
+  """Adds flakes [H,W], and the same rotated 180 degrees, to levels [H,W,3]."""
   wide = levels.astype(jnp.int32)
   # In units of 1/2000 level: 1.5 times gray (ITU-R 601), plus half of white.
   gray = wide @ np.array([299, 587, 114], np.int32)
@@ -109,8 +109,8 @@ def frost(
   """Adds a random part of one of five photographs of ice.
 
   Parameters are `percent`, of the image and of the photograph; `pictures`, RGB,
-  uint8 [N,h,w,3], padded to one size; and `spare` [N,2], how many pixels higher
-  and wider than the image each was before.
+  uint8 [N,h,w,3], padded to one size; and `spare` [N,2], how many pixels taller
+  and wider than the image each was before padding.
   """
   pictures = parameters["pictures"]
   which, row, column = jax.random.split(key, 3)
@@ -126,7 +126,7 @@ def frost(
 def frost_cover(
   levels: jax.Array, ice: jax.Array, kept: int, added: int
 ) -> jax.Array:
-  """Weighted sum, in percent, of levels [H,W,3] and of ice [H,W,3]."""
+  """Sum of levels [H,W,3] and ice [H,W,3], with weights in percent."""
   total = kept * levels.astype(jnp.int32) + added * ice.astype(jnp.int32)
   return jnp.minimum(total // 100, 255).astype(jnp.uint8)
 
@@ -135,7 +135,7 @@ def frost_cover(
 def fog(
   key: jax.Array, levels: jax.Array, parameters: tuple[Constant, float]
 ) -> jax.Array:
-  """Adds a fractal cloud, and rescales to the original range.
+  """Adds a fractal cloud; scales so that the maximum does not increase.
 
   The cloud is a square whose side is the next power of two; its upper left
   corner is used. Parameters are the decay of its roughness, and its thickness

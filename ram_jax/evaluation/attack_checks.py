@@ -4,10 +4,10 @@ Follows Athalye, Carlini and Wagner, "Obfuscated Gradients Give a False Sense of
 Security", ICML 2018, section 3.1, and AutoAttack's `autoattack/checks.py`.
 
 Whether PGD succeeds on an image is partly random, because it starts at a random
-point and ends in a local optimum. An accuracy that should not increase is
-therefore only reported if the number of images gained exceeds the number lost
-by more than three standard deviations of the difference between heads and tails
-in n fair coin flips, where n is the number of images that differ. Checks
+point and ends in a local optimum. An increase in accuracy that should not occur
+is therefore only reported if the number of images gained exceeds the number
+lost by more than three standard deviations of the difference between heads and
+tails in n fair coin flips, where n is the number of images that differ. Checks
 without randomness have no tolerance.
 """
 
@@ -63,7 +63,9 @@ def sweep_warnings(
   unmoved = by_epsilon.get(0.0, clean)
   if different := int(np.sum(unmoved != clean)):
     yield _warning(
-      attack, f"{different} images differ between clean and epsilon 0"
+      attack,
+      f"{different} images are classified correctly either clean or at epsilon "
+      "0, but not both",
     )
   largest = max(by_epsilon)
   large = LARGE.get(attack.norm, np.inf)

@@ -61,7 +61,7 @@ class Evaluator(contracts.Evaluator):
     del batch
     if self.save_to and not self.epsilons:
       raise ValueError(
-        "epsilons are empty, so there are no adversarial images to save: give "
+        "epsilons is empty, so there are no adversarial images to save: give "
         "some (--config.evaluators.autoattack.epsilons=0.5,)"
       )
     if self.save_to:
@@ -76,7 +76,7 @@ class Evaluator(contracts.Evaluator):
       model: the classifier, on the devices.
       batch: `images` uint8 [N,H,W,C] and `labels` int32 [N].
       key: source of all randomness, together with the position and the attack.
-      cache: stores results, those of a few batches of images at a time.
+      cache: stores the results of a few batches of images at a time.
 
     Yields:
       Rows and notes, as in `contracts.Evaluator`.

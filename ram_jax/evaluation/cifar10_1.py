@@ -22,7 +22,7 @@ from ram_jax.models.classifier import Classifier
 
 # Number of images of each version; v6 has 200 of each class.
 SIZES = {"v4": 2021, "v6": 2000}
-HOME = "get it from github.com/modestyachts/CIFAR-10.1, folder datasets"
+HOME = "get the files from github.com/modestyachts/CIFAR-10.1, folder datasets"
 
 
 @dataclasses.dataclass(frozen=True)

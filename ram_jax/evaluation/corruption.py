@@ -17,7 +17,7 @@ from ram_jax.evaluation.cache import stamp
 from ram_jax.models.classifier import Classifier
 from ram_jax.runs import metrics
 
-# The evaluator of the rows of each set; no mean contains rows of both.
+# By set, the `evaluator` of its rows; no mean is taken over both.
 KINDS = {"cifar_c": "corruption", "cifar_c_bar": "c_bar"}
 
 

@@ -27,7 +27,7 @@ class Evaluator(contracts.Evaluator):
   Attributes:
     images: number of test images to use, from the start of the test set, or all
       if there are fewer; 0 disables the evaluation.
-    norm: L2 norm of the wave in each channel, pixels in [0,1].
+    norm: L2 norm of the wave in each channel, for pixels in [0,1].
     batch_size: examples per batch, over all devices; does not change results.
   """
 

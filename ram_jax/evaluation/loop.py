@@ -26,7 +26,7 @@ from ram_jax.runs.checkpoint import fingerprint
 # activations of WRN-50-2, plus some headroom.
 ATTACK_BYTES = 24 * 2**20
 ENSEMBLE = "ensemble"  # in place of a method
-# Options of training, with the paper's values.
+# Training options, with the paper's values.
 PAPER = {
   "augment.name": "basic",
   "awp.gamma": 0.0,
@@ -183,7 +183,8 @@ def run(
   depends = {"weights": fingerprint(model), **cache_key()}
   parts = Parts(folder / run_folder.PARTS, stop)
   found = [*evaluation.notes, *notes(config, head)]
-  # The metadata of an export describes its network, so nothing is assumed.
+  # Weights files from elsewhere do not describe their network, so say what was
+  # assumed; files written by --mode=export do.
   if head["run"]["method"] == "weights":
     assumptions = getattr(evaluation.module, "assumptions", ())
     found += [Note(text, "warning") for text in assumptions]

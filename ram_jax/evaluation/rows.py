@@ -41,7 +41,7 @@ def row(
 
 
 def notes(rows: Sequence[Row]) -> list[Note]:
-  """Names an attack other than AutoAttack, and warns about non-finite values.
+  """Says if AutoAttack was not used, and warns about non-finite values.
 
   Args:
     rows: rows of all evaluators.

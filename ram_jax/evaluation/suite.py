@@ -25,10 +25,11 @@ from ram_jax.evaluation import attack_checks, pool, precision, rows
 
 RANKS = 9  # number of target classes that are tried, one after another
 UNIT = 4  # number of batches whose results are cached together
-# Square, which uses no gradients, should succeed on at most this fraction of
-# the images; softmax outputs sum to one within this (auto-attack checks.py).
+# GAIN: Square, which uses no gradients, should succeed on at most this fraction
+# of the images. SOFTMAX: softmax outputs sum to one to within this tolerance.
+# Both are from auto-attack's checks.py.
 GAIN, SOFTMAX = 0.002, 1e-5
-CHANGE = 1e-4  # tolerated change of logits, relative to their norm (same)
+CHANGE = 1e-4  # tolerated change of logits, relative to their norm (checks.py)
 CHECKED = 200  # number of images whose logits and gradients are checked
 TOLERANCE = 1e-6  # relative to the radius of the ball
 
@@ -119,7 +120,8 @@ class Outcome:
     forwards: forward passes of the attack's steps, summed over its images.
     backwards: backward passes.
     unconfirmed: number of images whose adversarial image is classified
-      correctly by a second forward pass; they count as correct.
+      correctly by a second forward pass, or is not in the ball; they count as
+      correct.
   """
 
   name: str
@@ -150,7 +152,7 @@ class Suite:
   Attributes:
     model: on the devices.
     key: source of all randomness, with the position and the attack.
-    version: see `Evaluator`.
+    version: see `attacks_of`.
     norm: "l2" or "linf".
     epsilon: radius of the ball, for pixels in [0,1].
     batch_size: examples per batch, over all devices; does not change results.
@@ -312,8 +314,8 @@ class Suite:
       if after.unconfirmed:
         yield (
           f"{after.unconfirmed} adversarial images of {after.name}, {where}, "
-          "are classified correctly by a second forward pass, and count as "
-          "correct"
+          "are classified correctly by a second forward pass, or are outside "
+          "the ball, and count as correct"
         )
 
 

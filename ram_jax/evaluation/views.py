@@ -1,4 +1,4 @@
-"""Clean, AugMix and adversarial views of some test images, for a figure."""
+"""Clean, augmented and adversarial views of some test images, for a figure."""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -70,7 +70,7 @@ def _views(
   *,
   augment: Any,
 ) -> tuple[jax.Array, ...]:
-  """Clean, AugMix and adversarial views of the same images."""
+  """Clean, augmented and adversarial views of the same images."""
   clean = dequantize(images)
   attacked = attack(keys[1], clean, labels, finite_gradients(model))
   return clean, augment(keys[0], clean), attacked

@@ -15,7 +15,7 @@ DIVERGENCES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Consistency:
-  """CE(clean) + weight * JSD(all views) (paper, eq. 2 and 4).
+  """CE(clean) + weight * JSD(all views) (paper, eqs. 2 and 4).
 
   Attributes:
     weight: lambda in the paper, where it is 12.

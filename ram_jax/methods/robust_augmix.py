@@ -1,4 +1,4 @@
-"""RobustAugMix: AugMix whose third view is adversarial (paper, eq. 4 and 5).
+"""RobustAugMix: AugMix whose third view is adversarial (paper, eqs. 4 and 5).
 
 Beyond the paper, the attack can start from the augmented view, and the
 cross-entropy of the adversarial view can be added to the loss.

@@ -18,7 +18,7 @@ class Method:
     attack: increases the divergence from the clean predictions. With
       probabilities as targets, the gradients of divergence and cross-entropy
       are equal, so its objective is `cross_entropy`.
-    weight: beta in the paper, where it is 6; 1 / lambda in its equation.
+    weight: beta in the authors' code, where it is 6; 1 / lambda in the paper.
   """
 
   attack: Attack

@@ -170,7 +170,10 @@ def test_tolerance_covers_only_chance():
   assert attack_checks.rises(bits(12), bits(22)) is True
   assert attack_checks.rises(bits(22), bits(12)) is False
   [text] = sweep(bits(10), {0.0: bits(9)}, "l2")
-  assert text == "1 images differ between clean and epsilon 0"
+  assert text == (
+    "1 images are classified correctly either clean or at epsilon 0, but not "
+    "both"
+  )
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,9 @@ def test_unusable_files_and_test_sets(folder):
   with pytest.raises(ValueError, match="label 10 at index 10 is outside 0..9"):
     make()
   path.write_bytes(path.read_bytes()[:1000])
-  with pytest.raises(ValueError, match="damaged .* get it from github.com/mod"):
+  with pytest.raises(
+    ValueError, match="damaged .* get the files from github.com/mod"
+  ):
     make()
   path.unlink()
   with pytest.raises(FileNotFoundError, match="v6_labels.npy is missing"):
