@@ -140,7 +140,7 @@ def check_ensemble(config: ConfigDict, folders: Sequence[str]) -> None:
 
   Args:
     config: the complete config.
-    folders: value of --runs.
+    folders: the folders in --runs.
 
   Raises:
     ValueError: if there is no folder, one is given twice, or weights are given.

@@ -1,4 +1,4 @@
-"""Short names of models, data sets and views, for the config string.
+"""Short names of models, data sets and augmentations, for the config string.
 
 `--config=configs/robust_augmix.py:model=wrn_40_2,dataset=cifar100,smoke`
 """
@@ -19,8 +19,8 @@ DATASETS = {
   "arrays": {
     "name": "arrays",  # Plug-in: ram_jax/data/<name>.py
     "path": "",  # .npz file, or folder of .npy files (docs/data.md)
-    # Number of classes. 0: largest label + 1, where each class must have a
-    # training image
+    # Number of classes. 0: largest label + 1, in which case each class must
+    # have a training image
     "num_classes": 0,
     "label": "",  # Name of the data set in tables; empty: the file's name
   },
@@ -63,7 +63,7 @@ _WAVES = {
   "kind": "planar",  # planar (AFA) | lattice (Soklaski et al.)
   "low": 1,  # Lowest frequency in cycles per image
   "high": 3,  # Highest frequency in cycles per image
-  # L2 norm of a channel's wave in images of 32x32 pixels; planar: the mean
+  # L2 norm of a channel's wave in images of 32x32 pixels (planar: mean norm)
   "strength": 5.0,
 }
 VIEWS = {
@@ -236,7 +236,7 @@ def _set_dataset(config: ConfigDict, name: str) -> None:
 def _set_views(config: ConfigDict, name: str) -> None:
   if "augment" not in config.method:
     raise ValueError(
-      f"views={name} is for methods with augmented views: augmix and "
+      f"views={name} is for methods with augmented views: augmix, augmax and "
       "robust_augmix"
     )
   if name not in VIEWS:
@@ -251,7 +251,7 @@ def set_augment(config: ConfigDict, name: str) -> None:
 
   Args:
     config: changed in place, unlocked.
-    name: of `AUGMENTS`.
+    name: a key of `AUGMENTS`.
 
   Raises:
     ValueError: for an unknown name.

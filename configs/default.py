@@ -1,9 +1,9 @@
 """All fields of a run with their defaults; other configs only override them.
 
 The defaults follow the paper (section 4), and where it does not specify a
-value, its author's code, then AugMix's. A placeholder (None) is resolved for
-the device at startup and recorded in the run's config.json. `--help` prints the
-comments.
+value, its author's code, then AugMix's. A placeholder (None) is resolved at
+startup, for the device or the weights file, and recorded in the run's
+config.json. `--help` prints the comments.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -181,8 +181,8 @@ def get_config() -> ConfigDict:
   config.evaluate = ConfigDict(
     {
       # Images per batch, over all devices together. Does not change results.
-      # None: 512 on CPUs, else up to 2048, if the devices have 24 MiB for each;
-      # set it for images that are much larger than 32 x 32 pixels.
+      # None: 512 on CPUs, else 2048, or fewer if a device has less than 24 MiB
+      # per image; set it for images that are much larger than 32 x 32 pixels.
       "batch_size": config_dict.placeholder(int),
       # Precision in which attacks search: float32 | tensorfloat32 (only GPUs) |
       # bfloat16_3x (only TPUs). All accuracies are computed in float32. None:
@@ -279,7 +279,7 @@ def get_config() -> ConfigDict:
 
 
 def consistency() -> ConfigDict:
-  """The loss of AugMix and RobustAugMix (ram_jax/methods/consistency.py).
+  """The loss of the AugMix methods (ram_jax/methods/consistency.py).
 
   Returns:
     Fields of the method's spec.
@@ -318,9 +318,11 @@ def augmax() -> ConfigDict:
   return ConfigDict(
     {
       "steps": 5,  # Sign gradient steps
-      # Step size for the share, in [0,1], and for the weights' logits
+      # Step size for the weight of the mixed chains, which is in [0,1], and for
+      # the logits of the chains' weights
       "step_size": 0.1,
-      # Number of misclassifications after which an image is kept; 0: never
+      # Number of misclassifications after which the search for an image stops;
+      # 0: never
       "patience": 1,
     }
   )
@@ -348,8 +350,8 @@ def attack(steps: int) -> ConfigDict:
       # Starting point: sphere (random, at distance epsilon) | uniform (random,
       # in the ball) | none (the clean image)
       "start": "sphere",
-      # Function to maximize: cross_entropy | dlr | margin. The last two do not
-      # vanish where the softmax saturates.
+      # Function to maximize: cross_entropy | dlr | margin. The gradients of the
+      # last two do not vanish where the softmax saturates.
       "objective": "cross_entropy",
     }
   )

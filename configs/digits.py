@@ -28,7 +28,7 @@ def get_config(argument: str = "") -> ConfigDict:
   config.evaluate.batch_size = 128
   config.evaluators.corruption.generate = False
   config.evaluators.fourier.images = 0
-  # Time is short: fewer steps in training, fewer epsilons, fewer checks.
+  # To save time: fewer steps in training, fewer epsilons, fewer checks.
   config.method.attack.steps = 4
   config.evaluators.adversarial.epsilons = (0.5, 1.0, 2.0, 8.0)
   config.evaluators.adversarial.check_images = 64

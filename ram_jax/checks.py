@@ -1,4 +1,4 @@
-"""Which values a field may have; a rule is checked where the field is used."""
+"""Rules for the values of fields, and the function that checks them."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,7 +1,7 @@
 """Loads a config from the command line: file, argument, individual fields.
 
 `ml_collections.config_flags` reads the same syntax, but reports mistakes as
-tracebacks; here, each mistake is a one-line error that lists valid choices.
+tracebacks; here, each one is reported in one line that says what is valid.
 """
 
 import ast
@@ -57,7 +57,7 @@ def load_runs(text: str, overrides: Sequence[str] = ()) -> list[ConfigDict]:
 
   Args:
     text: `FILE.py` or `FILE.py:ARGUMENT`, with the argument of `get_runs`.
-    overrides: see `override`; for every config.
+    overrides: applied to every config; see `override`.
 
   Returns:
     The configs that the file's `get_runs` returns, with the overrides applied.

@@ -136,7 +136,8 @@ class Evaluator(Protocol):
     Args:
       model: the classifier, on the devices.
       batch: the test set, as for `check`.
-      key: source of all randomness, together with an example's position.
+      key: source of randomness, together with an example's position; the
+        corruption evaluator uses its own seed instead.
       cache: called for every expensive part.
 
     Yields:

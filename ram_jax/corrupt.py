@@ -22,13 +22,13 @@ _EMPTY = "'', as --mode=corrupt generates the images", lambda v: not v
 RULES = {
   "folder": _EMPTY,
   "tfds_dir": _EMPTY,
-  "severities": ("1 to 5 for --mode=corrupt", lambda v: len(set(v)) == 5),
+  "severities": ("1,2,3,4,5 for --mode=corrupt", lambda v: len(set(v)) == 5),
   "sets": ("one set for --mode=corrupt", lambda v: len(v) == 1),
 }
 
 
 def write(config: ConfigDict, out: str | pathlib.Path) -> dict[str, Any]:
-  """Corrupts the test set of a config; resumes if it was interrupted.
+  """Corrupts the test set of a config; resumes after an interruption.
 
   Writes `<corruption>.npy` (uint8 [5N,H,W,3], severities 1 to 5 concatenated),
   `labels.npy` ([5N]) and `manifest.json`, which lists every finished file with
@@ -43,9 +43,9 @@ def write(config: ConfigDict, out: str | pathlib.Path) -> dict[str, Any]:
     The manifest.
 
   Raises:
-    ValueError: if the folder contains something else, or the config requests
-      images that cannot be generated.
-    OSError: if the folder cannot be written.
+    ValueError: if the folder contains something else or there is no permission
+      to write to it, or if the config requests images that cannot be generated.
+    OSError: if writing fails, for example because of a full disk.
   """
   out = pathlib.Path(os.path.expanduser(out))
   config = resolve(config)

@@ -1,7 +1,7 @@
 """Runs a config: checks it, its data and folder, then trains or evaluates.
 
 `prepare` is the startup sequence shared by training and by the evaluation of a
-run or a weights file.
+run, a weights file or an ensemble.
 """
 
 import contextlib
@@ -161,10 +161,9 @@ def train_and_evaluate(
 
   Raises:
     ValueError: for an invalid config, data or folder, before the first step.
-    FloatingPointError: if a step has a NaN or an infinity; the last checkpoint
-      before it is kept, and `post_mortem/` contains the step.
-    OSError: if the folder cannot be written to, for example because of a full
-      disk.
+    FloatingPointError: if a step produces a NaN or an infinity; the last
+      checkpoint before it is kept, and `post_mortem/` contains the step.
+    OSError: if writing to the folder fails, for example because of a full disk.
     signals.Stopped: after SIGTERM or Ctrl-C, with everything saved.
   """
   if config.weights.measured:

@@ -137,6 +137,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
   Raises:
     ValueError: for an unknown flag, text that cannot be encoded, or, with
       --help, a config that cannot be loaded.
+    FileNotFoundError: with --help, for a missing config file.
     SystemExit: after --help.
   """
   for text in (*argv, os.getcwd()):
@@ -152,7 +153,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def check(flags: argparse.Namespace) -> None:
-  """Checks that the mode supports the given flags, and that none is missing.
+  """Checks that the mode supports the given flags and has those it requires.
 
   Args:
     flags: from `parse`.
@@ -189,7 +190,7 @@ def check(flags: argparse.Namespace) -> None:
 
 
 def folders(text: str) -> list[str]:
-  """Splits folders at commas, except for commas in a folder's name.
+  """Splits a list of folders at commas, except those in a folder's name.
 
   Args:
     text: value of `--runs`; spaces around names and empty names are ignored.

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-# Both PyTorch implementations clamp the mixture to [1e-7, 1] before the log.
+# AugMix's and the author's code clamp the mixture to [1e-7, 1] before the log.
 MIXTURE_FLOOR = 1e-7
 
 

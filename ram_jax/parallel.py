@@ -3,7 +3,7 @@
 The training state, and data that is not streamed, have no device axis: they are
 replicated over the local devices once, and pmapped functions take and return
 them as they are (`in_axes` and `out_axes` None). Outputs are reduced or
-gathered over the axis before they are returned.
+gathered over the axis before they are returned, except the state of `stateful`.
 """
 
 import concurrent.futures
@@ -24,12 +24,12 @@ from jax.experimental import multihost_utils
 
 AXIS = "devices"
 Devices = Sequence[jax.Device] | None
-# Environment variables that name the other processes of a run.
+# Environment variables with which the processes of a run find each other.
 JOINING = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # Environment variables in which Kubernetes lists the hosts of a slice.
 SLICE = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
 SLICE += ("TPU_PROCESS_ADDRESSES_PATH",)  # since jax 0.12
-# XLA releases Python's global lock (GIL) while it compiles.
+# XLA releases Python's global interpreter lock (GIL) while it compiles.
 COMPILERS = min(16, os.cpu_count() or 1)
 _COMPILING = concurrent.futures.ThreadPoolExecutor(COMPILERS, "compile")
 
@@ -123,8 +123,8 @@ def check_batch_size(batch_size: int, field: str) -> None:
   if batch_size < 1 or batch_size % count:
     below = batch_size // count * count
     raise ValueError(
-      f"{field} is {batch_size}: it must be a positive multiple of the "
-      f"{count} devices, such as {max(below, count)} or {below + count}"
+      f"{field} is {batch_size}: it must be a positive multiple of the number "
+      f"of devices, {count}, such as {max(below, count)} or {below + count}"
     )
 
 
@@ -324,8 +324,8 @@ def per_example(function: Callable) -> Callable:
     (shared, batch, batch_size) -> the results of all N examples in order, as
     numpy arrays; `batch` is a dict of arrays [N, ...]. The last batch is padded
     with copies of example 0, whose results are dropped. Every process gets all
-    results. Its attribute `prepare` takes the same arguments and starts
-    compiling the program in a background thread.
+    results. The returned function's attribute `prepare` takes the same
+    arguments and starts compiling the program in a background thread.
   """
   mapped = example_dispatch(function)
   prepared: dict[Any, concurrent.futures.Future] = {}

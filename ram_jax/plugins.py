@@ -1,7 +1,7 @@
-"""Builds plug-ins from a config: one file each, one class name per folder.
+"""Builds plug-ins from a config: one file each, one class name per kind.
 
-There is no registry. A file in `ram_jax/<folder>/` that defines the folder's
-class is a plug-in, and its file name is its name in a config.
+There is no registry. A file that defines the class of a kind, in the folder of
+the kind, is a plug-in, and its file name is its name in a config (see `KINDS`).
 """
 
 import dataclasses
@@ -133,7 +133,8 @@ def build(
     spec: `name` and the constructor's fields.
     where: path of `spec` in the config; default: `config.<kind>`.
     **given: further fields that are not in a config (axis name, statistics,
-      `unroll`); each plug-in, also of a nested spec, gets those that it has.
+      `unroll`); each plug-in, including nested ones, gets those that its class
+      accepts.
 
   Returns:
     The plug-in's instance.
@@ -196,7 +197,7 @@ def _check_fields(
   built: Mapping[str, Any],
   what: str,
 ) -> None:
-  # The others are fields of every Linen module.
+  # `parent` and `name` are fields of every Linen module, not of the config.
   known = {k: v for k, v in parameters.items() if k not in ("parent", "name")}
   if unknown := sorted(built.keys() - known.keys()):
     raise ValueError(

@@ -288,7 +288,7 @@ def _combinations(config: ConfigDict) -> dict[str, checks.Rule]:
   epochs, method, gamma = config.train.epochs, config.method, config.awp.gamma
   splits = SPLITS.get(method.name, split_lib.SPLITS)
   is_split = config.batch_norm.split != "none"
-  # Mixed images have soft labels, which only the cross-entropy supports.
+  # Mixed images have soft labels, which only cross-entropy supports.
   # Methods with a consistency loss are not combined with mixing.
   objective = method.to_dict().get("attack", {}).get("objective")
   mixable = objective in (None, "cross_entropy") and not issubclass(

@@ -37,7 +37,7 @@ NUMBERS = ("name", "seed", "optimizer.learning_rate")
 # Groups of fields that determine the evaluation programs.
 EVALUATED = ("dataset", "model", "normalization", "evaluate", "evaluators")
 UNFINISHED = ("waiting", "running", "stopped")
-# Errors that fail only their own run; the others continue.
+# Errors that only end the run in which they occur; the other runs continue.
 FAILURES = (
   ValueError,
   OSError,
@@ -187,17 +187,17 @@ def run(
   failed = [job.folder.name for job in jobs if job.state == "failed"]
   if failed:
     raise FailedError(
-      f"{len(failed)} of {len(jobs)} runs failed: {', '.join(failed)}; the "
-      "same command tries them again"
+      f"{len(failed)} of {len(jobs)} runs failed: {', '.join(failed)}; run "
+      "the same command to try them again"
     )
 
 
 @contextlib.contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-  """Ends the program after a time, whatever it is doing.
+  """Ends the program after a given time, whatever it is doing.
 
-  Python handles no signal during a compilation. As after a kill, everything
-  that was saved is complete.
+  Python does not handle signals during a compilation. As after SIGKILL, every
+  file that was saved is complete.
 
   Args:
     seconds: the time, which may be infinite.
@@ -206,8 +206,8 @@ def deadline(seconds: float) -> Iterator[None]:
   def end() -> None:
     metrics.announce(
       "out of time during a compilation or the report: everything that was "
-      "saved is kept, but the report is not up to date; the same command "
-      "continues"
+      "saved is kept, but the report is not up to date; run the same "
+      "command to continue"
     )
     sys.stdout.flush()
     os._exit(0)

@@ -186,7 +186,7 @@ def _kernels(
 ) -> Iterator[tuple[str, Any]]:
   """Instruction and event of everything that a stream of a GPU runs.
 
-  A kernel in a CUDA graph states the graph instead of its instruction. XLA
+  An event of a kernel in a CUDA graph names the graph, not the instruction. XLA
   names its own kernels after the first instruction that they execute. A
   library's kernel is attributed to the instruction that ran before it.
   """
@@ -242,6 +242,8 @@ def _device_busy_time(
   found: list[Event], containers: Collection[str]
 ) -> collections.Counter[str]:
   """Busy time by instruction on one device."""
+  # An event without a duration would end before it starts.
+  found = [event for event in found if event.end > event.start]
   # At equal times, ends are sorted before starts.
   turns = [(event.end, False, i) for i, event in enumerate(found)]
   turns += [(event.start, True, i) for i, event in enumerate(found)]

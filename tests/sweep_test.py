@@ -419,6 +419,7 @@ def test_missing_file_lists_the_sweeps():
     ("cifar10_small", "seeds=3", 12),
     ("joint", "epochs=10", 12),
     ("techniques", "seeds=2", 40),
+    ("techniques", "epochs=1", 20),
   ],
 )
 def test_sweeps_of_the_repository(name, argument, count):

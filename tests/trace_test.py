@@ -236,6 +236,7 @@ def test_every_moment_counts_once_for_each_device():
     ("0", "a", 6, 14),
     ("0", "b", 10, 16),
     ("0", "a", 30, 31),
+    ("0", "b", 2, 2),  # does not share the time of the others
     # Another device, at the same time.
     ("1", "a", 0, 20),
   ]

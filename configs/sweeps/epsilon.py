@@ -1,11 +1,13 @@
-"""RobustAugMix on a grid of lambda and epsilon, to show their trade-offs.
+"""RobustAugMix on a grid of lambda and epsilon, to show the trade-offs.
 
   python main.py --mode=sweep --workdir=runs/epsilon \
     --config=configs/sweeps/epsilon.py:model=resnet18,epochs=30,seeds=3
 
 All runs share one compiled program. The report's figure of mean corruption
 accuracy against adversarial accuracy has a point for each setting. The first
-lambda and the last epsilon are the paper's. Choices: see sweeps/paper.py.
+lambda and the last epsilon are the paper's.
+
+Choices: those of configs/common.py, `epochs` and `seeds` (default 1).
 """
 
 from ml_collections import ConfigDict

@@ -91,7 +91,7 @@ def ramp(config: ConfigDict) -> None:
 
 
 def together(config: ConfigDict) -> None:
-  """All of the above that can be combined, with AugMix views."""
+  """All of the above except other views and operations."""
   averaged(config)
   attacked_views(config)
   split(config)

@@ -3,8 +3,8 @@
   python main.py --mode=sweep --workdir=runs/paper \
     --config=configs/sweeps/paper.py:model=resnet18,epochs=30,seeds=3
 
-Choices: `model`, `dataset` and `smoke` of configs/common.py, `epochs` and
-`seeds` (default 1). With WRN-50-2 and 100 epochs, one seed of the four methods
+Choices: those of configs/common.py (except `views`), plus `epochs` and `seeds`
+(default 1). With WRN-50-2 and 100 epochs, one seed of the four methods
 costs 1.9e18 FLOP.
 """
 

@@ -76,7 +76,8 @@ def ramp(config: ConfigDict) -> None:
 def fewer_steps(config: ConfigDict) -> None:
   """Two attack steps in the first half of the epochs."""
   half = config.train.epochs // 2
-  config.train.attack_steps = ((0, 2), (half, config.method.attack.steps))
+  steps = {0: 2} | {half: config.method.attack.steps}  # One epoch: no change
+  config.train.attack_steps = tuple(steps.items())
 
 
 def silu(config: ConfigDict) -> None:

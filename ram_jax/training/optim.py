@@ -16,7 +16,7 @@ SCHEDULES = ("cosine_epoch", "cosine_step", "constant", "piecewise")
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  """A run's SGD, given its learning rate; equal if all of its fields are.
+  """SGD as a function of the peak learning rate; compared by its fields.
 
   Attributes:
     schedule: `cosine_epoch` (as in the author's code: constant within an epoch,

@@ -1,6 +1,6 @@
 """Finds the cause of a NaN or an infinity by repeating the step.
 
-A step itself only returns a few norms. If one is not finite, the steps since
+A step itself only returns a few scalars. If one is not finite, the steps since
 the last line of metrics.jsonl are repeated one at a time from a copy of the
 state, and every part of the bad step is examined.
 """

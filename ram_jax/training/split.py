@@ -1,7 +1,7 @@
 """Separate BatchNorm for clean and other views (AdvProp, Xie et al. 2020).
 
-Clean views use and update the main statistics; the views that `Split.views`
-selects use and update auxiliary ones. Scales and biases are shared or split.
+The views that `Split.views` selects use and update auxiliary statistics; all
+others use and update the main ones. Scales and biases are shared or split.
 """
 
 import dataclasses
@@ -94,8 +94,8 @@ class Split:
     of_view = {name: self._set(name) for name in views}
     if len(set(of_view.values())) < 2:
       raise ValueError(
-        f"config.batch_norm.split={self.views} needs clean and other views, "
-        f"but this method only has {', '.join(views)}: choose none"
+        f"config.batch_norm.split={self.views} needs {self.views} and other "
+        f"views, but this method only has {', '.join(views)}: choose none"
       )
     logits, stats = {}, {}
     for chosen in NAMES:
