@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jinja2
 
@@ -247,7 +246,9 @@ def _environment() -> jinja2.Environment:
     undefined=jinja2.StrictUndefined,
     finalize=lambda x: line(x) if type(x) is str else x,
   )
-  environment.filters |= {"cells": _cells, "heads": _heads, "source": _source}
+  environment.globals["NOT_EVALUATED"] = tables.NOT_EVALUATED
+  environment.filters |= {"heads": _heads, "span": _span, "source": _source}
+  environment.filters["number"] = NUMBER.fullmatch
   return environment
 
 
@@ -262,28 +263,12 @@ def _heads(table: Table) -> list[tuple[str, list[str]]]:
   return found
 
 
-def _cells(table: Table, heat: bool) -> list[list[dict[str, Any]]]:
-  """Cells for the template, with numbers separated from their details."""
-  found = [[NUMBER.fullmatch(cell) for cell in row] for row in table.rows]
-  shaded = [float(x[1]) for row in found for x in row[2:] if heat and x]
+def _span(table: Table) -> tuple[float, float]:
+  """The lowest number after the second column, and the range of all."""
+  found = [NUMBER.fullmatch(cell) for row in table.rows for cell in row[2:]]
+  shaded = [float(number[1]) for number in found if number]
   low = min(shaded, default=0)
-  span = max(shaded, default=0) - low or 1
-
-  def cell(i: int, j: int) -> dict[str, Any]:
-    match, text = found[i][j], table.rows[i][j]
-    number, detail, lacking = match.groups() if match else (text, None, None)
-    is_shaded = heat and match and j > 1
-    return {
-      "text": number,
-      "detail": detail,
-      "lacking": lacking,
-      "is_number": match or text == tables.NOT_EVALUATED,
-      "is_best": (i, j) in table.best,
-      "heat": round(60 * (float(number) - low) / span) if is_shaded else None,
-    }
-
-  columns = range(len(table.header))
-  return [[cell(i, j) for j in columns] for i in range(len(found))]
+  return low, max(shaded, default=0) - low or 1
 
 
 def _source(path: pathlib.Path) -> str:

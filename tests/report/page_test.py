@@ -141,9 +141,10 @@ def test_configurations_are_in_the_page_completely(read):
 
 
 def test_report_leaves_out_what_was_not_evaluated(make_run, tmp_path):
-  shown = [make_run("A", rows=(), logs=0, device=None)]
+  shown = [make_run("12 (a)", rows=(), logs=0, device=None)]
   paths = page.write_report(shown, tmp_path / "deep" / "report")
   assert [path.name for path in paths] == ["summary.md", "report.html"]
+  assert '<th scope="row">12 (a)</th>' in paths[1].read_text()
   text = paths[0].read_text()
   assert ".png" not in text and tables.summary(shown).markdown() in text
   assert re.findall("^#+ (.*)", text, re.MULTILINE) == [
