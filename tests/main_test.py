@@ -526,7 +526,7 @@ def test_corrupted_set_is_written_and_evaluated(config, copy, tmp_path):
   rows = found.rows(shown, "corruption")
   assert len(rows) == 10
   assert all(row.settings["images"].endswith("seed 0") for row in rows)
-  correct = runs.read_correct(shown)
+  correct = shown.correct
   for row in (found.row(shown, "clean"), *rows):
     assert correct[row.key].sum() == row.correct_count
   assert (copy / "figures" / "corruptions.png").exists()

@@ -12,21 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from ram_jax.report import groups as grouping
 from ram_jax.report import pairs, statistics
 from ram_jax.report.groups import configuration
-from ram_jax.report.pairs import NAMES, Metric, Missing, Side, corruptions
+from ram_jax.report.pairs import METHODS, NAMES, Metric, Missing, corruptions
 from ram_jax.report.statistics import Estimate
 from ram_jax.report.table import Table
-from ram_jax.runs import results
 from ram_jax.runs.results import Run
 
 ROBUST_AUGMIX, STANDARD = "robust_augmix", "standard"
 ADVERSARIAL, AUGMIX = "adversarial", "augmix"
-# Names of the methods in prose.
-METHODS = {
-  ROBUST_AUGMIX: "RobustAugMix",
-  STANDARD: "standard training",
-  ADVERSARIAL: "adversarial training",
-  AUGMIX: "AugMix",
-}
 BETTER, WORSE = 1, -1
 # Our interpretation of "very similar": about the size of a marker in a figure
 # with an axis from 0 to 100 %. The paper gives no number.
@@ -172,13 +164,11 @@ class Claim:
   """A claim of the paper.
 
   Attributes:
-    name: short name, for tests.
     quote: quotation from the paper.
     paper: summary, with numbers if the paper gives any.
     test: how it is tested.
   """
 
-  name: str
   quote: str
   paper: str
   test: Test
@@ -186,27 +176,23 @@ class Claim:
 
 CLAIMS = (
   Claim(
-    "more_than_standard",
     "RobustAugMix improves over standard training in 15 out of 19 of the "
     "common corruptions",
     "better on 15 of 19",
     Test(at_least(15, of=19), corruptions(*NAMES), [STANDARD]),
   ),
   Claim(
-    "more_than_adversarial",
     "RobustAugMix also outperforms robust (i.e., adversarial) training for "
     "every corruption type",
     "better on 19 of 19",
     Test(at_least(19, of=19), corruptions(*NAMES), [ADVERSARIAL]),
   ),
   Claim(
-    "not_always_augmix",
     "RobustAugMix does not always outperform vanilla AugMix on CIFAR10-C",
     "AugMix is better on some",
     Test(at_least(1, of=19, sign=WORSE), corruptions(*NAMES), [AUGMIX]),
   ),
   Claim(
-    "noise_glass_jpeg",
     "more robust compared to the baselines when tested against Gaussian noise, "
     "glass blur, and JPEG compression",
     "better than all three baselines on each",
@@ -219,20 +205,17 @@ CLAIMS = (
   # The paper does not name the baseline. It is not adversarial training, by
   # another claim of the paper.
   Claim(
-    "fog",
     "it does not perform as well against Fog",
     "worse than standard training or AugMix (the paper does not say which)",
     Test(at_least(1, of=2, sign=WORSE), corruptions("fog"), [STANDARD, AUGMIX]),
   ),
   Claim(
-    "severities",
     "improves over standard training [...], particularly when tested against "
     "corruptions of higher severity levels",
     "larger gain at severities 4 and 5",
     Test(at_least(1, of=1), pairs.severity_contrast, [STANDARD]),
   ),
   Claim(
-    "similar_under_attack",
     "RobustAugMix achieves very similar adversarial accuracy to Robust "
     "training",
     f"interpreted as within {100 * SIMILAR:g} percentage points at every "
@@ -240,13 +223,11 @@ CLAIMS = (
     Test(within(SIMILAR), pairs.each_epsilon, [ADVERSARIAL]),
   ),
   Claim(
-    "more_robust",
     "and significantly improves over Standard and AugMix",
     "higher adversarial accuracy than both",
     Test(at_least(2, of=2), pairs.mean_over_epsilons, [STANDARD, AUGMIX]),
   ),
   Claim(
-    "clean_cost",
     "a drop in clean accuracy compared to Standard and AugMix training",
     "lower than both",
     Test(
@@ -254,14 +235,12 @@ CLAIMS = (
     ),
   ),
   Claim(
-    "training_time",
     "an increased computational cost needed to train with adversarial "
     "perturbations",
     "longer than both",
     Test(longer, pairs.training_time, [STANDARD, AUGMIX]),
   ),
   Claim(
-    "adversarial_frequencies",
     "adversarial training enhances robustness to high-frequency corruptions "
     "(e.g., noise) at the cost of reduced robustness to lower-frequency "
     "corruptions (e.g., Fog)",
@@ -274,7 +253,6 @@ CLAIMS = (
     ),
   ),
   Claim(
-    "augmix_frequencies",
     "The AugMix method brings robustness against low-frequency domain "
     "corruptions",
     "better at low frequencies",
@@ -366,22 +344,17 @@ def evaluate(runs: Sequence[Run]) -> Claims | None:
     The results; None if there are runs of fewer than two of the methods.
 
   Raises:
-    ValueError: if a correct.npz is damaged or is from another evaluation.
+    ValueError: if a correct.npz that is used is damaged or is from another
+      evaluation.
   """
   chosen, notes = _choose(runs)
   if len(chosen) < 2:
     return None
-  sides = {m: [_side(m, run) for run in found] for m, found in chosen.items()}
-  answers = tuple(_answer(claim, sides) for claim in CLAIMS)
+  answers = tuple(_answer(claim, chosen) for claim in CLAIMS)
   seeds = {c.difference.seeds > 1 for a in answers for c in a.comparisons}
   how = [DIFFERENCES, *SEVERAL_SEEDS * (True in seeds)]
   how += ONE_SEED * (False in seeds)
   return Claims(answers, (*notes, *how, *HOW))
-
-
-def _side(method: str, run: Run) -> Side:
-  rows = results.frame([run]).assign(key=[row.key for row in run.rows])
-  return Side(METHODS[method], run, rows, results.read_correct(run))
 
 
 def _choose(
@@ -446,15 +419,15 @@ def _verdict(agrees: bool, disagrees: bool) -> str:
   return "disagrees" if disagrees else "not decided"
 
 
-def _answer(claim: Claim, sides: Mapping[str, Sequence[Side]]) -> Answer:
+def _answer(claim: Claim, chosen: Mapping[str, Sequence[Run]]) -> Answer:
   found, lacking, subject = [], [], claim.test
   for baseline in subject.baselines:
     methods = (subject.method, baseline)
     try:
       for method in methods:
-        if method not in sides:
+        if method not in chosen:
           raise Missing(f"a run of {METHODS[method]}")
-      both = pairs.by_seed(*(sides[method] for method in methods))
+      both = pairs.by_seed(*(chosen[method] for method in methods))
       for measure, difference in pairs.differences(subject.metric, both):
         if difference:
           found.append((METHODS[baseline], measure, difference))

@@ -1,8 +1,7 @@
 """Metrics for two runs: differences in accuracy and in relative time."""
 
-import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,13 @@ from ram_jax.report.table import Table
 from ram_jax.runs.results import Run
 
 NAMES = tuple(CORRUPTIONS)
+# Names of the paper's methods in prose.
+METHODS = {
+  "robust_augmix": "RobustAugMix",
+  "standard": "standard training",
+  "adversarial": "adversarial training",
+  "augmix": "AugMix",
+}
 HIGH, LOW = (4, 5), (1, 2, 3)
 # Upper ends of the bands, as fractions of the highest frequency of an image
 # along an axis (half its side length); the corners have higher frequencies.
@@ -33,29 +39,7 @@ class Missing(Exception):
   """Data that a comparison needs is missing; the message names it."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Side:
-  """A run that represents one of the paper's methods.
-
-  Attributes:
-    name: the paper's name for the method.
-    run: the run.
-    rows: rows of the run, as in `results.frame`, with their keys.
-    correct: which images were classified correctly, by row key.
-  """
-
-  name: str
-  run: Run
-  rows: pd.DataFrame
-  correct: Mapping[str, np.ndarray]
-
-  @property
-  def seed(self) -> int:
-    """The run's seed."""
-    return self.run.about["seed"]
-
-
-Pair = Sequence[Side]  # the method and a baseline
+Pair = Sequence[Run]  # of the method and of a baseline
 
 
 def shared_rows(
@@ -74,13 +58,13 @@ def shared_rows(
   Raises:
     Missing: if there are no such rows.
   """
-  both = " and ".join(side.name for side in pair)
+  both = " and ".join(map(_name, pair))
   found = []
-  for side in pair:
-    found.append(side.rows[side.rows["evaluator"] == evaluator])
+  for run in pair:
+    found.append(run.table[run.table["evaluator"] == evaluator])
     if found[-1].empty:
-      raise Missing(f"{evaluator!r} in the results of {side.name}")
-  tests = [side.run.head.get("data", {}).get("test", {}) for side in pair]
+      raise Missing(f"{evaluator!r} in the results of {_name(run)}")
+  tests = [run.head.get("data", {}).get("test", {}) for run in pair]
   prints = {test.get("fingerprint") for test in tests}
   if None in prints or len(prints) > 1:
     raise Missing(f"the same test images for {both}")
@@ -109,11 +93,11 @@ def difference(pair: Pair, keys: Sequence[str], weights: Any = 1) -> Estimate:
   Raises:
     Missing: if a correct.npz lacks these rows.
   """
-  for side in pair:
-    if not set(keys) <= side.correct.keys():
-      raise Missing(f"correct.npz of {side.name}")
+  for run in pair:
+    if not set(keys) <= run.correct.keys():
+      raise Missing(f"correct.npz of {_name(run)}")
   weights = pd.Series(weights, keys).to_dict()
-  return statistics.paired(*(side.correct for side in pair), weights)
+  return statistics.paired(*(run.correct for run in pair), weights)
 
 
 # Yields (description, difference); None instead of a difference if data is
@@ -121,7 +105,7 @@ def difference(pair: Pair, keys: Sequence[str], weights: Any = 1) -> Estimate:
 Metric = Callable[[Pair], Iterator[tuple[str, Estimate | None]]]
 
 
-def by_seed(first: Sequence[Side], second: Sequence[Side]) -> list[Pair]:
+def by_seed(first: Sequence[Run], second: Sequence[Run]) -> list[Pair]:
   """Pairs of runs with the same seed.
 
   Args:
@@ -131,7 +115,8 @@ def by_seed(first: Sequence[Side], second: Sequence[Side]) -> list[Pair]:
   Returns:
     A pair for each seed that both have; the first run of each if there is none.
   """
-  shared = [(x, y) for x in first for y in second if x.seed == y.seed]
+  both = itertools.product(first, second)
+  shared = [(x, y) for x, y in both if x.about["seed"] == y.about["seed"]]
   return shared or [(first[0], second[0])]
 
 
@@ -260,14 +245,13 @@ def band_means(rows: pd.DataFrame) -> pd.DataFrame:
 def training_time(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   """Additional training time as a fraction of the baseline's."""
   seconds, settings = [], []
-  for side in pair:
-    head = side.run.head
-    seconds.append(head.get("timing", {}).get("train_seconds"))
-    settings.append((head.get("device", {}), side.run.about.get("step")))
+  for run in pair:
+    seconds.append(run.head.get("timing", {}).get("train_seconds"))
+    settings.append((run.head.get("device", {}), run.about.get("step")))
     if not seconds[-1]:
-      raise Missing(f"training time of {side.name}")
+      raise Missing(f"training time of {_name(run)}")
   if settings[0] != settings[1]:
-    raise Missing(f"the device and number of updates of {pair[1].name}")
+    raise Missing(f"the device and number of updates of {_name(pair[1])}")
   device = settings[0][0]
   name = f"added time in %, on {device.get('count')} x {device.get('kind')}"
   yield name, Estimate(seconds[0] / seconds[1] - 1)
@@ -336,6 +320,10 @@ def _metrics(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     for name, part, is_main in grouping.attack_columns(rows)
     if is_main
   )
+
+
+def _name(run: Run) -> str:
+  return METHODS[run.about["method"]]
 
 
 def _signed(found: Estimate | None) -> str:

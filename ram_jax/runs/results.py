@@ -54,7 +54,7 @@ class Run:
   Attributes:
     folder: the run's folder.
     head: results.json without rows and notes.
-    rows: the results, without `correct` (see `read_correct`).
+    rows: the results, without `correct` (see the property).
     notes: notes on the results.
     metrics: rows of metrics.jsonl, sorted by step, possibly none.
   """
@@ -69,6 +69,37 @@ class Run:
   def about(self) -> dict[str, Any]:
     """The head's `run`: name, method, label, model, data_label, seed, ..."""
     return self.head["run"]
+
+  @functools.cached_property
+  def table(self) -> pd.DataFrame:
+    """The rows as in `frame`, with their keys."""
+    return frame([self]).assign(key=[row.key for row in self.rows])
+
+  @functools.cached_property
+  def correct(self) -> dict[str, np.ndarray]:
+    """Which images were classified correctly: bool [total] by the row's key.
+
+    In the order of the test set; empty if the run has no correct.npz. The file
+    is read once.
+
+    Raises:
+      ValueError: if the file is damaged, or does not match the results.
+    """
+    path = self.folder / "correct.npz"
+    arrays = _read_arrays(path)
+    rows = {row.key: row for row in self.rows}
+    for key, array in arrays.items():
+      row = rows.get(key)
+      if (
+        row is None
+        or (array.dtype, array.shape) != (np.dtype(bool), (row.total,))
+        or array.sum() != row.correct_count
+      ):
+        raise ValueError(
+          f"{str(path)!r} and results.json are from different evaluations "
+          f"({key}): {_again(self.folder)}"
+        )
+    return arrays
 
 
 def load(folder: str | os.PathLike) -> Run:
@@ -193,36 +224,6 @@ def frame(runs: Sequence[Run]) -> pd.DataFrame:
     # Text as Python strings, because a label may contain lone surrogates.
     found[name] = pd.Series(cells, dtype=object if str in kinds else kind)
   return pd.DataFrame(found)
-
-
-def read_correct(run: Run) -> dict[str, np.ndarray]:
-  """Reads which images were classified correctly.
-
-  Args:
-    run: the run.
-
-  Returns:
-    Bool [total] by the row's key, in the order of the test set; empty if the
-    run has no correct.npz.
-
-  Raises:
-    ValueError: if the file is damaged, or does not match the results.
-  """
-  path = run.folder / "correct.npz"
-  arrays = _read_arrays(path)
-  rows = {row.key: row for row in run.rows}
-  for key, array in arrays.items():
-    row = rows.get(key)
-    if (
-      row is None
-      or (array.dtype, array.shape) != (np.dtype(bool), (row.total,))
-      or array.sum() != row.correct_count
-    ):
-      raise ValueError(
-        f"{str(path)!r} and results.json are from different evaluations "
-        f"({key}): {_again(run.folder)}"
-      )
-  return arrays
 
 
 def read_pictures(folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:

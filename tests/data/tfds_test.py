@@ -399,7 +399,7 @@ def test_the_first_images_are_the_first_of_the_test_set(evaluate, tmp_path):
   even = IMAGES[:8, 0, 0, 0] % 2 == 0
   shown = runs.load(tmp_path / "run")
   fogs = {s: found.row(shown, "corruption", severity=s).key for s in (1, 5)}
-  correct = runs.read_correct(shown)
+  correct = shown.correct
   assert correct.keys() == {"clean", *fogs.values()}
   np.testing.assert_array_equal(correct["clean"], even)
   np.testing.assert_array_equal(correct[fogs[1]], even)

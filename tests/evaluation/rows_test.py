@@ -53,7 +53,7 @@ def test_read_as_written(tmp_path):
     assert (row.key, row.values) == (wanted.key, wanted.values)
     counts = (wanted.total, wanted.correct_count)
     assert (row.total, row.correct_count) == counts
-  correct = results.read_correct(run)
+  correct = run.correct
   assert list(correct) == [attacked.key, fog.key]
   np.testing.assert_array_equal(correct[attacked.key], RIGHT)
   np.testing.assert_array_equal(correct[fog.key], ~RIGHT)
@@ -101,10 +101,10 @@ def test_arrays_from_another_evaluation(tmp_path):
   for array in (~RIGHT, RIGHT[:-1], RIGHT.astype(int)):
     np.savez(tmp_path / "correct.npz", **{attacked.key: array})
     with pytest.raises(ValueError, match="different evaluations.*epsilon=0.5"):
-      results.read_correct(run)
+      run.correct.keys()
   np.savez(tmp_path / "correct.npz", other=RIGHT)
   with pytest.raises(ValueError, match="different evaluations.*other"):
-    results.read_correct(run)
+    run.correct.keys()
   (tmp_path / "correct.npz").write_bytes(b"PK")
   with pytest.raises(ValueError, match="damaged"):
-    results.read_correct(run)
+    run.correct.keys()
