@@ -1,11 +1,11 @@
 """Compares a run with a reference: the table, and its files."""
 
 import dataclasses
-import itertools
 import json
 import os
 import pathlib
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -177,39 +177,28 @@ def write(found: Comparison, folder: str | os.PathLike) -> list[pathlib.Path]:
   """Writes comparison-NAME.md and .json, each atomically.
 
   Args:
-    found: the comparison. NAME is the reference's, followed by a number if
-      another reference with this name has already been compared.
+    found: the comparison. NAME is the reference's; for a file, with a checksum
+      of its path, because several files may have the same name.
     folder: where to write; created if it does not exist.
 
   Returns:
     Paths of the two files.
   """
-  names = literal(found.label), literal(found.reference.name)
+  folder, other = pathlib.Path(folder), found.reference
+  names = literal(found.label), literal(other.name)
   title = f"# {' compared with '.join(names)}\n\n"
-  path = _free_path(pathlib.Path(folder), found.reference)
-  path.parent.mkdir(parents=True, exist_ok=True)
+  name = "comparison-" + re.sub(r"[^\w.+-]+", "_", other.name)
+  # The source of a file begins with its absolute path.
+  if os.path.isabs(other.source):
+    source = other.source.encode(errors="surrogatepass")
+    name += f"-{zlib.crc32(source):08x}"
+  folder.mkdir(parents=True, exist_ok=True)
   text = json.dumps(_tree(found), indent=2, allow_nan=False) + "\n"
   contents = {".md": title + table(found).markdown(), ".json": text}
-  paths = [path.with_name(path.name + ending) for ending in contents]
-  for target, content in zip(paths, contents.values(), strict=True):
-    metrics.replace(target, content)
+  paths = [folder / (name + ending) for ending in contents]
+  for path, content in zip(paths, contents.values(), strict=True):
+    metrics.replace(path, content)
   return paths
-
-
-def _free_path(folder: pathlib.Path, reference: Reference) -> pathlib.Path:
-  """The first of NAME, NAME-2, … that is not taken by another reference."""
-  name = re.sub(r"[^\w.+-]+", "_", reference.name)
-  for number in itertools.count(1):
-    stem = folder / (f"comparison-{name}" + f"-{number}" * (number > 1))
-    path = stem.with_name(f"{stem.name}.json")
-    try:
-      tree = json.loads(path.read_bytes())
-      if tree["reference"]["source"] == reference.source:
-        return stem
-    except FileNotFoundError:
-      return stem
-    except (ValueError, LookupError, TypeError, RecursionError):
-      continue  # a damaged file is kept
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import errno
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -211,7 +212,8 @@ def test_files_contain_the_table_and_its_numbers(
   (odd / "eval_metrics.json").write_text('{"clean_accuracy": 0.5}')
   other = references.read(str(odd))
   paths = compare.write(compare.match(run, other), tmp_path / "deep" / "out")
-  assert paths[0] == tmp_path / "deep" / "out" / "comparison-a_b_c.md"
+  assert paths[0].parent == tmp_path / "deep" / "out"
+  assert re.fullmatch(r"comparison-a_b_c-[0-9a-f]{8}\.md", paths[0].name)
 
 
 def test_a_run_equals_itself(make_run, corruption):
@@ -258,10 +260,13 @@ def test_references_with_the_same_name_have_separate_files(make_run, tmp_path):
       assert str(reference_) in pathlib.Path(name).read_text()
   assert len({name for names in written for name in names}) == 12
   assert len(list(folder.glob("comparison-*"))) == 12
-  # A damaged one is left alone.
+  # A damaged one is replaced, and the others are left alone.
+  others = [pathlib.Path(x).read_bytes() for _, x in written[1:]]
   pathlib.Path(written[0][1]).write_text("{")
   out = run(*command, f"--reference={paths[0]}")[1]
-  assert out.split()[-1].endswith("comparison-Standard-7.json")
+  assert out.split()[-2:] == written[0]
+  assert str(paths[0]) in pathlib.Path(written[0][1]).read_text()
+  assert others == [pathlib.Path(x).read_bytes() for _, x in written[1:]]
 
 
 def test_no_number_is_minus_zero(make_run, tmp_path):
