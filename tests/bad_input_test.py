@@ -788,7 +788,7 @@ def test_results_are_rejected_or_shown(tmp_path, place):
 
 def test_results_through_the_command(tmp_path):
   (tmp_path / "results.json").write_text(json.dumps(RESULTS | {"notes": [3]}))
-  words = "notes contain something else: 3"
+  words = "notes contain an invalid note: 3"
   rejects(words, "--mode=report", f"--runs={tmp_path}")
   rejects(words, "--mode=compare", f"--workdir={tmp_path}", "--reference=x")
 

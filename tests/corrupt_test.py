@@ -185,9 +185,9 @@ def test_frost_can_be_added_later(config, out):
 @pytest.mark.parametrize(
   ("field", "value", "words"),
   [
-    ("evaluators.corruption.seed", 1, "seed is 0 there and 1 now"),
-    ("evaluate.images", 4, "data.size is 6 there and 4 now"),
-    ("dataset.label", "x", "data.label is 'mine' there and 'x' now"),
+    ("evaluators.corruption.seed", 1, "seed was 0 and is now 1"),
+    ("evaluate.images", 4, "data.size was 6 and is now 4"),
+    ("dataset.label", "x", "data.label was 'mine' and is now 'x'"),
   ],
 )
 def test_folder_with_another_set_is_rejected(config, out, field, value, words):

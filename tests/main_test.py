@@ -303,7 +303,7 @@ def test_damaged_run(monkeypatch, config, copy, mode, part, words):
 
 def test_folders_of_other_runs(nothing_runs, config, copy, tmp_path):
   workdir = f"--workdir={copy}"
-  rejects("seed is 0 there and 1 now", config, workdir, "--config.seed=1")
+  rejects("seed was 0 and is now 1", config, workdir, "--config.seed=1")
   for folder, words in (
     (tmp_path / "none", "does not exist: give the folder of a run"),
     (ROOT, "does not exist: give the folder of a run"),
@@ -511,7 +511,7 @@ def test_corrupted_set_is_written_and_evaluated(config, copy, tmp_path):
   assert run(*write)[:2] == (0, said)
   code, text, err = run(*write)
   assert (code, text) == (0, said) and f"{out} is complete: nothing" in err
-  rejects("seed is 0 there and 1 now", *write, f"{fields}.seed=1")
+  rejects("seed was 0 and is now 1", *write, f"{fields}.seed=1")
   code, text, err = run(
     "--mode=evaluate",
     config,
@@ -763,7 +763,7 @@ def test_real_interruption(config, trained, tmp_path):
   steps = [p.name for p in (folder / "checkpoints").iterdir()]
   newest = max(map(int, steps))
   assert err.splitlines()[-1] == (
-    f"interrupted: step {newest} of 400000 is saved, the same command resumes "
+    f"interrupted: step {newest} of 400000 is saved; the same command resumes "
     "from there"
   )
   assert "Traceback" not in err

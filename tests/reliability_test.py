@@ -268,7 +268,7 @@ def test_config_json_rebuilds_the_run(command, whole, tmp_path):
   assert_as_whole(tmp_path / "run", whole)
   rejects("already contains all choices", f"{record}:smoke")
   rejects(
-    "seed is 0 there and 1 now",
+    "seed was 0 and is now 1",
     *(record, f"--workdir={whole}", "--config.seed=1"),
   )
   broken = tmp_path / "config.json"

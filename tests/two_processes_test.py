@@ -236,7 +236,7 @@ folder.mkdir(exist_ok=True)
 whole = fit("whole")
 for at, saved in ((0, 2), (3, 5)):  # the answer comes a dispatch later
   said = fit("cut", at)
-  wanted = f"stopped by SIGTERM: step {saved} of 8 is saved, the same command"
+  wanted = f"stopped by SIGTERM: step {saved} of 8 is saved; the same command"
   assert said.startswith(wanted), said
 # The newest is damaged: both go back to the one before.
 if first:

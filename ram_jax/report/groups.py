@@ -19,9 +19,9 @@ from ram_jax.runs import results
 from ram_jax.runs.results import Run
 
 # Fields in which runs of one configuration may differ: the seed, names, labels
-# and notes, the preset (mean and std are compared), and the paths of data and
-# weights, which are identified by their fingerprints. Mixing sets have none, so
-# their paths are compared.
+# and notes, the preset (mean and std are compared), and paths. Of what these
+# point to, data sets and weights are identified by their fingerprints. Mixing
+# sets have none, so their paths are compared.
 ALONE = ("name", "seed", "weights.initial", "weights.measured")
 PLACES = ("folder", "tfds_dir", "path", "label", "preset", "notes")
 # Settings that determine a row's position in a table or figure; the others say
@@ -29,13 +29,14 @@ PLACES = ("folder", "tfds_dir", "path", "label", "preset", "notes")
 COORDINATES = ("epsilon", "corruption", "severity", "y", "x")
 # An epsilon given as 8 / 255 or as 0.031373 is the same epsilon.
 EPSILON_DIGITS = 6
-# Rows that are only stored in results.json.
+# Rows that reports do not show.
 HIDDEN = ("attack_check", "autoattack_stage")
 # Columns that `frame` always has.
 COLUMNS = (*COORDINATES, "attack", "norm", "rms", "ece", "nll", "brier")
-# The summary omits epsilons at which no run is above this accuracy.
+# The summary omits epsilons at which no run is above this accuracy, except the
+# smallest of each attack.
 MAIN_ACCURACY = 0.01
-# Columns that `frame` adds.
+# Columns that `frame` adds, besides `error`.
 ADDED = ["group", "config", "seeds", "variant", "details"]
 # Largest possible values, if not 1.
 MOST = {"nll": math.inf, "brier": 2.0}
@@ -106,7 +107,7 @@ def labels(members: Sequence[Sequence[Run]]) -> tuple[str, ...]:
   Returns:
     For each group its method, with the number of seeds if it is not the same
     for all. If several groups would have the same name, the seed is added; if
-    they still would, the run's name or the folder.
+    that is not enough, the run's name or, failing that, its folder.
   """
   result = []
   extra = functools.partial(_extra, alike=len(set(map(len, members))) == 1)
@@ -142,8 +143,9 @@ def frame(groups: Sequence[Group]) -> pd.DataFrame:
     `config`, the group's label; `seeds`, the number of its runs; `error`,
     1 - `accuracy`; `variant`, a name for how a row was obtained, such as
     "PGD-10 L2"; and `details`, its other settings. Two rows have the same
-    variant if and only if their settings are equal, except for corruption,
-    severity, epsilon and frequency. Never mix numbers of different variants.
+    variant if and only if their evaluators and settings are equal, except for
+    corruption, severity, epsilon and frequency. Never mix numbers of different
+    variants.
   """
   runs, owners, origins = [], [], []
   for i, group in enumerate(groups):
@@ -224,12 +226,12 @@ def attack_columns(
 
 
 def by_variant(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-  """Rows by variant, in their order."""
+  """Rows by variant, in order of first appearance."""
   return dict(tuple(rows.groupby("variant", sort=False)))
 
 
 def series(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-  """Splits rows by group and variant, for lines of figures and columns.
+  """Splits rows by group and variant: lines of figures, columns of tables.
 
   Args:
     rows: rows from `frame`.
@@ -317,7 +319,7 @@ def _details(origin: Origin) -> str:
   if "test_set" in settings:
     return "other images of the same classes"
   if "attack" in settings:
-    settings["eps"] = "in units of pixels in [0, 1]"
+    settings["eps"] = "for pixel values in [0, 1]"
   return "; ".join(
     f"{k.replace('_', ' ')} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
     for k, v in settings.items()

@@ -33,7 +33,7 @@ CAPTIONS = {
   + BANDS,
   "trade_off": "Mean accuracy on the benchmark's 15 corruptions against "
   "accuracy under attack, with 95 % intervals; gray: published models, whose "
-  "attack and network differ (docs/comparing.md)",
+  "attack and network may differ from those of the runs (docs/comparing.md)",
   "fourier": "Error on test images with an added Fourier wave, for each "
   "frequency; low frequencies are in the center",
   "training_curves": "Loss and accuracies during training",
@@ -52,7 +52,7 @@ LONG = ("Each corruption and severity", "Where the numbers come from")
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-  """A collapsible section of the page.
+  """A section of the page.
 
   Attributes:
     title: the heading.
@@ -209,7 +209,7 @@ def _sections(
   categories = [f"corruption_{kind}" for kind in CATEGORIES]
   found = [
     (tables.title(grouping.groups(runs)), tables.summary(runs), main),
-    ("Corruptions against attacks", None, ["trade_off"]),
+    ("Accuracy under attack and on corruptions", None, ["trade_off"]),
     (
       "Differences over seeds",
       pairs.over_seeds(runs, baseline) if baseline else None,
@@ -253,7 +253,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _heads(table: Table) -> list[tuple[str, list[str]]]:
-  """Groups of columns with their names; a lone column has no names in it."""
+  """Groups of columns and the names in them; none for an ungrouped column."""
   pairs = [name.rpartition(": ")[::2] for name in table.header]
   found = []
   for _, same in itertools.groupby(pairs, lambda x: x[0] or x[1]):

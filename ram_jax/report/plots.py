@@ -1,4 +1,4 @@
-"""Draws figures of several runs like those of the paper, and images.
+"""Draws figures like those in the paper, for several runs, and images.
 
 Each `draw_*` returns a matplotlib Figure, or None if there is nothing to draw;
 `save` writes it.
@@ -119,9 +119,10 @@ def draw_trade_off(runs: Sequence[Run]) -> Figure | None:
 
   Returns:
     A figure with one panel per attack, for the evaluated epsilon that is
-    closest to `USUAL` of its norm. Each configuration is a point with 95 %
-    intervals; published models with the same norm, radius and data set are gray
-    points.
+    closest to the norm's `USUAL` radius. Each configuration is a point with its
+    95 % intervals, if any. If all runs have all 15 corruptions at all
+    severities, published models with the same norm, radius and data set are
+    gray points.
   """
   groups, rows = grouping.groups_and_rows(runs)
   names = rows["corruption"].isin(BENCHMARK)
@@ -137,7 +138,7 @@ def draw_trade_off(runs: Sequence[Run]) -> Figure | None:
   parts = attacked.groupby("variant", sort=False)
   figure, grid = panels(len(parts), 2, 5.0, 4.2)
   looks, used = styles(groups, {}), {}
-  for i, group in enumerate(groups):  # a marker for each setting of a method
+  for i, group in enumerate(groups):  # one marker per configuration of a method
     before, look = used.setdefault(group.about["label"], []), looks[group.label]
     row, place = divmod(len(before), len(MARKERS))
     look["marker"] = MARKERS[place]
@@ -163,7 +164,7 @@ def draw_trade_off(runs: Sequence[Run]) -> Figure | None:
 def _point(
   axes: Axes, pair: tuple[Estimate, Estimate], style: Mapping[str, Any]
 ) -> None:
-  """Draws a point of two estimates, in percent, with their intervals."""
+  """Draws two estimates as a point, in percent, with their intervals."""
   x, y = (100 * found.value for found in pair)
   axes.plot([x], [y], **style | {"linestyle": "none"}, zorder=3)
   for found, draw in zip(pair, (axes.hlines, axes.vlines), strict=True):
@@ -263,7 +264,7 @@ def draw_training_curves(runs: Sequence[Run]) -> Figure | None:
 def draw_images(
   rows: Sequence[tuple[str, np.ndarray]], columns: Sequence[str] = ()
 ) -> Figure:
-  """Draws versions of the same images below each other.
+  """Draws versions of the same images, one version per row.
 
   Args:
     rows: (name, images [N,H,W,C] uint8, C 1 or 3) from top to bottom, all of
@@ -299,7 +300,7 @@ def draw_images(
 def styles(
   groups: Sequence[Group], shown: Mapping[str, pd.DataFrame]
 ) -> dict[str, dict[str, Any]]:
-  """Chooses styles by method, independent of the order of runs.
+  """Chooses styles by method; colors do not depend on the order of runs.
 
   Args:
     groups: all groups of the report, so that styles agree in all figures.
@@ -374,7 +375,7 @@ def curve(
   points: Mapping[float, Estimate],
   factor: float = 100,
 ) -> None:
-  """Draws a line, and a band for the 95 % intervals if there are any.
+  """Draws a line, and a band for the 95 % intervals if every point has one.
 
   Args:
     axes: axes to draw in.
@@ -485,7 +486,8 @@ def _fourier_map(rows: pd.DataFrame) -> np.ndarray:
   errors = 100 - 100 * rows.groupby(["y", "x"])["accuracy"].mean()
   places = np.array(list(errors.index), dtype=int)
   (top, _), (_, width) = places.min(axis=0), np.ptp(places, axis=0) + 1
-  # If the height is even, the first row is its own conjugate: half is stored.
+  # If the height is even, the first row is conjugate to itself, so only half of
+  # it is stored.
   height = -2 * top + (np.sum(places[:, 0] == top) == width)
   # Both halves have the frequencies that are their own conjugates.
   if height < 1 or not 0 < 2 * len(places) - height * width <= 4:

@@ -33,12 +33,12 @@ NORMS = {"l2": "l2", "linf": "linf"}
 # Number of test images. For ImageNet, often only a subset is used.
 IMAGES = {"CIFAR-10": 10_000, "CIFAR-100": 10_000}
 # Settings that must match, the attack, and the numbers. None if a row does not
-# have a setting; epsilon is rounded, for pixels in [0, 1].
+# have a setting; epsilon is for pixels in [0, 1], and rounded.
 SETTINGS = ["evaluator", "norm", "epsilon", "corruption", "severity"]
 COLUMNS = [*SETTINGS, "attack", "accuracy", "total"]
 ATTACK = {"attack", "norm", "epsilon"}
 # Means in references: values of the column `corruption`, without a severity.
-# RobustBench and most papers use 15 of the 19 corruptions, the author uses all.
+# RobustBench and most papers use 15 of the 19 corruptions; the author, all 19.
 MEANS = {"mean of 15": BENCHMARK, "mean of 19": tuple(CORRUPTIONS)}
 # Files that the author's code writes into a folder.
 AUTHOR_FILES = (
@@ -49,7 +49,7 @@ AUTHOR_FILES = (
 # The author's accuracies on corruptions have six decimals.
 AGREEMENT = 1e-5
 FORMATS = (
-  "a run's results.json (of that name); eval_metrics.json, "
+  "a run's results.json (with this exact name); eval_metrics.json, "
   "pgd_per_epsilon.csv (epsilon, accuracy) and "
   "cifar10c_per_corruption.csv (corruption, severity, accuracy) of the "
   "author's code; RobustBench's unaggregated_results.csv and model_info JSON; "
@@ -167,7 +167,7 @@ def read(reference: str) -> Reference:
       f"no file or folder {reference!r}: give a path (see "
       f"docs/comparing.md), or the name of published numbers: {names}"
     )
-  # Absolute, because sources of several comparisons are compared.
+  # Absolute, because `compare` tells references apart by their sources.
   path = path.resolve()
   if path.is_file() and path.name != "results.json":
     found = read_file(path, model)
@@ -323,7 +323,9 @@ def _row(evaluator: str, accuracy: Any, **settings: Any) -> dict[str, Any]:
 def _cell(corruption: str, severity: Any, accuracy: Any) -> dict[str, Any]:
   if corruption not in CORRUPTIONS:
     names = ", ".join(CORRUPTIONS)
-    raise ValueError(f"unknown corruption {corruption!r:.60}: choose {names}")
+    raise ValueError(
+      f"unknown corruption {corruption!r:.60}: choose from {names}"
+    )
   level = _number(severity)
   if level not in SEVERITIES:
     raise ValueError(f"severity {severity!s:.60} of {corruption} is not 1 to 5")
@@ -336,8 +338,8 @@ def _author(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> Reference:
   name = path.resolve().parent.name
   data = _in_path(path, DATA_SETS) or "CIFAR-10"
   note = (
-    f"the author's files do not name network, data and attack: {data} and the "
-    "code's default attack, PGD-10 in the L2 norm, are assumed"
+    f"the author's files do not name the network, data or attack: {data} and "
+    "the code's default attack, PGD-10 in the L2 norm, are assumed"
   )
   rows = frame(rows, IMAGES.get(data))
   return Reference(name, str(path), rows, data=data, notes=(note,))
@@ -372,7 +374,8 @@ def _of_folder(folder: pathlib.Path) -> Reference:
     )
   rows = pd.concat([part.rows for part in parts], ignore_index=True)
   cells = rows.accuracy[rows.severity.notna()]
-  # The mean over all cells that exist, which the table shows anyway.
+  # A stored mean must be that of all cells that exist, which the table shows
+  # anyway.
   is_mean = rows.corruption.isin(MEANS) & bool(len(cells))
   others = rows.groupby(SETTINGS, dropna=False).accuracy.transform("first")
   others = others.mask(is_mean, cells.mean())
@@ -398,7 +401,8 @@ def _robustbench_table(
   corruptions, severities, *others = rows
   models = [row[0] for row in others]
   if models.count(model) != 1:
-    asked = f"{models.count(model)} rows of {model}" if model else "many rows"
+    count = f"{models.count(model)} rows of {model}"
+    asked = count if model else "one row per model"
     raise ValueError(
       f"it has {asked}: write --reference={path}:MODEL with one of "
       f"{', '.join(models)}"

@@ -21,7 +21,8 @@ import scipy.special
 # 97.5 % quantile of the standard normal distribution.
 Z_95 = 1.959963984540054
 LEVEL = 0.05  # Differences with smaller p-values are called significant.
-# Smaller p-values are rounding errors of the Fourier transform.
+# Smaller p-values would be inaccurate, because of rounding errors in the
+# Fourier transform.
 P_FLOOR = 1e-9
 Correct = Mapping[str, np.ndarray]
 
@@ -104,7 +105,7 @@ def over_seeds(
 
   Returns:
     The mean, and the interval, clipped to [0, most]; no interval for a single
-    seed, and None without any.
+    seed. None if there are no values.
   """
   if not values:
     return None
@@ -122,7 +123,8 @@ def seed_difference(
 
   Runs with the same seed have the same data order and, for equal networks, the
   same initial weights. With two or more shared seeds, the samples are therefore
-  the differences of these runs; otherwise, the samples are independent.
+  the differences of these runs; otherwise, the two samples are treated as
+  independent.
 
   Args:
     first: a number by seed, at least one.
@@ -248,7 +250,7 @@ def holm(values: Sequence[float]) -> list[float]:
     values: p-values.
 
   Returns:
-    Adjusted p-values in the same order. With probability of at least 95 %,
+    Adjusted p-values in the same order. With a probability of at least 95 %,
     none of those below 0.05 is a false positive.
   """
   order = np.argsort(values, kind="stable")

@@ -35,9 +35,12 @@ INTERVALS = (
   "between seeds; means over corruptions of a single run have no interval, "
   "because they use the same images repeatedly."
 )
-ERRORS = "mCE: mean corruption error over the benchmark's 15, not normalized"
+ERRORS = (
+  "mCE: mean corruption error over the benchmark's 15 corruptions, not "
+  "normalized"
+)
 RELATIVE = (
-  "relative mCE: mean over the 15 corruptions of the sum of errors over "
+  "normalized mCE: mean over the 15 corruptions of the sum of errors over "
   "severities, in % of the baseline's sum"
 )
 # Columns of a table: name, cells, whether smaller is better (None: no numbers).
@@ -49,7 +52,7 @@ Line = tuple[str, str, Cell, bool | None]
 
 
 def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
-  """One row per configuration: every accuracy, in percent.
+  """One row per configuration: its main accuracies, in percent.
 
   Args:
     runs: the runs, in the order of the rows; runs that differ only in their
@@ -175,7 +178,7 @@ def corruptions(
 
   Returns:
     Tables by title: each corruption, means over several, each severity, and
-    CIFAR-10-C-bar; without those on which no run was evaluated. If a mean lacks
+    CIFAR-10-C-bar; tables without results are omitted. If a mean lacks
     corruptions or severities, the cell says how many it includes.
 
   Raises:
@@ -195,7 +198,7 @@ def corruptions(
   ]
   means.append(_line("mCE", "15", names=BENCHMARK, column="error"))
   if base:
-    means.append(("relative mCE", "15", _relative, None))
+    means.append(("normalized mCE", "15", _relative, None))
   notes = (ERRORS, RELATIVE) if base else (ERRORS,)
   levels = [
     _line(name, str(level), names=(name,), levels=(level,))
@@ -238,10 +241,10 @@ def calibration(runs: Sequence[Run]) -> Table | None:
         cells = _column(groups, part, names=names, column=key)
         columns.append((f"{test_set}: {name}", cells, True))
   lines = (
-    "RMS: root mean square calibration error in adaptive bins of 100; ECE: "
-    "expected calibration error; both in [0, 1]. NLL: negative log-likelihood, "
-    "nats. Brier: squared error of the probabilities, in [0, 2]. Smaller is "
-    "better for all of them",
+    "RMS: root mean square calibration error in adaptive bins of 100 images; "
+    "ECE: expected calibration error; both in [0, 1]. NLL: negative "
+    "log-likelihood, in nats. Brier: squared error of the probabilities, in "
+    "[0, 2]. Smaller is better for all of them",
   )
   return _table(columns, lines) if len(columns) > 1 else None
 
@@ -259,7 +262,7 @@ def floors(
 
   Returns:
     One row per requirement and attack: metric, required value, accuracy, and
-    "met" or "NOT MET". A metric that was not evaluated is not met.
+    "met" or "NOT MET"; "NOT MET" if the metric was not evaluated.
 
   Raises:
     ValueError: if a requirement does not have this form.
@@ -505,7 +508,7 @@ def _text(
   if found.seeds < (seeds := rows["seeds"].iloc[0]):
     details.append(f"{found.seeds} of {seeds} seeds")
   details += more
-  # 1057 / 2000 is shown as 52.85, although 100 times it is slightly less.
+  # 1057 / 2000 is shown as 52.9, although 100 times it is slightly below 52.85.
   value = f"{round(factor * found.value, 9):.{digits}f}"
   return value + (f" ({'; '.join(details)})" if details else "")
 

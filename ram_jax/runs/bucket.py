@@ -84,7 +84,7 @@ def opened(workdir: str) -> Iterator[pathlib.Path]:
 
 
 def _local_folder(workdir: str) -> pathlib.Path:
-  """An empty folder for a run, whose path is the same after a kill."""
+  """An empty folder for a run; a killed run gets the same path again."""
   owner = f"{workdir} {os.getuid()} {jax.process_index()}"
   digest = hashlib.sha256(owner.encode()).hexdigest()[:16]
   folder = pathlib.Path(tempfile.gettempdir()) / f"ram_jax-{digest}"

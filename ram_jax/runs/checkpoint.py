@@ -110,7 +110,8 @@ class Checkpoints:
         the state that contains them, and its step.
 
     Returns:
-      An object whose attributes are the saved values of `arranged`'s keys.
+      An object with the saved value of each key of `arranged`'s result as an
+      attribute.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
@@ -203,9 +204,9 @@ class Checkpoints:
       yield
     except Exception as error:  # orbax raises many types of errors
       raise OSError(
-        f"a checkpoint cannot be written in {self._folder} "
+        f"a checkpoint cannot be written to {self._folder} "
         f"({_first_line(error)}): free some space or repair the folder, and "
-        f"the same command resumes from {self.latest_step() or 'the start'}"
+        f"the same command resumes from step {self.latest_step() or 0}"
       ) from error
 
 

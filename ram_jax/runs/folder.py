@@ -119,7 +119,8 @@ def lock(folder: pathlib.Path) -> Iterator[None]:
   """Locks a folder against other programs while the context is open.
 
   The lock is held by the kernel (flock) and does not depend on whether the file
-  exists, so a kill or a reboot releases it (docs/reliability.md).
+  exists, so it is released if the process is killed or the machine reboots
+  (docs/reliability.md).
 
   Args:
     folder: the run's folder; created if missing.
@@ -171,7 +172,7 @@ def differences(
   # Through JSON, which turns tuples into lists.
   old, new = flat(saved), flat(json.loads(json.dumps(now)))
   return [
-    f"{name} is {old.get(name)!r} there and {new.get(name)!r} now"
+    f"{name} was {old.get(name)!r} and is now {new.get(name)!r}"
     for name in sorted(old.keys() | new.keys())
     if not {name, name.split(".")[0]} & set(ignored)
     and old.get(name) != new.get(name)

@@ -16,7 +16,7 @@ from ram_jax import parallel
 
 
 def announce(text: str) -> None:
-  """Prints a message on stderr, only in the first process."""
+  """Prints a message to stderr, only in the first process."""
   if parallel.is_first_process():
     print(text, file=sys.stderr, flush=True)
 

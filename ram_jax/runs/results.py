@@ -1,9 +1,10 @@
 """The results of a run: the schema, its writer and its only reader.
 
-results.json has the head (run, config, versions, device, data, timing), the
-notes and the rows; results.csv has the same rows; correct.npz records which
-images were classified correctly; pictures.npz has images for figures. Damaged
-and unsupported files are rejected, so that no wrong number appears in a table.
+results.json has the head (run, config, versions, device, trained_with, data,
+timing), the notes and the rows; results.csv has the same rows; correct.npz
+records which images were classified correctly; pictures.npz has images for
+figures. Damaged and unsupported files are rejected, so that no wrong number
+appears in a table.
 """
 
 import dataclasses
@@ -37,7 +38,8 @@ _HEAD = {
   int: "run.seed run.step data.train.size data.test.size",
   _NUMBER: "run.epochs timing.train_seconds",
 }
-# Settings that a row of an evaluator must have to be shown.
+# Settings that each row of an evaluator must have; otherwise the file is
+# rejected.
 _SETTINGS = {
   "adversarial": {"attack": str, "norm": str, "epsilon": _NUMBER},
   "c_bar": {"corruption": str, "severity": int, "images": str},
@@ -343,7 +345,7 @@ def _problems(results: dict[str, Any]) -> Iterator[str]:
         yield f"{name} has the wrong type: {holder[key]!r:.60}"
   for note in results["notes"]:
     if not _is_note(note):
-      yield f"notes contain something else: {note!r:.60}"
+      yield f"notes contain an invalid note: {note!r:.60}"
   seen = set()
   for row in results["rows"]:
     yield from _row_problems(row)
@@ -360,7 +362,7 @@ def _row_problems(row: dict[str, Any]) -> Iterator[str]:
     yield f"{name} needs integers 0 <= correct <= total > 0: {row!r:.200}"
   for kind, expected in _SETTINGS.get(name, {}).items():
     if not isinstance(settings.get(kind), expected):
-      yield f"{name} has a row without {kind}: {row!r:.200}"
+      yield f"{name} has a row without a valid {kind}: {row!r:.200}"
   for key, value in settings.items():
     if not isinstance(value, str) and not metrics.is_finite(value):
       yield f"{name} has a setting {key} of {value!r:.60}"

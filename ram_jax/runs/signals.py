@@ -45,7 +45,7 @@ class Stopped(BaseException):
       what: description of what is saved.
     """
     words = WORDS[signal.Signals(number)]
-    super().__init__(f"{words}: {what}, {RESUMES}")
+    super().__init__(f"{words}: {what}; {RESUMES}")
     self.code = 128 + number
 
 
@@ -110,7 +110,7 @@ class Stop:
 
 @contextlib.contextmanager
 def listen() -> Iterator[Stop]:
-  """Handles SIGTERM and Ctrl-C; a second one has its default effect.
+  """Handles SIGTERM and Ctrl-C; a repeated signal has its default effect.
 
   Ignored signals, such as Ctrl-C in a shell's background jobs, stay ignored. A
   program that does not exit by itself is ended after `PATIENCE`.
@@ -137,7 +137,7 @@ def listen() -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def alarm(seconds: float) -> Iterator[None]:
-  """Sends a signal after some time, which `listen` handles like SIGTERM.
+  """After some time, sends a signal that `listen` handles like SIGTERM.
 
   While nothing listens, such as between two runs, it is repeated.
 

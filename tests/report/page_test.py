@@ -35,7 +35,7 @@ def test_report_has_both_pages_and_every_figure(report):
   # The fields that differ, and no other.
   assert "| method.name | " in text and "evaluate.images |" not in text
   assert "| dataset.folder | DATA0 | DATA0 | DATA0 / DATA1 / DATA2 |" in text
-  assert "[14 of 15]" in text and "| relative mCE | 15 |" in text
+  assert "[14 of 15]" in text and "| normalized mCE | 15 |" in text
 
 
 class Reader(html.parser.HTMLParser):

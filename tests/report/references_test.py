@@ -150,7 +150,7 @@ def test_robustbench_table_needs_its_model(tmp_path):
     "fog, severity 2": 0.5,
     "snow, severity 1": 0.9390000001,
   }
-  for model, has in (("", "many rows"), (":C", "0 rows of C")):
+  for model, has in (("", "one row per model"), (":C", "0 rows of C")):
     words = f"it has {has}: write .*results.csv:MODEL.*one of A, B$"
     with pytest.raises(ValueError, match=words):
       references.read(f"{path}{model}")

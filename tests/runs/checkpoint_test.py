@@ -185,7 +185,7 @@ def test_full_disk_is_reported_and_the_others_are_kept(copy):
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
     checkpoints.save(8, state(8))
     with pytest.raises(
-      OSError, match=r"cannot be written in .*: free some space.* 6"
+      OSError, match=r"cannot be written to .*: free some space.* 6"
     ):
       checkpoints.close()
   finally:

@@ -33,9 +33,9 @@ def test_differences_ignore_tuples_and_given_fields():
   saved["evaluate"]["images"] = 7
   del saved["model"]["depth"]
   assert run_folder.differences(saved, given.to_dict()) == [
-    "evaluate.images is 7 there and 32 now",
-    "model.depth is None there and 10 now",
-    "seed is 3 there and 0 now",
+    "evaluate.images was 7 and is now 32",
+    "model.depth was None and is now 10",
+    "seed was 3 and is now 0",
   ]
   assert len(run_folder.differences(saved, given.to_dict(), ("evaluate",))) == 2
 
@@ -78,7 +78,7 @@ def test_folder_of_another_run_is_rejected(tmp_path):
   other = experiment.resolve(config(seed=1, train__epochs=7))
   with pytest.raises(ValueError) as caught:
     run_folder.check(other, tmp_path)
-  assert "seed is 0 there and 1 now; train.epochs is 1 there and 7 now" in str(
+  assert "seed was 0 and is now 1; train.epochs was 1 and is now 7" in str(
     caught.value
   )
   with pytest.raises(ValueError, match=r"; and \d+ more\. Choose another"):

@@ -73,10 +73,10 @@ def test_damaged_results_are_rejected(make_run, damage, error, words):
     (("rows", 0, "correct"), 0.9, "clean needs integers"),
     (("rows", 0, "correct"), True, "clean needs integers"),
     (("rows", 0, "total"), 0, "clean needs integers"),
-    (("rows", 1, "settings"), {}, "adversarial has a row without attack"),
-    (("rows", 1, "settings", "norm"), 2, "adversarial has a row without norm"),
+    (("rows", 1, "settings"), {}, "l has a row without a valid attack"),
+    (("rows", 1, "settings", "norm"), 2, "l has a row without a valid norm"),
     (("rows", 1, "settings", "epsilon"), -1, "epsilon >= 0"),
-    (("rows", 1, "settings", "epsilon"), "1", "row without epsilon"),
+    (("rows", 1, "settings", "epsilon"), "1", "row without a valid epsilon"),
     (("rows", 0, "settings"), {"a": None}, "clean has a setting a of None"),
     (
       ("rows", 0, "values"),

@@ -41,7 +41,7 @@ def test_sigterm_at_once():
     pytest.fail("it was ignored")
   assert caught.value.code == 143
   assert str(caught.value) == (
-    "stopped by SIGTERM: all is kept, the same command resumes from there"
+    "stopped by SIGTERM: all is kept; the same command resumes from there"
   )
 
 

@@ -218,7 +218,7 @@ def test_signal_at_any_step_changes_no_result(robust, data, whole, tmp_path):
     with pytest.raises(stopping.Stopped) as caught:
       fit(config, stopped, data, tmp_path / "cut", stop)
     assert caught.value.code == code
-  assert "interrupted: step 5 of 8 is saved, the same comm" in str(caught.value)
+  assert "interrupted: step 5 of 8 is saved; the same comm" in str(caught.value)
   resumed = fit(config, training, data, tmp_path / "cut")
   assert_equal(whole[0], resumed)
   assert whole[1] == lines(tmp_path / "cut")
