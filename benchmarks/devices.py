@@ -92,7 +92,7 @@ def trained(config: Any, data: dict[str, np.ndarray], count: int) -> np.ndarray:
 
   Args:
     config: the resolved config.
-    data: see `training.step.train_step`.
+    data: see `training.step.Program.differentiate`.
     count: number of devices.
 
   Returns:

@@ -90,7 +90,8 @@ def whole(file, tmp_path_factory):
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(arrays.Source, "load", counted(arrays.Source.load, "read"))
-    patch.setattr(step, "train_steps", counted(step.train_steps, "traced"))
+    counting = counted(step.Program.train_steps, "traced")
+    patch.setattr(step.Program, "train_steps", counting)
     jax.monitoring.register_event_duration_secs_listener(heard)
     code, out, err = start(file, folder)
     jax.monitoring.unregister_event_duration_listener(heard)

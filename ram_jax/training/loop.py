@@ -24,7 +24,7 @@ from ram_jax.training import averaging, optim, post_mortem, step
 from ram_jax.training import split as split_lib
 from ram_jax.training.log import Log
 from ram_jax.training.perturbation import WeightPerturbation
-from ram_jax.training.state import TrainState, begin, create
+from ram_jax.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Training:
     dispatch: (state, data, settings, indices) -> (state, metrics), pmapped; the
       same function for runs that only differ in their settings.
     diagnose: `post_mortem.diagnose`, pmapped; the same arguments for one step.
-    add_statistics: `step.add_statistics`, pmapped, for averaged weights whose
-      running statistics are estimated after training; else None.
+    add_statistics: `step.Program.add_statistics`, pmapped, for averaged weights
+      whose running statistics are estimated after training; else None.
     schedule: learning rate by step.
     steps_per_epoch: full batches per epoch; the last partial batch is dropped.
     total_steps: steps of the whole run.
@@ -93,51 +93,44 @@ def build(
     )
   of_sgd = config.optimizer.to_dict()
   peak = of_sgd.pop("learning_rate")
-  optimizer = optim.Optimizer(
-    steps_per_epoch=steps_per_epoch, epochs=train.epochs, **of_sgd
-  )
   axis_name = parallel.AXIS if batch_norm.sync else None
-  module = plugins.build_model(config, source, train.dtype, axis_name)
-  split = split_lib.build(config)
+  program = step.Program(
+    module=plugins.build_model(config, source, train.dtype, axis_name),
+    image_shape=tuple(images_shape[1:]),
+    crop_flip=plugins.build("augment", config.augment),
+    separate_views=batch_norm.views == "separate",
+    attack_batch_norm=batch_norm.attack,
+    perturbation=_perturbation(config, steps_per_epoch),
+    split=split_lib.build(config),
+    label_smoothing=train.label_smoothing,
+    ramp_steps=train.epsilon_ramp * total_steps,
+    attack_steps=_attack_steps(config, steps_per_epoch),
+    mixing=None if config.mix.name == "none" else Mixing(**config.mix),
+    unroll=train.unroll,
+    optimizer=optim.Optimizer(
+      steps_per_epoch=steps_per_epoch, epochs=train.epochs, **of_sgd
+    ),
+    averaging=_averaging(config, steps_per_epoch, total_steps),
+  )
   streamed = math.prod(images_shape) > train.device_data_gib * 2**30
-  average = _averaging(config, steps_per_epoch, total_steps)
   # Streams of the seed: 0 for initial weights, 1 for the steps.
   init_key, key = (
     jax.random.fold_in(jax.random.key(config.seed), i) for i in range(2)
   )
   settings = _settings(config, key, peak)
   init, dispatch, diagnose, add_statistics = _programs(
-    streamed,
-    devices and tuple(devices),
-    optimizer,
-    average,
-    module=module,
-    image_shape=tuple(images_shape[1:]),
-    crop_flip=plugins.build("augment", config.augment),
-    separate_views=batch_norm.views == "separate",
-    attack_batch_norm=batch_norm.attack,
-    perturbation=_perturbation(config, steps_per_epoch),
-    split=split,
-    label_smoothing=train.label_smoothing,
-    ramp_steps=train.epsilon_ramp * total_steps,
-    attack_steps=_attack_steps(config, steps_per_epoch),
-    mixing=None if config.mix.name == "none" else Mixing(**config.mix),
-    unroll=train.unroll,
+    program, streamed, devices and tuple(devices)
   )
+  first = functools.partial(init, init_key)
   if start:
-    variables = start(module)
-    if split:
-      variables = split.double(*variables)
-    first = functools.partial(begin, optimizer(peak), *variables, bool(average))
-  else:
-    first = functools.partial(init, init_key)
+    first = functools.partial(program.begin, *start(program.module))
   return Training(
     create=first,
     settings=settings,
     dispatch=dispatch,
     diagnose=diagnose,
     add_statistics=add_statistics,
-    schedule=functools.partial(optimizer.rate, peak),
+    schedule=functools.partial(program.optimizer.rate, peak),
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,
     per_dispatch=largest_divisor(total_steps, train.steps_per_dispatch),
@@ -174,40 +167,22 @@ def _attack_steps(
 
 @functools.lru_cache(maxsize=8)
 def _programs(
-  streamed: bool,
-  devices: parallel.Devices,
-  optimizer: optim.Optimizer,
-  average: averaging.Averaging | None,
-  **static: Any,
+  program: step.Program, streamed: bool, devices: parallel.Devices
 ) -> tuple[Callable, Callable, Callable, Callable | None]:
   """Builds `Training`'s create (which takes a key) and its other functions.
 
   Cached: equal arguments return the same functions, so that the runs of a
   process share their compiled programs.
   """
-  # The initial state does not depend on the learning rate.
-  init = functools.partial(
-    create,
-    static["module"],
-    optimizer(0.0),
-    static["image_shape"],
-    static["split"],
-    bool(average),
-  )
-  steps = functools.partial(
-    step.train_steps, optimizer=optimizer, averaging=average, **static
-  )
-  diagnose = functools.partial(post_mortem.diagnose, **static)
   mapped = functools.partial(
     parallel.training_dispatch, streamed=streamed, devices=devices
   )
-  statistics = None
+  diagnose = functools.partial(post_mortem.diagnose, program)
+  average, statistics = program.averaging, None
   if average and average.batch_norm == "reestimated":
-    names = ("module", "image_shape", "crop_flip")
-    chosen = {name: static[name] for name in names}
-    statistics = mapped(functools.partial(step.add_statistics, **chosen))
-  programs = mapped(steps), mapped(diagnose, donate=False), statistics
-  return jax.jit(init), *programs
+    statistics = mapped(program.add_statistics)
+  init, steps = jax.jit(program.create), mapped(program.train_steps)
+  return init, steps, mapped(diagnose, donate=False), statistics
 
 
 def check_memory(

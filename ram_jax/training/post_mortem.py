@@ -23,32 +23,27 @@ from ram_jax.runs import folder as run_folder
 from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.training import step
 from ram_jax.training.log import ADVICE, NotFiniteError
-from ram_jax.training.split import MAIN, Split
+from ram_jax.training.split import MAIN
 from ram_jax.training.state import TrainState
 
 SHOWN = 8  # names and numbers in a message; the file has all of them
 
 
 def diagnose(
+  program: step.Program,
   state: TrainState,
-  data: dict[str, jax.Array],
+  data: step.Data,
   settings: step.Settings,
   indices: jax.Array,
-  *,
-  module: Any,
-  split: Split | None,
-  **static: Any,
 ) -> dict[str, Any]:
   """Recomputes the parts of a step; must run in a pmapped function.
 
   Args:
+    program: the step.
     state: state before the step.
-    data: see `step.differentiate`.
-    settings: see `step.differentiate`.
-    indices: see `step.differentiate`.
-    module: see `step.differentiate`.
-    split: see `step.differentiate`.
-    **static: see `step.differentiate`.
+    data: see `step.Program.differentiate`.
+    settings: see `step.Program.differentiate`.
+    indices: see `step.Program.differentiate`.
 
   Returns:
     Arrays, equal on all devices: `gradient`, `views` (images and logits by
@@ -56,13 +51,11 @@ def diagnose(
     own. `alone` uses running statistics, because batch statistics would spread
     one image's NaN over its batch.
   """
-  found, names = step.differentiate(
-    state, data, settings, indices, module=module, split=split, **static
-  )
+  found, names = program.differentiate(state, data, settings, indices)
   variables = state.params, state.batch_stats
-  if split:
-    variables = split.select(*variables, MAIN)
-  model = Classifier(*variables, module)
+  if program.split:
+    variables = program.split.select(*variables, MAIN)
+  model = Classifier(*variables, program.module)
   logits = tuple(model(images) for images in found.images)
   loss, _ = settings.method.loss(logits, found.targets)
   views = zip(found.images, found.logits, strict=True)

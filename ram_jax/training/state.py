@@ -4,13 +4,9 @@ from typing import Any
 
 import flax
 import jax
-import jax.numpy as jnp
-import optax
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from ram_jax.training import split
-from ram_jax.training.split import Split
 
 
 @flax.struct.dataclass
@@ -32,61 +28,6 @@ class TrainState:
   batch_stats: Any
   opt_state: Any
   average: Any = None
-
-
-def create(
-  module: nn.Module,
-  optimizer: optax.GradientTransformation,
-  image_shape: tuple[int, int, int],
-  doubled: Split | None,
-  averaged: bool,
-  key: jax.Array,
-) -> TrainState:
-  """Initializes parameters, statistics and optimizer.
-
-  Args:
-    module: a model of `ram_jax.models`.
-    optimizer: the run's optimizer.
-    image_shape: (H, W, C) of the images.
-    doubled: how BatchNorm is split, if it is.
-    averaged: whether the run averages its weights.
-    key: random key for the initial parameters.
-
-  Returns:
-    The state before the first step.
-  """
-  variables = module.init(key, jnp.zeros((1, *image_shape)), train=False)
-  chosen = variables["params"], variables["batch_stats"]
-  if doubled:
-    chosen = doubled.double(*chosen)
-  return begin(optimizer, *chosen, averaged=averaged)
-
-
-def begin(
-  optimizer: optax.GradientTransformation,
-  params: Any,
-  batch_stats: Any,
-  averaged: bool = False,
-) -> TrainState:
-  """The state before the first step, from given variables.
-
-  Args:
-    optimizer: the run's optimizer.
-    params: parameters of the model.
-    batch_stats: running statistics of the model.
-    averaged: whether the run averages its weights.
-
-  Returns:
-    The state.
-  """
-  average = {"params": params, "batch_stats": batch_stats}
-  return TrainState(
-    step=jnp.zeros((), jnp.int32),
-    params=params,
-    batch_stats=batch_stats,
-    opt_state=optimizer.init(params),
-    average=jax.tree.map(jnp.copy, average) if averaged else None,
-  )
 
 
 def saved(config: ConfigDict, params: Any, batch_stats: Any) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from ram_jax.models.batch_norm import BatchNorm
 from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.training import loop as train
 from ram_jax.training import optim, post_mortem, step
-from ram_jax.training.state import create
 
 IMAGES, BATCH, CULPRIT = 32, 8, 21
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -72,32 +71,27 @@ def build(method, rate=0.1, per_dispatch=2):
   config.train.batch_size, config.train.epochs = BATCH, 4
   config.train.log_every = 3
   config = experiment.resolve(config)
-
-  optimizer = optim.Optimizer("constant", 4, 4, 0.9, True, 5e-4, True, 0)
-
-  static = {
-    "module": Net(),
-    "image_shape": (4, 4, 3),
-    "crop_flip": lambda keys, images: images,
-    "separate_views": True,
-    "attack_batch_norm": "running",
-    "perturbation": None,
-    "split": None,
-    "label_smoothing": 0.0,
-    "ramp_steps": 0.0,
-    "attack_steps": (),
-    "mixing": None,
-    "unroll": True,
-  }
-  steps = functools.partial(
-    step.train_steps, optimizer=optimizer, averaging=None, **static
+  program = step.Program(
+    module=Net(),
+    image_shape=(4, 4, 3),
+    crop_flip=lambda keys, images: images,
+    separate_views=True,
+    attack_batch_norm="running",
+    perturbation=None,
+    split=None,
+    label_smoothing=0.0,
+    ramp_steps=0.0,
+    attack_steps=(),
+    mixing=None,
+    unroll=True,
+    optimizer=optim.Optimizer("constant", 4, 4, 0.9, True, 5e-4, True, 0),
+    averaging=None,
   )
-  diagnose = functools.partial(post_mortem.diagnose, **static)
-  network = Net(), optimizer(rate), (4, 4, 3)
+  diagnose = functools.partial(post_mortem.diagnose, program)
   return config, train.Training(
-    create=functools.partial(create, *network, None, False, KEY),
+    create=functools.partial(program.create, KEY),
     settings=step.Settings(KEY, method, np.float32(rate)),
-    dispatch=parallel.training_dispatch(steps),
+    dispatch=parallel.training_dispatch(program.train_steps),
     streamed=False,
     diagnose=parallel.training_dispatch(diagnose, donate=False),
     add_statistics=None,
