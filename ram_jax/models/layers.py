@@ -1,6 +1,5 @@
 """Layers that all networks use."""
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -107,55 +106,29 @@ def in_parts(
     return call(*args, **kwargs)
   kernel = layer.get_variable("params", "kernel")
   images, kernel = nn.dtypes.promote_dtype(*args, kernel, dtype=layer.dtype)
-  return _in_parts(images, kernel, layer.strides, layer.padding)
+  strides, padding = (layer.strides,) * 2, [(layer.padding,) * 2] * 2
+  order = "NHWC", "HWIO", "NHWC"
 
+  def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+      images, kernel, strides, padding, dimension_numbers=order
+    )
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _in_parts(
-  images: jax.Array, kernel: jax.Array, stride: int, padding: int
-) -> jax.Array:
-  return _convolve(images, kernel, stride, padding)
+  def backward(saved: tuple, gradient: jax.Array) -> tuple:
+    images, kernel = saved
 
+    def to_kernel(part: slice) -> jax.Array:
+      back = jax.linear_transpose(lambda k: convolve(images[part], k), kernel)
+      return back(gradient[part])[0]
 
-def _convolve(
-  images: jax.Array, kernel: jax.Array, stride: int, padding: int
-) -> jax.Array:
-  return jax.lax.conv_general_dilated(
-    images,
-    kernel,
-    (stride, stride),
-    [(padding, padding)] * 2,
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )
+    to_images = jax.linear_transpose(lambda x: convolve(x, kernel), images)
+    count = max(1, PART // (gradient.shape[1] * gradient.shape[2]))
+    parts = [slice(i, i + count) for i in range(0, len(images), count)]
+    return to_images(gradient)[0], sum(map(to_kernel, parts))
 
-
-def _forward(images: jax.Array, kernel: jax.Array, *window: int) -> tuple:
-  return _convolve(images, kernel, *window), (images, kernel)
-
-
-def _backward(
-  stride: int, padding: int, saved: tuple, gradient: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  images, kernel = saved
-
-  def to_images(x: jax.Array) -> jax.Array:
-    return _convolve(x, kernel, stride, padding)
-
-  def to_kernel(part: slice) -> jax.Array:
-    def linear(k: jax.Array) -> jax.Array:
-      return _convolve(images[part], k, stride, padding)
-
-    return jax.linear_transpose(linear, kernel)(gradient[part])[0]
-
-  count = max(1, PART // (gradient.shape[1] * gradient.shape[2]))
-  parts = [slice(i, i + count) for i in range(0, len(images), count)]
-  return (
-    jax.linear_transpose(to_images, images)(gradient)[0],
-    sum(map(to_kernel, parts)),
-  )
-
-
-_in_parts.defvjp(_forward, _backward)
+  convolved = jax.custom_vjp(convolve)
+  convolved.defvjp(lambda x, k: (convolve(x, k), (x, k)), backward)
+  return convolved(images, kernel)
 
 
 def linear(num_classes: int, bias_init: Callable) -> nn.Dense:
