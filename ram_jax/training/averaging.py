@@ -20,7 +20,7 @@ class Averaging:
   """How a run averages its weights.
 
   Attributes:
-    name: `ema` or `swa`.
+    name: `none` (`update` is not called), `ema` or `swa`.
     decay: maximum weight of the old average in the EMA.
     start: fraction of training, from its beginning, during which the average is
       a copy of the weights.

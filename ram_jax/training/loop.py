@@ -100,7 +100,9 @@ def build(
     crop_flip=plugins.build("augment", config.augment),
     separate_views=batch_norm.views == "separate",
     attack_batch_norm=batch_norm.attack,
-    perturbation=_perturbation(config, steps_per_epoch),
+    perturbation=WeightPerturbation(
+      config.awp.gamma, config.awp.first_epoch * steps_per_epoch
+    ),
     split=split_lib.build(config),
     label_smoothing=train.label_smoothing,
     ramp_steps=train.epsilon_ramp * total_steps,
@@ -110,7 +112,9 @@ def build(
     optimizer=optim.Optimizer(
       steps_per_epoch=steps_per_epoch, epochs=train.epochs, **of_sgd
     ),
-    averaging=_averaging(config, steps_per_epoch, total_steps),
+    averaging=averaging.Averaging(
+      **config.average, steps_per_epoch=steps_per_epoch, total_steps=total_steps
+    ),
   )
   streamed = math.prod(images_shape) > train.device_data_gib * 2**30
   # Streams of the seed: 0 for initial weights, 1 for the steps.
@@ -179,7 +183,7 @@ def _programs(
   )
   diagnose = functools.partial(post_mortem.diagnose, program)
   average, statistics = program.averaging, None
-  if average and average.batch_norm == "reestimated":
+  if average.name != "none" and average.batch_norm == "reestimated":
     statistics = mapped(program.add_statistics)
   init, steps = jax.jit(program.create), mapped(program.train_steps)
   return init, steps, mapped(diagnose, donate=False), statistics
@@ -271,25 +275,6 @@ def fit(
       if leave:
         raise stopping.Stopped(stop.number, f"step {now} of {total} is saved")
   return state
-
-
-def _averaging(
-  config: ConfigDict, steps_per_epoch: int, total_steps: int
-) -> averaging.Averaging | None:
-  if config.average.name == "none":
-    return None
-  return averaging.Averaging(
-    **config.average, steps_per_epoch=steps_per_epoch, total_steps=total_steps
-  )
-
-
-def _perturbation(
-  config: ConfigDict, steps_per_epoch: int
-) -> WeightPerturbation | None:
-  awp = config.awp
-  if not awp.gamma:
-    return None
-  return WeightPerturbation(awp.gamma, awp.first_epoch * steps_per_epoch)
 
 
 def _with_statistics(

@@ -14,7 +14,7 @@ class WeightPerturbation:
   """Perturbs each weight tensor along its gradient, to increase the loss.
 
   Attributes:
-    gamma: norm of the perturbation relative to that of the tensor, > 0.
+    gamma: norm of the perturbation relative to that of the tensor; 0: none.
     first_step: number of training steps before the first perturbation.
   """
 

@@ -80,7 +80,7 @@ class Program:
       author's three forward passes) or over all views together (AugMix's code).
     attack_batch_norm: `running` or `batch` statistics during the attack.
     perturbation: perturbs the parameters before the forward and backward pass
-      that the update uses; None for none.
+      that the update uses, unless its gamma is 0.
     split: how BatchNorm is split; the attack uses the auxiliary set.
     label_smoothing: weight of the uniform distribution in the loss's targets.
     ramp_steps: number of steps over which the attack's epsilon and step size
@@ -93,7 +93,7 @@ class Program:
       of looping over it (convolutions in a loop are slow on CPUs); see also
       `forward_views`.
     optimizer: initial learning rate -> the run's optimizer.
-    averaging: how the weights are averaged, if at all.
+    averaging: how the weights are averaged.
   """
 
   module: nn.Module
@@ -101,7 +101,7 @@ class Program:
   crop_flip: Any
   separate_views: bool
   attack_batch_norm: str
-  perturbation: WeightPerturbation | None
+  perturbation: WeightPerturbation
   split: Split | None
   label_smoothing: float
   ramp_steps: float
@@ -109,7 +109,7 @@ class Program:
   mixing: Mixing | None
   unroll: bool
   optimizer: Optimizer
-  averaging: Averaging | None
+  averaging: Averaging
 
   def create(self, key: jax.Array) -> TrainState:
     """The state before the first step, with random parameters."""
@@ -121,14 +121,16 @@ class Program:
     """The state before the first step, from given variables of the model."""
     if self.split:
       params, batch_stats = self.split.double(params, batch_stats)
-    average = {"params": params, "batch_stats": batch_stats}
+    average = None
+    if self.averaging.name != "none":
+      average = {"params": params, "batch_stats": batch_stats}
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
       batch_stats=batch_stats,
       # The optimizer's first state does not depend on the learning rate.
       opt_state=self.optimizer(0.0).init(params),
-      average=jax.tree.map(jnp.copy, average) if self.averaging else None,
+      average=jax.tree.map(jnp.copy, average),
     )
 
   def differentiate(
@@ -188,7 +190,7 @@ class Program:
       return loss.mean(), (logits, {"loss": loss} | metrics, batch_stats)
 
     params, gradient = state.params, jax.grad(objective, has_aux=True)
-    if self.perturbation:
+    if self.perturbation.gamma:
       ascent, _ = gradient(params)
       params = self.perturbation(params, parallel.mean(ascent), state.step)
     slope, (logits, metrics, batch_stats) = gradient(params)
@@ -242,7 +244,7 @@ class Program:
       )
       params = optax.apply_updates(state.params, updates)
       now, average = state.step + 1, state.average
-      if self.averaging:
+      if self.averaging.name != "none":
         average = self.averaging.update(average, params, batch_stats, now)
       state = TrainState(now, params, batch_stats, opt_state, average)
       metrics["gradient_norm"] = optax.tree.norm(gradient)

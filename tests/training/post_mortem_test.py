@@ -17,6 +17,8 @@ from ram_jax.models.batch_norm import BatchNorm
 from ram_jax.runs.checkpoint import Checkpoints
 from ram_jax.training import loop as train
 from ram_jax.training import optim, post_mortem, step
+from ram_jax.training.averaging import Averaging
+from ram_jax.training.perturbation import WeightPerturbation
 
 IMAGES, BATCH, CULPRIT = 32, 8, 21
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -77,7 +79,7 @@ def build(method, rate=0.1, per_dispatch=2):
     crop_flip=lambda keys, images: images,
     separate_views=True,
     attack_batch_norm="running",
-    perturbation=None,
+    perturbation=WeightPerturbation(0.0),
     split=None,
     label_smoothing=0.0,
     ramp_steps=0.0,
@@ -85,7 +87,7 @@ def build(method, rate=0.1, per_dispatch=2):
     mixing=None,
     unroll=True,
     optimizer=optim.Optimizer("constant", 4, 4, 0.9, True, 5e-4, True, 0),
-    averaging=None,
+    averaging=Averaging("none", 0.0, 0.0, "copied", 4, 16),
   )
   diagnose = functools.partial(post_mortem.diagnose, program)
   return config, train.Training(
