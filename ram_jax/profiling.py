@@ -52,7 +52,7 @@ def profile(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   # By default, the compilation cache's key ignores the metadata, which
   # contains the scopes.
   jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
-  program, timing = _trace(config, training, data, folder)
+  program, timing = _trace(training, data, folder)
   if not parallel.is_first_process():
     return {}
   found = _found(config, program, folder, timing)
@@ -61,7 +61,6 @@ def profile(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
 
 
 def _trace(
-  config: ConfigDict,
   training: training_loop.Training,
   data: dict[str, Any],
   folder: pathlib.Path,
@@ -72,8 +71,8 @@ def _trace(
   short = dataclasses.replace(training, total_steps=steps)
   made = training.create(), training.settings
   state, settings = parallel.replicate(made)
-  batch_size, program = config.train.batch_size, None
-  fed = feed.dispatches(short, data, config.seed, batch_size, now=0)
+  program = None
+  fed = feed.dispatches(short, data, now=0)
 
   def run(count: int) -> float:
     """Runs some dispatches and returns how many seconds they take."""

@@ -24,11 +24,7 @@ AHEAD = 2
 
 
 def dispatches(
-  training: Any,
-  data: dict[str, np.ndarray],
-  seed: int,
-  batch_size: int,
-  now: int,
+  training: Any, data: dict[str, np.ndarray], now: int
 ) -> Iterator[tuple[Any, Any]]:
   """Yields the data and indices of each dispatch, to the end of the run.
 
@@ -39,8 +35,6 @@ def dispatches(
     training: a `training.loop.Training`.
     data: `images` uint8 [N,H,W,C] and `labels` int32 [N]; on the host, possibly
       memory-mapped.
-    seed: the run's seed.
-    batch_size: images per step.
     now: number of updates so far.
 
   Yields:
@@ -49,10 +43,10 @@ def dispatches(
   data = as_rows(data)
   order = functools.partial(
     pipeline.batch_indices,
-    seed,
+    training.seed,
     count=training.per_dispatch,
     size=len(data["labels"]),
-    batch_size=batch_size,
+    batch_size=training.batch_size,
   )
   starts = range(now, training.total_steps, training.per_dispatch)
   if training.streamed:

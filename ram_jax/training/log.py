@@ -31,7 +31,6 @@ class Log:
   def __init__(
     self,
     training: Any,
-    batch_size: int,
     folder: pathlib.Path,
     now: int,
     open_line: dict[str, Any] | None = None,
@@ -40,12 +39,11 @@ class Log:
 
     Args:
       training: a `training.loop.Training`.
-      batch_size: images per step.
       folder: the run's folder.
       now: number of updates so far.
       open_line: what `open_line` returned at that step.
     """
-    self._training, self._batch_size = training, batch_size
+    self._training = training
     self._pending, self._since, self._clock = [], now, time.monotonic()
     if open_line:
       self._pending = [open_line["rows"]]
@@ -77,7 +75,7 @@ class Log:
     row["learning_rate"] = float(self._training.schedule(now - 1))
     row["timing"] = {
       "seconds": seconds,
-      "images_per_second": steps * self._batch_size / seconds,
+      "images_per_second": steps * self._training.batch_size / seconds,
     }
     if self._writer:
       self._writer.write(row)

@@ -40,6 +40,8 @@ class Training:
     add_statistics: `step.Program.add_statistics`, pmapped, for averaged weights
       whose running statistics are estimated after training; else None.
     schedule: learning rate by step.
+    seed: the run's seed.
+    batch_size: images per step.
     steps_per_epoch: full batches per epoch; the last partial batch is dropped.
     total_steps: steps of the whole run.
     per_dispatch: steps in one dispatch; it divides `total_steps`, so that one
@@ -53,6 +55,8 @@ class Training:
   diagnose: Callable
   add_statistics: Callable | None
   schedule: Callable
+  seed: int
+  batch_size: int
   steps_per_epoch: int
   total_steps: int
   per_dispatch: int
@@ -135,6 +139,8 @@ def build(
     diagnose=diagnose,
     add_statistics=add_statistics,
     schedule=functools.partial(program.optimizer.rate, peak),
+    seed=config.seed,
+    batch_size=train.batch_size,
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,
     per_dispatch=largest_divisor(total_steps, train.steps_per_dispatch),
@@ -244,15 +250,12 @@ def fit(
   )
   if now < total:
     provenance.record(folder, now)
-  batch_size = config.train.batch_size
   state, settings = parallel.replicate((state, training.settings))
-  fed = feed.dispatches(training, data, config.seed, batch_size, now)
-  watch = post_mortem.Watch(
-    config, training, data, settings, folder / "post_mortem"
-  )
+  fed = feed.dispatches(training, data, now)
+  watch = post_mortem.Watch(training, data, settings, folder / "post_mortem")
   watch.keep(state)
   save_every = config.train.checkpoint_every * training.steps_per_epoch
-  log = Log(training, batch_size, folder, now, open_line)
+  log = Log(training, folder, now, open_line)
   with contextlib.closing(fed), contextlib.closing(log):
     for rows, indices in fed:
       state, metrics = training.dispatch(state, rows, settings, indices)
@@ -262,7 +265,7 @@ def fit(
       if now == total and training.add_statistics:
         fed.close()
         del rows  # frees the data on the devices before it is copied again
-        state = _with_statistics(config, training, data, settings, state)
+        state = _with_statistics(training, data, settings, state)
       if save or crosses(before, now, config.train.log_every):
         with watch.explaining():
           log.write(now)
@@ -278,7 +281,6 @@ def fit(
 
 
 def _with_statistics(
-  config: ConfigDict,
   training: Training,
   data: dict[str, np.ndarray],
   settings: step.Settings,
@@ -291,8 +293,7 @@ def _with_statistics(
   total = parallel.replicate(total)
   count = training.steps_per_epoch
   epoch = dataclasses.replace(training, total_steps=count, per_dispatch=1)
-  batch_size = config.train.batch_size
-  for rows, indices in feed.dispatches(epoch, data, config.seed, batch_size, 0):
+  for rows, indices in feed.dispatches(epoch, data, now=0):
     total, _ = training.add_statistics(total, rows, settings, indices)
     jax.block_until_ready(total["step"])  # on CPUs, dispatches must not pile up
   means = jax.tree.map(lambda x: x / count, total["batch_stats"])

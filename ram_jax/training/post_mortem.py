@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from ram_jax import parallel
 from ram_jax.data import feed, pipeline
@@ -71,14 +70,12 @@ class Watch:
   """Keeps the last good state, to explain a NaN or an infinity.
 
   Attributes:
-    config: resolved.
     training: a `training.loop.Training`.
     data: `images` and `labels`, on the host.
     settings: the run's settings, on the devices.
     folder: folder of the post-mortem.
   """
 
-  config: ConfigDict
   training: Any
   data: dict[str, np.ndarray]
   settings: step.Settings
@@ -116,10 +113,10 @@ class Watch:
   ) -> tuple[dict[str, Any], dict[str, Any], TrainState]:
     """Repeats steps up to the first bad one, or `last`, and examines it."""
     training, state = self.training, self._state
-    seed, batch_size = self.config.seed, self.config.train.batch_size
+    seed, batch_size = training.seed, training.batch_size
     start, now = state, int(state.step)
     single = dataclasses.replace(training, per_dispatch=1)
-    fed = feed.dispatches(single, self.data, seed, batch_size, now)
+    fed = feed.dispatches(single, self.data, now)
     for rows, shards in fed:
       if now % training.per_dispatch == 0:
         start = state  # a run can resume from here

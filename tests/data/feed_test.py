@@ -95,14 +95,16 @@ def test_streamed_run_is_bit_identical(data, tmp_path):
 def test_processes_read_disjoint_rows_that_make_the_batch(
   data, processes, monkeypatch
 ):
-  training = types.SimpleNamespace(per_dispatch=2, total_steps=6, streamed=True)
+  training = types.SimpleNamespace(
+    seed=5, batch_size=BATCH, per_dispatch=2, total_steps=6, streamed=True
+  )
   local = 4 // processes
   monkeypatch.setattr(jax, "local_device_count", lambda: local)
   monkeypatch.setattr(parallel, "place", lambda rows: rows)
   parts = []
   for process in range(processes):
     monkeypatch.setattr(jax, "process_index", lambda p=process: p)
-    fed = feed.dispatches(training, data, 5, BATCH, 2)
+    fed = feed.dispatches(training, data, 2)
     parts.append([rows["images"][:, index[0]] for rows, index in fed])
   order = pipeline.batch_indices(5, 2, 4, SIZE, BATCH)
   for dispatch, images in enumerate(zip(*parts, strict=True)):

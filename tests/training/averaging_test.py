@@ -45,7 +45,7 @@ def build(**overrides):
 def states(data, config, training):
   """The state after each step of a run, on the host."""
   state, settings = training.create(), training.settings
-  for rows, indices in feed.dispatches(training, data, 0, BATCH, 0):
+  for rows, indices in feed.dispatches(training, data, 0):
     state, _ = training.dispatch(state, rows, settings, indices)
     state = jax.tree.map(np.asarray, state)
     yield state

@@ -98,6 +98,8 @@ def build(method, rate=0.1, per_dispatch=2):
     diagnose=parallel.training_dispatch(diagnose, donate=False),
     add_statistics=None,
     schedule=constant(rate),
+    seed=config.seed,
+    batch_size=BATCH,
     steps_per_epoch=4,
     total_steps=16,
     per_dispatch=per_dispatch,

@@ -41,7 +41,7 @@ def steps(config, data):
   now = training.create()
   yield jax.tree.map(np.asarray, now)
   placed = parallel.replicate(training.settings)
-  for rows, indices in feed.dispatches(training, data, 0, BATCH, 0):
+  for rows, indices in feed.dispatches(training, data, 0):
     now, _ = training.dispatch(now, rows, placed, indices)
     now = jax.tree.map(np.asarray, now)
     yield now
