@@ -8,17 +8,14 @@ them. The step is the same function and its result is bit-identical.
 import collections
 import concurrent.futures
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from ram_jax import parallel
 from ram_jax.data import pipeline
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 # Dispatches whose rows are gathered in advance, besides those already started.
 AHEAD = 2
 
@@ -50,7 +47,7 @@ def dispatches(
   )
   starts = range(now, training.total_steps, training.per_dispatch)
   if training.streamed:
-    yield from ahead(functools.partial(_rows, data, order), starts, AHEAD)
+    yield from _ahead(functools.partial(_rows, data, order), starts)
     return
   data = parallel.replicate(data)
   for start in starts:
@@ -87,31 +84,15 @@ def _rows(
   return parallel.place((rows, np.repeat(indices, devices, axis=0)))
 
 
-def ahead(
-  make: Callable[[Item], Result], items: Iterable[Item], depth: int
-) -> Iterator[Result]:
-  """Maps over items in one thread, a bounded number of results ahead.
-
-  Args:
-    make: called in the thread for each item; its errors are raised in the
-      caller, in order.
-    items: its arguments.
-    depth: maximum number of results computed in advance, at least 1.
-
-  Yields:
-    The results in order. Closing the iterator ends the thread.
-  """
-  items = iter(items)
-  pool = concurrent.futures.ThreadPoolExecutor(1, "feed")
-  try:
-    waiting = collections.deque(
-      pool.submit(make, item) for item in itertools.islice(items, depth)
-    )
+def _ahead(
+  make: Callable[[int], tuple[Any, Any]], starts: Iterable[int]
+) -> Iterator[tuple[Any, Any]]:
+  """Yields the results of `make` in order, made in a thread, in advance."""
+  with concurrent.futures.ThreadPoolExecutor(1, "feed") as pool:
+    waiting = collections.deque()
+    for start in starts:
+      waiting.append(pool.submit(make, start))
+      if len(waiting) > AHEAD:
+        yield waiting.popleft().result()
     while waiting:
-      result = waiting.popleft().result()
-      waiting.extend(
-        pool.submit(make, item) for item in itertools.islice(items, 1)
-      )
-      yield result
-  finally:
-    pool.shutdown(cancel_futures=True)
+      yield waiting.popleft().result()

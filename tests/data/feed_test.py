@@ -115,14 +115,13 @@ def test_processes_read_disjoint_rows_that_make_the_batch(
     np.testing.assert_array_equal(found, wanted)
 
 
-@pytest.mark.parametrize("depth", [1, 3])
-def test_prefetching_is_bounded(depth):
+def test_prefetching_is_bounded():
   made = []
-  results = feed.ahead(made.append, itertools.count(), depth)
+  results = feed._ahead(made.append, itertools.count())
   assert not made and not threads()  # nothing starts before it is wanted
   for taken in range(1, 6):
     next(results)
     # Those made or being made, and never more, whatever the time.
-    assert taken <= len(made) <= taken + depth
+    assert taken <= len(made) <= taken + feed.AHEAD
   results.close()
   assert not threads()
