@@ -13,10 +13,12 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ram_jax import plugins
+from ram_jax import memory, plugins
 from ram_jax.attacks import sizes
 from ram_jax.contracts import Note, Source, Split
 from ram_jax.data import pipeline, sanity
@@ -28,7 +30,7 @@ from ram_jax.resolution import resolve
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import results as results_lib
 from ram_jax.runs import signals
-from ram_jax.runs.checkpoint import Checkpoints, fingerprint
+from ram_jax.runs.checkpoint import Checkpoints, fingerprint, fitted
 from ram_jax.runs.metrics import announce
 from ram_jax.training import loop as training_loop
 from ram_jax.training import state as state_lib
@@ -190,7 +192,7 @@ def train_and_evaluate(
         config, training, data, folder, checkpoints, stop
       )
     before_evaluation()
-    variables, step = state_lib.evaluated(config, state), int(state.step)
+    variables, step = state_lib.evaluated(config, vars(state)), int(state.step)
     model = classifier(run.evaluation.module, variables, step)
     return run.evaluate(model, step, stop)
 
@@ -292,7 +294,8 @@ def evaluate_weights(
   module, shape = run.evaluation.module, run.evaluation.batch["images"].shape
   variables = names.from_torch(module, shape[1:], file.tensors)
   step = about.pop("step")
-  model = classifier(module, variables, step)
+  named = dict(zip(("params", "batch_stats"), variables, strict=True))
+  model = classifier(module, named, step)
   with run.locked() as stop:
     return run.evaluate(model, step, stop, about)
 
@@ -375,23 +378,23 @@ def _restored(
 ) -> tuple[Classifier, int]:
   """The evaluated weights of a run's newest checkpoint, and their step."""
   module = plugins.build_model(config, source, "float32", axis_name=None)
+  # The shapes of the parameters do not depend on the size of the images.
+  images = jnp.zeros((1, 32, 32, 3))
+  init = functools.partial(module.init, jax.random.key(0), images, train=False)
+  memory.check(init, 1, 0, "evaluation")
   with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
-    # The shapes of the parameters do not depend on the size of the images.
-    state = checkpoints.restore_variables(
-      module, (32, 32, 3), functools.partial(state_lib.saved, config)
-    )
-  step = int(state.step)
-  return classifier(module, state_lib.evaluated(config, state), step), step
+    state, _, path = checkpoints.newest()
+  saved, step = state_lib.evaluated(config, state), int(state["step"])
+  variables = fitted(jax.eval_shape(init), saved, path)
+  return classifier(module, variables, step), step
 
 
-def classifier(
-  module: Any, variables: tuple[Any, Any], step: int
-) -> Classifier:
+def classifier(module: Any, variables: dict[str, Any], step: int) -> Classifier:
   """A model to evaluate.
 
   Args:
     module: the network.
-    variables: parameters and running statistics.
+    variables: `params` and `batch_stats`.
     step: number of updates, for the message.
 
   Returns:
@@ -400,9 +403,8 @@ def classifier(
   Raises:
     ValueError: if the weights contain invalid numbers.
   """
-  named = dict(zip(("params", "batch_stats"), variables, strict=True))
-  check_values(f"the weights of step {step}", named)
-  return Classifier(module=module, **named)
+  check_values(f"the weights of step {step}", variables)
+  return Classifier(module=module, **variables)
 
 
 def describe(file: weights.Weights, name: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Weights exported to PyTorch and imported again give the same predictions."""
 
 import dataclasses
-import functools
 import json
 import shutil
 
@@ -18,10 +17,8 @@ from ram_jax.data import digits as digits_data
 from ram_jax.evaluation import loop as evaluate
 from ram_jax.interop import names, weights
 from ram_jax.models import preact_resnet
-from ram_jax.models.classifier import Classifier
 from ram_jax.runs import results as runs
 from ram_jax.runs.checkpoint import Checkpoints
-from ram_jax.training import state as state_lib
 from tests import found
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -59,12 +56,7 @@ def test_plain_torch_predicts_the_same_on_every_test_image(run):
     out, images, network.pop("name"), **network
   )
   config = experiment.resolve(tiny())
-  module = plugins.build_model(config, digits_data.Source(), "float32", None)
-  checkpoints = Checkpoints(folder / "checkpoints")
-  arranged = functools.partial(state_lib.saved, config)
-  state = checkpoints.restore_variables(module, images.shape[1:], arranged)
-  checkpoints.close()
-  model = Classifier(state.params, state.batch_stats, module)
+  model, _ = experiment._restored(config, digits_data.Source(), folder)
   logits = jax.jit(lambda m, x: m(x))(model, images.astype(np.float32) / 255)
   np.testing.assert_array_equal(reference, np.argmax(logits, -1))
   assert (reference == labels).sum() == found.row(

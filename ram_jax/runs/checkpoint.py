@@ -1,23 +1,19 @@
 """Checkpoints with orbax: atomic, asynchronous, exact, and verified."""
 
 import contextlib
-import functools
 import hashlib
 import os
 import pathlib
 import shutil
 import sys
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import linen as nn
 
-from ram_jax import memory, parallel
+from ram_jax import parallel
 from ram_jax.runs import metrics
 
 # Pattern of orbax's unfinished checkpoints, and suffix of damaged ones.
@@ -93,39 +89,7 @@ class Checkpoints:
       ValueError: if all are damaged, or belong to another model.
     """
     saved, open_line, path = self.newest()
-    return _fitted(template, _by_name(saved), path), open_line
-
-  def restore_variables(
-    self,
-    module: nn.Module,
-    image_shape: tuple[int, int, int],
-    arranged: Callable[[Any, Any], dict[str, Any]],
-  ) -> Any:
-    """Reads the newest intact checkpoint, without the optimizer state.
-
-    Args:
-      module: the model that was trained.
-      image_shape: (H, W, C) of its images.
-      arranged: parameters and running statistics of the module -> the part of
-        the state that contains them, and its step.
-
-    Returns:
-      An object with the saved value of each key of `arranged`'s result as an
-      attribute.
-
-    Raises:
-      FileNotFoundError: if there is no checkpoint.
-      ValueError: if all are damaged, belong to another model, or do not fit
-        into memory.
-    """
-    key, images = jax.random.key(0), jnp.zeros((1, *image_shape))
-    init = functools.partial(module.init, key, images, train=False)
-    memory.check(init, 1, 0, "evaluation")
-    made = jax.eval_shape(init)
-    found, _ = self.restore(
-      jax.eval_shape(arranged, made["params"], made["batch_stats"])
-    )
-    return types.SimpleNamespace(**found)
+    return fitted(template, saved, path), open_line
 
   def close(self) -> None:
     """Waits until everything is on disk, then closes the manager.
@@ -238,10 +202,21 @@ def _name(keys: Any) -> str:
   return jax.tree_util.keystr(keys, simple=True, separator="/")
 
 
-def _fitted(
-  template: Any, saved: dict[str, np.ndarray], path: pathlib.Path
-) -> Any:
-  """The saved arrays in the template's structure; other shapes are rejected."""
+def fitted(template: Any, tree: Any, path: pathlib.Path) -> Any:
+  """The arrays of a checkpoint, in a template's structure.
+
+  Args:
+    template: pytree of arrays or their shapes.
+    tree: the saved arrays, in dicts and lists.
+    path: the checkpoint, for the message.
+
+  Returns:
+    numpy arrays.
+
+  Raises:
+    ValueError: if an array is missing or has another shape.
+  """
+  saved = _by_name(tree)
 
   def fit(keys: Any, expected: Any) -> np.ndarray:
     name, shape = _name(keys), np.shape(expected)

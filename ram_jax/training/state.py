@@ -1,5 +1,6 @@
 """The training state, which is passed from step to step."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax
@@ -30,42 +31,29 @@ class TrainState:
   average: Any = None
 
 
-def saved(config: ConfigDict, params: Any, batch_stats: Any) -> dict[str, Any]:
-  """The part of a run's state that is evaluated.
+def evaluated(config: ConfigDict, state: Mapping[str, Any]) -> dict[str, Any]:
+  """The variables of the network that is evaluated.
 
   Args:
     config: the run's config.
-    params: parameters of the network, or their shapes.
-    batch_stats: its running statistics, or their shapes.
+    state: the fields of a `TrainState`, or those in a checkpoint.
 
   Returns:
-    A tree with the same structure as in a checkpoint.
+    `params` and `batch_stats` of the averaged or the last weights, with a
+    single set of BatchNorm variables.
+
+  Raises:
+    ValueError: if the state lacks them.
   """
-  if chosen := split.build(config):
-    params, batch_stats = chosen.double(params, batch_stats)
-  variables = {"params": params, "batch_stats": batch_stats}
-  if _averaged(config):
-    variables = {"average": variables}
-  return {"step": 0} | variables
-
-
-def evaluated(config: ConfigDict, state: Any) -> tuple[Any, Any]:
-  """Parameters and running statistics of the network that is evaluated.
-
-  Args:
-    config: the run's config.
-    state: a `TrainState`, or an object with the tree of `saved`.
-
-  Returns:
-    Those of the averaged or the last weights, with a single set of BatchNorm
-    variables.
-  """
-  found = state.average if _averaged(config) else vars(state)
-  variables = found["params"], found["batch_stats"]
-  if chosen := split.build(config):
-    variables = chosen.select(*variables, config.evaluate.batch_norm)
-  return variables
-
-
-def _averaged(config: ConfigDict) -> bool:
-  return config.average.name != "none" and config.evaluate.average
+  averaged = config.average.name != "none" and config.evaluate.average
+  try:
+    found = state["average"] if averaged else state
+    variables = found["params"], found["batch_stats"]
+    if chosen := split.build(config):
+      variables = chosen.select(*variables, config.evaluate.batch_norm)
+  except (KeyError, TypeError) as error:
+    raise ValueError(
+      f"the checkpoint lacks what this configuration needs ({error!r}): choose "
+      "another --workdir"
+    ) from error
+  return dict(zip(("params", "batch_stats"), variables, strict=True))

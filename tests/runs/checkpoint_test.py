@@ -217,7 +217,7 @@ MODEL = wide_resnet.Model(
 )
 
 
-def test_variables_are_restored_without_the_optimizer(tmp_path):
+def test_a_part_of_a_state_is_restored(tmp_path):
   shape = (8, 8, 3)
   wanted = jax.eval_shape(
     lambda key: MODEL.init(key, jnp.zeros((1, *shape)), train=False),
@@ -232,15 +232,11 @@ def test_variables_are_restored_without_the_optimizer(tmp_path):
   checkpoints.save(5, state)
   checkpoints.close()
   checkpoints = Checkpoints(tmp_path / "checkpoints")
-
-  def arranged(params, batch_stats):
-    return {"step": 0, "params": params, "batch_stats": batch_stats}
-
-  found = checkpoints.restore_variables(MODEL, shape, arranged)
-  with pytest.raises(ValueError, match=r"head.*this configuration needs.*7"):
-    other = MODEL.clone(num_classes=7)
-    checkpoints.restore_variables(other, shape, arranged)
+  state, _, path = checkpoints.newest()
   checkpoints.close()
-  assert int(found.step) == 5
-  assert_equal(found.params, variables["params"])
-  assert_equal(found.batch_stats, variables["batch_stats"])
+  found = checkpoint.fitted(wanted, state, path)
+  wanted["params"]["head"]["bias"] = np.zeros(7)
+  with pytest.raises(ValueError, match=r"head/bias.*configuration needs \(7,"):
+    checkpoint.fitted(wanted, state, path)
+  assert int(state["step"]) == 5
+  assert_equal(found, variables)

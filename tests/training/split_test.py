@@ -119,12 +119,15 @@ def test_steps_update_both_sets(data, affine):
   for name in split.NAMES:
     with chosen.unlocked():
       chosen.evaluate.batch_norm = name
-    params, stats = found[name] = state.evaluated(chosen, last)
+    found[name] = state.evaluated(chosen, vars(last))
+    params, stats = found[name].values()
     assert set(params) == {"BatchNorm_0", "BatchNorm_1", "Conv_0", "Conv_1"} | {
       "Dense_0"
     }
     assert_same(stats, last.average["batch_stats"][name])
   assert differ(found["main"], found["auxiliary"])
+  with pytest.raises(ValueError, match="lacks what this configuration needs"):
+    state.evaluated(chosen, vars(last) | {"average": None})
 
 
 def test_split_needs_two_kinds_of_views():
