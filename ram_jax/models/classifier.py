@@ -82,32 +82,25 @@ def check_values(what: str, variables: Mapping[str, Any]) -> None:
 
   Raises:
     ValueError: with the arrays that contain a NaN, a number that is infinite in
-      the default float type, or a negative running variance.
+      the default float type, or a negative running variance, and with the first
+      of these values.
   """
-  infinite, negative = [], []
+  found = []
   for path, array in traverse_util.flatten_dict(dict(variables)).items():
     name, values = "/".join(path), np.asarray(array)
     if values.dtype.kind != "f":  # a counter
       continue
     with np.errstate(over="ignore"):
-      values = values.astype(jnp.result_type(float))
-    if bad := np.sum(~np.isfinite(values)):
-      infinite.append(f"{name} ({bad} of {values.size})")
-    if name.endswith(VARIANCES) and np.any(values < 0):
-      negative.append(f"{name} ({np.nanmin(values):.4g})")
-  found = [
-    f"{len(names)} array(s) with {kind}: {', '.join(names[:SHOWN])}"
-    + " and more" * (len(names) > SHOWN)
-    for kind, names in (
-      ("non-finite values", infinite),
-      ("a negative running variance", negative),
-    )
-    if names
-  ]
+      bad = ~np.isfinite(values.astype(jnp.result_type(float)))
+    if name.endswith(VARIANCES):
+      bad |= values < 0
+    if bad.any():
+      found.append(f"{name} ({bad.sum()} of {bad.size}, {values[bad][0]:.4g})")
   if found:
     raise ValueError(
-      f"{what} cannot be used: {'; '.join(found)}: choose another file or "
-      "checkpoint"
+      f"{what} cannot be used: {len(found)} array(s) with non-finite values or "
+      f"negative running variances: {', '.join(found[:SHOWN])}"
+      f"{' and more' * (len(found) > SHOWN)}: choose another file or checkpoint"
     )
 
 
