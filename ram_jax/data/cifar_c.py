@@ -75,15 +75,10 @@ class CorruptedSource:
     """Seed of a generated folder; None for other folders."""
     return self._about["made_with"]["seed"]
 
-  @property
-  def is_generated(self) -> bool:
-    """Whether this program wrote the folder."""
-    return self.seed is not None
-
   @functools.cached_property
   def label(self) -> str:
     """Name for tables, with the origin of the images; reads every file."""
-    if self.is_generated:
+    if self.seed is not None:
       return generated.label(self.seed, self.set_name)
     name = self._published
     if not self.folder:
@@ -132,15 +127,26 @@ class CorruptedSource:
       severity: 1 to 5.
 
     Returns:
-      Images uint8 [N, H, W, 3] and labels int32 [N], in the order of the
-      test set, which `check` verifies using the labels.
+      Images uint8 [N, H, W, 3], memory-mapped if they are in a .npy file, and
+      labels int32 [N], in the order of the test set, which `check` verifies
+      using the labels.
 
     Raises:
       FileNotFoundError: the file is missing.
       ValueError: it is damaged or has the wrong content.
     """
-    images, labels = self._view(corruption, severity)
-    return np.array(images), labels
+    path = self._find(corruption, severity)
+    if path is None:
+      raise FileNotFoundError(
+        f"{corruption} {severity} is not in {self._place}: {self._source}"
+      )
+    if self.folder:
+      data = self._open(path, severity)
+    else:
+      data = tfds.read(path, "test", by="index")
+    what = f"{self._place}, {corruption} {severity}"
+    pipeline.check(*data, self.num_classes, what)
+    return data
 
   def check(self, images: np.ndarray, labels: np.ndarray) -> None:
     """Checks that all requested images exist and belong to this test set.
@@ -157,13 +163,13 @@ class CorruptedSource:
       ValueError: a file is damaged or has the wrong content.
     """
     names = self.names()
-    for name in (*names, "labels") if self.is_generated else ():
+    for name in (*names, "labels") if self.seed is not None else ():
       manifest.check(self._place, self._about["files"], f"{name}.npy")
     for name, severity in itertools.product(names, self.severities):
       self._compare(name, severity, images, labels)
     made = self._about["made_with"]["data"]
     # For a part of the test set, only the labels can be compared.
-    if self.is_generated and made["size"] == len(labels):
+    if self.seed is not None and made["size"] == len(labels):
       current = pipeline.fingerprint(images, labels)
       if made["fingerprint"] != current:
         raise ValueError(
@@ -194,27 +200,12 @@ class CorruptedSource:
       return tfds.find(f"cifar10_corrupted/{name}", self.tfds_dir)
     path = self._place / f"{corruption}.npy"
     made = self._about["files"]
-    exists = path.name in made if self.is_generated else path.is_file()
+    exists = path.name in made if self.seed is not None else path.is_file()
     return path if exists else None
 
   def _absent(self, name: str) -> list[int]:
     """The requested severities at which a corruption is not available."""
     return [s for s in self.severities if not self._find(name, s)]
-
-  def _view(self, corruption: str, severity: int) -> Split:
-    """Like `load`, but images in .npy files are memory-mapped."""
-    path = self._find(corruption, severity)
-    if path is None:
-      raise FileNotFoundError(
-        f"{corruption} {severity} is not in {self._place}: {self._source}"
-      )
-    if self.folder:
-      data = self._open(path, severity)
-    else:
-      data = tfds.read(path, "test", by="index")
-    what = f"{self._place}, {corruption} {severity}"
-    pipeline.check(*data, self.num_classes, what)
-    return data
 
   @property
   def _source(self) -> str:
@@ -224,7 +215,7 @@ class CorruptedSource:
       if self.set_name == "cifar_c"
       else f"make it with --mode=corrupt or {_C_BAR}"
     )
-    return manifest.AGAIN if self.is_generated else home
+    return manifest.AGAIN if self.seed is not None else home
 
   def _open(self, path: pathlib.Path, severity: int) -> Split:
     stacked = pipeline.read_array(path, self._source)
@@ -245,7 +236,7 @@ class CorruptedSource:
     self, name: str, severity: int, images: np.ndarray, labels: np.ndarray
   ) -> None:
     """Rejects corrupted images that do not belong to a test set."""
-    corrupted, truth = self._view(name, severity)
+    corrupted, truth = self.load(name, severity)
     what = f"{self._place}, {name} {severity}"
     size, shape = len(labels), list(corrupted.shape[1:])
     if shape != list(images.shape[1:]) or len(corrupted) < size:
