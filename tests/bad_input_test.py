@@ -443,7 +443,8 @@ LABELS = np.arange(64) % 4
     (
       PIXELS // 255,
       "the largest pixel value is 1 in the training images, out of 255, so the "
-      f"splits differ in scale: probably cast from [0, 1], which needs {CAST}",
+      "splits differ in scale: probably cast from [0, 1] without scaling: use "
+      f"{CAST}",
     ),
   ],
 )
@@ -472,9 +473,9 @@ def test_user_provided_images(tmp_path, change, words):
     (
       np.array([3, 17, 250, 9999])[LABELS],
       "train_labels are 3, 17, 250, 9999 and test_labels 0, 1, 2, 3, so "
-      "some class from 0 to 9999 has no training image: store labels from 0 to "
-      "6, their positions in numpy.unique of all labels, or give the "
-      "number of classes (config.dataset.num_classes)",
+      "a label is negative, or some class from 0 to 9999 has no training image"
+      ": store labels from 0 to 6, their positions in numpy.unique of all "
+      "labels, or give the number of classes (config.dataset.num_classes)",
     ),
     (LABELS + 1, "train_labels are 1, 2, 3, 4 and test_labels 0, 1, 2, 3, so"),
     (LABELS - 1, "train_labels are -1, 0, 1, 2 and test_labels 0, 1, 2, 3, so"),
@@ -507,12 +508,9 @@ def test_one_class(tmp_path, classes, words):
 def test_arrays_with_other_names(tmp_path):
   path = tmp_path / "mine.npz"
   np.savez(path, x_train=PIXELS, y_train=LABELS)
-  line = rejects(
-    "lacks train_labels: it must hold train_images,", *arrays(path)
-  )
-  assert line.endswith(
-    "holds ['x_train', 'y_train']: save the arrays under these names"
-  )
+  line = rejects("lacks train_labels: it holds ", *arrays(path))
+  assert "holds ['x_train', 'y_train'] but must hold train_images," in line
+  assert line.endswith(": save the arrays under these names")
 
 
 @pytest.mark.parametrize(
@@ -521,7 +519,8 @@ def test_arrays_with_other_names(tmp_path):
     (
       {"train_images": PIXELS // 255, "test_images": PIXELS[:32] // 255},
       "the largest pixel value is 1 in the training images and 1 in the test "
-      f"images, out of 255: probably cast from [0, 1], which needs {CAST}",
+      "images, out of 255: probably cast from [0, 1] without scaling: use "
+      f"{CAST}",
     ),
     (
       {"train_images": PIXELS // 15},

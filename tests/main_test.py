@@ -368,7 +368,7 @@ def test_warnings_are_printed_and_noted(data, monkeypatch, tmp_path):
   )
   dark = (
     "the largest pixel value is 1 in the training images and 1 in the test "
-    "images, out of 255: probably cast from [0, 1], which needs "
+    "images, out of 255: probably cast from [0, 1] without scaling: use "
     "(images * 255).round().astype(numpy.uint8)"
   )
   shown = runs.load(tmp_path / "run")

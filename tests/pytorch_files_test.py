@@ -298,12 +298,12 @@ def test_one_of_several_networks(evaluate, main, other):
   }
   found = evaluate(content)
   assert found.value == 3.0 and found.notes[0] == (
-    f"of the networks in the file, {main}.module was used and not "
+    f"of the networks in the file, {main}.module was used, not "
     f"{other}.module (choose with config.weights.entry)"
   )
   chosen = evaluate(content, f"--config.weights.entry={other}")
   assert chosen.value == 5.0 and chosen.notes[0] == (
-    f"of the networks in the file, {other}.module was used and not "
+    f"of the networks in the file, {other}.module was used, not "
     f"{main}.module (choose with config.weights.entry)"
   )
 
@@ -332,7 +332,7 @@ def test_a_network_around_another_one(evaluate):
   content = network(3.0) | constants() | prefixed("ema.", network(5.0))
   found = evaluate(content, suffix=".safetensors")
   assert found.value == 3.0 and found.notes[0] == (
-    "of the networks in the file, the outermost was used and not ema "
+    "of the networks in the file, the outermost was used, not ema "
     "(choose with config.weights.entry)"
   )
 
@@ -358,7 +358,7 @@ def script(path):
 
 def exported(path):
   program = torch.export.export(Scripted(), (torch.ones(1),))
-  other = path.with_suffix(".pt2")
+  other = path.with_suffix(".other.pt2")
   torch.export.save(program, other)
   other.rename(path)
 
@@ -381,12 +381,25 @@ def exported(path):
       "has an optimizer's state and no network with named layers: store the "
       "network's state_dict",
     ),
-    (script, "is a TorchScript program, which is code; none of it was run"),
-    (exported, "is a torch.export program, which is code; none of it was run"),
   ],
 )
 def test_content_without_names(rejected, content, words):
   rejected(words, content)
+
+
+@pytest.mark.filterwarnings("ignore")  # TorchScript is old
+@pytest.mark.parametrize(
+  ("write", "words"),
+  [(script, "a TorchScript program"), (exported, "a torch.export program")],
+)
+def test_the_advice_for_a_program_extracts_its_weights(
+  rejected, write, words, tmp_path
+):
+  line = rejected(f"is {words}, which is code; none of it was run", write)
+  file = tmp_path / ("own.pt2" if write is exported else "own.pt")
+  write(file)
+  code = line.partition("use torch.save(")[2].partition(", FILE.pt")[0]
+  assert dict(eval(code, {"torch": torch, "FILE": str(file)})) == {}
 
 
 @pytest.mark.parametrize(

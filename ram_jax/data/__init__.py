@@ -1,1 +1,1 @@
-"""Data sets, and the way from them to the batches of a run."""
+"""Data sets, and how they become the batches of a run."""

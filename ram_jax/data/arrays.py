@@ -12,9 +12,9 @@ from ram_jax.contracts import Split
 from ram_jax.data import pipeline, sanity
 
 # Members that unpack to more than this and to more than this multiple of their
-# compressed size are rejected: a few kilobytes can expand to terabytes.
+# compressed size are rejected: a few kilobytes can expand to gigabytes.
 _LARGE, _RATIO = 2**30, 200
-# How arrays of other types and layouts are converted.
+# How to convert arrays of other types and layouts, for error messages.
 _IMAGE_ADVICE = (
   "convert [N, 3, H, W] with images.transpose(0, 2, 3, 1), drop transparency "
   "with images[..., :3], convert [0, 1] with "
@@ -36,7 +36,8 @@ class Source:
   The file contains train_images, train_labels, test_images and test_labels; the
   folder contains train_images.npy and so on. Images are uint8 [N, H, W, 3], or
   gray [N, H, W] or [N, H, W, 1]; labels are integers [N] from 0 to K - 1.
-  Images in a folder are memory-mapped and may be larger than memory.
+  Color images in a folder are memory-mapped and may be larger than memory;
+  gray training images are copied.
 
   Attributes:
     path: the file or folder ('~' is expanded).
@@ -89,8 +90,9 @@ class Source:
     if len(train) < count or train[0] < 0:
       raise ValueError(
         f"{self.path}: train_labels are {sanity.listed(train)} and "
-        f"test_labels {sanity.listed(test)}, so some class from 0 to "
-        f"{count - 1} has no training image: store labels from 0 to "
+        f"test_labels {sanity.listed(test)}, so a label is negative, or "
+        f"some class from 0 to {count - 1} has no training image: store labels "
+        "from 0 to "
         f"{len(known) - 1}, their positions in numpy.unique of all labels, or "
         "give the number of classes (config.dataset.num_classes) if this is "
         "intended"
@@ -146,8 +148,8 @@ class Pictures:
   """A mixing set for PixMix, from `numpy.savez` or `numpy.save` in a folder.
 
   The file contains `pictures`; the folder, pictures.npy: uint8 [M, h, w, 3], at
-  least as large as the training images, which are mixed with random crops of
-  them.
+  least as large as the training images. Random crops of the pictures are mixed
+  into the training images.
 
   Attributes:
     path: the file or folder ('~' is expanded).
@@ -164,8 +166,8 @@ class Pictures:
       )
     if not 0 < found.nbytes <= _PICTURES:
       raise ValueError(
-        f"{self.path}: pictures {list(found.shape)} have {found.nbytes} bytes: "
-        f"give 1 to {_PICTURES}, because they are compiled into the program"
+        f"{self.path}: pictures {list(found.shape)} take {found.nbytes} bytes: "
+        f"give 1 to {_PICTURES}; they are compiled into the program"
       )
 
   @functools.cached_property
@@ -187,9 +189,9 @@ class Pictures:
     found = self._read
     if min(n - m for n, m in zip(found.shape[1:], size, strict=False)) < 0:
       raise ValueError(
-        f"{self.path}: pictures have {found.shape[1]}x{found.shape[2]} pixels, "
-        f"but the training images have {size[0]}x{size[1]}: make them at least "
-        "as large"
+        f"{self.path}: pictures are {found.shape[1]}x{found.shape[2]} pixels, "
+        f"but the training images are {size[0]}x{size[1]}: give pictures that "
+        "are at least as large"
       )
     return found
 
@@ -225,11 +227,11 @@ def _read(name: str, key: str, keys: tuple[str, ...] = _KEYS) -> np.ndarray:
   except Exception as error:
     raise ValueError(
       f"{path}: {key} cannot be read ({error!r}): write plain arrays, such as "
-      "numpy.stack(images) of one size and numpy.array(labels, int), with "
-      "numpy.savez, or with numpy.save into a folder"
+      "numpy.stack(images), for images of the same size, and "
+      "numpy.array(labels, int): use numpy.savez, or numpy.save in a folder"
     ) from error
   raise ValueError(
-    f"{path} lacks {key}: it must hold {', '.join(keys)} but holds {found}: "
+    f"{path} lacks {key}: it holds {found} but must hold {', '.join(keys)}: "
     "save the arrays under these names"
   )
 

@@ -22,8 +22,8 @@ class _Set(NamedTuple):
 
 
 # Mean and standard deviation of the 50,000 training images per channel, in
-# [0, 1]: the commonly used values (0.4914 0.4822 0.4465 / 0.2470 0.2435 0.2616)
-# with more digits.
+# [0, 1]. For CIFAR-10, these are the commonly used values (0.4914 0.4822 0.4465
+# / 0.2470 0.2435 0.2616) with more digits.
 _SETS = {
   10: _Set(
     "cifar-10-batches-py",

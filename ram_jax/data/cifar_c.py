@@ -25,7 +25,7 @@ _HOMES = {
   10: "https://zenodo.org/records/2535967 (CIFAR-10-C.tar, 2.9 GB)",
   100: "https://zenodo.org/records/3555552 (CIFAR-100-C.tar, 2.9 GB)",
 }
-_C_BAR = "make_cifar10_c_bar.py of facebookresearch/augmentation-corruption"
+_C_BAR = "make_cifar10_c_bar.py in facebookresearch/augmentation-corruption"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ class CorruptedSource:
 
   @functools.cached_property
   def label(self) -> str:
-    """Name for tables, with the origin of the images; reads every file."""
+    """Name for tables, with the origin of the images; may read the files."""
     if self.seed is not None:
       return generated.label(self.seed, self.set_name)
     name = self._published
@@ -90,7 +90,7 @@ class CorruptedSource:
     return name if original else f"{name} (not the original files)"
 
   def names(self) -> tuple[str, ...]:
-    """The requested corruptions, or those available at all severities.
+    """The requested corruptions, or those with all requested severities.
 
     Returns:
       Names of corruptions, in the order of the set. With `only`, these are the
@@ -105,12 +105,12 @@ class CorruptedSource:
     if names := tuple(name for name in known if not self._absent(name)):
       return names
     raise FileNotFoundError(
-      f"no corruption is in {self._place} at all of the severities "
+      f"{self._place} has no corruption with all of the severities "
       f"{self.severities}: {self._source}"
     )
 
   def missing(self) -> dict[str, str]:
-    """Why corruptions are not available, by name, if all are requested."""
+    """Reasons for unavailable corruptions by name; empty if `only` is set."""
     why, missing = self._about["missing"], {}
     for name in () if self.only else SETS[self.set_name]:
       if absent := self._absent(name):
@@ -211,7 +211,8 @@ class CorruptedSource:
   def _source(self) -> str:
     """How to get the files."""
     home = (
-      f"get the .npy files from {_HOMES[self.classes]}; unpack it with tar -xf"
+      f"get the .npy files from {_HOMES[self.classes]}; unpack the archive "
+      "with tar -xf"
       if self.set_name == "cifar_c"
       else f"make it with --mode=corrupt or {_C_BAR}"
     )

@@ -1,8 +1,9 @@
-"""The input of training dispatches: the whole data set, or only their rows.
+"""The input of training dispatches: the whole data set, or only the rows used.
 
-A set that fits on the devices is copied to them once, and a dispatch gets
-indices into it. For a larger set, a dispatch gets its own rows and indices into
-them. The step is the same function and its result is bit-identical.
+A set of up to `train.device_data_gib` is copied to the devices once, and a
+dispatch gets indices into it. For a larger set, a dispatch gets its own rows
+and indices into them. The step is the same function and its result is
+bit-identical.
 """
 
 import collections
@@ -64,7 +65,7 @@ def as_rows(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     data: `images` [N,H,W,C] and `labels` [N].
 
   Returns:
-    `images` [N,H*W*C], a view, and `labels`.
+    `images` [N,H*W*C], a view if possible, and `labels`.
   """
   images = data["images"]
   return data | {"images": images.reshape(len(images), -1)}

@@ -38,8 +38,8 @@ class Pictures:
       size: (H, W) of the training images.
 
     Returns:
-      uint8 [count,h,w,3], an eighth taller and wider than the images, which are
-      mixed with random crops of them.
+      uint8 [count,h,w,3], an eighth taller and wider than the images, into
+      which random crops of the fractals are mixed.
     """
     height, width = (n + n // 8 for n in size)
     return _fractals(self.count, self.seed, height, width)

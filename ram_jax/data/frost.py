@@ -20,7 +20,7 @@ _STRIDES = (5, 3, 1)
 
 
 def load(folder: str = "", size: int = 32) -> tuple[np.ndarray, ...]:
-  """Reads the photographs, downscaled by 5 in each direction.
+  """Reads the photographs, downscaled by 5 or less in each direction.
 
   The original scales them by 0.2 with OpenCV's linear interpolation, which at
   this factor selects every fifth pixel, starting at the third.
@@ -46,8 +46,8 @@ def load(folder: str = "", size: int = 32) -> tuple[np.ndarray, ...]:
       return smaller
   side = min(min(p.shape[:2]) for p in pictures)
   raise ValueError(
-    f"frost needs pictures larger than the images: those in {home} cover"
-    f" {side - 1} pixels, but the images have {size}"
+    f"frost needs pictures larger than the images: those in {home} suffice"
+    f" for sides of up to {side - 1} pixels, but the images have {size}"
   )
 
 

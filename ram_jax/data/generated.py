@@ -68,12 +68,12 @@ class Generator:
     return tuple(n for n in known if n in requested and n not in absent)
 
   def check(self, images: np.ndarray, labels: np.ndarray) -> None:
-    """Checks that the requested corruptions can be generated, see `names`."""
+    """Checks that the requested corruptions can be generated; see `names`."""
     del images, labels
     self.names()
 
   def missing(self) -> dict[str, str]:
-    """Why corruptions cannot be generated, by name, if all are requested."""
+    """Reasons for missing corruptions by name; empty if `only` is set."""
     if not self.only and "frost" in SETS[self.set_name]:
       try:
         _ = self.photographs
@@ -103,7 +103,7 @@ class Generator:
     return make(*arguments), self.labels
 
   def prepare(self, corruption: str, severity: int) -> None:
-    """Starts to compile the program of `load` in a thread, if not done before.
+    """Starts compiling the program of `load` in a thread, if not done already.
 
     Args:
       corruption: one of `names()`.

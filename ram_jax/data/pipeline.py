@@ -194,8 +194,8 @@ def describe(images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
   """The order in which an epoch visits the examples.
 
-  It only depends on (seed, epoch). There is no state to save, and a resumed run
-  has the same order as an uninterrupted one.
+  It only depends on (seed, epoch, size). There is no state to save, and a
+  resumed run has the same order as an uninterrupted one.
 
   Args:
     seed: the run's seed, at least 0.

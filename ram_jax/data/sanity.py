@@ -1,4 +1,4 @@
-"""Sanity checks of data that is valid but probably unintended."""
+"""Sanity checks for data that is valid but probably not what was intended."""
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def _scale_warnings(splits: dict[str, np.ndarray]) -> list[str]:
   if min(dark.values()) > 1:
     return [f"{found}: if that is white, store images scaled to 0..255"]
   scale = (
-    "probably cast from [0, 1], which needs "
+    "probably cast from [0, 1] without scaling: use "
     "(images * 255).round().astype(numpy.uint8)"
   )
   if max(largest.values()) > 1:

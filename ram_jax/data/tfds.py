@@ -1,9 +1,9 @@
 """tensorflow-datasets without TensorFlow: reading caches, preparing CIFAR.
 
 Without TensorFlow, the package can read array_record and parquet files. This
-module adds the rest: reading tfrecord files, its default with TensorFlow, and
-preparing CIFAR, where its own code needs TensorFlow to unpack and encode. The
-package is only imported when data is loaded.
+module adds the rest: it reads tfrecord files, the package's default format, and
+it prepares CIFAR, for which the package's own code needs TensorFlow. The
+package is only imported when a data set is prepared or read.
 """
 
 import contextlib

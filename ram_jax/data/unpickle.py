@@ -113,7 +113,7 @@ def _entry(value: Any) -> Any:
   if isinstance(value, list) and any(
     isinstance(part, list | dict | tuple) for part in value
   ):
-    raise ValueError("a list contains lists")
+    raise ValueError("a list contains lists, dictionaries or tuples")
   return value.values if isinstance(value, _Array) else value
 
 

@@ -1,8 +1,9 @@
 """Pillow's color operations, with identical results on all devices.
 
 Images here are uint8 [H,W,C], with C = 1 (Pillow's mode L) or 3 (RGB).
-Arithmetic is in integers, or in float32 that no compiler can reorder, so eager,
-jit, vmap, float64 mode and any batch size give the same values.
+Arithmetic is in integers, or in float32 operations that no compiler can
+reorder, so eager, jit, vmap, float64 mode and any batch size give the same
+values.
 """
 
 import functools

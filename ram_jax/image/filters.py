@@ -6,8 +6,8 @@ import numpy as np
 
 from ram_jax.image import color
 
-# Fractional bits of a weight: weights add up to at most one, and 255 times one
-# fits in 31 bits.
+# Fractional bits of a weight: weights add up to at most one, and 255 times
+# their sum fits in 31 bits.
 WEIGHT_BITS = 23
 Weights = tuple[dict[tuple[int, int], jax.Array], jax.Array]  # `fixed_point`
 

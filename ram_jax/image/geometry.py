@@ -280,7 +280,7 @@ def _fixed_matrices(height: int, width: int) -> np.ndarray:
   """Pillow's 16.16 matrices [720,6] of the rotations about the center."""
   cos, sin = turns().T
   x, y = width / 2, height / 2
-  # How the source (x, y) moves with each pixel, and that of the first pixel.
+  # How the source (x, y) moves per pixel, and the source of the first pixel.
   right, down = np.array([cos, -sin]), np.array([sin, cos])
   corner = right * -x + down * -y + np.array([[x], [y]])
   first = corner + right * 0.5 + down * 0.5

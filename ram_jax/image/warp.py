@@ -2,9 +2,9 @@
 
 A source pixel is found by static slices and selects: first, every row moves by
 whole pixels, so that all sources are then within a few columns of their
-destination. The levels are those of `geometry`. Arrays have the images as their
-last axis, [H,W,N], because it fills a TPU's lanes; a pixel's channels are the
-bytes of an int32 word.
+destination. The results equal those of `geometry`. Arrays have the images as
+their last axis, [H,W,N], because it fills a TPU's lanes; a pixel's channels are
+the bytes of an int32 word.
 """
 
 import math
@@ -54,7 +54,7 @@ def warp(
   Args:
     words: int32 [H,H,N].
     motion: arguments [N] of Pillow's calls by operation, such as "rotate"; at
-      most one argument of an image is not zero.
+      most one argument is nonzero for each image.
     limits: bounds of all motions.
 
   Returns:
@@ -139,7 +139,7 @@ def _corners(
   moves: jax.Array,
   limits: Bounds,
 ) -> list[jax.Array]:
-  """The pixels around every source: upper left, upper right, lower ones."""
+  """The pixels around every source: the upper two, then the lower two."""
   size = len(row)
   place = jnp.arange(size, dtype=jnp.int32)
   row_offset = row - place[:, None, None]

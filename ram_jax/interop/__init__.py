@@ -1,1 +1,1 @@
-"""Weights that cross between this project and PyTorch."""
+"""Exchange of weights with PyTorch."""

@@ -23,7 +23,7 @@ class Naming:
   """How one code base names a network's layers.
 
   Attributes:
-    block: prefix of a block's layers; stages count from 1.
+    block: prefix of a block's layers; stages are numbered from 1.
     layers: layer in ram_jax -> PyTorch's, without the prefix of a block.
     unused: prefixes of layers that the PyTorch network has but never runs.
   """
@@ -81,7 +81,7 @@ NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
   ),
   wide_resnet.Model: (
     # xternalz/WideResNet-pytorch, RobustBench's architectures/wide_resnet.py.
-    # Those derived from TRADES have a second first stage that is not used.
+    # Those derived from TRADES also have an unused copy of the first stage.
     Naming(_BLOCK, _WIDE | {"shortcut": "convShortcut"}, ("sub_block1.",)),
     # google-research/augmix
     Naming(_BLOCK, _WIDE | {"shortcut": "conv_shortcut"}),
@@ -228,8 +228,8 @@ def _namings(module: nn.Module) -> tuple[Naming, ...]:
   if type(module) not in NAMINGS:
     known = ", ".join(cls.__module__ for cls in NAMINGS)
     raise ValueError(
-      f"PyTorch's names for {type(module).__module__} are not known, only for "
-      f"{known}: add them to NAMINGS in ram_jax/interop/names.py"
+      f"PyTorch's names for {type(module).__module__} are not known, only "
+      f"those for {known}: add them to NAMINGS in ram_jax/interop/names.py"
     )
   return NAMINGS[type(module)]
 
@@ -268,7 +268,7 @@ def _check(
 
   def shown(name: str) -> str:
     shapes = [str(list(x[name])) for x in (found, expected) if name in x]
-    return f"{name} {' for '.join(shapes)}"
+    return f"{name} {' instead of '.join(shapes)}"
 
   parts = [
     f"{len(rows)} {kind}: {listed([shown(name) for name in sorted(rows)])}"

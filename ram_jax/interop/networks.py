@@ -20,7 +20,7 @@ _FIRST_BLOCKS = {
   for naming in namings
 }
 # Layers outside the network that may hold its constants: `normalize` and the
-# like, or the first of a Sequential. Others are ignored, because a loss may
+# like, or a member of a Sequential. Others are ignored, because a loss may
 # have a mean and a std, too.
 _OWNER = re.compile(r"\d+|.*(norm|preprocess).*", re.IGNORECASE)
 

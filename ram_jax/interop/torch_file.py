@@ -41,10 +41,16 @@ for _package in ("core", "_core"):  # numpy 1 and 2
   _HARMLESS[f"numpy.{_package}.multiarray.scalar"] = _Ignored
 
 
-# File that marks an archive as code -> (description, function that loads it).
+# File that marks an archive as code -> (description, code for its state_dict).
 _PROGRAMS = {
-  "constants.pkl": ("a TorchScript program", "torch.jit.load"),
-  "models/model.json": ("a torch.export program", "torch.export.load"),
+  "constants.pkl": (
+    "a TorchScript program",
+    "torch.jit.load(FILE).state_dict()",
+  ),
+  "models/model.json": (
+    "a torch.export program",
+    "torch.export.load(FILE).state_dict",
+  ),
 }
 
 
@@ -88,11 +94,11 @@ def _check_archive(path: pathlib.Path) -> None:
   except Exception:
     return
   parts = {member.filename.partition("/")[2] for member in members}
-  for part, (kind, load) in _PROGRAMS.items():
+  for part, (kind, state) in _PROGRAMS.items():
     if part in parts:
       raise ValueError(
         f"{path} is {kind}, which is code; none of it was run: if you trust "
-        f"the file, use torch.save({load}(FILE).state_dict(), FILE.pt)"
+        f"the file, use torch.save({state}, FILE.pt)"
       )
   if packed := [m.filename for m in members if m.compress_type]:
     raise ValueError(

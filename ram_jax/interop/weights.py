@@ -24,7 +24,7 @@ class Weights:
   """The content of a weights file.
 
   Attributes:
-    tensors: arrays by PyTorch's names, without prefixes of wrappers and
+    tensors: arrays by PyTorch's names, without prefixes of wrappers or
       constants of normalization. Half precision and bfloat16 are converted to
       float32, which does not change values.
     normalization: mean and standard deviation of pixels in [0, 1]; None if the
@@ -50,7 +50,7 @@ def read(path: str | os.PathLike, entry: str = "") -> Weights:
   Args:
     path: a `.safetensors` file, or a `.pt`, `.pth`, `.tar` or `.ckpt` file
       from torch.save, which requires PyTorch.
-    entry: which of the file's networks, see `config.weights.entry`.
+    entry: which of the file's networks; see `config.weights.entry`.
 
   Returns:
     The content.
@@ -59,7 +59,8 @@ def read(path: str | os.PathLike, entry: str = "") -> Weights:
     FileNotFoundError: if there is no such file.
     ModuleNotFoundError: if PyTorch is needed but not installed.
     ValueError: if the file is damaged, is not a weights file, refers to code,
-      or contains no network or several, or if PyTorch is too old to be safe.
+      or contains no network, or several without a main one, or if PyTorch is
+      too old to be safe.
   """
   path = pathlib.Path(os.path.expanduser(path))
   if not path.is_file():
@@ -174,7 +175,7 @@ def _network(
   if different:
     notes.append(
       f"of the networks in the file, {network.entry or 'the outermost'} was "
-      f"used and not {names.listed(different)} (choose with "
+      f"used, not {names.listed(different)} (choose with "
       "config.weights.entry)"
     )
   if rest:

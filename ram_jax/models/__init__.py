@@ -1,1 +1,1 @@
-"""Networks (one file with a class `Model` each) and their layers."""
+"""Networks (one per file, each as a class `Model`) and their layers."""

@@ -9,7 +9,7 @@ from ram_jax.models.network import Network, PreActivationBlock
 
 
 class Model(Network):
-  """WRN-depth-widen as in AugMix's code (google-research/augmix, xternalz).
+  """WRN-depth-widen as in AugMix's code (google-research/augmix).
 
   The network of arXiv 1605.07146: three stages of (depth - 4) / 6 blocks with
   16, 32 and 64 times `widen_factor` channels; no dropout.

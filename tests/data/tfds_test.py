@@ -453,7 +453,7 @@ def corrupted_with(size=40, labels=CLASSES, form="array_record"):
     ),
     (
       lambda data: prepare(data, "fog_2", IMAGES[:40], CLASSES),
-      "data at all of the severities (1,): get the .npy files from https",
+      "has no corruption with all of the severities (1,): get the .npy files",
     ),
     (
       lambda data: prepare(data, "cifar10", IMAGES[:40], CLASSES, ids=False),

@@ -234,8 +234,8 @@ def test_mismatches_are_listed():
   for part in (
     "2 missing: block2.layer.0.bn1.running_mean [16], fc.bias [7];",
     "1 unexpected: teacher.fc.weight [7, 64];",
-    "2 with a different shape: conv1.weight [16, 1, 3, 3] for [16, 3, 3, 3], "
-    "fc.weight [64, 7] for [7, 64];",
+    "2 with a different shape: conv1.weight [16, 1, 3, 3] instead of "
+    "[16, 3, 3, 3], fc.weight [64, 7] instead of [7, 64];",
     "they look like WRN-10-1 for 64 classes: choose",
   ):
     assert part in message
@@ -292,7 +292,7 @@ def test_other_classes_and_stems_are_recognised():
     "ResNet-18 for 1000 classes with a 7x7 stem for larger images"
   )
   message = misfit(module, tensors)
-  assert "fc.weight [1000, 512] for [7, 512]" in message
+  assert "fc.weight [1000, 512] instead of [7, 512]" in message
 
 
 def test_networks_without_pytorch_names():
