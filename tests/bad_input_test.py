@@ -153,7 +153,7 @@ RANGE = {
     ("~no-such-user/a.npz", "~no-such-user/a.npz is missing"),
   ],
   "dataset.tfds_dir": [("/dev/null/x", "cifar10 is not in /dev/null/x")],
-  "evaluate.batch_size": [("0", "is 0"), ("30", "multiple of the 4 devices")],
+  "evaluate.batch_size": [("0", "is 0"), ("30", "multiple of the number")],
   "evaluate.batch_norm": [
     ("all", "give main or auxiliary"),
     ("auxiliary", "give main if config.batch_norm.split is none"),
@@ -195,7 +195,7 @@ RANGE = {
   "evaluators.adversarial.relative_step_size": [("inf", "a finite number")],
   "evaluators.clean.name": [("none", "unknown evaluator: choose one of")],
   "evaluators.corruption.classes": [("20", "classes is 20: give 10 or 100")],
-  "evaluators.corruption.folder": [("/no/such", "no corruption is in /no/su")],
+  "evaluators.corruption.folder": [("/no/such", "/no/such has no corruption")],
   "evaluators.corruption.frost_folder": [("/no/such", "/no/such")],
   "evaluators.corruption.name": [("none", "unknown evaluator: choose one")],
   "evaluators.corruption.names": [
@@ -309,7 +309,7 @@ RANGE = {
     ("((0,2),(0,3))", "in ascending order"),
     ("((0,2),(1,3))", "below config.train.epochs, 1"),
   ],
-  "train.batch_size": [("0", "at least 1"), ("6", "multiple of the 4 devices")],
+  "train.batch_size": [("0", "at least 1"), ("6", "multiple of the number")],
   "train.checkpoint_every": [("0", "an integer, at least 1")],
   "train.epsilon_ramp": [("-1", "from 0 to 1"), ("1.5", "from 0 to 1")],
   "train.label_smoothing": [("1", "in [0, 1)"), ("nan", "in [0, 1)")],

@@ -205,7 +205,7 @@ def test_other_versions_are_rejected(config, out, monkeypatch):
   corrupt.write(config, out)
   monkeypatch.setattr(generated, "VERSION", 99)
   with pytest.raises(
-    ValueError, match="versions.corruptions is 1 there and 99"
+    ValueError, match="versions.corruptions was 1 and is now 99"
   ):
     corrupt.write(config, out)
 

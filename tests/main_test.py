@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import io
 import json
 import os
@@ -27,6 +28,7 @@ from ram_jax.evaluation import loop as evaluate
 from ram_jax.runs import folder as run_folder
 from ram_jax.runs import results as runs
 from ram_jax.training import loop as train
+from ram_jax.training import step
 from tests import found
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -188,14 +190,23 @@ def test_command_line_mistakes(nothing_runs, argv, words):
     ("dataset.name=digits", "has no field label, num_classes, path"),
     ("evaluators.clean.name=fast", "config.evaluators.clean.name is 'fast'"),
     ("augment.padding=-1", "config.augment (augment 'basic'): padding is -1"),
-    ("train.batch_size=18", "multiple of the 4 devices, such as 16 or 20"),
-    ("evaluate.batch_size=30", "multiple of the 4 devices, such as 28 or 32"),
+    (
+      "train.batch_size=18",
+      "multiple of the number of devices, 4, such as 16 or 20",
+    ),
+    (
+      "evaluate.batch_size=30",
+      "multiple of the number of devices, 4, such as 28 or 32",
+    ),
     ("train.batch_size=128", "64 examples are too few for a batch"),
     ("train.images=65", "(config.train.images)"),
     ("evaluate.images=33", "limit 33 is outside 0..32"),
     ("dataset.path=/no/such.npz", "/no/such.npz is missing"),
     ("dataset.num_classes=3", "label 3 at index 3 is outside 0..2"),
-    ("evaluators.corruption.folder=/no/such", "no corruption is in /no/such"),
+    (
+      "evaluators.corruption.folder=/no/such",
+      "/no/such has no corruption with",
+    ),
     (
       "evaluators.corruption.tfds_dir=/no/such",
       "uses CIFAR-10-C, but the",
@@ -241,7 +252,8 @@ def test_attack_and_augmentation_mistakes(
   nothing_runs, monkeypatch, data, tmp_path, override, words
 ):
   # Its weights are drawn after all this is checked.
-  monkeypatch.setattr(train, "create", lambda *args: pytest.fail("too late"))
+  late = functools.partial(pytest.fail, "too late")
+  monkeypatch.setattr(step.Program, "create", late)
   rejects(
     words,
     f"--config={ROOT}/configs/robust_augmix.py:smoke,dataset=arrays",

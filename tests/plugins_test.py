@@ -171,5 +171,5 @@ def test_where_names_another_part_of_the_config():
 def test_missing_files_are_reported_when_it_is_built(tmp_path):
   spec = default.get_config().evaluators.corruption.to_dict()
   plugins.build("evaluator", spec, batch_size=4)  # nothing to miss
-  with pytest.raises(FileNotFoundError, match="no corruption is in"):
+  with pytest.raises(FileNotFoundError, match="has no corruption with"):
     plugins.build("evaluator", spec | {"folder": str(tmp_path)}, batch_size=4)

@@ -22,6 +22,7 @@ from ram_jax import command_line
 from ram_jax.evaluation import loop as evaluate
 from ram_jax.runs import metrics
 from ram_jax.training import loop as train
+from ram_jax.training import step
 from tests import bad_input_test as bad
 
 pytestmark = pytest.mark.usefixtures("tiny_network", "quick_compilation")
@@ -183,7 +184,8 @@ def test_invalid_configs_start_nothing(argv, overrides, wrong):
     pytest.MonkeyPatch.context() as patch,
     tempfile.TemporaryDirectory() as d,
   ):
-    for module, part in ((train, "create"), (train, "fit"), (evaluate, "run")):
+    patch.setattr(step.Program, "create", computed)
+    for module, part in ((train, "fit"), (evaluate, "run")):
       patch.setattr(module, part, computed)
     folder = pathlib.Path(d) / "run"
     # Behind the others, as the last one of a field counts.

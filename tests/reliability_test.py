@@ -154,7 +154,7 @@ def test_sigterm_during_evaluation(monkeypatch, command, whole, trained):
     stop_after(patch, 10)
     code, out, err = run(*argv)
   assert (code, out) == (143, "")
-  line = "stopped by SIGTERM: finished parts of the evaluation are kept, "
+  line = "stopped by SIGTERM: finished parts of the evaluation are kept; "
   assert err.splitlines()[-1].startswith(line)
   names = counted(monkeypatch)
   assert run(*argv, "--mode=evaluate")[0] == 0

@@ -252,7 +252,7 @@ def test_time_limit_stops_in_time_and_resumes(
   # It would end the tests: other work may delay this process for long.
   monkeypatch.setattr(sweep, "deadline", contextlib.nullcontext)
   folder, stops = tmp_path / "limited", 0
-  for minutes in (0.05, 0.1, 0.2, 1):
+  for minutes in (0.005, 0.05, 0.1, 0.2, 1):
     began = time.monotonic()
     code, _, err = start(file, folder, f"--minutes={minutes}")
     assert code == 0, err
@@ -372,7 +372,9 @@ def test_alarm_is_repeated_until_something_listens():
 
 def test_folder_of_another_run_is_rejected(file, whole):
   flag = "--config.train.batch_size=8"
-  words = "standard-0 contains another run: train.batch_size is 16 there and 8"
+  words = (
+    "standard-0 contains another run: train.batch_size was 16 and is now 8"
+  )
   argv = "--mode=sweep", f"--config={file}", f"--workdir={whole[0]}", flag
   rejects(words, *argv)
 

@@ -154,7 +154,7 @@ def test_missing_data_is_named(tmp_path):
   with pytest.raises(FileNotFoundError, match="labels.npy is missing"):
     source.load("fog", 1)
   for options in ({"folder": str(tmp_path)}, {"tfds_dir": str(tmp_path)}):
-    with pytest.raises(FileNotFoundError, match="no corruption is in.*zenodo"):
+    with pytest.raises(FileNotFoundError, match="no corruption with.*zenodo"):
       cifar_c.CorruptedSource(**options).names()
 
 
