@@ -39,11 +39,11 @@ class Augment(Filling):
       probability=checks.FRACTION,
       value=checks.FRACTION,
       area=(
-        "(least, most), with 0 < least <= most <= 1",
+        "(min, max), with 0 < min <= max <= 1",
         lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1,
       ),
       ratio=(
-        "(least, most), with 0 < least <= most",
+        "(min, max), with 0 < min <= max",
         lambda v: len(v) == 2 and 0 < v[0] <= v[1],
       ),
     )

@@ -227,7 +227,8 @@ def _sources(size: int, zoom: float) -> dict[str, Any]:
 
   Returns:
     `count`, the number of pixels before the zoom; for each zoomed pixel, the
-    pixels `before` and `after` it, and `part`, the fraction of the way between.
+    pixels `before` and `after` it, and `part`, its fractional position between
+    them.
   """
   count = math.ceil(size / zoom)
   zoomed = round(count * zoom)

@@ -1,4 +1,4 @@
-"""Accuracy on CIFAR-10.1, a newly collected test set of CIFAR-10's classes.
+"""Accuracy on CIFAR-10.1, a newly collected test set with CIFAR-10's classes.
 
 Recht, Roelofs, Schmidt and Shankar, "Do CIFAR-10 Classifiers Generalize to
 CIFAR-10?", 2018; files from modestyachts/CIFAR-10.1, folder `datasets`.

@@ -16,7 +16,7 @@ DEPTH = 4  # maximum levels of nested dictionaries
 
 
 class _Ignored:
-  """Replaces other parts of a checkpoint, such as settings."""
+  """Replaces parts of a checkpoint that are not needed, such as settings."""
 
   def __init__(self, *_: Any) -> None:
     pass

@@ -31,8 +31,8 @@ CAPTIONS = {
   + BANDS,
   "corruption_examples": "Accuracy against severity (the paper's Figure 1). "
   + BANDS,
-  "trade_off": "Mean accuracy on the benchmark's 15 corruptions against "
-  "accuracy under attack, with 95 % intervals; gray: published models, whose "
+  "trade_off": "Accuracy under attack against mean accuracy on the benchmark's "
+  "15 corruptions, with 95 % intervals; gray: published models, whose "
   "attack and network may differ from those of the runs (docs/comparing.md)",
   "fourier": "Error on test images with an added Fourier wave, for each "
   "frequency; low frequencies are in the center",

@@ -1,4 +1,4 @@
-"""Metrics for two runs: differences in accuracy and in relative time."""
+"""Metrics for two runs: accuracy differences, and relative training time."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +30,8 @@ BANDS = {"low": 1 / 3, "middle": 2 / 3, "high": np.inf}
 # the most accuracy on them.
 LOW_CONTRAST = ("fog", "contrast")
 SEEDS = (
-  "95 % intervals: Student's over differences of runs with the same seed, or "
-  "Welch's if fewer than two seeds are shared"
+  "95 % intervals: Student's over differences between runs with the same seed, "
+  "or Welch's if fewer than two seeds are shared"
 )
 
 
@@ -258,7 +258,7 @@ def training_time(pair: Pair) -> Iterator[tuple[str, Estimate]]:
 
 
 def over_seeds(runs: Sequence[Run], baseline: Run) -> Table | None:
-  """Differences of accuracies between configurations with several seeds.
+  """Differences in accuracy between configurations with several seeds.
 
   Args:
     runs: the runs; those that differ only in their seeds share a row.

@@ -112,7 +112,7 @@ def draw_severity(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
 
 
 def draw_trade_off(runs: Sequence[Run]) -> Figure | None:
-  """Mean corruption accuracy against accuracy under attack.
+  """Accuracy under attack against mean corruption accuracy.
 
   Args:
     runs: the runs; those without both are left out.

@@ -89,9 +89,9 @@ class Program:
       ascending order, starting at step 0; empty: the attack's own `steps`.
     mixing: mixes each image with its predecessor in the global batch; None for
       none.
-    unroll: repeat the program of a step, and of a view's forward pass, instead
-      of looping over it (convolutions in a loop are slow on CPUs); see also
-      `forward_views`.
+    unroll: whether to unroll the loops over the steps of a dispatch and over
+      the views' forward passes (convolutions in a loop are slow on CPUs); see
+      also `forward_views`.
     optimizer: initial learning rate -> the run's optimizer.
     averaging: how the weights are averaged.
   """

@@ -175,7 +175,7 @@ def test_erased_rectangles_have_torchvisions_distribution():
     (lambda: waves.Augment(low=4), "high is 3: give an integer, at least 4"),
     (lambda: waves.Augment(strength=0.0), "strength is 0.0"),
     (lambda: erasing.Augment(None, probability=2), "probability is 2"),
-    (lambda: erasing.Augment(None, area=(0.5, 0.1)), "0 < least <= most <= 1"),
+    (lambda: erasing.Augment(None, area=(0.5, 0.1)), "0 < min <= max <= 1"),
   ],
 )
 def test_value_out_of_range_is_named(make, words):
