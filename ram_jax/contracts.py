@@ -30,8 +30,9 @@ Setting = str | int | float
 # Images [B,H,W,C] in [0,1] -> logits [B,K]; a pytree, so that it can be passed
 # to jitted functions. `models.classifier.Classifier` is one.
 Model = Callable[[jax.Array], jax.Array]
-# (name, compute) -> the result of `compute` (JSON or arrays), or the value that
-# was stored before an interruption, if there is one.
+# (name, compute) -> the result of `compute` (numbers, strings, numeric arrays,
+# and lists and dictionaries of these), or the value that was stored before an
+# interruption, if there is one.
 Cache = Callable[[str, Callable[[], Any]], Any]
 
 

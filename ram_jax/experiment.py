@@ -384,7 +384,11 @@ def _restored(
   memory.check(init, 1, 0, "evaluation")
   with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
     state, _, path = checkpoints.newest()
-  saved, step = state_lib.evaluated(config, state), int(state["step"])
+  step = int(state["step"])
+  try:
+    saved = state_lib.evaluated(config, state)
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from error
   variables = fitted(jax.eval_shape(init), saved, path)
   return classifier(module, variables, step), step
 

@@ -133,8 +133,8 @@ def build(
     spec: `name` and the constructor's fields.
     where: path of `spec` in the config; default: `config.<kind>`.
     **given: further fields that are not in a config (axis name, statistics,
-      `unroll`); each plug-in, including nested ones, gets those that its class
-      accepts.
+      `unroll`). A model must accept all of them; any other plug-in gets those
+      that its class accepts, and nested ones only `unroll`.
 
   Returns:
     The plug-in's instance.
@@ -152,10 +152,13 @@ def build(
   known = inspect.signature(cls).parameters
   for key, value in built.items():
     if key in KINDS:
-      built[key] = build(key, value, f"{where}.{key}", **given)
+      inner = {k: v for k, v in given.items() if k == "unroll"}
+      built[key] = build(key, value, f"{where}.{key}", **inner)
     elif isinstance(value, list):  # from JSON
       built[key] = tuple(value)
-  built |= {key: value for key, value in given.items() if key in known}
+  for key, value in given.items():
+    if key in known or kind == "model":
+      built[key] = value
   what = f"{where} ({kind} {name!r})"
   _check_fields(known, built, what)
   try:

@@ -25,6 +25,7 @@ from ram_jax.evaluation import loop as evaluate
 from ram_jax.report import references, tables
 from ram_jax.runs import results as runs
 from ram_jax.training import loop as train
+from ram_jax.training import step
 
 SECONDS = 5  # of work, and much less without a busy machine
 
@@ -51,7 +52,7 @@ def nothing_runs(monkeypatch, tmp_path):
   def forbidden(*args, **kwargs):
     raise AssertionError("something was computed")
 
-  monkeypatch.setattr(train, "create", forbidden)
+  monkeypatch.setattr(step.Program, "create", forbidden)
   monkeypatch.setattr(train, "fit", forbidden)
   monkeypatch.setattr(evaluate, "run", forbidden)
   monkeypatch.chdir(tmp_path)
@@ -149,7 +150,7 @@ RANGE = {
   ],
   "dataset.path": [
     ("", "dataset.path must name"),
-    (".", "it must hold train_images"),
+    (".", "but must hold train_images"),
     ("~no-such-user/a.npz", "~no-such-user/a.npz is missing"),
   ],
   "dataset.tfds_dir": [("/dev/null/x", "cifar10 is not in /dev/null/x")],
@@ -221,7 +222,9 @@ RANGE = {
   "evaluators.autoattack.version": [
     ("best", "give standard, fast, plus, or some")
   ],
-  "evaluators.cifar10_1.folder": [("/no/such", "_data.npy is missing: get it")],
+  "evaluators.cifar10_1.folder": [
+    ("/no/such", "_data.npy is missing: get the files")
+  ],
   "evaluators.cifar10_1.name": [("none", "unknown evaluator: choose one of")],
   "evaluators.cifar10_1.version": [("v5", "give v4 or v6")],
   "evaluators.fourier.images": [("-1", "images is -1")],
@@ -546,7 +549,7 @@ def test_warnings_about_unusual_data(tmp_path, monkeypatch, changes, warning):
   def trained(*args):
     raise ValueError("trained")
 
-  monkeypatch.setattr(train, "create", trained)
+  monkeypatch.setattr(step.Program, "create", trained)
   path = write_data(tmp_path / "mine.npz", **changes)
   err = io.StringIO()
   with contextlib.redirect_stderr(err):

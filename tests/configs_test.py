@@ -99,7 +99,7 @@ def test_silu_is_a_suffix_of_every_model():
 
 
 def test_views_need_a_method_with_augmented_views():
-  with pytest.raises(ValueError, match="augmix and robust_augmix"):
+  with pytest.raises(ValueError, match="augmix, augmax and robust_augmix"):
     load("standard", "views=trivial")
 
 

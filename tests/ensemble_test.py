@@ -125,7 +125,7 @@ def test_ensemble_predicts_the_mean_probability(folders, tmp_path):
   assert "adversarial-0 (step" in text and "adversarial-1 (step" in text
   assert run.about["label"] == "Ensemble of 2"
   # A folder of results belongs to one ensemble.
-  with pytest.raises(ValueError, match=r"weights\.fingerprint is"):
+  with pytest.raises(ValueError, match=r"weights\.fingerprint was"):
     experiment.evaluate_ensemble(
       config(), tmp_path / "both", runs=folders[::-1]
     )

@@ -131,7 +131,7 @@ def test_run_started_from_a_file_resumes_with_its_own_weights(run, tmp_path):
   started = experiment.train_and_evaluate(config, tmp_path / "run")
   note = "training started from the weights in run.safetensors"
   assert note in found.notes(started)
-  with pytest.raises(ValueError, match="weights.fingerprint is 'sha256"):
+  with pytest.raises(ValueError, match="weights.fingerprint was 'sha256"):
     experiment.train_and_evaluate(tiny(), tmp_path / "run")
   # Without the file, the run's own folder says what it was.
   config.weights.initial = ""

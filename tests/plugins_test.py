@@ -5,6 +5,7 @@ import pathlib
 
 import jax
 import pytest
+from flax import linen as nn
 
 from configs import default
 from ram_jax import plugins
@@ -161,6 +162,17 @@ def test_errors_name_the_field_and_the_choices(kind, spec, words):
   message = str(caught.value)
   assert words in message and f"config.{kind}" in message
   assert "\n" not in message
+
+
+def test_a_model_must_accept_all_that_it_is_given(monkeypatch):
+  """Else, it would ignore the normalization or the device axis silently."""
+
+  class Model(nn.Module):
+    num_classes: int
+
+  monkeypatch.setattr(plugins, "load", lambda *_: Model)
+  with pytest.raises(ValueError, match="has no field mean: it has num_classes"):
+    plugins.build("model", {"name": "mine"}, num_classes=4, mean=(0.5,) * 3)
 
 
 def test_where_names_another_part_of_the_config():

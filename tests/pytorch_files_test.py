@@ -348,8 +348,12 @@ def test_files_without_a_known_network(rejected):
 class Scripted(torch.nn.Module):
   """A small network that TorchScript can compile."""
 
+  def __init__(self):
+    super().__init__()
+    self.weight = torch.nn.Parameter(torch.tensor([7.0]))
+
   def forward(self, x):
-    return x
+    return x * self.weight
 
 
 def script(path):
@@ -399,7 +403,8 @@ def test_the_advice_for_a_program_extracts_its_weights(
   file = tmp_path / ("own.pt2" if write is exported else "own.pt")
   write(file)
   code = line.partition("use torch.save(")[2].partition(", FILE.pt")[0]
-  assert dict(eval(code, {"torch": torch, "FILE": str(file)})) == {}
+  found = eval(code, {"torch": torch, "FILE": str(file)})
+  assert {k: float(x) for k, x in found.items()} == {"weight": 7}
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def flags(overrides):
 def test_valid_configs_train_two_steps(argv, overrides):
   found = []
 
-  def measured(config, evaluation, model, step, *rest):
+  def measured(config, evaluation, folder, data, model, step, *rest):
     found.append((model, step))
     raise ValueError("trained")
 

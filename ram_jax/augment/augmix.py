@@ -160,7 +160,7 @@ class Augment:
       drawn = ops.parameters(uniforms, self.severity, size)
     params = jnp.zeros(plan.shape, jnp.float32)
     for number, name in enumerate(self._operations()):
-      params = jnp.where(plan == number, drawn.get(name, 0), params)
+      params = jnp.where(plan == number, drawn[name], params)
     return plan, params
 
   def _plan(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -67,6 +67,8 @@ def parameters(
   shear, factor = sign * (level * 0.3 / 10), level * 1.8 / 10 + 0.1
   enhancements = "color", "contrast", "brightness", "sharpness"
   return dict.fromkeys(enhancements, factor) | {
+    "autocontrast": jnp.zeros_like(level),
+    "equalize": jnp.zeros_like(level),
     # Only severity 10 reaches 0, which current Pillow rejects.
     "posterize": jnp.maximum(4 - whole(4), 1),
     "rotate": sign * whole(30),

@@ -38,6 +38,11 @@ class Evaluator(contracts.Evaluator):
   precision: str = precision.FULL
 
   def __post_init__(self) -> None:
+    if not isinstance(self.attack, Attack):
+      raise ValueError(
+        "attack: this evaluator supports only pgd; use the autoattack "
+        "evaluator for others (docs/autoattack.md)"
+      )
     some = "one or more finite numbers, each at least 0"
     checks.check(
       vars(self),

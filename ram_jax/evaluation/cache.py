@@ -54,8 +54,8 @@ class Parts:
         disabled evaluator, because it has no parts.
 
     Returns:
-      The function that the evaluator calls for each part; values are JSON or
-      arrays.
+      The function that the evaluator calls for each part; values are numbers,
+      strings, numeric arrays, and lists and dictionaries of these.
     """
     key = _sha256(json.dumps(depends, sort_keys=True))
     announced = False
@@ -71,7 +71,9 @@ class Parts:
         self.seconds += row["seconds"]
       else:
         started = time.monotonic()
-        value = base64.b64encode(serialization.msgpack_serialize(compute()))
+        # In place, because a copy would sort the keys of dictionaries.
+        value = serialization.msgpack_serialize(compute(), in_place=True)
+        value = base64.b64encode(value)
         row = {"key": key, "name": name, "value": value.decode()}
         self._keep(row | {"seconds": time.monotonic() - started})
       # New values are decoded, too, so that they equal stored ones.

@@ -4,6 +4,7 @@ A time limit (`alarm`) is a third signal.
 """
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -142,8 +143,11 @@ def alarm(seconds: float) -> Iterator[None]:
   While nothing listens, such as between two runs, it is repeated.
 
   Args:
-    seconds: time until the signal, which may be infinite.
+    seconds: time until the signal; infinite for none.
   """
+  if seconds == math.inf:
+    yield
+    return
 
   def again(*_: Any) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.5)

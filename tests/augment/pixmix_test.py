@@ -170,7 +170,7 @@ def test_own_pictures(tmp_path):
   spec = spec | {"pictures": spec["pictures"] | {"path": str(path)}}
   augment = plugins.build("augment", spec)
   np.testing.assert_array_equal(augment.pictures.load((8, 8)), pictures)
-  with pytest.raises(ValueError, match="have 9x8 pixels, but .* 10x8"):
+  with pytest.raises(ValueError, match="are 9x8 pixels, but .* 10x8"):
     augment.pictures.load((10, 8))
   assert hash(augment) == hash(plugins.build("augment", spec))
 
@@ -181,7 +181,10 @@ def test_own_pictures(tmp_path):
     ({"pictures": np.zeros((3, 8, 8, 3))}, r"float64 .*expected uint8"),
     ({"pictures": np.zeros((3, 8, 8), np.uint8)}, "expected uint8"),
     ({"pictures": np.zeros((0, 8, 8, 3), np.uint8)}, "0 bytes"),
-    ({"pictures": np.zeros((6000, 64, 64, 3), np.uint8)}, "are a part of the"),
+    (
+      {"pictures": np.zeros((6000, 64, 64, 3), np.uint8)},
+      "are compiled into the",
+    ),
     ({"images": np.zeros((3, 8, 8, 3), np.uint8)}, "lacks pictures"),
   ],
 )

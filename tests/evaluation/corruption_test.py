@@ -152,7 +152,7 @@ def test_no_corrupted_set_gives_no_rows(data):
     ({"sets": ("imagenet",)}, r"sets is \('imagenet',\)"),
     (
       {"sets": ("cifar_c_bar",), "folder": "/no/such"},
-      "--mode=corrupt or make_cifar10_c_bar.py of facebookresearch",
+      "--mode=corrupt or make_cifar10_c_bar.py in facebookresearch",
     ),
     (
       {"severities": (1, 6)},

@@ -108,6 +108,11 @@ def test_bad_epsilons(epsilons):
     evaluator(8, epsilons)
 
 
+def test_attacks_other_than_pgd_are_rejected():
+  with pytest.raises(ValueError, match="supports only pgd"):
+    adversarial.Evaluator(lambda *_: None, (1.0,), 0.4, 0, 8)
+
+
 def test_every_evaluator_is_tested_here():
   assert set(plugins.available("evaluator")) == {
     "adversarial",

@@ -68,7 +68,7 @@ def test_frame_and_csv(tmp_path):
   row = Row("corruption", fog, 8, 6, values={"rms": 0.25})
   for name in ("a", "b"):
     results.write(tmp_path / name, HEAD, [made(epsilon=0.5), row])
-  with pytest.raises(ValueError, match="without attack"):
+  with pytest.raises(ValueError, match="without a valid attack"):
     results.load(tmp_path / "a")
   attacked = made(epsilon=0.5, attack="PGD-10", norm="l2")
   for name in ("a", "b"):

@@ -89,12 +89,12 @@ def test_damaged_results_are_rejected(make_run, damage, error, words):
       "clean needs a finite number for rms",
     ),
     (("rows", 0, "evaluator"), None, "a row's evaluator is None"),
-    (("rows", 0, "evaluator"), "corruption", "row without corruption"),
-    (("rows", 0, "evaluator"), "fourier", "row without y"),
+    (("rows", 0, "evaluator"), "corruption", "row without a valid corruption"),
+    (("rows", 0, "evaluator"), "fourier", "row without a valid y"),
     (("rows", 2, "settings", "epsilon"), 0.0, "norm=l2.* occurs twice"),
     (("rows",), None, "wrong type"),
-    (("notes",), [{"text": 1, "level": "info"}], "contain something else"),
-    (("notes",), [{"text": "a"}], "contain something else"),
+    (("notes",), [{"text": 1, "level": "info"}], "contain an invalid note"),
+    (("notes",), [{"text": "a"}], "contain an invalid note"),
   ],
 )
 def test_incomplete_results_are_rejected(make_run, path, value, words):
