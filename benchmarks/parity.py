@@ -76,7 +76,7 @@ Measured by `python -m benchmarks.autoattack_parity`, in float32, on the first
 {images} test images of CIFAR-10. The table shows how many are still classified
 correctly after each attack of `standard`, in the original (fra31/auto-attack,
 seed 0) and in ram_jax (seed 0), and on how many images the two differ.
-ResNet-2B is an external network, WRN-10-1 is one of
+ResNet-2B is an external network; WRN-10-1 is one of
 [ours](results/cifar10_jpeg_wrn_10_1/README.md).
 """
 

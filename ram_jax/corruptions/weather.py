@@ -135,7 +135,7 @@ def frost_cover(
 def fog(
   key: jax.Array, levels: jax.Array, parameters: tuple[Constant, float]
 ) -> jax.Array:
-  """Adds a fractal cloud; scales so that the maximum does not increase.
+  """Adds a fractal cloud, then rescales so that the maximum does not increase.
 
   The cloud is a square whose side is the next power of two; its upper left
   corner is used. Parameters are the decay of its roughness, and its thickness
@@ -203,8 +203,8 @@ def _interleave(first: jax.Array, second: jax.Array, axis: int) -> jax.Array:
 def _zoom(drawn: jax.Array, sources: list[dict[str, Any]]) -> jax.Array:
   """scipy.ndimage.zoom of order 1, cropped to the central part.
 
-  Enlarges the first values of `drawn` [H,W], as many as the smaller image has
-  pixels.
+  Enlarges an image made of the first values of `drawn` [H,W], as many as there
+  are pixels before the zoom.
   """
   rows, columns = sources
   flat, column = drawn.ravel(), np.arange(drawn.shape[1])

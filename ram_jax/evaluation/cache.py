@@ -48,8 +48,8 @@ class Parts:
     """Creates the cache of one evaluator.
 
     Args:
-      depends: everything that its parts depend on, as JSON; parts that were
-        stored for other values are not used.
+      depends: everything that its parts depend on, JSON-serializable; parts
+        that were stored for other values are not used.
       text: message to print before the first part. Nothing is printed for a
         disabled evaluator, because it has no parts.
 

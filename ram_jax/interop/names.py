@@ -142,7 +142,7 @@ def from_torch(
 
   Raises:
     ValueError: if a name is missing or unexpected, or a shape differs; the
-      message lists them, and the network that the names look like.
+      message lists them and says which network the names look like.
   """
   images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
   init = functools.partial(module.init, train=False)

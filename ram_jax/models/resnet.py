@@ -19,8 +19,8 @@ class Block(nn.Module):
   """A residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1.
 
   Attributes:
-    layout: (channels, kernel) of each convolution.
-    stride: step of the first 3x3 convolution (as in ResNet v1.5).
+    layout: (channels, kernel size) of each convolution.
+    stride: stride of the first 3x3 convolution (as in ResNet v1.5).
     axis_name: device axis of batch normalization.
     dtype: type of the arithmetic.
     activation: a key of `layers.ACTIVATIONS`.

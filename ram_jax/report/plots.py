@@ -1,4 +1,4 @@
-"""Draws figures like those in the paper, for several runs, and images.
+"""Draws figures like those in the paper for several runs, and image grids.
 
 Each `draw_*` returns a matplotlib Figure, or None if there is nothing to draw;
 `save` writes it.
@@ -71,7 +71,7 @@ def draw_adversarial_accuracy(runs: Sequence[Run]) -> Figure | None:
     _epsilon_axis(axes, sorted({0.0, *part["epsilon"]}), norm)
     attacks = ", ".join(part["variant"].unique())
     tidy(axes, plain(f"Accuracy under {attacks}"))
-  _percent_axis(grid, top=True)
+  _percent_axis(grid, from_zero=True)
   legend_below(figure)
   return figure
 
@@ -308,7 +308,8 @@ def styles(
 
   Returns:
     Options of `Axes.plot` by label of a group or series. The method determines
-    color and marker; further series of a method have different line styles.
+    color and marker; further series of a method have different line styles and,
+    after `LINES` are used up, different markers.
   """
   methods = {group.label: group.about["label"] for group in groups}
   methods |= {x: rows["label"].iloc[0] for x, rows in shown.items()}
@@ -446,11 +447,11 @@ def _points(
   return {float(place): grouping.estimate(part) for place, part in parts}
 
 
-def _percent_axis(grid: Sequence[Axes], top: bool = False) -> None:
-  """Sets the same limits for all panels, multiples of ten."""
+def _percent_axis(grid: Sequence[Axes], from_zero: bool = False) -> None:
+  """Sets the same limits, multiples of ten, for all panels."""
   values = [y for a in grid for line in a.get_lines() for y in line.get_ydata()]
   low, high = tens(min(values), max(values))
-  grid[0].set_ylim(0 if top else low, high)
+  grid[0].set_ylim(0 if from_zero else low, high)
   for axes in grid:
     if axes.get_subplotspec().is_first_col():
       axes.set_ylabel("accuracy (%)", fontsize=9)

@@ -237,8 +237,8 @@ class Program:
       (found.gradient, found.batch_stats, jax.tree.map(jnp.mean, found.metrics))
     )
     with jax.named_scope("update"):
-      # The weight decay is that of the perturbed weights, as in the code of
-      # adversarial weight perturbation.
+      # Weight decay is applied to the perturbed weights, as in the code of the
+      # authors of adversarial weight perturbation.
       updates, opt_state = self.optimizer(settings.learning_rate).update(
         gradient, state.opt_state, found.params
       )

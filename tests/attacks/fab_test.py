@@ -206,23 +206,25 @@ def test_nan_gradients_do_not_reach_images(norm, logits):
   "norm", ["l2", pytest.param("linf", marks=pytest.mark.slow)]
 )
 def test_examples_are_independent(norm):
+  """Not of the batch size: compilers round differently for other sizes."""
   keys, images, labels, model = problem(24)
-  jax.config.update("jax_disable_most_optimizations", False)
   attack = fab.Fab(1.0, 4, norm)
   targets = by_logit(model(images), labels)[:, 0]
-  every = (keys, images, labels, targets)
 
-  def norms(part):
-    state = START(attack, *(x[part] for x in every), model)
+  def norms(order):
+    every = (x[order] for x in (keys, images, labels, targets))
+    state = START(attack, *every, model)
     for _ in range(4):
       state = STEP(attack, state, model)
     return state.norm, state.best
 
-  whole = norms(slice(None))
-  for part in (slice(0, 8), slice(8, 24)):
-    for ours, expected in zip(norms(part), whole, strict=True):
-      np.testing.assert_array_equal(ours, expected[part])
-  jax.config.update("jax_disable_most_optimizations", True)
+  order = np.arange(24)
+  whole = norms(order)
+  for kept in (order < 8, order >= 8):
+    others = norms(np.where(kept, order, np.roll(order, 5)))
+    for ours, expected in zip(others, whole, strict=True):
+      np.testing.assert_array_equal(ours[kept], expected[kept])
+    assert (others[0] != whole[0]).any()
 
 
 def test_x64_leaves_nothing_in_single_precision(x64):
