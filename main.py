@@ -193,7 +193,8 @@ def find_devices(what: str) -> None:
     what: what runs on them, for the message.
 
   Raises:
-    ValueError: if there is no device.
+    ValueError: if there is no device, or if the environment variables that
+      connect the hosts are invalid.
   """
   parallel.initialize()
   kind = jax.devices()[0].device_kind
@@ -278,7 +279,7 @@ def run_sweep(flags: argparse.Namespace) -> None:
     rows = [(x.folder.name, x.state, x.run, x.seconds) for x in jobs]
     Console().print(tables.sweep(rows, sweep.minutes_left(jobs)))
     for job in jobs:
-      if job.run and os.access(job.folder, os.W_OK):
+      if job.run:
         page.draw(job.folder)
 
   def conclude(jobs: Sequence[sweep.Job]) -> None:
@@ -298,7 +299,7 @@ def run_sweep(flags: argparse.Namespace) -> None:
 
 
 def show(config: ConfigDict, folder: pathlib.Path, workdir: str) -> None:
-  """Draws a run's figures; prints its tables and where its files are.
+  """Draws a run's figures; prints its tables and the paths of its files.
 
   Args:
     config: the run's config.
@@ -312,7 +313,8 @@ def show(config: ConfigDict, folder: pathlib.Path, workdir: str) -> None:
   if config.floors:
     console.print(tables.floors(run, config.floors))
   print(f"Results: {workdir}/results.json")
-  print(f"Figures: {workdir}/figures")
+  if (folder / "figures").is_dir():
+    print(f"Figures: {workdir}/figures")
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def measure(
 
   Returns:
     Median seconds by side, ratios of the original's seconds to ram_jax's, and
-    how many images are robust or differ.
+    the numbers of images that are robust and of those that differ.
   """
   norm, epsilon = CASES[name]
   ours, theirs = networks(name, data)

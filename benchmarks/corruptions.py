@@ -3,9 +3,9 @@ r"""Images per second of the 19 corruptions, and of the original code.
     taskset -c 0 python -m benchmarks.corruptions --original=FILE.py
 
 FILE.py is the original, `make_cifar_c.py` of hendrycks/robustness up to its
-list of corruptions, adapted to the installed libraries. Both corrupt the same
-uint8 images at five severities. The original runs in one process per available
-core.
+list of corruptions, adapted to the installed libraries. Both corrupt uint8
+images at five severities, the original only the first --theirs of them. The
+original runs in one process per available core.
 """
 
 import argparse
@@ -30,7 +30,9 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--original", required=True, help="FILE.py")
   parser.add_argument("--images", type=int, default=256)
-  parser.add_argument("--theirs", type=int, default=32, help="for the original")
+  parser.add_argument(
+    "--theirs", type=int, default=32, help="images for the original"
+  )
   parser.add_argument("--repeats", type=int, default=3)
   parser.add_argument("--out", default=timing.FOLDER)
   flags = parser.parse_args()

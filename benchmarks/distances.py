@@ -1,7 +1,7 @@
 """Relative distances between ram_jax's results and PyTorch's.
 
-A distance is |ours - theirs| / |theirs|, with Euclidean norms over a tensor; of
-a quantity, the largest distance over its tensors is reported.
+A distance is |ours - theirs| / |theirs|, with Euclidean norms over a tensor;
+for a quantity, the largest distance over its tensors is reported.
 """
 
 import functools

@@ -4,9 +4,9 @@
 
 CHECKOUT is a clone that nothing else uses at the same time. faults.json lists
 the faults: what is broken, in which file, and the tests that should catch it.
-CAUGHT: a test failed. MISSED: the tests passed. ERROR: anything else, for
-example because the text to be replaced does not occur exactly once. The exit
-code is 0 only if every fault is caught.
+CAUGHT: a test failed. MISSED: the tests passed. ERROR: anything else; for
+example, the text to be replaced does not occur exactly once. The exit code is 0
+only if every fault is caught or, with --clean, if all tests pass.
 """
 
 import argparse
@@ -31,17 +31,20 @@ def main() -> int:
   Returns:
     The exit code.
   """
+  faults = json.loads(LIST.read_text(encoding="utf-8"))
+  names = [fault["name"] for fault in faults]
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("checkout", type=pathlib.Path)
-  parser.add_argument("--only", action="append", help="may be repeated")
+  parser.add_argument(
+    "--only", action="append", choices=names, help="may be repeated"
+  )
   parser.add_argument(
     "--clean", action="store_true", help="seed no faults: all tests must pass"
   )
   given = parser.parse_args()
   # The file is restored however this program ends, except by SIGKILL.
   signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-  faults = json.loads(LIST.read_text(encoding="utf-8"))
-  wanted = [f for f in faults if f["name"] in (given.only or [f["name"]])]
+  wanted = [f for f in faults if f["name"] in (given.only or names)]
   good = 0
   for fault in wanted:
     started = time.monotonic()

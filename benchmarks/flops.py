@@ -20,7 +20,7 @@ PASSES = {
 
 
 def forward(module: nn.Module, size: int = 32) -> int:
-  """Counts the operations of one image's forward pass, including padding.
+  """Counts the operations of one image's forward pass, even those on padding.
 
   Args:
     module: the network.

@@ -2,7 +2,7 @@ r"""Measures how long a process keeps running after another one has failed.
 
     python -m benchmarks.hosts
 
-Two processes of `main.py` with two simulated devices each train on this
+Two processes of `main.py`, with two simulated devices each, train on this
 machine. Then one of them is killed, or stopped to simulate a host that hangs.
 Each process is tried, because the first one also coordinates the others.
 """
@@ -23,7 +23,7 @@ PATIENCE = 600  # seconds
 
 
 def main() -> None:
-  """Tries every signal and process, and prints a line of JSON for each."""
+  """Tries every signal on every process; prints a line of JSON for each."""
   for name in ("SIGKILL", "SIGSTOP"):
     for victim in (1, 0):
       print(json.dumps(attempt(victim, name)), flush=True)
@@ -33,7 +33,7 @@ def attempt(victim: int, name: str) -> dict[str, Any]:
   """Starts two processes, sends a signal to one and waits for the other.
 
   Args:
-    victim: index of the process that gets the signal.
+    victim: index of the process that receives the signal.
     name: name of the signal.
 
   Returns:

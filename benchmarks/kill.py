@@ -1,12 +1,12 @@
-"""Kills a run 25 times and compares it: `python -m benchmarks.kill`.
+"""Kills runs 25 times and compares results: `python -m benchmarks.kill`.
 
 A small network is trained and evaluated on digits once without interruption.
 Then runs of the same command are killed by SIGKILL at random moments and
-restarted, until 25 have been killed and the last run has finished. The results
-of every run must be bit-identical to those of the first one: parameters,
-statistics, optimizer state, metrics.jsonl and results.json (except `timing`),
-and correct.npz. Prints the table of docs/reliability.md; the exit code is 1 if
-anything differs.
+restarted, until there have been 25 kills and the last run has finished. The
+results of every run must be bit-identical to those of the first one:
+parameters, statistics, optimizer state, metrics.jsonl and results.json (except
+`timing`), and correct.npz. Prints the table of docs/reliability.md; the exit
+code is 1 if anything differs.
 """
 
 import collections
@@ -112,7 +112,7 @@ def killed(
     folder: the run's folder.
     what: phase to wait for, from `PLAN`.
     seconds: CPU time of a complete run, in seconds.
-    rng: generator of the random delay after that.
+    rng: generator of the random delay before the kill.
 
   Returns:
     The phase in which it was killed, from `KINDS`; None if it finished first.

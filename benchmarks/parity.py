@@ -1,4 +1,4 @@
-"""Compares ram_jax's arithmetic with PyTorch: `python -m benchmarks.parity`.
+"""Compares ram_jax's arithmetic with PyTorch's: `python -m benchmarks.parity`.
 
 Writes docs/parity.md; exits with 1 if a value exceeds its bound.
 """
@@ -57,7 +57,7 @@ The tables show relative differences, |ram_jax - PyTorch| / |PyTorch|, as
 the maximum over all tensors of a quantity. Values above the bound
 are bold. If the loss of an image is 1e-12, the gradient with respect to the
 logit of its class, p - 1, has lost twelve digits on both sides. PGD follows
-the direction of this gradient, so its difference is larger there."""
+the direction of this gradient, so PGD differs more in this case."""
 
 
 _ROUNDING = """

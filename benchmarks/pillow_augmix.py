@@ -1,8 +1,9 @@
 """AugMix's original code on Pillow, without importing JAX.
 
-The folder contains `augmentations.py` of google-research/augmix, with the
-operations and their random strengths. The mixing follows `cifar.py` of that
-project, without normalization; chains operate on Pillow images.
+FOLDER, an argument of several benchmarks, contains `augmentations.py` of
+google-research/augmix, with the operations and their random strengths. The
+mixing follows `cifar.py` of that project, without normalization; chains operate
+on Pillow images.
 """
 
 import functools

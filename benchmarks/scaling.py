@@ -3,7 +3,7 @@ r"""Measures a step's communication and overhead on several simulated devices.
     python -m benchmarks.scaling --model=wrn_10_1
 
 Simulated devices share the cores, so a comparison with one device shows the
-overhead of dividing the work, not a speed-up.
+overhead of dividing the work, not a speedup.
 """
 
 import argparse

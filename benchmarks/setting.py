@@ -73,8 +73,9 @@ def build(
 ) -> Setting:
   """Builds a run of a method with the paper's settings, on random images.
 
-  Its augmented views are flips and crops instead of AugMix: the content of a
-  view does not matter here, and AugMix takes most of the compilation time.
+  Batch size and learning rate are smaller. The augmented views are flips and
+  crops instead of AugMix: the content of a view does not matter here, and
+  AugMix takes most of the compilation time.
 
   Args:
     method: a key of `CONFIGS`.
@@ -84,7 +85,7 @@ def build(
     **overrides: further fields of the config, by their dotted names.
 
   Returns:
-    The setting. All weights are exact in float32, whatever their dtype.
+    The setting. All weights are representable in float32, whatever their dtype.
   """
   config = CONFIGS[method].get_config()
   with config.unlocked():
@@ -95,8 +96,9 @@ def build(
   fixed = {
     "train.batch_size": BATCH_SIZE,
     "train.unroll": False,
-    # With the paper's 0.1, such small batches diverge within three steps. Then
-    # probabilities underflow, and PyTorch's clamped divergence gives NaN.
+    # With the paper's 0.1 and such small batches, training diverges within
+    # three steps. Then probabilities underflow, and PyTorch's clamped
+    # Jensen-Shannon divergence is NaN.
     "optimizer.learning_rate": 0.001,
   }
   config.update_from_flattened_dict(fixed | overrides)
@@ -148,7 +150,7 @@ def draw_views(
     model: the attacked model; None: adversarial views are starting points.
 
   Returns:
-    For each step `images` [B,H,W,3], flipped and cropped, and the method's
+    For each step, `images` [B,H,W,3], flipped and cropped, and the method's
     views by name.
   """
   config = setting.config

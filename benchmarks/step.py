@@ -70,7 +70,7 @@ def measure(
   Returns:
     Seconds per step and speedup over the first side, by side; ram_jax's images
     and FLOP per second and peak memory; and, if requested, seconds of its parts
-    and the step's time divided by their sum.
+    and the step's time divided by the sum of those in `PARTS`.
   """
   step = our_step.build(method, model, batch)
   sides, extra = {}, {}

@@ -1,4 +1,4 @@
-"""Shared by all benchmarks: alternating timings, medians and JSON files."""
+"""Shared by the speed benchmarks: alternating timings, medians, JSON files."""
 
 import argparse
 import importlib.metadata
@@ -25,11 +25,11 @@ def compare(
   repeats: int,
   units: Mapping[str, int] = types.MappingProxyType({}),
 ) -> dict[str, dict[str, float]]:
-  """Times functions in turn, so that load changes affect all of them equally.
+  """Times functions in turn, so that changes in load affect them equally.
 
   Args:
-    sides: functions by name. Each is called once before, to compile and to fill
-      caches. Times include waiting for the result.
+    sides: functions by name. Each is called once beforehand, to compile and to
+      fill caches. Times include waiting for the result.
     repeats: number of rounds, with one call of each function.
     units: units of work per call of a side, if not 1.
 

@@ -82,7 +82,7 @@ def build(
 def build_compiled(
   step: our_step.Step, form: str
 ) -> tuple[Callable[[], Tensor], list[Tensor]]:
-  """Builds the same step in the form that is fastest in PyTorch.
+  """Builds the same step in PyTorch, compiled and in mixed precision.
 
   Convolutions use bfloat16 (autocast); images and weights are channels-last.
 

@@ -5,8 +5,8 @@ r"""Estimates the time and memory of programs on TPUs, without a TPU.
 
 Compiles the programs of training and evaluation for TPUs that need not be
 present, and shows the compiler's own estimates of time and memory. Nothing is
-executed. Install libtpu in a separate environment, because JAX looks for a TPU
-in every program if libtpu is installed.
+executed. Install libtpu in a separate environment, because wherever it is
+installed, every program that uses JAX looks for a TPU.
 """
 
 import argparse
@@ -56,7 +56,7 @@ Lowered = tuple[Callable, tuple, int]  # pmapped function, arguments, steps
 
 
 def main() -> None:
-  """Compiles a program for each combination of flag values; adds the rows."""
+  """Compiles a program for each combination of flag values; writes the rows."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--topology", default="v5e:2x2")
   parser.add_argument("--chips", default="1")

@@ -34,10 +34,11 @@ def estimates(text: str, steps: int = 1) -> dict[str, Any]:
       divided.
 
   Returns:
-    `cycles`, and by part of a step `parts` (see `trace.PARTS`); `collectives`
-    with their `count` and `bytes`; the most expensive instructions (`longest`);
-    those that have no estimate (`unknown`, the largest), and their number; the
-    loops whose length depends on data (`loops`).
+    `cycles`; `parts`, the cycles of each part of a step (see `trace.PARTS`);
+    `collectives` with their `count` and `bytes`; the most expensive
+    instructions (`longest`); those that have no estimate (`unknown`, the
+    largest), and their number; the loops whose length depends on data
+    (`loops`).
   """
   program = trace.read_program(text)
   part, times = trace.parts(program), _times(program, _ENTRY.search(text)[1])

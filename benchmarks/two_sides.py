@@ -1,9 +1,8 @@
 """The same computations in ram_jax and in the PyTorch reference.
 
-Every function returns arrays by quantity and tensor, with PyTorch's names if
-there are any. ram_jax's steps use the compiled program of
-`training.loop.build`. Its random numbers are drawn again with the same keys and
-passed to the reference.
+`Results` are arrays by quantity and tensor, with PyTorch's names if there are
+any. ram_jax's steps use the compiled program of `training.loop.build`. Its
+random numbers are drawn again with the same keys and passed to the reference.
 """
 
 from collections.abc import Mapping

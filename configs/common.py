@@ -71,21 +71,21 @@ VIEWS = {
   "augmix": default.augmix().to_dict(),
   # One random operation (TrivialAugment Wide); no fields
   "trivial": {"name": "trivial"},
-  # AugMix whose chains are operations of TrivialAugment
+  # AugMix whose chains consist of TrivialAugment's operations
   "augmix_trivial": default.augmix().to_dict() | {"operations": 14},
   # Plane waves: of low frequency, and with whole numbers of cycles
   "waves": _WAVES,
   "lattice": _WAVES | {"kind": "lattice", "high": 16},
-  # PixMix, for AugMix's augmented views
+  # PixMix, instead of AugMix
   "pixmix": _PIXMIX,
   # TrivialAugment, and then random erasing
   "trivial_erasing": {
     "name": "erasing",
     "augment": {"name": "trivial"},  # Applied first
     "probability": 0.5,  # Probability of erasing a rectangle of an image
-    "area": (0.02, 0.33),  # Range of the fraction of the image it covers
-    "ratio": (0.3, 3.3),  # Range of its height / width
-    "value": 0.5,  # Its new color, in [0,1]
+    "area": (0.02, 0.33),  # Range of the rectangle's fraction of the image
+    "ratio": (0.3, 3.3),  # Range of the rectangle's height / width
+    "value": 0.5,  # New color of the rectangle, in [0,1]
   },
 }
 # Further augmentations of all training images, after flip and crop

@@ -113,8 +113,9 @@ def get_config() -> ConfigDict:
   # host latency. The largest divisor of the total number of steps up to this
   # maximum is used. None: 10 on accelerators, 1 on CPUs.
   train.steps_per_dispatch = config_dict.placeholder(int)
-  # Unroll the loops over attack steps and over the steps of a dispatch, as
-  # convolutions in loops are slow on CPUs. None: true on CPUs, else false.
+  # Unroll the loops over attack steps, over views and over the steps of a
+  # dispatch, as convolutions in loops are slow on CPUs. None: true on CPUs,
+  # else false.
   train.unroll = config_dict.placeholder(bool)
   # Type of the convolutions in training: bfloat16 | float32. None: bfloat16 on
   # accelerators, float32 on CPUs. The head, a normalization after the last
@@ -132,8 +133,8 @@ def get_config() -> ConfigDict:
       "momentum": 0.9,  # In [0,1)
       "nesterov": True,  # Use Nesterov momentum
       "weight_decay": 5e-4,  # Coefficient of the L2 penalty's gradient
-      # Apply it to biases and BatchNorm's scales as well, as in the author's
-      # code
+      # Apply weight decay to biases and BatchNorm's scales as well, as in the
+      # author's code
       "decay_all": True,
     }
   )
@@ -143,7 +144,7 @@ def get_config() -> ConfigDict:
       # none | ema (exponential, after each step) | swa (mean, after each epoch)
       "name": "none",
       # Maximum weight of the old average in the EMA, in [0,1). In step t after
-      # the start, it is min(decay, (1 + t) / (10 + t)).
+      # the start, the weight is min(decay, (1 + t) / (10 + t)).
       "decay": 0.995,
       # Fraction of training, in [0,1), after which averaging starts
       "start": 0.025,
@@ -160,7 +161,7 @@ def get_config() -> ConfigDict:
       # Size of the perturbation, relative to the norm of each weight tensor; 0:
       # none
       "gamma": 0.0,
-      "first_epoch": 0,  # Number of initial epochs without it
+      "first_epoch": 0,  # Number of initial epochs without perturbation
     }
   )
   # BatchNorm statistics in training; the evaluation uses running statistics
@@ -184,7 +185,7 @@ def get_config() -> ConfigDict:
       # None: 512 on CPUs, else 2048, or fewer if a device has less than 24 MiB
       # per image; set it for images that are much larger than 32 x 32 pixels.
       "batch_size": config_dict.placeholder(int),
-      # Precision in which attacks search: float32 | tensorfloat32 (only GPUs) |
+      # Precision at which attacks search: float32 | tensorfloat32 (only GPUs) |
       # bfloat16_3x (only TPUs). All accuracies are computed in float32. None:
       # tensorfloat32 on GPUs, float32 elsewhere.
       "precision": config_dict.placeholder(str),
@@ -247,7 +248,7 @@ def get_config() -> ConfigDict:
       "frost_folder": "",
       # cifar_c, cifar_c_bar (Mintun et al. 2021), or both
       "sets": ("cifar_c",),
-      # Corruptions of these sets to evaluate, such as fog,snow. Empty: all
+      # Corruptions in `sets` to evaluate, such as fog,snow. Empty: all
       # available ones.
       "names": (),
       "severities": (1, 2, 3, 4, 5),  # Severities to evaluate
@@ -303,7 +304,8 @@ def adversarial_view() -> ConfigDict:
     {
       # Images that the attack starts from: clean | augmix (the augmented view)
       "attacked": "clean",
-      # Weight of the cross-entropy of the adversarial view, which is added
+      # Weight of an additional loss term: the cross-entropy of the adversarial
+      # view
       "adversarial_weight": 0.0,
     }
   )
@@ -321,8 +323,8 @@ def augmax() -> ConfigDict:
       # Step size for the weight of the mixed chains, which is in [0,1], and for
       # the logits of the chains' weights
       "step_size": 0.1,
-      # Number of misclassifications after which the search for an image stops;
-      # 0: never
+      # Number of misclassifications after which the search is stopped for an
+      # image; 0: never
       "patience": 1,
     }
   )

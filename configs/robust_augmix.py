@@ -3,9 +3,9 @@
   python main.py --config=configs/robust_augmix.py \
     --workdir=runs/robust_augmix-0
 
-Cost with WRN-50-2: 169.5 GFLOP per image (equal to 23 forward passes), 8.5e17
-FLOP for 100 epochs. Expected from the paper's figures, as it reports no
-numbers: better than standard training on 15 of 19 corruptions, an accuracy
+Cost with WRN-50-2: 169.5 GFLOP per image (equivalent to 23 forward passes),
+8.5e17 FLOP for 100 epochs. Expected from the paper, which shows accuracies only
+in figures: better than standard training on 15 of 19 corruptions, an accuracy
 under attack close to that of adversarial training, and a clean accuracy below
 those of standard training and AugMix.
 """

@@ -20,7 +20,10 @@ from ram_jax.runs import folder as run_folder
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 DEFAULT = str(CONFIGS / "default.py")
 NOT_CONFIGS = ("__init__", "common", "default")
-_RETURNED = {"get_config": "a ConfigDict", "get_runs": "a list of ConfigDicts"}
+_RETURNED = {
+  "get_config": "a ConfigDict",
+  "get_runs": "a non-empty list of ConfigDicts",
+}
 # Groups of fields that belong to a plug-in.
 _OF_PLUG_INS = ("dataset", "model", "method", "augment", "evaluators")
 
@@ -30,8 +33,8 @@ def load(text: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
   Args:
     text: `FILE.py`, or `FILE.py:ARGUMENT` with the argument of `get_config`, or
-      the `config.json` of a run. A colon is part of the path if such a file
-      exists.
+      the `config.json` of a run. A colon is part of the path if a file with
+      that name exists.
     overrides: see `override`.
 
   Returns:

@@ -17,12 +17,12 @@ import numpy as np
 Views = tuple[tuple[str, jax.Array], ...]
 # Arrays by name, such as `images` [B,H,W,C] and `labels` [B] of a batch.
 Arrays = dict[str, jax.Array]
-# What a method is trained on: its views, and the targets of its loss, classes
-# [B] or probabilities [B,K].
+# What a method trains on: its views, and the targets of its loss (classes [B]
+# or probabilities [B,K]).
 Viewed = tuple[Views, jax.Array]
 Logits = tuple[jax.Array, ...]  # [B,K] for each view, in order
 Loss = tuple[jax.Array, Arrays]  # loss [B], and metrics [B] by name
-# The same on the host, such as `images` uint8 [N,H,W,C] and `labels` int32 [N].
+# Arrays on the host, such as `images` uint8 [N,H,W,C] and `labels` int32 [N].
 Batch = dict[str, np.ndarray]
 # Images uint8 [N,H,W,C] and labels int32 [N].
 Split = tuple[np.ndarray, np.ndarray]
@@ -38,7 +38,7 @@ Cache = Callable[[str, Callable[[], Any]], Any]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Row:
-  """One accuracy: how many of some test images were classified correctly.
+  """One accuracy: how many of a set of test images were classified correctly.
 
   Attributes:
     evaluator: kind of evaluation, such as "clean" or "adversarial".
@@ -70,7 +70,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-  """A fact that readers need to interpret the numbers, in one sentence.
+  """A fact, in one sentence, that is needed to interpret the numbers.
 
   Attributes:
     text: the sentence.

@@ -102,8 +102,8 @@ def _prepare(config: ConfigDict) -> tuple[Generator, dict[str, Any]]:
   spec = config.evaluators.to_dict().get("corruption")
   if not isinstance(spec, dict):
     raise ValueError(
-      "config.evaluators has no corruption, which --mode=corrupt needs: use a "
-      "config that has it (configs/)"
+      "config.evaluators has no field corruption, which --mode=corrupt needs: "
+      "use a config that has it (configs/)"
     )
   where = "config.evaluators.corruption"
   checks.check(spec, f"{where}.", **RULES)

@@ -63,10 +63,10 @@ class Experiment:
     """Locks the folder against other programs, and handles signals.
 
     Args:
-      claim: record in the folder which run it belongs to.
+      claim: whether to record in the folder which run it belongs to.
 
     Yields:
-      The object that knows whether a signal was received.
+      The object that reports whether a signal was received.
     """
     with run_folder.lock(self.folder), signals.listen() as stop:
       if claim:
@@ -144,12 +144,12 @@ def train_and_evaluate(
   source: Source | None = None,
   before_evaluation: Callable[[], None] = lambda: None,
 ) -> results_lib.Run:
-  """Trains a run to its end and evaluates it.
+  """Trains a run to completion and evaluates it.
 
   If the workdir contains part of the same run, it resumes from the last
   checkpoint with the same draws and data order; on CPUs, the result is
   bit-identical to that of an uninterrupted run. A finished run is not changed,
-  unless adversarial images are requested, which evaluates it again.
+  unless adversarial images are requested; in that case, it is evaluated again.
 
   Args:
     config: a complete config from `configs/`.
@@ -164,7 +164,7 @@ def train_and_evaluate(
   Raises:
     ValueError: for an invalid config, data or folder, before the first step.
     FloatingPointError: if a step produces a NaN or an infinity; the last
-      checkpoint before it is kept, and `post_mortem/` contains the step.
+      checkpoint before it is kept, and `post_mortem/` describes the step.
     OSError: if writing to the folder fails, for example because of a full disk.
     signals.Stopped: after SIGTERM or Ctrl-C, with everything saved.
   """

@@ -81,7 +81,7 @@ MODES = {
     "config workdir minutes",
   ),
 }
-_MINUTES = ("a number above 0", lambda v: 0 < float(v) < math.inf)
+_MINUTES = ("a finite number above 0", lambda v: 0 < float(v) < math.inf)
 # A key of a dict, or an object and its attribute.
 _KEY = re.compile(r"""^(?:\w+ = )?(?:(\w+)\.|["'])(\w+)(?: = |["']: )""")
 # Width of the list of fields, and the column in which comments start.
@@ -131,7 +131,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     argv: the command line without the program's name.
 
   Returns:
-    The flags; `overrides` has every `--config.FIELD=VALUE`, including those
+    The flags; `overrides` lists every `--config.FIELD=VALUE`, including those
     that were given as `--config.FIELD VALUE`.
 
   Raises:
@@ -153,7 +153,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def check(flags: argparse.Namespace) -> None:
-  """Checks that the mode supports the given flags and has those it requires.
+  """Checks the given flags against those that the mode supports and requires.
 
   Args:
     flags: from `parse`.
@@ -180,7 +180,7 @@ def check(flags: argparse.Namespace) -> None:
     if value and "://" in value and not a_run:
       raise ValueError(
         f"--{name}={value} is a URL, which is only supported as the --workdir "
-        "of a run: give a path"
+        "of a run or a sweep: give a path"
       )
   needed = MODES[mode][0]
   if not all(getattr(flags, n) for n in re.findall(r"--(\w+)=", needed)):
@@ -193,7 +193,7 @@ def folders(text: str) -> list[str]:
   """Splits a list of folders at commas, except those in a folder's name.
 
   Args:
-    text: value of `--runs`; spaces around names and empty names are ignored.
+    text: value of `--runs`; empty names, and spaces around names, are ignored.
 
   Returns:
     The folders. If parts joined by commas exist as a path, the longest is used.
@@ -209,7 +209,7 @@ def folders(text: str) -> list[str]:
 
 
 def _separated(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-  """Separates fields, as `--config.FIELD=VALUE`, from everything else."""
+  """Separates fields, written `--config.FIELD=VALUE`, from everything else."""
   overrides, others, rest = [], [], collections.deque(argv)
   while rest:
     text = rest.popleft()

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-# AugMix's and the author's code clamp the mixture to [1e-7, 1] before the log.
+# AugMix's code and the author's clamp the mixture to [1e-7, 1] before the log.
 MIXTURE_FLOOR = 1e-7
 
 
@@ -89,8 +89,8 @@ def clamped_jensen_shannon(*logits: jax.Array) -> jax.Array:
 
   This is the version in google-research/augmix `cifar.py` and in the author's
   code. It differs from the exact divergence where the mean probability is below
-  1e-7. Unlike in these implementations, value and gradient are finite even if a
-  probability underflows.
+  1e-7. Unlike in those implementations, the value and the gradient are finite
+  even if a probability underflows.
 
   Args:
     *logits: two or more arrays of scores [B, K].

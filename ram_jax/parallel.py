@@ -37,9 +37,9 @@ _COMPILING = concurrent.futures.ThreadPoolExecutor(COMPILERS, "compile")
 def initialize() -> None:
   """Connects to the other processes of a multi-host run, if there are any.
 
-  On a Cloud TPU, JAX gets the other hosts of the slice from the machine's
-  metadata; elsewhere, they are given by JAX_COORDINATOR_ADDRESS,
-  JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+  On a Cloud TPU, JAX finds the other hosts of the slice in the machine's
+  metadata; elsewhere, JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+  JAX_PROCESS_ID specify how to connect to the other processes.
 
   Raises:
     ValueError: if only some of these variables are set, or the last two are not
@@ -121,10 +121,10 @@ def check_batch_size(batch_size: int, field: str) -> None:
   """
   count = jax.device_count()
   if batch_size < 1 or batch_size % count:
-    below = batch_size // count * count
+    near = max(1, batch_size // count) * count
     raise ValueError(
       f"{field} is {batch_size}: it must be a positive multiple of the number "
-      f"of devices, {count}, such as {max(below, count)} or {below + count}"
+      f"of devices, {count}, such as {near} or {near + count}"
     )
 
 
@@ -407,7 +407,8 @@ def stateful(function: Callable) -> Callable:
 
   Args:
     function: (shared, state, batch) -> (state, results), pytrees of [b, ...],
-      where row i depends on row i and `shared` alone.
+      where row i of the outputs depends only on row i of the inputs and
+      `shared`.
 
   Returns:
     (shared, state, batch) -> (state, results): the state stays on the devices,

@@ -133,8 +133,8 @@ def build(
     spec: `name` and the constructor's fields.
     where: path of `spec` in the config; default: `config.<kind>`.
     **given: further fields that are not in a config (axis name, statistics,
-      `unroll`). A model must accept all of them; any other plug-in gets those
-      that its class accepts, and nested ones only `unroll`.
+      `unroll`). A model must accept all of them; any other plug-in receives
+      those that its class accepts, and nested plug-ins only `unroll`.
 
   Returns:
     The plug-in's instance.

@@ -68,8 +68,8 @@ _RULES = {
   "evaluate.batch_norm": checks.one_of(*split_lib.NAMES),
   "train.label_smoothing": checks.BELOW_1,
   "train.attack_steps": (
-    "pairs (epoch, steps) of integers, such as ((0,1),(10,7)): epochs from 0 "
-    "in ascending order, and steps of at least 1",
+    "pairs (epoch, steps) of integers, such as ((0,1),(10,7)): epochs of at "
+    "least 0 in ascending order, and steps of at least 1",
     _is_schedule,
   ),
   "train.epsilon_ramp": checks.FRACTION,
@@ -98,7 +98,7 @@ def resolve(
   Args:
     config: a complete config from `configs/`.
     trained: config.json of the run to be evaluated. Its choices are kept, even
-      if this device is not of the kind that it was trained on.
+      if the run was trained on a different kind of device.
     weights: the file that `config.weights` names, if any.
 
   Returns:
@@ -144,7 +144,10 @@ def _resolved(
 
 
 def _inherit(config: ConfigDict, trained: dict[str, Any]) -> None:
-  """Copies a run's fields about its weights, unless the config sets them."""
+  """Copies what a run records about its weights.
+
+  The config's own entry and normalization take precedence.
+  """
   weights, constants = config.weights, config.normalization
   weights.fingerprint = trained["weights"]["fingerprint"]
   weights.notes = tuple(trained["weights"]["notes"])
@@ -278,8 +281,8 @@ def _check_corruption(config: ConfigDict) -> None:
     if dataset.name != "cifar" or dataset.classes != spec.classes:
       raise ValueError(
         f"config.evaluators.{name} uses CIFAR-{spec.classes}-C, but the data "
-        f"set is {dataset.to_dict()}: leave its tfds_dir empty, or choose the "
-        "data set that it was made from"
+        f"set is {dataset.to_dict()}: leave the evaluator's tfds_dir empty, or "
+        f"choose CIFAR-{spec.classes}"
       )
 
 

@@ -32,7 +32,8 @@ from ram_jax.runs import metrics, results, signals
 
 FILE = "sweep.json"  # longest durations so far, in seconds
 RESERVE = 10.0  # seconds for the report, until it is measured
-# Fields that may differ between runs of one program, besides a method's floats.
+# Fields that may differ between runs that share a program, in addition to a
+# method's floats.
 NUMBERS = ("name", "seed", "optimizer.learning_rate")
 # Groups of fields that determine the evaluation programs.
 EVALUATED = ("dataset", "model", "normalization", "evaluate", "evaluators")
@@ -78,7 +79,7 @@ class Job:
 
 
 class Clock:
-  """The remaining time, and the longest compilations and report so far.
+  """The remaining time, and the longest compilation and report times so far.
 
   Attributes:
     budget: seconds from the start to the end of the program; may be infinite.
@@ -163,7 +164,7 @@ def run(
     configs: complete configs with different names or seeds.
     folder: the sweep's folder; each run has a folder in it.
     minutes: stop before this time has passed; None: no limit.
-    show: called whenever the state of a run changes.
+    show: called whenever a run starts.
     report: called at the end, even if some runs are missing.
 
   Raises:

@@ -153,7 +153,7 @@ def _scopes(program: dict[str, Instruction]) -> dict[str, str | None]:
 
 
 def events(profile: Any, program: dict[str, Instruction]) -> Iterator[Event]:
-  """Finds executed instructions in a trace, for the layout of each platform.
+  """Finds executed instructions in a trace, whose layout varies by platform.
 
   TPUs have a plane per device, with the instructions in the line `XLA Ops`.
   GPUs have a plane per device with a line per stream. CPUs have one plane for
@@ -173,7 +173,7 @@ def events(profile: Any, program: dict[str, Instruction]) -> Iterator[Event]:
     for line in plane.lines:
       if plane.name.startswith("/device:TPU") and line.name == "XLA Ops":
         for event in line.events:
-          # Some versions have the whole instruction: %add.1 = f32[8] add(…
+          # May be the name or the whole instruction: %add.1 = f32[8] add(…
           name = event.name.split(" = ")[0].lstrip("%")
           yield Event(plane.name, name, event.start_ns, event.end_ns)
       if plane.name.startswith("/device:GPU") and "Stream" in line.name:
@@ -218,7 +218,7 @@ def _cpu_events(plane: Any) -> Iterator[Event]:
 def busy_time(
   found: Iterable[Event], containers: Collection[str]
 ) -> collections.Counter[str]:
-  """Divides the time in which devices are busy among instructions.
+  """Divides the busy time of the devices among instructions.
 
   Time counts once per device: instructions that run at the same time, on
   several threads or streams, share it equally, and a loop only counts while no

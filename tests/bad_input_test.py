@@ -137,7 +137,7 @@ RANGE = {
   "batch_norm.attack": [("none", "give running or batch")],
   "batch_norm.split": [("clean", "give none or adversarial or augmented")],
   "batch_norm.views": [("all", "give separate or joint")],
-  "dataset.classes": [("20", "classes 20 is unknown: CIFAR has 10 or 100")],
+  "dataset.classes": [("20", "classes is 20: give 10 or 100")],
   "dataset.folder": [
     ("/no/such", "data_batch_1 is missing: dataset.folder"),
     ("~no-such-user", "~no-such-user/"),
@@ -308,11 +308,15 @@ RANGE = {
     ("((1,2,3),)", "pairs (epoch, steps)"),
     ("((0,2.5),)", "of integers"),
     ("((0,0),)", "at least 1"),
-    ("((-1,2),)", "epochs from 0"),
+    ("((-1,2),)", "epochs of at least 0"),
     ("((0,2),(0,3))", "in ascending order"),
     ("((0,2),(1,3))", "below config.train.epochs, 1"),
   ],
-  "train.batch_size": [("0", "at least 1"), ("6", "multiple of the number")],
+  "train.batch_size": [
+    ("0", "at least 1"),
+    ("2", "of devices, 4, such as 4 or 8"),
+    ("6", "of devices, 4, such as 4 or 8"),
+  ],
   "train.checkpoint_every": [("0", "an integer, at least 1")],
   "train.epsilon_ramp": [("-1", "from 0 to 1"), ("1.5", "from 0 to 1")],
   "train.label_smoothing": [("1", "in [0, 1)"), ("nan", "in [0, 1)")],
@@ -389,7 +393,7 @@ def test_linf_epsilon_in_the_wrong_unit(overrides, given):
     *[f"--config.{text}" for text in overrides],
   )
   assert line.endswith(
-    ", but pixels are in [0, 1], where no two images are further apart than 1 "
+    ", but pixels are in [0, 1], where no two images are farther apart than 1 "
     "in Linf: give a smaller value, such as 8/255"
   )
 

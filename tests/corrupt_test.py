@@ -275,7 +275,7 @@ def test_cifar_10_c_bar(config, out):
 def test_a_config_without_corruptions(config, out):
   with config.unlocked():
     del config.evaluators["corruption"]
-  with pytest.raises(ValueError, match="has no corruption, which --mode"):
+  with pytest.raises(ValueError, match="has no field corruption, which"):
     corrupt.write(config, out)
 
 

@@ -418,6 +418,16 @@ def test_finished_run_is_shown_in_a_read_only_folder(
   rejects(words, config, f"--workdir={folder}", half)
 
 
+def test_no_figures_are_drawn_in_a_read_only_folder(
+  nothing_runs, monkeypatch, config, copy
+):
+  shutil.rmtree(copy / "figures", ignore_errors=True)
+  monkeypatch.setattr(os, "access", lambda *args: False)
+  code, out, err = run(config, f"--workdir={copy}")
+  assert code == 0 and "Standard" in out and "Figures" not in out, err
+  assert not (copy / "figures").exists()
+
+
 def test_another_evaluation_reevaluates(monkeypatch, config, copy):
   monkeypatch.setattr(train.pipeline, "batch_indices", pytest.fail)  # no step
   half = "--config.evaluate.images=16"

@@ -382,9 +382,9 @@ def test_folder_of_another_run_is_rejected(file, whole):
 @pytest.mark.parametrize(
   ("text", "words"),
   [
-    ("def get_runs(): return []", "returned []: it must return a list of Con"),
+    ("def get_runs(): return []", "returned []: it must return a non-empty"),
     ("def get_runs(): return [1]", "returned [1]: it must"),
-    ("def get_runs(): return 3", "returned 3: it must return a list of Conf"),
+    ("def get_runs(): return 3", "returned 3: it must return a non-empty"),
     ("x = 1", "has no attribute 'get_runs'"),
     (
       "from configs import standard\n"

@@ -1,8 +1,8 @@
-"""AutoPGD: PGD that chooses its step size (Croce & Hein, arXiv 2003.01690).
+"""AutoPGD: PGD that adapts its step size (Croce and Hein, arXiv 2003.01690).
 
-The defaults are those of AutoAttack (auto-attack `autopgd_base.py`), with two
-differences: random starts are drawn with JAX's keys, and perturbations stay
-inside the ball by a margin of a few rounding errors.
+Follows AutoAttack (fra31/auto-attack `autopgd_base.py`), including its
+defaults, with two differences: random starts are drawn with JAX's keys, and
+perturbations stay inside the ball by a margin of a few rounding errors.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ class Point:
 
 @flax.struct.dataclass
 class State(iterative.State):
-  """State of a run; `best` has the last misclassified images.
+  """State of a run; `best` contains the last misclassified images.
 
   Attributes:
     now: the current point.
@@ -64,7 +64,7 @@ class State(iterative.State):
     step_size: length of the next step in pixel units.
     last_value: the objective after the last step.
     increases: how many steps since the last checkpoint increased the objective.
-    checked_value: the largest value at the last checkpoint.
+    checked_value: the largest objective up to the last checkpoint.
     halved: whether the last checkpoint halved the step size.
   """
 
@@ -81,7 +81,7 @@ class State(iterative.State):
 
 @flax.struct.dataclass
 class Apgd(iterative.Iterative):
-  """APGD: PGD with momentum, which halves its step size when it stalls.
+  """APGD: PGD with momentum; it halves the step size when progress stalls.
 
   Attributes:
     objective: 'cross_entropy', 'dlr', 'margin' or 'targeted_dlr'.
@@ -95,7 +95,7 @@ class Apgd(iterative.Iterative):
     checks.check(vars(self), objective=allowed)
 
   def start(self, keys: jax.Array, batch: Arrays, model: Model) -> State:
-    """Random points on the surface of the ball, as in `iterative.Iterative`."""
+    """State at random points on the sphere; see `iterative.Iterative`."""
     images = batch["images"]
     draw = _NORMS[self.norm].starts["sphere"]
     points = jax.vmap(lambda key: draw(key, images.shape[1:], images.dtype))
@@ -122,7 +122,7 @@ class Apgd(iterative.Iterative):
     )
 
   def step(self, state: State, model: Model) -> State:
-    """One step of every example, as in `iterative.Iterative`."""
+    """One step for every example; see `iterative.Iterative`."""
     images = self._moved(state)
     now, wrong = self._evaluate(images, state.batch, model)
     peak = iterative.select(now.value > state.peak.value, now, state.peak)

@@ -16,15 +16,15 @@ _LENGTHS = {
   "l2": lambda x: jnp.sqrt(jnp.sum(jnp.square(x), -1)),
   "linf": lambda x: jnp.max(jnp.abs(x), -1),
 }
-# How fast each pixel moves along the path of nearest points (see `project`),
-# as a function of the magnitude of its entry in the normal vector.
+# How fast each pixel moves toward the hyperplane (see `project`), as a function
+# of the magnitude of its entry in the normal vector.
 _SPEEDS = {"l2": lambda size: size, "linf": jnp.sign}
 _SHORTEST = 1e-8  # lower bound for lengths when projections are weighted
 
 
 @flax.struct.dataclass
 class State(iterative.State):
-  """State of the attack; `best` has the nearest misclassified iterates so far.
+  """State of the attack; `best`: the nearest misclassified iterates so far.
 
   Attributes:
     current: the iterates [B,H,W,C].
@@ -40,20 +40,20 @@ class State(iterative.State):
 class Fab(iterative.Iterative):
   """FAB: searches for the nearest misclassified point.
 
-  Follows AutoAttack (fra31/auto-attack `fab_base.py`). It starts from the clean
-  image. Each step projects the iterate and the clean image onto the linearized
-  decision boundary inside [0, 1], and moves to a weighted mean of both
-  projections, slightly beyond the boundary. From a misclassified point it then
-  steps back towards the clean image. The boundary is that of the target class
-  (FAB-T) or, if untargeted, of the class whose boundary is nearest. Untargeted
-  restarts begin at random points at a distance of epsilon / 2; otherwise,
-  epsilon only determines which examples count as successes.
+  Follows AutoAttack (fra31/auto-attack `fab_base.py`). The attack starts from
+  the clean image. Each step projects the iterate and the clean image onto the
+  linearized decision boundary inside [0, 1], and moves to a weighted mean of
+  the two projections, slightly beyond the boundary. From a misclassified point,
+  it then steps back toward the clean image. The boundary is that of the target
+  class (FAB-T) or, if untargeted, of the class whose boundary is nearest.
+  Untargeted restarts begin at random points at a distance of epsilon / 2;
+  otherwise, epsilon only determines which examples count as successes.
 
   Attributes:
     targeted: whether to attack the target class.
     alpha_max: maximum weight of the clean image's projection.
     eta: step length as a multiple of the distance to the linearized boundary.
-    beta: fraction of a misclassified perturbation that is kept.
+    beta: fraction of the perturbation that remains after a step back.
   """
 
   targeted: bool = flax.struct.field(pytree_node=False, default=True)
@@ -62,7 +62,7 @@ class Fab(iterative.Iterative):
   beta: float = flax.struct.field(pytree_node=False, default=0.9)
 
   def start(self, keys: jax.Array, batch: Arrays, model: Model) -> State:
-    """Clean images or random points, as in `iterative.Iterative`."""
+    """State at clean images or random points; see `iterative.Iterative`."""
     del model
     images, labels = batch["images"], batch["labels"]
     current = images
@@ -80,7 +80,7 @@ class Fab(iterative.Iterative):
     )
 
   def step(self, state: State, model: Model) -> State:
-    """One step of every example, as in `iterative.Iterative`."""
+    """One step for every example; see `iterative.Iterative`."""
     images, labels = state.batch["images"], state.batch["labels"]
     given, current = (x.reshape(len(x), -1) for x in (images, state.current))
     aim = state.batch["targets"]
@@ -113,8 +113,9 @@ class Fab(iterative.Iterative):
   ) -> jax.Array:
     """The next iterate [B, D], before any step back."""
     points = jnp.stack((current, given))
-    # Values of the linearization at `current`. This form is exact there; a
-    # difference of two inner products would cancel near the boundary.
+    # The linearization at `current`, evaluated at both points. This form is
+    # exact at `current`; a difference of two inner products would suffer from
+    # cancellation near the boundary.
     values = value + jnp.sum(gradient * (points - current), -1)
     deltas = project(points, gradient, values, self.norm)
     length, length_given = jnp.maximum(_LENGTHS[self.norm](deltas), _SHORTEST)
@@ -130,13 +131,13 @@ def project(
   """Shortest path to a hyperplane inside the box [0, 1].
 
   The delta of smallest norm with <normal, delta> = -value and 0 <= point +
-  delta <= 1. Every pixel moves towards the hyperplane at its own speed (the
-  magnitude of its entry of the normal in L2, 1 in L-infinity) until it reaches
-  its bound.
-  The distance covered is therefore a concave, piecewise linear function of
-  time. Newton's method from the left finds the time exactly: no iterate passes
-  the solution, and each iterate before it fixes more pixels at their bounds.
-  This takes a few iterations, whereas sorting all D bounds is slow.
+  delta <= 1. Every pixel moves toward the hyperplane at its own speed (the
+  magnitude of its entry in the normal vector in L2, 1 in L-infinity) until it
+  reaches its bound. The distance covered is therefore a concave, piecewise
+  linear function of time. Newton's method from the left finds the time of
+  arrival exactly: no iterate passes the solution, and each iterate before it
+  fixes more pixels at their bounds. This takes a few iterations, whereas
+  sorting all D bounds is slow.
 
   Args:
     points: pixels [..., D] in [0, 1].
@@ -147,8 +148,8 @@ def project(
 
   Returns:
     Deltas [..., D]. If the hyperplane does not intersect the box, they lead to
-    the corner of the box nearest to it. Pixels whose entry of the normal is 0
-    do not move.
+    the corner of the box nearest to it. Pixels whose entry in the normal vector
+    is 0 do not move.
   """
   info = jnp.finfo(points.dtype)
   normals, values = _scale(normals, values)
@@ -177,10 +178,10 @@ def project(
 def _scale(
   normals: jax.Array, values: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """The same hyperplanes, with normals scaled to a largest entry of 1.
+  """The same hyperplanes, with normals whose largest magnitude is 1.
 
-  Squares of a saturated model's gradients underflow. A gradient whose entries
-  are all subnormal counts as zero.
+  Without this scaling, squares of a saturated model's gradients would
+  underflow. A gradient whose entries are all subnormal counts as zero.
   """
   tiny = float(jnp.finfo(normals.dtype).tiny)
   largest = jnp.max(jnp.abs(normals), -1)

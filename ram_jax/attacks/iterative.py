@@ -1,4 +1,4 @@
-"""Fields and states of AutoAttack's attacks, and the loops of all attacks."""
+"""Base classes of AutoAttack's attacks, and helpers for all attacks."""
 
 import math
 from collections.abc import Callable
@@ -51,8 +51,8 @@ class Iterative:
     [B].
 
   Each example has its own `state.iteration` and key, so finished examples can
-  be replaced by new ones between two steps, and the result does not depend on
-  the rest of the batch (`evaluation/pool.py`).
+  be replaced by new ones between two steps, and an example's result does not
+  depend on the rest of the batch (`evaluation/pool.py`).
 
   An attack is a pytree whose only leaf is epsilon, so changing epsilon needs no
   recompilation.

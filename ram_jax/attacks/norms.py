@@ -31,7 +31,8 @@ def radius_inside(epsilon: jax.Array | float, dtype: Any) -> jax.Array:
   """A radius that leaves room for the rounding of image + perturbation.
 
   Pixels are at most 1, so the rounding error of the sum is up to a quarter of
-  machine epsilon, which exceeds 1e-6 times a small radius.
+  machine epsilon. For a small radius, this exceeds the tolerance with which
+  `evaluation/suite.py` confirms successes, 1e-6 times the radius.
 
   Args:
     epsilon: radius of the ball.
@@ -73,7 +74,7 @@ def l2_project(delta: jax.Array, epsilon: jax.Array | float) -> jax.Array:
     Perturbations [B, ...] of norm at most epsilon.
   """
   info = jnp.finfo(delta.dtype)
-  # Inside by a few rounding errors: the norm is a sum of thousands of terms.
+  # Inside by a few rounding errors: the norm sums thousands of squares.
   limit = epsilon * (1 - 8 * float(info.eps))
   norm = jnp.maximum(l2_norm(delta), float(info.tiny))
   return delta * jnp.minimum(1, limit / norm)

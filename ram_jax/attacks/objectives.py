@@ -2,7 +2,7 @@
 
 Except for the cross-entropy, they are above 0 only for misclassified examples.
 The two DLR losses are invariant to scaling of the logits, so their gradients do
-not vanish where the softmax saturates (Croce & Hein, arXiv 2003.01690).
+not vanish where the softmax saturates (Croce and Hein, arXiv 2003.01690).
 """
 
 from collections.abc import Callable, Mapping
@@ -37,6 +37,8 @@ def margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def dlr(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """Difference of logits ratio: the margin over z_(1) - z_(3).
 
+  z_(k) is the k-th largest logit.
+
   Args:
     logits: scores [B, K], three or more classes.
     labels: integer classes [B].
@@ -56,6 +58,8 @@ def targeted_dlr(
   logits: jax.Array, labels: jax.Array, targets: jax.Array
 ) -> jax.Array:
   """Target's logit minus the label's, over z_(1) - (z_(3) + z_(4)) / 2.
+
+  z_(k) is the k-th largest logit.
 
   Args:
     logits: scores [B, K], four or more classes.

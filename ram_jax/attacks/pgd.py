@@ -19,7 +19,7 @@ class Attack:
 
   An attack is a pytree whose leaves are epsilon, step_size and, if set, limit,
   so `attack.replace(epsilon=...)` needs no recompilation. If the model treats
-  examples independently, example i only depends on `keys[i]`, `images[i]` and
+  examples independently, result i depends only on `keys[i]`, `images[i]` and
   `targets[i]`.
 
   The author's code starts from a standard normal draw projected onto the ball.
@@ -136,7 +136,7 @@ class Attack:
   def _start(
     self, keys: jax.Array, images: jax.Array, restart: jax.Array | int
   ) -> jax.Array:
-    """Images plus a random point of the ball, bit-identical on all devices."""
+    """Images plus a random point of the ball, bit-identical in any batch."""
     draw = NORMS[self.norm].starts[self.start]
     points = jax.vmap(
       lambda key: draw(

@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-# Above this L-infinity epsilon, a wrong unit is likely (MNIST often uses 0.3).
+# Above this L-infinity epsilon, a wrong unit is likely, but 0.3 is common for
+# MNIST, so this is only a warning.
 _LARGE = 0.25
 
 
@@ -40,7 +41,7 @@ def check(values: dict[str, Any], pixels: float = math.inf) -> list[str]:
     given = [f"{n} is {values[n.removeprefix('config.')]!r}" for n in names]
     raise ValueError(
       f"{' and '.join(given)}, but pixels are in [0, 1], where no two images "
-      f"are further apart than {limit:.4g} in {norm.capitalize()}: give a "
+      f"are farther apart than {limit:.4g} in {norm.capitalize()}: give a "
       f"smaller value, such as {'8/255' if norm == 'linf' else '0.5'}"
     )
   return found

@@ -23,10 +23,11 @@ _TINY = 1e-12  # avoids division by zero
 
 @flax.struct.dataclass
 class State(iterative.State):
-  """State of the attack; `best` has the images with the lowest margin so far.
+  """State of the attack; `best`: the images with the lowest margin so far.
 
   Attributes:
-    keys: the examples' keys [B]; a query's draws depend on its key and number.
+    keys: the examples' keys [B]; the draws of a query depend on its example's
+      key and its number.
     margin: the margin of `best` [B]: the label's logit minus the largest other
       one, negative if and only if the image is misclassified.
   """
@@ -40,7 +41,7 @@ class Draw:
   """The random draws for one query of one example.
 
   Attributes:
-    corners: upper left corners of two windows, integers [2, 2].
+    corners: upper-left corners of two windows, integers [2, 2].
     transposed: whether the pattern is transposed.
     signs: +1 or -1 for each channel, [C].
   """
@@ -51,7 +52,11 @@ class Draw:
 
 
 def _draw(key: jax.Array, shape: tuple[int, ...], size: jax.Array) -> Draw:
-  """Draws a query; as in the original code, no window touches the far edges."""
+  """Draws a query.
+
+  As in the original code, windows do not reach the last row or column, unless
+  they are as large as the image.
+  """
   bits = jax.random.bits(key, (5 + shape[2],), jnp.uint32)
   ends = jnp.maximum(jnp.asarray(shape[:2], jnp.int32) - size, 1)
   # The modulo bias is below ends / 2^32.
@@ -65,8 +70,10 @@ class Square(iterative.Iterative):
   """Square: random search with square-shaped changes, one query per step.
 
   Follows AutoAttack (fra31/auto-attack `square.py`, margin loss, schedule not
-  rescaled), with one difference: in AutoAttack, all examples of a batch share
-  the positions of the windows; here each example draws its own.
+  rescaled), with two differences. Each example has its own draws, whereas in
+  AutoAttack, all examples of a batch share the positions of the windows and, in
+  L2, the orientation of the pattern or, in L-infinity, the signs. Perturbations
+  stay inside the ball by a margin of a few rounding errors.
 
   Attributes:
     steps: number of queries after the first one.
@@ -77,7 +84,7 @@ class Square(iterative.Iterative):
   p_init: float = flax.struct.field(pytree_node=False, default=0.8)
 
   def start(self, keys: jax.Array, batch: Arrays, model: Model) -> State:
-    """The first query, as in `iterative.Iterative`."""
+    """State after the first query; see `iterative.Iterative`."""
     images, labels = batch["images"], batch["labels"]
     start = {"l2": self._l2_start, "linf": self._linf_start}[self.norm]
     zeros = jnp.zeros(labels.shape, jnp.int32)
@@ -91,7 +98,7 @@ class Square(iterative.Iterative):
     )
 
   def step(self, state: State, model: Model) -> State:
-    """One query for every example, as in `iterative.Iterative`."""
+    """One query for every example; see `iterative.Iterative`."""
     candidate = self._propose(state)
     margin = _margin(model(candidate), state.batch["labels"])
     margin = margin.astype(state.margin.dtype)
@@ -113,8 +120,9 @@ class Square(iterative.Iterative):
       shape: (H, W, C) of the images.
 
     Returns:
-      Sides in pixels, in L2 odd and at least 3; the stages end after iterations
-      10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000.
+      Sides in pixels; in L2 odd and at least 3, unless the image is too small.
+      The stages end after iterations 10, 50, 200, 500, 1000, 2000, 4000, 6000
+      and 8000.
     """
     sizes = []
     for stage in range(len(_HALVINGS) + 1):
@@ -139,7 +147,7 @@ class Square(iterative.Iterative):
     return jax.vmap(propose)(keys, given, state.best, state.iteration)
 
   def _l2_start(self, key: jax.Array, image: jax.Array) -> jax.Array:
-    """The image plus a perturbation of tiles, each with a pattern."""
+    """The image plus a perturbation made of tiles, each with a pattern."""
     height, width, channels = image.shape
     side = max(height // _TILES, 1)
     shape = (height // side, width // side)
@@ -208,7 +216,8 @@ def _add(
   """Adds the perturbation, scaled to norm epsilon, and clips to [0, 1]."""
   norm = jnp.sqrt(jnp.sum(jnp.square(delta)))
   # Inside the ball by a few rounding errors, as in `norms.l2_project`, and by
-  # those of all pixels of the sum, which may add up in patterns.
+  # the largest possible norm of the sum's rounding errors, because in a pattern
+  # these do not average out.
   rounding = float(jnp.finfo(delta.dtype).eps)
   limit = epsilon * (1 - 8 * rounding) - math.sqrt(delta.size) * rounding / 4
   delta = delta / (norm + _TINY) * jnp.maximum(limit, 0)
@@ -234,7 +243,7 @@ def _placed(
 ) -> jax.Array:
   """The stage's pattern in the first window and 0 elsewhere, [H,W,1]."""
   height, width, _ = image.shape
-  # Padded on all sides, so that a slice can put it at any position.
+  # Patterns are padded on all sides, so that a slice can place them anywhere.
   table = np.zeros((len(sizes), 2, 2 * height, 2 * width))
   for row, size in zip(table, sizes, strict=True):
     place = np.s_[height : height + size, width : width + size]
@@ -257,7 +266,7 @@ def _pattern(size: int) -> np.ndarray:
 
 
 def _bump(height: int, width: int) -> np.ndarray:
-  """A sum of concentric squares, the k-th weighted with 1/k^2, of norm 1."""
+  """A sum of concentric squares, the k-th weighted by 1/k^2, of norm 1."""
   rows = np.abs(np.arange(height) - height // 2)[:, None]
   columns = np.abs(np.arange(width) - width // 2)
   distance = np.maximum(rows, columns)

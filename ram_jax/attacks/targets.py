@@ -60,7 +60,7 @@ def by_distance(
 
 
 def _ranked(costs: jax.Array, labels: jax.Array) -> jax.Array:
-  """Classes [B, K-1] other than the labels by costs [B, K], smallest first."""
+  """Classes [B, K-1] other than the labels, by ascending costs [B, K]."""
   largest = float(jnp.finfo(costs.dtype).max)
   costs = jnp.nan_to_num(costs, nan=largest, posinf=largest)
   own = jnp.arange(costs.shape[-1]) == labels[:, None]

@@ -27,9 +27,10 @@ class Augment:
   Attributes:
     operations: 9 (the paper's), 13 (with color, contrast, brightness and
       sharpness, which overlap the corruptions of CIFAR-10-C), or 14 (those of
-      TrivialAugment with its magnitudes, which overlap them as well).
+      TrivialAugment, with its magnitudes; some overlap these corruptions, too).
     resampling: 'bilinear' as in AugMix's code; 'author' as in the code of
-      RobustAugMix (nearest-neighbor rotation, bicubic shear).
+      RobustAugMix (nearest-neighbor rotation, bicubic shear). Not used by the
+      14 operations.
     width: chains per image; their weights are w ~ Dirichlet(alpha).
     depth: operations per chain; -1: uniform from 1 to 3, as in AugMix's code.
     severity: largest level, 1 to 10; not used by the 14 operations.
@@ -56,7 +57,7 @@ class Augment:
       severity=("a number from 1 to 10", lambda v: 1 <= v <= 10),
       alpha=checks.POSITIVE,
       depth=(
-        "an integer, at least 1, or -1 for 1 to 3",
+        "an integer, at least 1, or -1 (random, from 1 to 3)",
         lambda v: type(v) is int and (v == -1 or v >= 1),
       ),
     )

@@ -17,11 +17,11 @@ class Augment:
   values of any type are preserved exactly.
 
   Attributes:
-    flip: whether to flip (not for digits or text).
+    flip: whether to flip; turn this off for digits and text.
     padding: width of the zero padding on each side; 0: no crop.
 
   Raises:
-    ValueError: at construction, if padding is negative.
+    ValueError: at construction, if padding is not an integer or is negative.
   """
 
   flip: bool = True
@@ -59,7 +59,7 @@ class Augment:
 def crop(
   image: jax.Array, corner: jax.Array, shape: tuple[int, ...]
 ) -> jax.Array:
-  """The part of an image with this shape and upper left corner."""
+  """The part of an image with this shape and upper-left corner."""
   return jax.lax.platform_dependent(
     image,
     corner,

@@ -87,8 +87,8 @@ def box(
 
   Args:
     middle: its center, integers [2].
-    lengths: height and width, integers [2] or the same integer for both. An
-      odd length is reduced by one, as in the code of Cutout and CutMix.
+    lengths: height and width, integers [2], or one integer for both. An odd
+      length is reduced by one, as in the code of Cutout and CutMix.
     size: (H, W) of the image.
 
   Returns:

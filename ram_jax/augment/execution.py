@@ -16,7 +16,7 @@ from ram_jax.image import color, warp
 # The operations that are lookup tables or affine warps, in the plan's order.
 _NAMES = tuple(ops.OPS)[:9]
 # Largest displacement in rows that `table_and_warp` supports: the size of a
-# warp's program grows with its square.
+# warp's program grows with the square of the displacement.
 _MAX_ROWS = 16
 
 
@@ -31,7 +31,7 @@ def run(
 
   Args:
     operations: the operations that the plan's indices refer to.
-    severity: the severity from which the parameters were drawn.
+    severity: the severity for which the parameters were drawn.
     levels: uint8 [N,H,W,C].
     plan: int32 [N,slots].
     params: float32 [N,slots], 0 where the plan has no operation.
@@ -61,8 +61,8 @@ def one_by_one(operations: Sequence[ops.Op], *chains: jax.Array) -> jax.Array:
 def dense(operations: Sequence[ops.Op], *chains: jax.Array) -> jax.Array:
   """For GPUs, and TPUs if not `covered`: all operations run on all chains.
 
-  Each slot then selects the results.
-  Each operation is a few large kernels, and nothing waits for the host.
+  In each slot, every chain then selects the result of its own operation. An
+  operation is a few large kernels, and nothing waits for the host.
   """
   return jax.vmap(functools.partial(_chain, operations))(*chains)
 
@@ -99,8 +99,8 @@ def table_and_warp(
 
   An operation that is only a table is followed by the identity warp, and one
   that is only a warp follows the identity table, so nothing is selected. There
-  are no gathers, and the last axis of an array in the loop is pixels or chains,
-  never channels.
+  are no gathers, and the last axis of the images in the loop is pixels or
+  chains, never channels.
   """
   count, size, _, channels = levels.shape
   limits = warp.bounds(severity, size)

@@ -55,7 +55,7 @@ def parameters(
     size: (height, width); only translations depend on it.
 
   Returns:
-    The parameter [...] of every operation that has one.
+    The parameter [...] of each of the 13 operations, 0 if it has none.
   """
   level = 0.1 + (severity - 0.1) * uniforms[..., 0]
   # As in the original, the sign is applied after truncation.
@@ -69,7 +69,7 @@ def parameters(
   return dict.fromkeys(enhancements, factor) | {
     "autocontrast": jnp.zeros_like(level),
     "equalize": jnp.zeros_like(level),
-    # Only severity 10 reaches 0, which current Pillow rejects.
+    # Only level 10 would give 0 bits, which current Pillow rejects.
     "posterize": jnp.maximum(4 - whole(4), 1),
     "rotate": sign * whole(30),
     "solarize": 256 - whole(256),
@@ -84,15 +84,15 @@ _BINS = 31  # magnitudes of TrivialAugment
 
 
 def _signed(most: float, center: float = 0) -> np.ndarray:
-  """Magnitudes [2,bins] from 0 to `most`, added and subtracted."""
+  """`center` plus and minus magnitudes from 0 to `most`: [2,bins]."""
   values = np.linspace(0, most, _BINS)
   return np.stack([center + values, center - values])
 
 
 # Magnitudes of TrivialAugment Wide (Müller and Hutter 2021), with the ranges of
-# torchvision's TrivialAugmentWide. All are equally likely; two rows are for the
-# signs. Brightness, contrast, color and sharpness overlap CIFAR-10-C. Unlike
-# torchvision, affine operations interpolate bilinearly.
+# torchvision's TrivialAugmentWide. All are equally likely; the two rows are for
+# the two signs. Brightness, contrast, color and sharpness overlap CIFAR-10-C.
+# Unlike in torchvision, affine operations interpolate bilinearly.
 TRIVIAL = {
   "identity": 0,
   "shear_x": _signed(0.99),

@@ -11,7 +11,8 @@ from ram_jax import keys as keys_lib
 from ram_jax.augment import augmix, basic
 from ram_jax.image import color
 
-# Lower bound of the partner's base in a product, as in the authors' code.
+# Lower bound on the base of the partner's power in a product, as in the
+# authors' code.
 SMALL = 1e-37
 
 
@@ -20,7 +21,7 @@ class Draw(NamedTuple):
 
   Attributes:
     index: index of the picture.
-    corner: upper left corner of the picture's crop, integers [2].
+    corner: upper-left corner of the picture's crop, integers [2].
     count: number of rounds, from 0 to `rounds`.
     augmented: whether the initial image, and the partner in each round, is an
       augmented copy of the image; bool [1 + rounds].
@@ -48,13 +49,13 @@ class Augment:
 
   Attributes:
     pictures: the mixing set, with `load((H, W)) -> uint8 [M,h,w,3]`, h >= H and
-      w >= W. They are a part of the compiled program.
-    augment: applied first; None for nothing.
+      w >= W. The pictures are part of the compiled program.
+    augment: applied first; None for no augmentation.
     rounds: maximum number of rounds (k).
     beta: parameter of the distribution of the coefficients; with larger values,
       the image changes less.
     severity: strength of the operations, from 1 to 10.
-    operations: 9, or 13, which include operations that are corruptions.
+    operations: 9, 13 or 14, as in `augmix.Augment`.
 
   Raises:
     ValueError: at construction, on a value outside its range.
@@ -84,7 +85,7 @@ class Augment:
       Images [B,H,W,3] in [0,1], not rounded.
 
     Raises:
-      ValueError: for other shapes, or images that are larger than the pictures.
+      ValueError: for images that are larger than the pictures.
     """
     first, copy_keys, draw_keys = keys_lib.split(keys, 3)
     if self.augment is not None:

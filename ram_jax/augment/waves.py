@@ -23,8 +23,8 @@ class Augment:
   Attributes:
     kind: `planar` or `lattice`.
     low: lowest frequency in cycles per image, at least 1.
-    high: highest frequency. AFA uses the size of the image; low frequencies, up
-      to 3, affect robustness to contrast and fog.
+    high: highest frequency. AFA uses the size of the image; the default only
+      allows low frequencies, which matter for robustness to contrast and fog.
     strength: L2 norm of the wave in a channel, for 32x32 images: the mean of an
       exponential distribution (`planar`), or fixed (`lattice`).
 

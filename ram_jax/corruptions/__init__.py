@@ -1,7 +1,7 @@
 """CIFAR-10-C's 19 corruptions at 5 severities, generated on the device.
 
 They follow hendrycks/robustness, `ImageNet-C/create_c/make_cifar_c.py`, for
-images of any size: parameters in pixels and pixel values do not depend on the
+images of any size: parameters in pixels or in pixel values do not depend on the
 size, parameters relative to the size are scaled, and loops that are hard-coded
 to 32 pixels cover the whole image. `c_bar.py` contains the ten corruptions of
 CIFAR-10-C-bar.

@@ -1,9 +1,9 @@
 """CIFAR-10-C's blurs, except for motion blur (`motion.py`).
 
-They act on uint8 values with fixed-point weights, so that every compiler gives
-the same image. Source: hendrycks/robustness, `make_cifar_c.py`, which uses
-filters from OpenCV, scikit-image and SciPy. Radii and standard deviations are
-in pixels, independent of the image size.
+They act on uint8 values with fixed-point weights, so that the images do not
+depend on the compiler. Source: hendrycks/robustness, `make_cifar_c.py`, which
+uses filters from OpenCV, scikit-image and SciPy. Radii and standard deviations
+are in pixels, independent of the image size.
 """
 
 import math
@@ -85,7 +85,7 @@ def zoom_blur(
 
 
 def copy_neighbors(bits: jax.Array, levels: jax.Array) -> jax.Array:
-  """Keeps each pixel, or copies the one above, to the left, or diagonally.
+  """Keeps each pixel, or copies its upper, left or upper-left neighbor.
 
   The original intends to swap the two pixels, but the second half of its swap
   reads a view that the first half has overwritten. It processes pixels from

@@ -119,7 +119,7 @@ def cut_squares(
 
   Args:
     cut: bool [N,N], by position of the square; negative positions count from
-      the end, and the squares on both sides of an axis share the position 0.
+      the end, and the squares on both sides of an axis share position 0.
     angle: angle of the checkerboard, in radians.
     size: side of a square, in pixels.
     shape: height and width.
@@ -239,12 +239,12 @@ def draw_lines(
     cover = jnp.where(is_shown & within, jnp.maximum(cover, 0), 0)[..., None]
     return jnp.floor(levels + cover * (128 - levels)), None
 
-  ends = ends.astype(jnp.int32)  # towards zero
+  ends = ends.astype(jnp.int32)  # rounds toward zero
   return jax.lax.scan(draw, levels, (ends, shown))[0]
 
 
 def _discs(shape: Sequence[int]) -> tuple[int, list[int]]:
-  """Diameter of the discs in pixels, and their numbers along both sides."""
+  """Diameter of the discs in pixels, and their number along each side."""
   side = min(shape[:2])
   cell = side // _CELLS
   return cell, [_CELLS if size == side else size // cell for size in shape[:2]]
@@ -284,7 +284,7 @@ def pinch_and_twirl(
 def twirl(
   levels: jax.Array, turned: jax.Array, sources: jax.Array
 ) -> jax.Array:
-  """Samples the second source in discs with `turned` [rows,columns] true."""
+  """Samples at the second source where a disc is `turned` [rows,columns]."""
   cell, _ = _discs(levels.shape)
   rows, columns = (
     np.minimum(np.arange(size) // cell, count - 1)
@@ -420,7 +420,7 @@ def _zoom(size: int, zoom: float) -> np.ndarray:
   return spline_matrix(places * ((size - 1) / (enlarged - 1)), size)
 
 
-# The original's spelling, which is also the name of the file.
+# The original's spelling, also used in the name of the data file.
 @corruption(_ABERRATION, _zooms)
 def transverse_chromatic_abberation(
   key: jax.Array, levels: jax.Array, zooms: list[jax.Array]

@@ -17,7 +17,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 class Constant:
   """A parameter that is compiled into the program.
 
-  Used where the compiler would round differently if it were an argument.
+  Used where the compiler would round differently if the value were an argument.
   """
 
   value: float

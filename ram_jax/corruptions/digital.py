@@ -1,7 +1,7 @@
-"""CIFAR-10-C's digital corruptions: colors, JPEG, pixelation, elastic.
+"""CIFAR-10-C's digital corruptions: color, JPEG, pixelation, elastic transform.
 
-All except the elastic one are computed in integers and truncated like the
-original's floats. Source: hendrycks/robustness, `make_cifar_c.py`, which uses
+All except the elastic transform are computed in integers, and rounded as in the
+original. Source: hendrycks/robustness, `make_cifar_c.py`, which uses
 scikit-image, OpenCV, SciPy and Pillow. Parameters that depend on the image size
 in the original are relative to it here.
 """
@@ -95,8 +95,8 @@ def pixelate(
 ) -> jax.Array:
   """Downscales the image by averaging pixels, and enlarges it again.
 
-  For each row and each column, `boxes` has the first and last pixel of the box
-  that is averaged.
+  For each row and each column, `boxes` contains the first and last pixel of the
+  box that is averaged.
   """
   wide = levels.astype(jnp.int32)
   for axis in (1, 0):
@@ -178,7 +178,7 @@ def affine_source(
 
 
 def _uniform(key: jax.Array, shape: tuple, limit: float) -> jax.Array:
-  """Floats from -limit to limit, drawn as a flat array: faster in JAX."""
+  """Floats from -limit to limit, drawn as a flat array, which is faster."""
   row = jax.random.uniform(key, (math.prod(shape),), jnp.float32, -limit, limit)
   return row.reshape(shape)
 
@@ -205,8 +205,8 @@ def smoothing(size: int, deviation: float) -> np.ndarray:
 
   Args:
     size: size of the axis to smooth, in pixels.
-    deviation: standard deviation of the Gaussian in pixels; it is truncated at
-      three standard deviations.
+    deviation: standard deviation, in pixels, of the Gaussian, which is
+      truncated at three standard deviations.
 
   Returns:
     float32 [size,size]; rows add up to one.

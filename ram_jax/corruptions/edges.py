@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 # The tangent of 22.5 degrees with 15 fractional bits.
 _TANGENT = 13573
-# Distances are integers, in units of 1 / PARTS pixels: those of a step along an
-# axis, a diagonal step, and a knight's move.
+# Distances are integers, in units of 1 / PARTS pixel. The three constants are
+# the lengths of a step along an axis, a diagonal step, and a knight's move.
 PARTS = 10_000
 _STEP, _DIAGONAL, _KNIGHT = PARTS, 14_000, 21_969
 
@@ -47,7 +47,7 @@ def canny(levels: jax.Array, low: int, high: int) -> jax.Array:
 
 
 def _is_peak(x: jax.Array, y: jax.Array, size: jax.Array) -> jax.Array:
-  """Whether a gradient exceeds its neighbors' along its own direction."""
+  """Whether a gradient is a local maximum along its own direction."""
   padded = jnp.pad(size, 1)
   height, width = size.shape
 
@@ -133,7 +133,7 @@ def equalize(levels: jax.Array, count: int) -> jax.Array:
 
 
 def correlate(levels: jax.Array, kernel: tuple) -> jax.Array:
-  """cv2.filter2D with a 3x3 integer kernel, unclipped; borders reflect."""
+  """cv2.filter2D with a 3x3 integer kernel, unclipped; reflects the border."""
   height, width = levels.shape
   padded = jnp.pad(levels, 1, mode="reflect")
   return sum(

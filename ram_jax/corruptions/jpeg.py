@@ -2,9 +2,9 @@
 
 Baseline JPEG with the standard tables, chroma at half resolution (4:2:0), the
 "islow" DCT and smooth ("fancy") upsampling, as Pillow writes and reads by
-default.
-Huffman coding is lossless and therefore omitted. Source: libjpeg-turbo,
-`jccolor.c jcsample.c jfdctint.c jcdctmgr.c jidctint.c jdsample.c jdcolor.c`.
+default. Huffman coding is lossless and therefore omitted. Source:
+libjpeg-turbo, `jccolor.c jcsample.c jfdctint.c jcdctmgr.c jidctint.c jdsample.c
+jdcolor.c`.
 """
 
 import jax
@@ -144,8 +144,8 @@ def _transform(axes: str, blocks: jax.Array, bits: int) -> jax.Array:
 def _divisors(table: np.ndarray) -> Divisors:
   """What `_quantize` needs to divide by a table [8,8].
 
-  Like libjpeg, this multiplies by a rounded reciprocal, which rounds some
-  halves differently.
+  Like libjpeg, `_quantize` multiplies by a rounded reciprocal, which rounds
+  some halves differently than a division.
   """
   divisor = _BLOCK * table[..., None]
   shift = 15 + np.array([int(d).bit_length() for d in divisor.flat])
@@ -165,7 +165,10 @@ def _quantize(blocks: jax.Array, divisors: Divisors) -> jax.Array:
 
 
 def _enlarge(planes: jax.Array) -> jax.Array:
-  """Doubles both sides; new pixels are 3/4 of the nearest, 1/4 of the next."""
+  """Doubles both sides by linear interpolation.
+
+  Along each axis, a new pixel is 3/4 of the nearest pixel and 1/4 of the next.
+  """
   rows = _double(planes)
   columns = _double(rows.swapaxes(0, 1)).swapaxes(0, 1)
   # Sixteenths; halves are rounded up in even columns and down in odd ones.

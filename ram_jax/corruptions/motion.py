@@ -11,7 +11,7 @@ _PARAMETERS = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))
 # Fractional bits of a weight. The weights sum to 1, so 255 times their sum fits
 # in 31 bits.
 _WEIGHT_BITS = 23
-# ImageMagick rounds to 16 bits (257 steps a level), then truncates to levels.
+# ImageMagick rounds to 16 bits (257 steps per level), then truncates to levels.
 _HALF_A_STEP = round((1 << _WEIGHT_BITS) / (2 * 257))
 
 

@@ -2,11 +2,10 @@
 
 A value is a multiple of 1/255 before and after, so each kind of noise is a
 table of transition probabilities [256,256]. The tables are computed in double
-precision from the definitions in hendrycks/robustness, `make_cifar_c.py`, with
-their truncation to uint8. Values are then drawn with one 32-bit number each by
-Walker's alias method, which works for any distribution. Probabilities are exact
-to 2^-29.
-Nothing depends on the size of the image.
+precision from the definitions in hendrycks/robustness, `make_cifar_c.py`,
+including the truncation to uint8. Each value is then drawn with one 32-bit
+random number by Walker's alias method, which works for any distribution.
+Probabilities are exact to 2^-29. Nothing depends on the size of the image.
 """
 
 import functools

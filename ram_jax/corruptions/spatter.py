@@ -15,7 +15,7 @@ from ram_jax.corruptions.corruption import corruption
 
 # Parameters for severities 1 to 5: mean and standard deviation of the noise,
 # standard deviation of its blur, threshold, and the strength of water in tenths
-# or, without water, the standard deviation of mud's blur.
+# or, without water, the standard deviation of the mud's blur.
 _PARAMETERS = (
   (0.62, 0.1, 0.7, 0.7, 5, None),
   (0.65, 0.1, 0.8, 0.7, 5, None),
@@ -29,7 +29,7 @@ _EMBOSS = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))
 _ONES = ((1, 1, 1),) * 3
 _REACH = 20  # pixels from a drop's edge over which it is shaded
 _RADIUS = 4  # pixels, of the largest blur of the noise
-_MUD_BITS = 15  # fractional bits of a weight of mud's blur along one axis
+_MUD_BITS = 15  # fractional bits of a weight of the mud's blur along one axis
 
 
 def _drops(row: tuple[Any, ...], *_: Any) -> dict[str, Any]:
@@ -52,10 +52,10 @@ def spatter(
 ) -> jax.Array:
   """Adds drops of water (severities 1 to 3) or mud (4 and 5) to an image.
 
-  The size of drops and their shading, in pixels, do not depend on the image
-  size. Parameters are the noise's `mean`, `std` (from `noise.normal_scale`) and
-  `blur` (weights); `threshold` of the drops; `strength` of water, or `mud`, the
-  weights of the mud's blur.
+  The sizes of drops and of their shading are in pixels, independent of the
+  image size. Parameters are the noise's `mean`, `std` (from
+  `noise.normal_scale`) and `blur` (weights); `threshold` of the drops; and
+  `strength` of water, or `mud`, the weights of the mud's blur.
   """
   drawn = noise.normal(key, levels.shape[:2], parameters["std"])
   return cover(levels, drawn, parameters)
@@ -108,14 +108,14 @@ def mud(levels: jax.Array, patches: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def mud_weights(sigma: float) -> np.ndarray:
-  """Weights of mud's blur along one axis, int32 in fixed point."""
+  """Weights of the mud's blur along one axis, int32 in fixed point."""
   weights = np.round(_gaussian(sigma) * (1 << _MUD_BITS)).astype(np.int32)
   weights[len(weights) // 2] -= weights.sum() - (1 << _MUD_BITS)
   return weights
 
 
 def _blur(layer: jax.Array, weights: jax.Array) -> jax.Array:
-  """Correlates [H,W] with weights in both directions; the edge is repeated."""
+  """Correlates [H,W] with weights along both axes; the edge is repeated."""
   reach = len(weights) // 2
   height, width = layer.shape
   padded = jnp.pad(layer, reach, mode="edge")

@@ -2,7 +2,7 @@
 
 Random draws are separate from their application, so that the latter can be
 compared with the original, hendrycks/robustness, `make_cifar_c.py`. Parameters
-are in pixels and pixel values and do not depend on the image size.
+in pixels or in pixel values do not depend on the image size.
 """
 
 import math
@@ -67,7 +67,7 @@ def snow(
 def snow_layer(
   drawn: jax.Array, degrees: jax.Array, parameters: dict[str, Any]
 ) -> jax.Array:
-  """The flakes, pixel values int32 [H,W].
+  """The flakes as pixel values, int32 [H,W].
 
   Args:
     drawn: noise [H,W]; the zoom only uses its first values (see `_zoom`).
@@ -82,7 +82,7 @@ def snow_layer(
 
 
 def snow_cover(levels: jax.Array, layer: jax.Array, kept: int) -> jax.Array:
-  """Adds flakes [H,W], and the same rotated 180 degrees, to levels [H,W,3]."""
+  """Fades levels [H,W,3]; adds flakes [H,W] and their 180-degree rotation."""
   wide = levels.astype(jnp.int32)
   # In units of 1/2000 level: 1.5 times gray (ITU-R 601), plus half of white.
   gray = wide @ np.array([299, 587, 114], np.int32)
@@ -137,9 +137,9 @@ def fog(
 ) -> jax.Array:
   """Adds a fractal cloud, then rescales so that the maximum does not increase.
 
-  The cloud is a square whose side is the next power of two; its upper left
-  corner is used. Parameters are the decay of its roughness, and its thickness
-  in levels.
+  The cloud is a square whose side is the smallest power of two that covers the
+  image; its upper-left corner is used. Parameters are the decay of its
+  roughness, and its thickness in levels.
   """
   decay, thickness = parameters
   height, width = levels.shape[:2]
@@ -153,7 +153,7 @@ def plasma(drawn: jax.Array, decay: float) -> jax.Array:
   """A cloud from the diamond-square algorithm, in [0,1], with periodic borders.
 
   Args:
-    drawn: [side**2 - 1] in (-1,1), side a power of two; from coarse to
+    drawn: [side**2 - 1] in [-1,1), side a power of two; from coarse to
       fine: centers, midpoints of horizontal edges, midpoints of vertical edges.
     decay: divides the roughness at each scale.
 

@@ -1,4 +1,4 @@
-"""User-provided data: four arrays in an .npz file or in a folder."""
+"""User-provided data sets and mixing sets, in .npz files or in folders."""
 
 import dataclasses
 import functools
@@ -11,8 +11,8 @@ import numpy as np
 from ram_jax.contracts import Split
 from ram_jax.data import pipeline, sanity
 
-# Members that unpack to more than this and to more than this multiple of their
-# compressed size are rejected: a few kilobytes can expand to gigabytes.
+# Archive members that unpack to more than _LARGE bytes and to more than _RATIO
+# times their compressed size are rejected: kilobytes can expand to gigabytes.
 _LARGE, _RATIO = 2**30, 200
 # How to convert arrays of other types and layouts, for error messages.
 _IMAGE_ADVICE = (
@@ -167,7 +167,7 @@ class Pictures:
     if not 0 < found.nbytes <= _PICTURES:
       raise ValueError(
         f"{self.path}: pictures {list(found.shape)} take {found.nbytes} bytes: "
-        f"give 1 to {_PICTURES}; they are compiled into the program"
+        f"give 1 to {_PICTURES}, because pictures are compiled into the program"
       )
 
   @functools.cached_property
@@ -226,9 +226,9 @@ def _read(name: str, key: str, keys: tuple[str, ...] = _KEYS) -> np.ndarray:
   # Damaged archives and object arrays raise many types of errors.
   except Exception as error:
     raise ValueError(
-      f"{path}: {key} cannot be read ({error!r}): write plain arrays, such as "
-      "numpy.stack(images), for images of the same size, and "
-      "numpy.array(labels, int): use numpy.savez, or numpy.save in a folder"
+      f"{path}: {key} cannot be read ({error!r}): store plain arrays, such as "
+      "numpy.array(labels, int) and, for images of the same size, "
+      "numpy.stack(images), with numpy.savez, or with numpy.save in a folder"
     ) from error
   raise ValueError(
     f"{path} lacks {key}: it holds {found} but must hold {', '.join(keys)}: "

@@ -63,9 +63,7 @@ class Source:
 
   def __post_init__(self) -> None:
     if self.classes not in _SETS:
-      raise ValueError(
-        f"classes {self.classes} is unknown: CIFAR has 10 or 100"
-      )
+      raise ValueError(f"classes is {self.classes}: give 10 or 100")
     if not self.label:
       other = "" if self._is_original() else " (not the original files)"
       object.__setattr__(self, "label", f"CIFAR-{self.classes}{other}")
@@ -87,7 +85,7 @@ class Source:
 
   @property
   def notes(self) -> tuple[str, ...]:
-    """A note if the number of images differs from the published data set."""
+    """A note if the numbers of images are not those of the published files."""
     sizes = self._sizes()
     if sizes in ({}, _SIZES):
       return ()

@@ -159,7 +159,7 @@ class CorruptedSource:
       labels: int32 [N], in the order of the published test set.
 
     Raises:
-      FileNotFoundError: a requested corruption, or the labels, are missing.
+      FileNotFoundError: a requested corruption is missing, or the labels are.
       ValueError: a file is damaged or has the wrong content.
     """
     names = self.names()
@@ -214,7 +214,7 @@ class CorruptedSource:
       f"get the .npy files from {_HOMES[self.classes]}; unpack the archive "
       "with tar -xf"
       if self.set_name == "cifar_c"
-      else f"make it with --mode=corrupt or {_C_BAR}"
+      else f"generate the files with --mode=corrupt or {_C_BAR}"
     )
     return manifest.AGAIN if self.seed is not None else home
 
@@ -236,7 +236,7 @@ class CorruptedSource:
   def _compare(
     self, name: str, severity: int, images: np.ndarray, labels: np.ndarray
   ) -> None:
-    """Rejects corrupted images that do not belong to a test set."""
+    """Rejects corrupted images that do not belong to the test set."""
     corrupted, truth = self.load(name, severity)
     what = f"{self._place}, {name} {severity}"
     size, shape = len(labels), list(corrupted.shape[1:])

@@ -1,9 +1,9 @@
 """The input of training dispatches: the whole data set, or only the rows used.
 
-A set of up to `train.device_data_gib` is copied to the devices once, and a
-dispatch gets indices into it. For a larger set, a dispatch gets its own rows
-and indices into them. The step is the same function and its result is
-bit-identical.
+A set of up to `train.device_data_gib` is copied to the devices once, and each
+dispatch receives indices into it. For a larger set, each dispatch receives its
+own rows and indices into them. Both cases run the same step function, and their
+results are bit-identical.
 """
 
 import collections
@@ -88,7 +88,7 @@ def _rows(
 def _ahead(
   make: Callable[[int], tuple[Any, Any]], starts: Iterable[int]
 ) -> Iterator[tuple[Any, Any]]:
-  """Yields the results of `make` in order, made in a thread, in advance."""
+  """Yields the results of `make` in order, computed in advance in a thread."""
   with concurrent.futures.ThreadPoolExecutor(1, "feed") as pool:
     waiting = collections.deque()
     for start in starts:

@@ -47,7 +47,8 @@ def load(folder: str = "", size: int = 32) -> tuple[np.ndarray, ...]:
   side = min(min(p.shape[:2]) for p in pictures)
   raise ValueError(
     f"frost needs pictures larger than the images: those in {home} suffice"
-    f" for sides of up to {side - 1} pixels, but the images have {size}"
+    f" for sides of up to {side - 1} pixels, but the images' longer side is"
+    f" {size}"
   )
 
 
@@ -56,8 +57,8 @@ def _package_folder() -> str:
   spec = importlib.util.find_spec("imagecorruptions")
   if spec is None or not spec.submodule_search_locations:
     raise ValueError(
-      "frost needs its photographs: install the package that has them (pip"
-      " install --no-deps imagecorruptions), or give a folder with"
+      "frost needs its photographs: install the package that contains them"
+      " (pip install --no-deps imagecorruptions), or give a folder with"
       f" {_NAMES[0]} to {_NAMES[-1]} (ImageNet-C/create_c of"
       " github.com/hendrycks/robustness)"
     )

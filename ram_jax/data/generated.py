@@ -139,7 +139,11 @@ def label(seed: int, set_name: str) -> str:
 
 @functools.cache
 def _program(apply: Apply) -> Callable:
-  """A program; severities whose parameters have equal shapes share it."""
+  """The program of a corruption.
+
+  It is compiled once for all severities whose parameters have the same
+  structure, shapes, types and constants.
+  """
 
   @parallel.per_example
   def corrupted(

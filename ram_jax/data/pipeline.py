@@ -98,8 +98,8 @@ def check(
   if len(wrong):
     raise ValueError(
       f"{what}: label {labels[wrong[0]]} at index {wrong[0]} is outside"
-      f" 0..{num_classes - 1} ({num_classes} classes); {len(wrong)} labels"
-      " are outside"
+      f" 0..{num_classes - 1} ({num_classes} classes); number of such labels:"
+      f" {len(wrong)}"
     )
 
 
@@ -125,7 +125,7 @@ def as_labels(values: Any, size: int, what: str) -> np.ndarray:
   if labels.shape != (size,) or not np.array_equal(narrow, labels):
     raise ValueError(
       f"{what} are {labels.dtype} {list(labels.shape)}, expected {size}"
-      " integers, one for each image: get the file again"
+      " integers in the int32 range, one for each image: get the file again"
     )
   return narrow
 

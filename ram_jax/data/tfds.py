@@ -1,4 +1,4 @@
-"""tensorflow-datasets without TensorFlow: reading caches, preparing CIFAR.
+"""tensorflow-datasets without TensorFlow: reads data sets, prepares CIFAR.
 
 Without TensorFlow, the package can read array_record and parquet files. This
 module adds the rest: it reads tfrecord files, the package's default format, and
@@ -155,7 +155,7 @@ def _opened(folder: pathlib.Path, part: str) -> Iterator[Any]:
   except Exception as error:  # the readers raise many types of errors
     raise ValueError(
       f"{folder}: {part} cannot be read ({error!r}): remove this folder and"
-      " prepare it again (CIFAR-10 and CIFAR-100 are prepared automatically)"
+      " prepare the data again (for CIFAR-10 and CIFAR-100, this is automatic)"
     ) from error
 
 
@@ -229,7 +229,7 @@ def _prepare(name: str, data_dir: pathlib.Path) -> None:
 
 
 class _Archive:
-  """Replaces the methods of the package's CIFAR that need TensorFlow."""
+  """Overrides those methods of the package's builders that need TensorFlow."""
 
   def _example_writer(self) -> Any:
     writer = super()._example_writer()

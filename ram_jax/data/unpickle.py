@@ -17,7 +17,7 @@ def load(path: pathlib.Path) -> dict[str, Any]:
   """Reads a pickled dictionary of numbers, strings, lists and arrays.
 
   Args:
-    path: file written by Python 2 or 3 with any protocol, and numpy 1 or 2.
+    path: file written by Python 2 or 3 and numpy 1 or 2, with any protocol.
 
   Returns:
     The dictionary; its keys are always str. Strings from Python 2 are bytes.

@@ -64,8 +64,8 @@ def sweep_warnings(
   if different := int(np.sum(unmoved != clean)):
     yield _warning(
       attack,
-      f"{different} images are classified correctly either clean or at epsilon "
-      "0, but not both",
+      f"{different} images are classified correctly without an attack but not "
+      "at epsilon 0, or vice versa",
     )
   largest = max(by_epsilon)
   large = LARGE.get(attack.norm, np.inf)
@@ -73,7 +73,7 @@ def sweep_warnings(
     yield _warning(
       attack,
       f"accuracy at epsilon {largest:.4g} is "
-      f"{_percent(by_epsilon[largest])}, which should be near 0",
+      f"{_percent(by_epsilon[largest])}, but should be near 0",
     )
 
 
@@ -112,8 +112,8 @@ def probe(
       )
   if not moved:
     return
-  # More steps make the most difference where about half of the images are
-  # misclassified.
+  # More steps make the most difference where about half of the clean accuracy
+  # is left.
   half = clean.sum() / 2
   epsilon = min(moved, key=lambda e: abs(by_epsilon[e].sum() - half))
   longer, once = attack.replace(steps=2 * attack.steps), by_epsilon[epsilon]
@@ -126,7 +126,8 @@ def probe(
     yield _warning(
       attack,
       f"{longer.label} is weaker than {attack.label} at epsilon "
-      f"{epsilon:.4g}: {_percent(found['correct'])} and {_percent(once)}",
+      f"{epsilon:.4g}: accuracies are {_percent(found['correct'])} and "
+      f"{_percent(once)}",
     )
 
 
@@ -136,7 +137,7 @@ def probe_model(
   batch: Batch,
   batch_size: int,
 ) -> Iterator[Row | Note]:
-  """Checks that clean images have gradients and reproducible logits.
+  """Checks that clean images have usable gradients and reproducible logits.
 
   Args:
     attack: the attack.
@@ -155,7 +156,8 @@ def probe_model(
   flat = int(np.sum(~(norms >= TINY)))  # NaN counts as zero, too
   same = (logits == again) | (np.isnan(logits) & np.isnan(again))
   changed = int(np.sum(~np.all(same, axis=-1)))
-  correct = np.argmax(logits, axis=-1) == batch["labels"]
+  finite = np.isfinite(logits).all(axis=-1)
+  correct = finite & (np.argmax(logits, axis=-1) == batch["labels"])
   values = {"zero_gradients": flat, "changed_logits": changed}
   found = {"correct": correct, "values": values}
   yield rows.row("attack_check", {"check": "gradients"}, found, stored=False)

@@ -62,7 +62,7 @@ class Evaluator(contracts.Evaluator):
     if self.save_to and not self.epsilons:
       raise ValueError(
         "epsilons is empty, so there are no adversarial images to save: give "
-        "some (--config.evaluators.autoattack.epsilons=0.5,)"
+        "epsilons (--config.evaluators.autoattack.epsilons=0.5,)"
       )
     if self.save_to:
       _check_folder(pathlib.Path(self.save_to))
@@ -205,7 +205,7 @@ def autoattack(
   # Use the type that JAX computes with, or the ball's center would be rounded.
   images = images.astype(jnp.result_type(float))
   batch = {"images": images, "labels": labels.astype(np.int32)}
-  # Matrix products of reduced precision would change the attacks' decisions.
+  # Only the attacks' search may use a lower precision; see `precision.py`.
   with jax.default_matmul_precision("highest"):
     clean, *after = attacks.run(batch)
     warned = [*suite.network_warnings(model, batch, batch_size)]

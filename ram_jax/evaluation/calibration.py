@@ -35,11 +35,11 @@ def rms_error(confidence: np.ndarray, correct: np.ndarray) -> float:
   """Root mean square calibration error with adaptive bins.
 
   The metric in the AugMix and PixMix papers: images are sorted by confidence
-  and divided into bins of 100, where the last bin also gets the remainder; the
-  error is sqrt(sum n_b/N (mean confidence - accuracy)^2). The sum is over all
-  bins; PixMix's code (`calib_err` in its calibration_tools.py) omits the last
-  one, which has the most confident images (1 bin in 100 for 10,000 test
-  images).
+  and divided into bins of 100, the last of which also contains the remainder;
+  the error is sqrt(sum n_b/N (mean confidence - accuracy)^2). The sum is over
+  all bins; PixMix's code (`calib_err` in its calibration_tools.py) omits the
+  last one, which contains the most confident images (1 bin in 100 for 10,000
+  test images).
 
   Args:
     confidence: largest probability, in [0,1], [N].

@@ -69,9 +69,9 @@ class Evaluator(contracts.Evaluator):
   def results(
     self, model: Classifier, batch: Batch, key: jax.Array, cache: Cache
   ) -> Iterator[Row]:
-    """Yields one row, see `contracts.Evaluator`, if `folder` is given.
+    """Yields one row if `folder` is given (see `contracts.Evaluator`).
 
-    The given test set and `key` are not used.
+    `batch` and `key` are not used.
     """
     del batch, key
     if not self.folder:

@@ -28,7 +28,7 @@ class Evaluator(contracts.Evaluator):
   def results(
     self, model: Classifier, batch: Batch, key: jax.Array, cache: Cache
   ) -> Iterator[Row]:
-    """Yields one row, see `contracts.Evaluator`; `key` is not used."""
+    """Yields one row (see `contracts.Evaluator`); `key` is not used."""
     del key
     compute = functools.partial(evaluate, model, batch, self.batch_size)
     yield rows.row("clean", {}, cache("all", compute))

@@ -179,7 +179,7 @@ class Evaluator(contracts.Evaluator):
     return [Generator(images, labels, *chosen, name) for name in self.sets]
 
   def _sources(self, batch: Batch) -> Sequence[CorruptedSource | Generator]:
-    """The images of each of `sets`: files, else generated ones if wanted."""
+    """The images of each of `sets`: files, else generated ones if enabled."""
     if files := self._files():
       return files
     return self.generators(**batch) if self.generate else []

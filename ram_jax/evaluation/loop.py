@@ -150,7 +150,7 @@ def run(
   """Runs every evaluator and writes the results.
 
   Finished parts are kept in the folder until the results are written, so that
-  an interrupted evaluation resumes.
+  an interrupted evaluation can resume.
 
   Args:
     config: the resolved config.
@@ -183,8 +183,8 @@ def run(
   depends = {"weights": fingerprint(model), **cache_key()}
   parts = Parts(folder / run_folder.PARTS, stop)
   found = [*evaluation.notes, *notes(config, head)]
-  # Weights files from elsewhere do not describe their network, so say what was
-  # assumed; files written by --mode=export do.
+  # Unlike files written by --mode=export, weights files from elsewhere do not
+  # describe their network, so say what was assumed.
   if head["run"]["method"] == "weights":
     assumptions = getattr(evaluation.module, "assumptions", ())
     found += [Note(text, "warning") for text in assumptions]
@@ -267,7 +267,7 @@ def overlapping(augment: Mapping[str, Any]) -> int:
     augment: the augmentation's spec.
 
   Returns:
-    The number of all operations if some of them are corruptions, else 0.
+    The total number of operations if some overlap the corruptions, else 0.
   """
   count = 14 if augment.get("name") == "trivial" else 0
   if augment.get("operations", 9) > 9:
@@ -350,7 +350,7 @@ def unfinished(
   Args:
     config: the run's config, resolved.
     step: number of updates of the weights.
-    data: content of data.json; its `train`, if known, has the size.
+    data: its `train`, if known, contains the size of the training data.
 
   Yields:
     The warning.

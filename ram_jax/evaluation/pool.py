@@ -1,9 +1,9 @@
 """Runs an iterative attack on any number of images, with a fixed batch size.
 
-Most images are misclassified after a few steps. Therefore the loop over steps
+Many images are misclassified after a few steps. Therefore, the loop over steps
 is in Python, with a few steps per dispatch, and finished images are replaced by
-new ones. On CPUs a dispatch is a single step, because gradients of convolutions
-are slow inside XLA loops.
+new ones. On CPUs, a dispatch is a single step, because gradients of
+convolutions are slow inside XLA loops.
 """
 
 import collections

@@ -1,7 +1,7 @@
 """Precision of matrix products and convolutions in the evaluation.
 
 The attacks' search uses `config.evaluate.precision`. All images that count
-towards a result, whether clean, corrupted or adversarial, are classified in
+toward a result, whether clean, corrupted or adversarial, are classified in
 full float32. A search with lower precision can therefore miss adversarial
 images, but it cannot report false ones.
 """
@@ -21,7 +21,7 @@ class Searched:
   """A model whose calls use the precision of an attack's search.
 
   Attributes:
-    model: the wrapped model; its own calls use JAX's default precision.
+    model: the wrapped model; direct calls to it use the ambient precision.
     precision: "float32" or a key of `PLATFORMS`.
   """
 

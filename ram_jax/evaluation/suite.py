@@ -25,9 +25,9 @@ from ram_jax.evaluation import attack_checks, pool, precision, rows
 
 RANKS = 9  # number of target classes that are tried, one after another
 UNIT = 4  # number of batches whose results are cached together
-# GAIN: Square, which uses no gradients, should succeed on at most this fraction
-# of the images. SOFTMAX: softmax outputs sum to one to within this tolerance.
-# Both are from auto-attack's checks.py.
+# GAIN: after other attacks, Square, which uses no gradients, should lower the
+# accuracy by at most this much. SOFTMAX: softmax outputs sum to one to within
+# this tolerance. Both are from auto-attack's checks.py.
 GAIN, SOFTMAX = 0.002, 1e-5
 CHANGE = 1e-4  # tolerated change of logits, relative to their norm (checks.py)
 CHECKED = 200  # number of images whose logits and gradients are checked
@@ -43,7 +43,7 @@ class Stage:
     targets: number of target classes; 0: untargeted.
     malt: whether the targets are the classes with the smallest ratio of margin
       to gradient norm, instead of those with the largest logits.
-    classes: minimum number of classes that the attack needs.
+    classes: minimum number of classes.
     restarts: number of runs of an untargeted attack, each on the images that
       are left.
     passes: number of classes -> forward and backward passes per step.
@@ -151,13 +151,13 @@ class Suite:
 
   Attributes:
     model: on the devices.
-    key: source of all randomness, with the position and the attack.
+    key: source of all randomness, together with the position and the attack.
     version: see `attacks_of`.
     norm: "l2" or "linf".
     epsilon: radius of the ball, for pixels in [0,1].
     batch_size: examples per batch, over all devices; does not change results.
-    keep: whether to keep the adversarial images; otherwise, outcomes have the
-      clean ones.
+    keep: whether to keep the adversarial images; otherwise, outcomes contain
+      the clean ones.
     cache: stores the results of a few batches of images.
     precision: of the search, see `precision.py`.
   """
@@ -343,9 +343,9 @@ def network_warnings(
   same = np.isclose(logits / scale, again / scale, 0, CHANGE, equal_nan=True)
   if changed := int(np.sum(~np.all(same, axis=-1))):
     yield (
-      f"the logits of {changed} of {len(logits)} images change when they are "
-      "classified again in another order: the network is not deterministic, or "
-      "the logits of an image depend on the rest of the batch"
+      f"the logits of {changed} of {len(logits)} images change when the images "
+      "are classified again in another order: the network is not "
+      "deterministic, or the logits of an image depend on the rest of the batch"
     )
   sums = np.sum(logits, axis=-1)
   if (logits >= 0).all() and (np.abs(sums - 1) < SOFTMAX).all():
@@ -361,7 +361,7 @@ def network_warnings(
 
 
 def _rounded(count: int) -> int:
-  """The next multiple of the number of devices."""
+  """The count, rounded up to a multiple of the number of devices."""
   devices = jax.device_count()
   return -(-count // devices) * devices
 

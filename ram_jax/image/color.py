@@ -2,8 +2,8 @@
 
 Images here are uint8 [H,W,C], with C = 1 (Pillow's mode L) or 3 (RGB).
 Arithmetic is in integers, or in float32 operations that no compiler can
-reorder, so eager, jit, vmap, float64 mode and any batch size give the same
-values.
+reorder, so the values are the same with and without jit and vmap, under x64,
+and for any batch size.
 """
 
 import functools
@@ -22,14 +22,14 @@ def quantize(image: jax.Array) -> jax.Array:
 
 
 def dequantize(levels: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
-  """Converts uint8 values to an image in [0,1] (default: JAX's float)."""
+  """Converts uint8 values to [0,1], in `dtype` or JAX's default float type."""
   return levels.astype(dtype or jnp.result_type(float)) / 255
 
 
 def truncate(image: jax.Array) -> jax.Array:
   """Truncates an image in [0,1] to uint8.
 
-  Values less than a thousandth below an integer count as that integer.
+  Values less than 1/1000 of a level below a whole level are rounded up to it.
   """
   return jnp.floor(jnp.clip(image, 0, 1) * 255 + 1e-3).astype(jnp.uint8)
 

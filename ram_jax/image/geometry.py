@@ -2,8 +2,8 @@
 
 Pillow interpolates in doubles and truncates. Here, coordinates and weights are
 32-bit fixed-point numbers. They are as precise as float32 and do not depend on
-how a compiler orders or fuses operations, so any batch size gives the same
-levels. Only `bilinear` samples float images.
+how a compiler orders or fuses operations, so the levels are the same for any
+batch size. Only `bilinear` samples float images.
 """
 
 import functools
@@ -21,7 +21,7 @@ _ONE = 1 << _WEIGHT_BITS
 
 
 def translate_x(levels: jax.Array, pixels: jax.Array) -> jax.Array:
-  """Moves the image left by whole `pixels` (right if negative), adding zeros.
+  """Moves the image left by `pixels` (right if negative), filling with zeros.
 
   Equal to `Image.transform(size, AFFINE, (1, 0, pixels, 0, 1, 0))` with any
   resampling, for whole pixels.
@@ -41,7 +41,7 @@ def translate_x(levels: jax.Array, pixels: jax.Array) -> jax.Array:
 
 
 def translate_y(levels: jax.Array, pixels: jax.Array) -> jax.Array:
-  """Moves the image up by whole `pixels` (down if negative), adding zeros."""
+  """Moves the image up by `pixels` (down if negative), filling with zeros."""
   return _transpose(translate_x(_transpose(levels), pixels))
 
 
@@ -88,7 +88,9 @@ def shear_y(
 
 
 def rotate_bilinear(levels: jax.Array, degrees: jax.Array) -> jax.Array:
-  """`Image.rotate(degrees, BILINEAR)`: counterclockwise, with a black border.
+  """`Image.rotate(degrees, BILINEAR)`: counterclockwise.
+
+  Pixels whose source is outside the image are black.
 
   Args:
     levels: uint8 [H,W,C].
@@ -99,7 +101,7 @@ def rotate_bilinear(levels: jax.Array, degrees: jax.Array) -> jax.Array:
   """
   height, width, channels = levels.shape
   bits = coordinate_bits(max(height, width))
-  # Rounded by numpy, because JAX treats float64 constants differently under
+  # Rounded by NumPy, because JAX treats float64 constants differently under
   # x64.
   turn = np.round(turns() * (1 << bits)).astype(np.int32)
   cos, sin = _row(jnp.asarray(turn), degrees)
@@ -211,7 +213,7 @@ def _row(table: jax.Array, degrees: jax.Array) -> jax.Array:
 
 
 def coordinate_bits(size: int) -> int:
-  """Fractional bits with which three times the size fits in 31 bits."""
+  """Number of fractional bits for which 3 times the size fits in 31 bits."""
   return 29 - math.ceil(math.log2(size))
 
 

@@ -18,7 +18,7 @@ from ram_jax.image import geometry
 
 
 class Bounds(NamedTuple):
-  """How far warps of a severity move pixels of square images.
+  """How far warps at a given severity move the pixels of square images.
 
   Attributes:
     degrees: largest rotation.
@@ -106,7 +106,7 @@ def _sources(
 
 
 def _rotation(degrees: jax.Array, most: int, bits: int) -> jax.Array:
-  """Cosine, sine and tangent [3,N] of whole degrees, as fixed-point numbers."""
+  """Cosine, sine and tangent [3,N] of negated whole degrees, in fixed point."""
   known = np.arange(-most, most + 1)
   cos, sin = geometry.turns()[2 * known % 720].T
   table = np.round(np.stack([cos, sin, sin / cos]) * (1 << bits))

@@ -23,7 +23,8 @@ class Naming:
   """How one code base names a network's layers.
 
   Attributes:
-    block: prefix of a block's layers; stages are numbered from 1.
+    block: template for the prefix of a block's layers, with `stage`, counted
+      from 1, and `index`.
     layers: layer in ram_jax -> PyTorch's, without the prefix of a block.
     unused: prefixes of layers that the PyTorch network has but never runs.
   """
@@ -33,7 +34,7 @@ class Naming:
   unused: tuple[str, ...] = ()
 
   def names(self, leaves: Iterable[Path]) -> dict[str, Path]:
-    """Leaves by their names, such as 'layer1.0.conv1.weight'."""
+    """Paths of leaves by PyTorch's names, such as 'layer1.0.conv1.weight'."""
     return {self._translate(path): path for path in leaves}
 
   def _translate(self, path: Path) -> str:
@@ -52,7 +53,7 @@ _LEAVES = {
   "mean": "running_mean",
   "var": "running_var",
 }
-# The only integer tensor, next to _LEAVES["var"] in a BatchNorm2d.
+# The only integer tensor; a BatchNorm2d stores one with each _LEAVES["var"].
 COUNTER = "num_batches_tracked"
 _COMMON = {"stem": "conv1"}
 for _j in range(3):
@@ -99,7 +100,7 @@ NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
 def to_torch(
   module: nn.Module, params: Any, batch_stats: Any
 ) -> dict[str, np.ndarray]:
-  """Makes a state_dict that PyTorch code with the first naming loads strictly.
+  """Makes a state_dict in the first naming, for load_state_dict(strict=True).
 
   Args:
     module: the network.
@@ -107,7 +108,7 @@ def to_torch(
     batch_stats: its running statistics.
 
   Returns:
-    Bit-identical arrays by PyTorch's names: convolutions [out, in,
+    Arrays by PyTorch's names, with bit-identical values: convolutions [out, in,
     H, W], linear weights [out, in]; `num_batches_tracked` is int64 0.
 
   Raises:
@@ -133,8 +134,8 @@ def from_torch(
   Args:
     module: the network.
     image_shape: (H, W, C) of its images.
-    tensors: arrays by PyTorch's names, without a wrapper's prefix. Counters
-      `num_batches_tracked` may be absent.
+    tensors: arrays by PyTorch's names, without a wrapper's prefix. The
+      `num_batches_tracked` counters may be absent.
 
   Returns:
     Parameters and running statistics, numpy arrays in the default float type:
@@ -142,7 +143,7 @@ def from_torch(
 
   Raises:
     ValueError: if a name is missing or unexpected, or a shape differs; the
-      message lists them and says which network the names look like.
+      message lists these and says which network the tensors look like.
   """
   images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
   init = functools.partial(module.init, train=False)

@@ -51,8 +51,8 @@ def find(
       read are replaced by descriptions (str).
 
   Returns:
-    Networks with layer names in `names.NAMINGS`, with any common prefix such as
-    `module.`, `model.` or `_orig_mod.`; and the names of other tensors.
+    Networks with layer names in `names.NAMINGS`, under any common prefix such
+    as `module.`, `model.` or `_orig_mod.`; and the names of other tensors.
   """
   found, rest = [], []
   for table, tensors in tables.items():
@@ -149,8 +149,8 @@ def _prefixes(name: str) -> list[str]:
 def _owners(name: str, prefixes: Iterable[str]) -> list[str]:
   """The networks whose normalization has this constant.
 
-  It is a `mean` or `std` of a layer such as `normalize`, next to or around the
-  network, and no other network is closer.
+  Such a constant is the mean or std of a layer such as `normalize` that is next
+  to or around the network, with no other network closer to it.
   """
   *layers, last = name.split(".")
   shared = {

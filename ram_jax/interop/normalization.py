@@ -15,7 +15,7 @@ PRESETS: dict[str, Normalization] = {
   "author": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
   # kuangliu/pytorch-cifar and many others
   "common": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-  # RobustBench: most of its networks do not normalize pixels
+  # RobustBench: many of its networks do not normalize pixels
   "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 ALLOWED = (

@@ -149,7 +149,7 @@ def _torch(path: pathlib.Path) -> types.ModuleType:
 def _tables(
   torch: types.ModuleType, content: Mapping, size: int
 ) -> dict[str, dict[str, Any]]:
-  """Tensors of all dictionaries, each once; dictionaries may be nested."""
+  """Tensors of all dictionaries, which may be nested; each is read once."""
   found, seen, level = {}, set(), {"": content}
   for _ in range(DEPTH):
     inner = {}

@@ -24,9 +24,9 @@ class Weights:
   """The content of a weights file.
 
   Attributes:
-    tensors: arrays by PyTorch's names, without prefixes of wrappers or
-      constants of normalization. Half precision and bfloat16 are converted to
-      float32, which does not change values.
+    tensors: arrays by PyTorch's names, without wrappers' prefixes and without
+      normalization constants. Half precision and bfloat16 are converted to
+      float32, which does not change the values.
     normalization: mean and standard deviation of pixels in [0, 1]; None if the
       file does not state them.
     stated: description of the normalization, or of what was found instead,
@@ -59,8 +59,8 @@ def read(path: str | os.PathLike, entry: str = "") -> Weights:
     FileNotFoundError: if there is no such file.
     ModuleNotFoundError: if PyTorch is needed but not installed.
     ValueError: if the file is damaged, is not a weights file, refers to code,
-      or contains no network, or several without a main one, or if PyTorch is
-      too old to be safe.
+      contains no network, or contains several without a main one; or if PyTorch
+      is too old to be safe.
   """
   path = pathlib.Path(os.path.expanduser(path))
   if not path.is_file():

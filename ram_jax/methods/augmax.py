@@ -23,16 +23,16 @@ class Method(consistency.Consistency):
 
   The AugMax view mixes the image and AugMix's chains with weights that increase
   the loss. They are found by sign gradient ascent from random weights. As in
-  the authors' code, the search for an image stops once the image has been
-  misclassified often enough.
+  the authors' code, the search is stopped for each image whose mixtures have
+  been misclassified `patience` times.
 
   Attributes:
     augment: draws the chains of both views.
     steps: sign gradient steps, 5 in the authors' code.
     step_size: step size for the weight of the mixed chains, which is in [0,1],
       and for the logits of the chains' weights.
-    patience: number of misclassifications after which the search for an image
-      stops, 1 in the authors' code (tau); 0: never.
+    patience: number of misclassifications after which the search is stopped
+      for an image, 1 in the authors' code (tau); 0: never.
     unroll: unroll the loop, for CPUs.
   """
 

@@ -19,7 +19,7 @@ class Consistency:
 
   Attributes:
     weight: lambda in the paper, where it is 12.
-    jensen_shannon: `exact`, or `clamped` as in both PyTorch implementations.
+    jensen_shannon: `exact`, or `clamped` as in AugMix's and the author's code.
   """
 
   weight: float = 12.0

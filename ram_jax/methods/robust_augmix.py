@@ -26,8 +26,8 @@ class Method(consistency.Consistency):
     attack: crafts the adversarial view.
     attacked: the images that the attack starts from: `clean` (as in the paper)
       or `augmix` (the augmented view).
-    adversarial_weight: weight of CE(adversarial), which is added; 0 in the
-      paper.
+    adversarial_weight: weight of CE(adversarial), a further term of the loss;
+      0 in the paper.
   """
 
   augment: Augment
@@ -46,9 +46,9 @@ class Method(consistency.Consistency):
     )
 
   def views(self, keys: jax.Array, batch: Arrays, model: Model) -> Viewed:
-    """Clean images, one augmented view, and x + delta* of eq. 5, in this order.
+    """Clean images, an augmented view and an adversarial view, in this order.
 
-    The reference implementation uses the same order.
+    The author's code uses the same order.
     """
     images, labels = batch["images"], batch["labels"]
     augment_keys, attack_keys = keys_lib.split(keys)

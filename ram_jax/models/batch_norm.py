@@ -31,7 +31,7 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-    """Normalizes with batch statistics in training, else with running ones.
+    """Normalizes with batch statistics in training and running ones otherwise.
 
     Args:
       inputs: activations [..., C].
@@ -63,11 +63,12 @@ class BatchNorm(nn.Module):
   def _pilot(self, inputs: jax.Array, running_mean: jax.Array) -> jax.Array:
     """An estimate of the mean per channel, equal on all devices.
 
-    For inputs of the default float type, it is the central input, averaged over
-    the devices. The running mean would not do: it starts at 0, so cancellation
-    could cost all digits of the variance. bfloat16 inputs have fewer digits to
-    lose. For them, the pilot is the running mean, because a TPU can fuse the
-    statistics into the convolution if the pilot is known before the inputs.
+    For inputs of the default float type, it is the central pixel of the middle
+    example, averaged over the devices. The running mean would not do: it starts
+    at 0, so cancellation could cost all digits of the variance. bfloat16 inputs
+    have fewer digits to lose. For them, the pilot is the running mean, because
+    a TPU can fuse the statistics into the convolution if the pilot is known
+    before the inputs.
     """
     if inputs.dtype != running_mean.dtype:
       return running_mean

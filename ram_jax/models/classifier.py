@@ -15,7 +15,7 @@ from ram_jax.models import layers
 from ram_jax.models.batch_norm import MOMENTUM
 
 VARIANCES = ("/var", ".running_var")  # suffixes of names in Flax and PyTorch
-SHOWN = 6  # maximum number of names of each kind in a message
+SHOWN = 6  # maximum number of names in a message
 
 
 @flax.struct.dataclass

@@ -20,7 +20,7 @@ ACTIVATIONS = {"relu": (nn.relu, ""), "silu": (nn.silu, " (SiLU)")}
 def normalize(
   images: jax.Array, mean: Sequence[float], std: Sequence[float]
 ) -> jax.Array:
-  """Standardizes images by the data set's statistics.
+  """Subtracts the mean of each channel and divides by its standard deviation.
 
   Args:
     images: pixels [B, H, W, C] in [0, 1], H and W at least 8.

@@ -20,8 +20,8 @@ class Network(nn.Module):
 
   Attributes:
     num_classes: number of outputs.
-    mean: mean of the data per channel, in [0, 1].
-    std: standard deviation of the data per channel, in [0, 1].
+    mean: mean for normalizing pixels in [0, 1], per channel.
+    std: standard deviation for normalizing pixels in [0, 1], per channel.
     axis_name: device axis over which batch normalization shares statistics.
     dtype: type of the convolutions; parameters and logits keep the default.
     activation: a key of `layers.ACTIVATIONS`.

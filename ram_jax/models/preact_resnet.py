@@ -1,4 +1,4 @@
-"""Pre-activation residual networks for small images, PreActResNet-18."""
+"""PreActResNet-18: pre-activation residual networks for small images."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Pre-activation wide residual networks for small images, WRN-depth-widen."""
+"""WRN-depth-widen: pre-activation wide residual networks for small images."""
 
 import flax.linen as nn
 

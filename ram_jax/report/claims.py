@@ -1,8 +1,8 @@
 """Tests the paper's claims against the results of runs.
 
-`CLAIMS` has one entry for each claim of section 5 and for the costs and the
-hypothesis of section 6: which metric of which methods is compared, and when the
-runs agree with the claim.
+`CLAIMS` has one entry for each claim of sections 5 and 6, including the
+hypothesis about frequencies: which metric of which methods is compared, and
+when the runs agree with the claim.
 """
 
 import collections
@@ -31,12 +31,13 @@ ONE_SEED = (
   "one run per method: intervals of Agresti and Min (2005); exact two-sided "
   "tests: McNemar's test for single rows, and a sign-flip test on per-image "
   "sums for means over corruptions, severities or epsilons, because the "
-  "samples are the images; they do not cover variation between seeds",
+  "samples are the images; neither the intervals nor the tests cover variation "
+  "between seeds",
   "frequencies of one run per method: the intervals are those for independent "
   "samples, and therefore conservative (Newcombe 1998)",
 )
 SEVERAL_SEEDS = (
-  "methods with several seeds in common: means over the differences of runs "
+  "methods with several seeds in common: means of the differences between runs "
   "with the same seed, with Student's intervals and two-sided t-tests; the "
   "samples are the seeds",
 )
@@ -71,7 +72,11 @@ class Comparison:
 
   @property
   def sign(self) -> int:
-    """`BETTER` or `WORSE` if significant, else 0."""
+    """`BETTER` or `WORSE`, or 0 if the difference is not significant.
+
+    Without a p-value, significant means that the interval excludes zero;
+    without an interval, every nonzero difference counts.
+    """
     d, sure = self.difference, True
     if self.adjusted is not None:
       sure = self.adjusted < statistics.LEVEL
@@ -100,7 +105,8 @@ def at_least(count: int, of: int, sign: int = BETTER, **signs: int) -> Rule:
     count: required number, from the paper.
     of: number of comparisons, including missing ones.
     sign: `BETTER` or `WORSE`.
-    **signs: sign for each metric, if they differ; others do not count.
+    **signs: sign by measure, if not the same for all; other measures do not
+      count.
 
   Returns:
     The rule. It agrees if at least `count` comparisons are significant with
@@ -137,7 +143,11 @@ def within(radius: float) -> Rule:
 
 
 def longer(found: Sequence[Comparison]) -> str:
-  """Agrees if longer than both, disagrees if longer than neither; no test."""
+  """Agrees if longer than both baselines, disagrees if shorter than both.
+
+  Over several seeds, the differences must be significant; one run per method
+  allows no test.
+  """
   signs = [c.sign for c in found]
   return _verdict(signs.count(1) == 2, signs.count(-1) == len(signs))
 
@@ -202,8 +212,8 @@ CLAIMS = (
       [STANDARD, ADVERSARIAL, AUGMIX],
     ),
   ),
-  # The paper does not name the baseline. It is not adversarial training, by
-  # another claim of the paper.
+  # The paper does not name the baseline. It cannot be adversarial training,
+  # because another claim of the paper rules that out.
   Claim(
     "it does not perform as well against Fog",
     "worse than standard training or AugMix (the paper does not say which)",
@@ -288,7 +298,7 @@ class Answer:
 
   @property
   def found(self) -> str:
-    """The comparisons as text; if there are many, their counts."""
+    """The comparisons as text; if there are many, a summary."""
     found = self.comparisons
     if len(found) <= 9:
       several = len({c.baseline for c in found}) > 1
@@ -308,7 +318,7 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Claims:
-  """The results of all claims.
+  """The results of testing all claims.
 
   Attributes:
     rows: one for each of `CLAIMS`.
@@ -326,7 +336,8 @@ class Claims:
       claim, verdict = row.claim, row.verdict + lacking
       cells = (f'"{claim.quote}"', claim.paper, row.found, verdict)
       rows.append((str(number), *cells))
-    # In narrow terminals, the number is the title of the row.
+    # In narrow terminals, the table is transposed, and the number becomes the
+    # header of the claim's column.
     header = ("", "claim", "in the paper", "these runs", "verdict")
     return Table(header, tuple(rows), self.notes)
 
@@ -360,7 +371,7 @@ def evaluate(runs: Sequence[Run]) -> Claims | None:
 def _choose(
   runs: Sequence[Run],
 ) -> tuple[dict[str, tuple[Run, ...]], list[str]]:
-  """Chooses a configuration of each method, with all its seeds, and notes."""
+  """The chosen runs by method, with all seeds, and notes on the choice."""
   chosen, named, notes = {}, [], []
   groups = grouping.groups(runs)
   for method, name in METHODS.items():
@@ -370,7 +381,8 @@ def _choose(
     first = next(iter(chosen.values()), found[0])
     group = min(found, key=lambda runs: [*_unlike(first, runs).values()])
     chosen[method] = group
-    others = f" and {len(group) - 1} other seeds" if len(group) > 1 else ""
+    rest = len(group) - 1
+    others = f" and {rest} other seed{'s' * (rest > 1)}" if rest else ""
     count = sum(map(len, found))
     more = f" (chosen from {count} runs)" if count > len(group) else ""
     named.append(f"{name} is {group[0].about['name']}{others}{more}")
@@ -435,8 +447,7 @@ def _answer(claim: Claim, chosen: Mapping[str, Sequence[Run]]) -> Answer:
           lacking.append(measure)
     except Missing as missing:
       lacking.append(str(missing))
-  tested = [difference.p for *_, difference in found]
-  adjusted = tested if None in tested else statistics.holm(tested)
+  adjusted = statistics.holm([difference.p for *_, difference in found])
   rows = zip(found, adjusted, strict=True)
   comparisons = [Comparison(*row, p) for row, p in rows]
   return Answer(claim, comparisons, "; ".join(dict.fromkeys(lacking)))

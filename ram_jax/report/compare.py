@@ -1,4 +1,4 @@
-"""Compares a run with a reference: the table, and its files."""
+"""Compares a run with a reference, in a table and in files."""
 
 import dataclasses
 import json
@@ -106,7 +106,7 @@ def _average(cells: pd.DataFrame) -> dict[str, Any]:
   """Mean of accuracies, with the number of images as the number of trials.
 
   The variance of a mean of correlated proportions is at most that of a single
-  proportion of this size, so counting every image once is conservative.
+  proportion over as many images, so counting every image once is conservative.
   """
   pair = cells.iloc[0].to_dict() | {"severity": None}
   for side in SIDES:
@@ -165,7 +165,7 @@ def table(found: Comparison) -> Table:
     found: the comparison.
 
   Returns:
-    One row per metric; footnotes say how each side was obtained, what else
+    One row per metric; footnotes say how the numbers were obtained, what else
     differs, and what only one side has.
   """
   header = ("metric", *SIDES, "difference", "95 % interval", "")
@@ -177,8 +177,9 @@ def write(found: Comparison, folder: str | os.PathLike) -> list[pathlib.Path]:
   """Writes comparison-NAME.md and .json, each atomically.
 
   Args:
-    found: the comparison. NAME is the reference's; for a file, with a checksum
-      of its path, because several files may have the same name.
+    found: the comparison. NAME is the name of the reference; for a file or a
+      folder, a checksum of its path is appended, because several of them may
+      have the same name.
     folder: where to write; created if it does not exist.
 
   Returns:
@@ -188,7 +189,7 @@ def write(found: Comparison, folder: str | os.PathLike) -> list[pathlib.Path]:
   names = literal(found.label), literal(other.name)
   title = f"# {' compared with '.join(names)}\n\n"
   name = "comparison-" + re.sub(r"[^\w.+-]+", "_", other.name)
-  # The source of a file begins with its absolute path.
+  # The source of a file or a folder begins with its absolute path.
   if os.path.isabs(other.source):
     source = other.source.encode(errors="surrogatepass")
     name += f"-{zlib.crc32(source):08x}"
@@ -285,8 +286,9 @@ def _about_images(found: Comparison) -> Iterator[str]:
     )
   if other.rounding:
     yield (
-      f"the reference is rounded to {200 * other.rounding:.4g} percentage "
-      "points, which the intervals take into account"
+      "the reference's accuracies are rounded to "
+      f"{200 * other.rounding:.4g} percentage points, which the intervals take "
+      "into account"
     )
 
 

@@ -19,9 +19,9 @@ from ram_jax.runs import results
 from ram_jax.runs.results import Run
 
 # Fields in which runs of one configuration may differ: the seed, names, labels
-# and notes, the preset (mean and std are compared), and paths. Of what these
-# point to, data sets and weights are identified by their fingerprints. Mixing
-# sets have none, so their paths are compared.
+# and notes, the preset (mean and std are compared), and paths. Data sets and
+# weights are identified by fingerprints instead. Mixing sets have none, so
+# their paths are compared.
 ALONE = ("name", "seed", "weights.initial", "weights.measured")
 PLACES = ("folder", "tfds_dir", "path", "label", "preset", "notes")
 # Settings that determine a row's position in a table or figure; the others say
@@ -29,7 +29,7 @@ PLACES = ("folder", "tfds_dir", "path", "label", "preset", "notes")
 COORDINATES = ("epsilon", "corruption", "severity", "y", "x")
 # An epsilon given as 8 / 255 or as 0.031373 is the same epsilon.
 EPSILON_DIGITS = 6
-# Rows that reports do not show.
+# Evaluators whose rows are not shown in reports.
 HIDDEN = ("attack_check", "autoattack_stage")
 # Columns that `frame` always has.
 COLUMNS = (*COORDINATES, "attack", "norm", "rms", "ece", "nll", "brier")

@@ -129,13 +129,14 @@ def write_report(
 def draw(folder: pathlib.Path) -> None:
   """Draws the figures of an evaluated run into its folder `figures/`.
 
-  They are drawn once; a new evaluation removes the old ones.
+  They are drawn once; a new evaluation removes the old ones. If the folder is
+  read-only, nothing is drawn.
 
   Args:
     folder: the run's folder.
   """
   figures = folder / "figures"
-  if figures.is_dir():
+  if figures.is_dir() or not os.access(folder, os.W_OK):
     return
   # A folder with the final name is always complete.
   part = folder / "figures.part"
@@ -264,7 +265,7 @@ def _heads(table: Table) -> list[tuple[str, list[str]]]:
 
 
 def _span(table: Table) -> tuple[float, float]:
-  """The lowest number after the second column, and the range of all."""
+  """Minimum and range (1 if it is zero) of the numbers after column 2."""
   found = [NUMBER.fullmatch(cell) for row in table.rows for cell in row[2:]]
   shaded = [float(number[1]) for number in found if number]
   low = min(shaded, default=0)

@@ -56,7 +56,7 @@ def shared_rows(
     The method's rows, with the baseline's accuracy as `accuracy_base`.
 
   Raises:
-    Missing: if there are no such rows.
+    Missing: if there are no such rows, or `single` has several values in them.
   """
   both = " and ".join(map(_name, pair))
   found = []
@@ -75,7 +75,7 @@ def shared_rows(
     raise Missing(f"{evaluator!r} with the same settings for {both}")
   values = sorted(set(map(str, shared[single]))) if single else ()
   if len(values) > 1:
-    raise Missing(f"one {single!r}, not {', '.join(values)}")
+    raise Missing(f"one value of {single!r}, not {', '.join(values)}")
   return shared
 
 
@@ -251,7 +251,8 @@ def training_time(pair: Pair) -> Iterator[tuple[str, Estimate]]:
     if not seconds[-1]:
       raise Missing(f"training time of {_name(run)}")
   if settings[0] != settings[1]:
-    raise Missing(f"the device and number of updates of {_name(pair[1])}")
+    both = " and ".join(map(_name, pair))
+    raise Missing(f"the same device and number of updates for {both}")
   device = settings[0][0]
   name = f"added time in %, on {device.get('count')} x {device.get('kind')}"
   yield name, Estimate(seconds[0] / seconds[1] - 1)

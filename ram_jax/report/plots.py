@@ -115,14 +115,14 @@ def draw_trade_off(runs: Sequence[Run]) -> Figure | None:
   """Accuracy under attack against mean corruption accuracy.
 
   Args:
-    runs: the runs; those without both are left out.
+    runs: the runs; those that lack either are left out.
 
   Returns:
     A figure with one panel per attack, for the evaluated epsilon that is
     closest to the norm's `USUAL` radius. Each configuration is a point with its
     95 % intervals, if any. If all runs have all 15 corruptions at all
     severities, published models with the same norm, radius and data set are
-    gray points.
+    shown as gray points.
   """
   groups, rows = grouping.groups_and_rows(runs)
   names = rows["corruption"].isin(BENCHMARK)
@@ -177,7 +177,7 @@ def _point(
 def _published_points(
   axes: Axes, norm: str, epsilon: float, groups: Sequence[Group]
 ) -> None:
-  """Draws published models as gray points with their names."""
+  """Draws published models as gray points, labeled with their networks."""
   data = {group.about["data_label"] for group in groups}
   for name in references.published():
     found = references.read(name)
@@ -198,7 +198,7 @@ def _published_points(
 
 
 def draw_fourier(runs: Sequence[Run]) -> Figure | None:
-  """Errors under Fourier waves of each frequency (Yin et al. 2019, figure 2).
+  """Errors under Fourier waves of each frequency, as in Yin et al. (2019).
 
   Args:
     runs: the runs; those without these numbers are left out.

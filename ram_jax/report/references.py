@@ -32,6 +32,9 @@ DATA_SETS = {
 NORMS = {"l2": "l2", "linf": "linf"}
 # Number of test images. For ImageNet, often only a subset is used.
 IMAGES = {"CIFAR-10": 10_000, "CIFAR-100": 10_000}
+# Two models in RobustBench's table were evaluated on fewer corrupted images, as
+# all of their 75 accuracies are multiples of 1/1000.
+FEWER_IMAGES = 1_000
 # Settings that must match, the attack, and the numbers. None if a row does not
 # have a setting; epsilon is for pixels in [0, 1], and rounded.
 SETTINGS = ["evaluator", "norm", "epsilon", "corruption", "severity"]
@@ -92,7 +95,7 @@ class Reference:
     if not _is_within(self.rounding, 1):
       raise ValueError(f"rounding {self.rounding!r:.60} is not in [0, 1]")
     if self.rows.empty:
-      raise ValueError(f"{self.source} has no accuracy")
+      raise ValueError(f"{self.source} contains no accuracies")
     twice = self.rows.duplicated([*SETTINGS, "attack"])
     for row in self.rows[twice].to_dict("records"):
       raise ValueError(f"{label(row)} is given twice")
@@ -374,8 +377,8 @@ def _of_folder(folder: pathlib.Path) -> Reference:
     )
   rows = pd.concat([part.rows for part in parts], ignore_index=True)
   cells = rows.accuracy[rows.severity.notna()]
-  # A stored mean must be that of all cells that exist, which the table shows
-  # anyway.
+  # A stored mean must equal the mean of all existing cells, which the table
+  # shows anyway.
   is_mean = rows.corruption.isin(MEANS) & bool(len(cells))
   others = rows.groupby(SETTINGS, dropna=False).accuracy.transform("first")
   others = others.mask(is_mean, cells.mean())
@@ -410,8 +413,33 @@ def _robustbench_table(
   chosen = others[models.index(model)]
   columns = list(zip(corruptions, severities, chosen, strict=True))[1:]
   data = _in_path(path, DATA_SETS)
-  cells = frame([_cell(*column) for column in columns], IMAGES.get(data))
-  return Reference(model, f"{path}, row {model}", cells, data=data)
+  cells = [_cell(*column) for column in columns]
+  images, notes = _images(cells, IMAGES.get(data))
+  source = f"{path}, row {model}"
+  return Reference(model, source, frame(cells, images), data=data, notes=notes)
+
+
+def _images(
+  cells: Sequence[Mapping[str, Any]], usual: Any
+) -> tuple[Any, tuple[str, ...]]:
+  """The assumed number of images of exact accuracies on corruptions, and notes.
+
+  Args:
+    cells: rows with accuracies that were not rounded.
+    usual: number of images of the test set.
+
+  Returns:
+    `FEWER_IMAGES` and a note that says so if all of at least 10 accuracies are
+    multiples of its inverse, otherwise `usual`.
+  """
+  counts = [FEWER_IMAGES * cell["accuracy"] for cell in cells]
+  if len(counts) < 10 or any(abs(c - round(c)) > 1e-6 for c in counts):
+    return usual, ()
+  note = (
+    f"corruptions: all accuracies are multiples of 1/{FEWER_IMAGES}, so "
+    f"{FEWER_IMAGES} test images are assumed"
+  )
+  return FEWER_IMAGES, (note,)
 
 
 def _robustbench_model(path: pathlib.Path, tree: dict[str, Any]) -> Reference:
@@ -484,14 +512,23 @@ def _published(path: pathlib.Path, tree: dict[str, Any]) -> Reference:
   notes = tree["notes"]
   notes = [notes] if isinstance(notes, str) else notes
   where = "" if path.parent == PUBLISHED else f"{path}: "
+  cells = [
+    _cell(name, *cell)
+    for name, accuracies in tree.get("corruption", {}).items()
+    for cell in zip(SEVERITIES, accuracies, strict=True)
+  ]
+  images, more = tree["images"], ()
+  if not tree["rounding"]:
+    images, more = _images(cells, images)
+  cells = [cell | {"total": images} for cell in cells]
   return Reference(
     path.stem,
     where + tree["source"],
-    frame(_published_rows(tree), tree["images"]),
+    frame([*_published_rows(tree), *cells], tree["images"]),
     tree["model"],
     tree["data"],
     rounding=tree["rounding"],
-    notes=(tree["description"], *notes),
+    notes=(tree["description"], *notes, *more),
   )
 
 
@@ -505,9 +542,6 @@ def _published_rows(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for epsilon, accuracy in sweep["by_epsilon"]:
       attack = {"attack": name, "norm": norm, "epsilon": epsilon}
       yield _row("adversarial", accuracy, **attack)
-  for name, accuracies in tree.get("corruption", {}).items():
-    for cell in zip(SEVERITIES, accuracies, strict=True):
-      yield _cell(name, *cell)
   if "corruption_mean" in tree:
     mean = tree["corruption_mean"]
     yield _row("corruption", mean, corruption="mean of 15")

@@ -1,4 +1,4 @@
-"""95 % intervals and tests for accuracies, their differences, and seeds.
+"""95 % intervals and tests for accuracies and their differences.
 
 Two runs on the same test images are compared image by image: some images are
 hard for both, and only images that exactly one of them classifies correctly
@@ -36,7 +36,7 @@ class Estimate:
     low: lower end of the 95 % interval; None if there is none.
     high: upper end.
     seeds: number of seeds.
-    p: for a difference: two-sided p-value of the null hypothesis of no
+    p: for a difference: two-sided p-value under the null hypothesis of no
       difference; None if it was not tested.
   """
 
@@ -243,22 +243,22 @@ def sign_flip_p(sums: np.ndarray) -> float:
   return min(1.0, max(P_FLOOR, 2 * tail))
 
 
-def holm(values: Sequence[float]) -> list[float]:
+def holm(values: Sequence[float | None]) -> list[float | None]:
   """Adjusts p-values of several tests (Holm 1979).
 
   Args:
-    values: p-values.
+    values: p-values; None for what was not tested.
 
   Returns:
-    Adjusted p-values in the same order. With a probability of at least 95 %,
-    none of those below 0.05 is a false positive.
+    Adjusted p-values in the same order; None where there was no test. With a
+    probability of at least 95 %, none of those below 0.05 is a false positive.
   """
-  order = np.argsort(values, kind="stable")
-  factors = np.arange(len(values), 0, -1)
-  adjusted = np.empty(len(values))
-  steps = np.minimum(1, factors * np.asarray(values)[order])
-  adjusted[order] = np.maximum.accumulate(steps)
-  return adjusted.tolist()
+  tested = [i for i, p in enumerate(values) if p is not None]
+  adjusted, largest = list(values), 0.0
+  for rank, i in enumerate(sorted(tested, key=values.__getitem__)):
+    largest = max(largest, min(1.0, (len(tested) - rank) * values[i]))
+    adjusted[i] = largest
+  return adjusted
 
 
 def significant(estimates: Sequence[Estimate | None]) -> list[int]:
@@ -270,6 +270,5 @@ def significant(estimates: Sequence[Estimate | None]) -> list[int]:
   Returns:
     The indices of differences whose adjusted p-values are below `LEVEL`.
   """
-  tested = [i for i, x in enumerate(estimates) if x and x.p is not None]
-  adjusted = holm([estimates[i].p for i in tested])
-  return [i for i, p in zip(tested, adjusted, strict=True) if p < LEVEL]
+  adjusted = holm([x and x.p for x in estimates])
+  return [i for i, p in enumerate(adjusted) if p is not None and p < LEVEL]

@@ -61,8 +61,9 @@ def summary(runs: Sequence[Run], every_epsilon: bool = False) -> Table:
       `groups.MAIN_ACCURACY`.
 
   Returns:
-    The table. Its title contains the settings that all runs have in common;
-    the others are columns. The footnotes say how each number was obtained.
+    The table. Its title contains the facts that all runs have in common;
+    those of `SHOWN_FACTS` in which they differ are columns. The footnotes say
+    how each number was obtained.
 
   Raises:
     ValueError: if there is no run, or a run is given twice.
@@ -351,8 +352,8 @@ def fields(runs: Sequence[Run], differing: bool = False) -> Table | None:
 
   Args:
     runs: the runs.
-    differing: only show fields of the configuration, except the seed, in which
-      the columns differ.
+    differing: only show fields of the configuration in which the columns
+      differ, except `groups.ALONE`.
 
   Returns:
     One row per field of results.json, one column per configuration, with the
@@ -508,7 +509,8 @@ def _text(
   if found.seeds < (seeds := rows["seeds"].iloc[0]):
     details.append(f"{found.seeds} of {seeds} seeds")
   details += more
-  # 1057 / 2000 is shown as 52.9, although 100 times it is slightly below 52.85.
+  # 1057 / 2000 is shown as 52.9, although 100 times this quotient is slightly
+  # below 52.85 in floating point.
   value = f"{round(factor * found.value, 9):.{digits}f}"
   return value + (f" ({'; '.join(details)})" if details else "")
 

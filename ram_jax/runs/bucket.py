@@ -216,9 +216,10 @@ class _Store:
     """Copies changes in an order that allows resuming from any point.
 
     Files are listed before copying, and checkpoints are copied last, so that
-    the lines of metrics.jsonl are never missing. Files are deleted at the end,
-    so that at least one checkpoint is complete at any time. If the oldest
-    checkpoint disappears before it is copied, there is a newer one.
+    the lines of metrics.jsonl that they need are never missing. Files are
+    deleted at the end, so that at least one checkpoint is complete at any time.
+    If the oldest checkpoint disappears before it is copied, there is a newer
+    one.
 
     Args:
       folder: the run's folder.

@@ -86,7 +86,8 @@ class Checkpoints:
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
-      ValueError: if all are damaged, or belong to another model.
+      ValueError: if all are damaged, or the newest intact one belongs to
+        another model.
     """
     saved, open_line, path = self.newest()
     return fitted(template, saved, path), open_line
@@ -95,7 +96,7 @@ class Checkpoints:
     """Waits until everything is on disk, then closes the manager.
 
     Raises:
-      OSError: if it cannot be written.
+      OSError: if a checkpoint cannot be written.
     """
     with self._writing():
       self._manager.wait_until_finished()

@@ -24,9 +24,10 @@ EVALUATION_FIELDS = ("name", "evaluate", "evaluators", "floors")
 LOCK = "lock"
 PARTS = "parts.jsonl"  # finished parts of an incomplete evaluation
 
-# Names of data and weights, and where they are stored (on disk or devices).
-# These may change, because data and weights are identified by data.json,
-# config.weights.fingerprint and the values of the normalization.
+# Names of data, weights and normalizations, and where data and weights are
+# stored (on disk or devices). These may change, because data is identified by
+# data.json, weights by config.weights.fingerprint, and a normalization by its
+# values.
 PLACES = (
   "dataset.folder",
   "dataset.tfds_dir",
@@ -291,8 +292,9 @@ def check_data(data: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     if split in saved and split in data and saved[split] != data[split]:
       name = {"train": "trained", "test": "evaluated"}[split]
       raise ValueError(
-        f"--workdir={folder} was {name} on different data ({saved[split]}, now "
-        f"{data[split]}): use the same data, or choose another --workdir"
+        f"the run in --workdir={folder} was {name} on different data "
+        f"({saved[split]}, now {data[split]}): use the same data, or choose "
+        "another --workdir"
       )
   return saved
 
@@ -308,7 +310,7 @@ def claim(
     folder: the run's folder, locked.
 
   Raises:
-    ValueError: if it now belongs to another run.
+    ValueError: if it now belongs to another run, or the data differs.
     OSError: if it cannot be written to.
   """
   check_owner(config, folder)

@@ -1,10 +1,10 @@
 """The results of a run: the schema, its writer and its only reader.
 
-results.json has the head (run, config, versions, device, trained_with, data,
-timing), the notes and the rows; results.csv has the same rows; correct.npz
-records which images were classified correctly; pictures.npz has images for
-figures. Damaged and unsupported files are rejected, so that no wrong number
-appears in a table.
+results.json contains the head (run, config, versions, device, trained_with,
+data, timing), the notes and the rows; results.csv contains the same rows;
+correct.npz records which images were classified correctly; pictures.npz
+contains images for figures. Damaged and unsupported files are rejected, so that
+no wrong number appears in a table.
 """
 
 import dataclasses

@@ -180,7 +180,7 @@ def _watchdog() -> Iterator[None]:
     yield
   finally:
     signal.set_wakeup_fd(before)
-    os.close(writer)  # the thread reads the end of the file and returns
+    os.close(writer)  # the thread reads EOF and returns
     thread.join()
     os.close(reader)
 

@@ -157,7 +157,7 @@ def _settings(config: ConfigDict, key: jax.Array, peak: float) -> step.Settings:
     if value and not hasattr(getattr(method, "attack", None), field):
       raise ValueError(
         f"config.train.{name} is {value}, but the method {config.method.name} "
-        f"has no attack with the field {field}, such as pgd: use the default"
+        f"has no attack (such as pgd) with the field {field}: use the default"
       )
   numbers = jax.tree.map(
     lambda x: np.asarray(x, jnp.result_type(float)), (method, peak)
@@ -181,8 +181,8 @@ def _programs(
 ) -> tuple[Callable, Callable, Callable, Callable | None]:
   """Builds `Training`'s create (which takes a key) and its other functions.
 
-  Cached: equal arguments return the same functions, so that the runs of a
-  process share their compiled programs.
+  Cached: for equal arguments, it returns the same functions, so that the runs
+  of a process share their compiled programs.
   """
   mapped = functools.partial(
     parallel.training_dispatch, streamed=streamed, devices=devices

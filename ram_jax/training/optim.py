@@ -1,4 +1,4 @@
-"""SGD with (Nesterov) momentum, and its learning rate schedules."""
+"""SGD with (Nesterov) momentum, and its learning-rate schedules."""
 
 import dataclasses
 import functools

@@ -100,7 +100,7 @@ class Watch:
       try:
         found, batch, state = self._replay(error.step)
         self._write(found, batch, state)
-      except (jax.errors.JaxRuntimeError, OSError) as reason:
+      except (jax.errors.JaxRuntimeError, MemoryError, OSError) as reason:
         first = (str(reason).splitlines() or [""])[0]
         text = f"{error} (no post-mortem: {first[:120]})"
       else:

@@ -87,11 +87,10 @@ class Program:
       rise from 0; 0 for none.
     attack_steps: pairs (first training step, attack steps from then on), in
       ascending order, starting at step 0; empty: the attack's own `steps`.
-    mixing: mixes each image with its predecessor in the global batch; None for
-      none.
-    unroll: whether to unroll the loops over the steps of a dispatch and over
-      the views' forward passes (convolutions in a loop are slow on CPUs); see
-      also `forward_views`.
+    mixing: mixes each image with its predecessor in the global batch; None: no
+      mixing.
+    unroll: whether to unroll the loop over the steps of a dispatch
+      (convolutions in a loop are slow on CPUs); also passed to `forward_views`.
     optimizer: initial learning rate -> the run's optimizer.
     averaging: how the weights are averaged.
   """

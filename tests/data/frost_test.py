@@ -59,7 +59,7 @@ def test_pictures_stay_larger_for_larger_images(folder, size, side):
 
 
 def test_errors(folder, monkeypatch):
-  with pytest.raises(ValueError, match="164 pixels, but the images have 165"):
+  with pytest.raises(ValueError, match="164 pixels, but .* longer side is 165"):
     frost.load(str(folder), 165)
   (folder / "frost2.png").write_bytes(b"not a picture")
   with pytest.raises(ValueError, match=r"cannot read .*frost2\.png"):

@@ -117,7 +117,9 @@ def test_longer_attack_that_is_weaker_is_detected():
   assert longer.values == {"correct_before": 0}
   assert longer.correct_count == SIZE
   [text] = [text for text in warnings(shown) if "weaker" in text]
-  assert text == "PGD-2 is weaker than PGD-1 at epsilon 1: 100.0 % and 0.0 %"
+  assert text == (
+    "PGD-2 is weaker than PGD-1 at epsilon 1: accuracies are 100.0 % and 0.0 %"
+  )
 
 
 def test_random_network_is_detected(monkeypatch):
@@ -133,6 +135,19 @@ def test_random_network_is_detected(monkeypatch):
   row, note = attack_checks.probe_model(ATTACK, None, batch, 8)
   assert row.values == {"zero_gradients": 0, "changed_logits": 10}
   assert "10 of 40 images change" in note.text
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_images_with_non_finite_logits_are_misclassified(bad, monkeypatch):
+  shown = np.tile([1.0, 0.0], (SIZE, 1))
+  shown[:3, 0] = bad  # the label's logit, which argmax selects
+  norms = np.ones(SIZE)
+  monkeypatch.setattr(
+    attack_checks, "logits_and_gradients", lambda *_: (shown, norms)
+  )
+  batch = {"images": IMAGES, "labels": np.zeros(SIZE)}
+  (row,) = attack_checks.probe_model(ATTACK, None, batch, 8)
+  assert row.correct_count == SIZE - 3
 
 
 def bits(count, size=SIZE):
@@ -171,8 +186,8 @@ def test_tolerance_covers_only_chance():
   assert attack_checks.rises(bits(22), bits(12)) is False
   [text] = sweep(bits(10), {0.0: bits(9)}, "l2")
   assert text == (
-    "1 images are classified correctly either clean or at epsilon 0, but not "
-    "both"
+    "1 images are classified correctly without an attack but not at epsilon 0, "
+    "or vice versa"
   )
 
 

@@ -90,7 +90,7 @@ def test_views_and_gradient(name, model):
       )
       return method(name).loss(logits, targets)[0].mean()
 
-    # Central differences, the views held fixed. Directions lean towards the
+    # Central differences, the views held fixed. Directions lean toward the
     # gradient, so that the slope stands far above the rounding of about 1e-10
     # that float64 leaves at h = 1e-6.
     gradient = jax.grad(loss)(model.params)

@@ -281,7 +281,7 @@ SAME = "with the same settings for"
       "cost needed",
       "robust_augmix",
       {"device": {"kind": "gpu", "count": 1}},
-      "the device and number of updates of",
+      "the same device and number of updates for",
     ),
   ],
 )
@@ -317,7 +317,7 @@ def test_two_sets_of_corrupted_images_are_not_mixed(make):
     both.append(results.load(run.folder))
   found = row(both, "15 out of 19")
   assert found.verdict == "not evaluated"
-  assert found.lacking == "one 'images', not C, D"
+  assert found.lacking == "one value of 'images', not C, D"
 
 
 def test_waves_of_two_norms_are_not_mixed(make):
@@ -325,7 +325,7 @@ def test_waves_of_two_norms_are_not_mixed(make):
   shown = [make(method, errors=errors) for method in ("augmix", "standard")]
   found = row(shown, "against low-frequency")
   assert found.verdict == "not evaluated"
-  assert found.lacking == "one 'wave_norm', not 2.0, 4.0"
+  assert found.lacking == "one value of 'wave_norm', not 2.0, 4.0"
 
 
 def test_some_corruptions_can_refute_but_not_confirm_a_claim(make):

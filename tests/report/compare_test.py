@@ -124,7 +124,7 @@ def test_mean_is_compared_only_if_all_its_parts_were_evaluated(make_full_run):
   low, high = 100 * low - 0.05, 100 * high + 0.05
   assert row[4] == f"{low:+.1f} to {high:+.1f}"
   assert "rounded to 0.1 percentage points" in note(
-    table, "the reference is rounded"
+    table, "the reference's accuracies are rounded"
   )
   less = make_full_run("B", names=BENCHMARK[:-1])
   with pytest.raises(ValueError, match="no metric in common: the run has"):

@@ -203,6 +203,8 @@ def test_holm_by_hand():
   found = statistics.holm([0.03, 0.01, 0.5, 0.02])
   assert found == pytest.approx([0.06, 0.04, 0.5, 0.06])
   assert statistics.holm([0.8, 0.9]) == [1, 1] and statistics.holm([]) == []
+  # The correction is for two tests.
+  assert statistics.holm([0.03, None, 0.01]) == [0.03, None, 0.02]
 
 
 @pytest.mark.parametrize(
