@@ -172,8 +172,8 @@ def test_paper_map_refers_to_existing_code():
     assert (ROOT / path).exists() or (ROOT / "ram_jax" / path).exists(), path
 
 
-# Words of a translation, with what an engineer writes instead.
-DIALECT = {
+# Unidiomatic words, and what to write instead.
+UNIDIOMATIC = {
   r"go(es|ing)? on (from|where|behind|exactly)": "resume",
   r"the same command goes": "the same command resumes",
   r"\bmend(s|ed)?\b": "fix, repair",
@@ -198,7 +198,7 @@ def test_plain_english(path):
   text = " ".join(source(path).split())
   found = [
     f"{match[0]!r}: write {instead!r}"
-    for pattern, instead in DIALECT.items()
+    for pattern, instead in UNIDIOMATIC.items()
     for match in re.finditer(pattern, text, re.IGNORECASE)
   ]
   assert not found, found

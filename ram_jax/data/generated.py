@@ -109,7 +109,8 @@ class Generator:
       corruption: one of `names()`.
       severity: 1 to 5.
     """
-    if (corruption, severity) not in self._prepared:  # parameters may be slow
+    # Computing the parameters may be slow.
+    if (corruption, severity) not in self._prepared:
       self._prepared.add((corruption, severity))
       make, arguments = self._call(corruption, severity)
       make.prepare(*arguments)

@@ -70,7 +70,8 @@ def match(run: Run, reference: Reference) -> Comparison:
   parts = cells.groupby("corruption", sort=False)
   averages = [_average(part) for _, part in parts]
   if len(averages) > 1:
-    averages.insert(0, _average(cells) | {"corruption": "corruption mean"})
+    name = f"mean of {len(averages)} corruptions"
+    averages.insert(0, _average(cells) | {"corruption": name})
   others, means = pairs[pairs.corruption.isna()], pairs.corruption.isin(MEANS)
   clean = others.evaluator == "clean"
   found = _records(others[clean]) + _records(others[~clean])

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ram_jax.contracts import Row
-from ram_jax.corruptions import BENCHMARK, SETS
+from ram_jax.corruptions import BENCHMARK, SETS, SEVERITIES
 from ram_jax.report import statistics
 from ram_jax.report.statistics import Estimate
 from ram_jax.runs import folder as run_folder
@@ -106,15 +106,15 @@ def labels(members: Sequence[Sequence[Run]]) -> tuple[str, ...]:
 
   Returns:
     For each group its method, with the number of seeds if it is not the same
-    for all. If several groups would have the same name, the seed is added; if
-    that is not enough, the run's name or, failing that, its folder.
+    for all. If several groups would have the same name, the name of the config
+    is added or, if that is not enough, the run's name or its folder.
   """
   result = []
   extra = functools.partial(_extra, alike=len(set(map(len, members))) == 1)
   for runs in members:
     label = runs[0].about["label"]
     same = [other for other in members if other[0].about["label"] == label]
-    for part in ("seed", "name", "folder") if len(same) > 1 else ("",):
+    for part in ("config", "run", "folder") if len(same) > 1 else ("",):
       if len({extra(other, part) for other in same}) == len(same):
         break
     text = extra(runs, part)
@@ -272,6 +272,48 @@ def estimate(rows: pd.DataFrame, column: str = "accuracy") -> Estimate | None:
   return statistics.over_seeds(list(values.dropna()), most)
 
 
+def shared(rows: pd.DataFrame) -> pd.DataFrame:
+  """The rows of corruptions and severities that all runs have.
+
+  Args:
+    rows: rows of one group and one variant.
+
+  Returns:
+    The same number of rows for each run.
+  """
+  places = ["corruption", "severity"]
+  runs = rows.groupby(places, dropna=False)["run"].transform("nunique")
+  return rows[runs == rows["run"].nunique()]
+
+
+def places(rows: pd.DataFrame) -> set[tuple[str, int]]:
+  """The corruptions and severities of rows."""
+  return set(zip(rows["corruption"], rows["severity"], strict=True))
+
+
+def lacking(
+  found: set[tuple[str, int]],
+  names: Sequence[str],
+  levels: Sequence[int] = SEVERITIES,
+) -> str:
+  """Says how complete a mean is.
+
+  Args:
+    found: the corruptions and severities in the mean.
+    names: the corruptions that it should contain; empty if it is not a mean.
+    levels: the severities that it should contain.
+
+  Returns:
+    Text like " [14 of 15]"; empty if nothing is missing.
+  """
+  if not names or len(found) == len(names) * len(levels):
+    return ""
+  kinds = len({name for name, _ in found})
+  if len(found) == kinds * len(levels):
+    return f" [{kinds} of {len(names)}]"
+  return f" [{len(found)} of {len(names) * len(levels)} test sets]"
+
+
 def epsilon_name(epsilon: float, norm: str) -> str:
   """Formats an epsilon: "0.25", or "8/255" in the L-infinity norm."""
   levels = 255 * epsilon
@@ -292,13 +334,10 @@ def _key(run: Run) -> str:
 def _extra(runs: Sequence[Run], part: str, alike: bool) -> str:
   """The text in the parentheses of a label."""
   count = f"{len(runs)} seeds" if len(runs) > 1 and not alike else ""
-  about, folder = runs[0].about, runs[0].folder
-  seed = about["seed"]
-  texts = {"name": about["name"], "folder": str(folder), "": "", "seed": ""}
-  if len(runs) == 1:
-    texts["seed"] = f"seed {seed}"
-  else:
-    texts["name"] = texts["name"].removesuffix(f"-{seed}")
+  name, seed = (runs[0].about[key] for key in ("name", "seed"))
+  config = name.removesuffix(f"-{seed}")
+  texts = {"": "", "config": config, "folder": str(runs[0].folder)}
+  texts["run"] = name if len(runs) == 1 else config
   return ", ".join(filter(None, (texts[part], count)))
 
 

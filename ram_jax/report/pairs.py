@@ -155,8 +155,12 @@ def clean_accuracy(pair: Pair) -> Iterator[tuple[str, Estimate]]:
 
 def each_epsilon(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   """Accuracy under each attack."""
-  for row in _attacked(pair).to_dict("records"):
-    yield references.label(row), difference(pair, [row["key"]])
+  rows = _attacked(pair).to_dict("records")
+  labels = [references.label(row) for row in rows]
+  for label, row in zip(labels, rows, strict=True):
+    # Labels do not show, for example, the number of restarts.
+    name = label if labels.count(label) == 1 else row["key"]
+    yield name, difference(pair, [row["key"]])
 
 
 def mean_over_epsilons(pair: Pair) -> Iterator[tuple[str, Estimate]]:
@@ -172,7 +176,8 @@ def corruptions(*names: str) -> Metric:
     rows = shared_rows(pair, "corruption", "images")
     for name in names:
       keys = rows["key"][rows["corruption"] == name]
-      yield name, None if keys.empty else difference(pair, keys)
+      whole = len(keys) == len(SEVERITIES)
+      yield name, difference(pair, keys) if whole else None
 
   return metric
 
@@ -247,13 +252,16 @@ def training_time(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   seconds, settings = [], []
   for run in pair:
     seconds.append(run.head.get("timing", {}).get("train_seconds"))
-    settings.append((run.head.get("device", {}), run.about.get("step")))
+    # The other device in the results is that of the evaluation.
+    trained = run.head.get("trained_with") or [run.head]
+    devices = [environment.get("device", {}) for environment in trained]
+    settings.append((devices, run.about.get("step")))
     if not seconds[-1]:
       raise Missing(f"training time of {_name(run)}")
-  if settings[0] != settings[1]:
+  (device, *others), _ = settings[0]
+  if settings[0] != settings[1] or any(x != device for x in others):
     both = " and ".join(map(_name, pair))
     raise Missing(f"the same device and number of updates for {both}")
-  device = settings[0][0]
   name = f"added time in %, on {device.get('count')} x {device.get('kind')}"
   yield name, Estimate(seconds[0] / seconds[1] - 1)
 
@@ -274,7 +282,7 @@ def over_seeds(runs: Sequence[Run], baseline: Run) -> Table | None:
   others = [i for i in range(len(groups)) if i != base]
   found = {
     name: [_difference(part, i, base) for i in others]
-    for name, part in _metrics(rows)
+    for name, part in _metrics(rows, base)
   }
   if not any(x and x.seeds > 1 for column in found.values() for x in column):
     return None
@@ -298,20 +306,22 @@ def over_seeds(runs: Sequence[Run], baseline: Run) -> Table | None:
 
 def _difference(rows: pd.DataFrame, group: int, base: int) -> Estimate | None:
   """A group's mean accuracy over the rows minus the base's, if comparable."""
-  mine, other = (
-    rows[rows["group"] == i].groupby("seed")["accuracy"] for i in (group, base)
-  )
+  both = [grouping.shared(rows[rows["group"] == i]) for i in (group, base)]
   # Means over different rows cannot be compared.
-  if not len(mine) or {*mine.size()} != {*other.size()}:
+  mine, other = map(grouping.places, both)
+  if not mine or mine != other:
     return None
-  return statistics.seed_difference(dict(mine.mean()), dict(other.mean()))
+  means = (dict(x.groupby("seed")["accuracy"].mean()) for x in both)
+  return statistics.seed_difference(*means)
 
 
-def _metrics(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def _metrics(
+  rows: pd.DataFrame, base: int
+) -> Iterator[tuple[str, pd.DataFrame]]:
   """Names and rows of the accuracies that are compared over seeds."""
   for name, part, names in grouping.test_sets(rows):
-    count = part["corruption"].nunique()
-    yield f"{count} of " * (count < len(names)) + name, part
+    places = grouping.places(grouping.shared(part[part["group"] == base]))
+    yield name + grouping.lacking(places, names), part
     source = name.partition("corruptions")[2]
     for single in LOW_CONTRAST:
       if not (own := part[part["corruption"] == single]).empty:

@@ -115,27 +115,25 @@ def draw_trade_off(runs: Sequence[Run]) -> Figure | None:
   """Accuracy under attack against mean corruption accuracy.
 
   Args:
-    runs: the runs; those that lack either are left out.
+    runs: the runs; those that lack either are left out, and so are those with
+      fewer corruptions or severities than others.
 
   Returns:
-    A figure with one panel per attack, for the evaluated epsilon that is
-    closest to the norm's `USUAL` radius. Each configuration is a point with its
-    95 % intervals, if any. If all runs have all 15 corruptions at all
-    severities, published models with the same norm, radius and data set are
-    shown as gray points.
+    A figure with one panel per attack and source of corrupted images, for the
+    evaluated epsilon that is closest to the norm's `USUAL` radius. Each
+    configuration is a point with its 95 % intervals, if any. If all 15
+    corruptions at all severities were evaluated, published models with the same
+    norm, radius and data set are shown as gray points.
   """
   groups, rows = grouping.groups_and_rows(runs)
-  names = rows["corruption"].isin(BENCHMARK)
-  corrupted = {i: part for i, part in rows[names].groupby("group")}
-  attacked = grouping.attacks(rows)
-  attacked = attacked[
-    attacked["group"].isin(corrupted) & (attacked["epsilon"] > 0)
-  ]
-  if attacked.empty:
+  attacked = grouping.attacks(rows).query("epsilon > 0")
+  parts = []
+  for source, means in _corruption_means(rows).items():
+    for variant, part in grouping.by_variant(attacked).items():
+      both = part[part["group"].isin(means)]
+      parts += [(variant, both, source, means)] * (len(both) > 0)
+  if not parts:
     return None
-  complete = {len(part) / part["run"].nunique() for part in corrupted.values()}
-  complete = complete == {len(BENCHMARK) * len(SEVERITIES)}
-  parts = attacked.groupby("variant", sort=False)
   figure, grid = panels(len(parts), 2, 5.0, 4.2)
   looks, used = styles(groups, {}), {}
   for i, group in enumerate(groups):  # one marker per configuration of a method
@@ -144,21 +142,42 @@ def draw_trade_off(runs: Sequence[Run]) -> Figure | None:
     look["marker"] = MARKERS[place]
     look["markerfacecolor"] = "white" if row % 2 else look["color"]
     before.append(i)
-  for axes, (variant, part) in zip(grid, parts, strict=True):
+  for axes, (variant, part, source, means) in zip(grid, parts, strict=True):
     norm = part["norm"].iloc[0]
     usual = USUAL.get(norm, 0)
     radius = min(set(part["epsilon"]), key=lambda x: abs(x - usual))
-    if complete:
+    if "[" not in source:
       _published_points(axes, norm, radius, groups)
     for i, own in part[part["epsilon"] == radius].groupby("group"):
-      pair = grouping.estimate(corrupted[i]), grouping.estimate(own)
+      pair = means[i], grouping.estimate(own)
       _point(axes, pair, looks[groups[i].label])
     name = grouping.epsilon_name(radius, norm)
     tidy(axes, plain(f"{variant}, epsilon {name}"))
-    axes.set_xlabel("mean accuracy on corruptions (%)", fontsize=9)
+    axes.set_xlabel(plain(f"mean accuracy on {source} (%)"), fontsize=9)
     axes.set_ylabel("accuracy under attack (%)", fontsize=9)
   legend_below(figure)
   return figure
+
+
+def _corruption_means(rows: pd.DataFrame) -> dict[str, dict[int, Estimate]]:
+  """Mean accuracies on the benchmark's corruptions, by test set and group.
+
+  Means over different corruptions or images cannot be compared, so the groups
+  with the most corruptions and severities are used. A mean that lacks some has
+  "[14 of 15]" in the name of its test set.
+  """
+  found = {}
+  for name, part, names in grouping.test_sets(rows):
+    if names != BENCHMARK:
+      continue
+    own = {i: grouping.shared(x) for i, x in part.groupby("group")}
+    places = max(map(grouping.places, own.values()), key=len)
+    found[name + grouping.lacking(places, names)] = {
+      i: grouping.estimate(x)
+      for i, x in own.items()
+      if grouping.places(x) == places
+    }
+  return found
 
 
 def _point(
@@ -183,7 +202,7 @@ def _published_points(
     found = references.read(name)
     rows = found.rows
     attacked = rows[(rows["norm"] == norm) & (rows["epsilon"] == epsilon)]
-    corrupted = rows[rows["corruption"].isin(["mean of 15"])]
+    corrupted = rows[rows["corruption"].isin(["mean of 15 corruptions"])]
     if corrupted.empty:  # each corruption and severity
       corrupted = rows[rows["corruption"].isin(BENCHMARK)]
     if attacked.empty or corrupted.empty or {found.data} != data:
@@ -441,7 +460,9 @@ def _points(
   """Accuracy by coordinate, ascending; at 0 the clean accuracy."""
   if not (own[column] == 0).any():
     clean = grouping.clean(rows)
-    clean = clean[clean["run"].isin(own["run"])]
+    # An attack on fewer images has no clean accuracy on these.
+    same = clean["total"].isin(own["total"])
+    clean = clean[clean["run"].isin(own["run"]) & same]
     own = pd.concat([clean.assign(**{column: 0}), own])
   parts = own.groupby(column)
   return {float(place): grouping.estimate(part) for place, part in parts}

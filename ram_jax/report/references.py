@@ -42,7 +42,10 @@ COLUMNS = [*SETTINGS, "attack", "accuracy", "total"]
 ATTACK = {"attack", "norm", "epsilon"}
 # Means in references: values of the column `corruption`, without a severity.
 # RobustBench and most papers use 15 of the 19 corruptions; the author, all 19.
-MEANS = {"mean of 15": BENCHMARK, "mean of 19": tuple(CORRUPTIONS)}
+MEANS = {
+  "mean of 15 corruptions": BENCHMARK,
+  "mean of 19 corruptions": tuple(CORRUPTIONS),
+}
 # Files that the author's code writes into a folder.
 AUTHOR_FILES = (
   "eval_metrics.json",
@@ -143,7 +146,7 @@ def label(settings: Mapping[str, Any]) -> str:
   name, severity = settings.get("corruption"), settings.get("severity")
   if severity:
     return f"{name}, severity {severity}"
-  return "corruption mean" if name in MEANS else name or settings["evaluator"]
+  return name or settings["evaluator"]
 
 
 def read(reference: str) -> Reference:
@@ -354,7 +357,7 @@ def _author_metrics(path: pathlib.Path, tree: dict[str, Any]) -> Reference:
   rows += [_author_attack(*row) for row in sweep.items()]
   if "cifar10c_mean_accuracy" in tree:
     mean = tree["cifar10c_mean_accuracy"]
-    rows.append(_row("corruption", mean, corruption="mean of 19"))
+    rows.append(_row("corruption", mean, corruption="mean of 19 corruptions"))
   return _author(path, rows)
 
 
@@ -426,14 +429,15 @@ def _images(
 
   Args:
     cells: rows with accuracies that were not rounded.
-    usual: number of images of the test set.
+    usual: number of images of the test set; None if unknown.
 
   Returns:
-    `FEWER_IMAGES` and a note that says so if all of at least 10 accuracies are
-    multiples of its inverse, otherwise `usual`.
+    `FEWER_IMAGES` and a note that says so if it is less than `usual` and all of
+    at least 10 accuracies are multiples of its inverse; otherwise `usual`.
   """
   counts = [FEWER_IMAGES * cell["accuracy"] for cell in cells]
-  if len(counts) < 10 or any(abs(c - round(c)) > 1e-6 for c in counts):
+  few = len(counts) < 10 or (usual or 0) <= FEWER_IMAGES
+  if few or any(abs(c - round(c)) > 1e-6 for c in counts):
     return usual, ()
   note = (
     f"corruptions: all accuracies are multiples of 1/{FEWER_IMAGES}, so "
@@ -450,7 +454,7 @@ def _robustbench_model(path: pathlib.Path, tree: dict[str, Any]) -> Reference:
     rows.append(_row("adversarial", accuracy, **attack))
   if "corruptions_acc" in tree:
     mean = _percent(tree, "corruptions_acc")
-    rows.append(_row("corruption", mean, corruption="mean of 15"))
+    rows.append(_row("corruption", mean, corruption="mean of 15 corruptions"))
   extra = str(tree["additional_data"]).lower()
   if extra not in ("true", "false"):
     raise ValueError(f"additional_data is {extra:.60}: give true or false")
@@ -544,4 +548,4 @@ def _published_rows(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
       yield _row("adversarial", accuracy, **attack)
   if "corruption_mean" in tree:
     mean = tree["corruption_mean"]
-    yield _row("corruption", mean, corruption="mean of 15")
+    yield _row("corruption", mean, corruption="mean of 15 corruptions")

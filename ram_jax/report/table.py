@@ -59,8 +59,9 @@ class Table:
     """The table and its footnotes as plain text.
 
     Args:
-      width: number of columns of the terminal; a table that is too wide is
-        transposed, with as many of its rows side by side as fit.
+      width: number of columns of the terminal; in a table that is too
+        wide, lines are broken; if that is not enough, the table is transposed,
+        with as many of its rows side by side as fit.
 
     Returns:
       Lines of text.

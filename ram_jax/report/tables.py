@@ -41,7 +41,8 @@ ERRORS = (
 )
 RELATIVE = (
   "normalized mCE: mean over the 15 corruptions of the sum of errors over "
-  "severities, in % of the baseline's sum"
+  "severities, in % of the baseline's sum; without an interval if the baseline "
+  "has several seeds, because its mean varies, too"
 )
 # Columns of a table: name, cells, whether smaller is better (None: no numbers).
 Columns = list[tuple[str, Sequence[str], bool | None]]
@@ -280,7 +281,10 @@ def floors(
     }[measure]
     found = dict(part.groupby("variant", sort=False)["accuracy"].mean())
     for variant, accuracy in (found or {"": math.nan}).items():
-      name = {"corruption": "corruption mean"}.get(measure, measure)
+      name = measure
+      if measure == "corruption":
+        name = "mean of 15 corruptions"
+        name += grouping.lacking(grouping.places(part), BENCHMARK)
       name += f", eps {epsilon:.4g}" if epsilon is not None else ""
       name += f" ({variant})" if len(found) > 1 else ""
       text = f"{100 * accuracy:.2f}" if found else "not evaluated"
@@ -329,17 +333,23 @@ def sweep(
     minutes_left: estimated time for the remaining runs; None: unknown.
 
   Returns:
-    One row per run; attacks and corruptions are means over their rows.
+    One row per run, with means over the benchmark's 15 corruptions and over the
+    attacks with epsilon above 0.
   """
   cells = []
   for name, state, run, seconds in rows:
-    found = results.frame([run]) if run else None
-    means = (
-      f"{100 * found['accuracy'][found['evaluator'] == kind].mean():.1f}"
-      if run and (found["evaluator"] == kind).any()
-      else NOT_EVALUATED
-      for kind in PROGRESS
-    )
+    found = dict.fromkeys(PROGRESS, NOT_EVALUATED)
+    if run:
+      table = grouping.frame([Group("", (run,))])
+      others = table["corruption"].notna() & ~table["corruption"].isin(
+        BENCHMARK
+      )
+      table = table[
+        ~others & (table["epsilon"].isna() | (table["epsilon"] > 0))
+      ]
+      for kind, mean in table.groupby("evaluator")["accuracy"].mean().items():
+        found[kind] = f"{100 * mean:.1f}"
+    means = (found[kind] for kind in PROGRESS)
     minutes = NOT_EVALUATED if seconds is None else f"{seconds / 60:.1f}"
     cells.append((name, state, *means, minutes))
   left = () if minutes_left is None else (f"minutes left: {minutes_left:.1f}",)
@@ -474,24 +484,22 @@ def _cell(
   is_base = set(others["config"]) == set(rows["config"])
   if names:
     rows, others = (
-      x[x["corruption"].isin(names) & x["severity"].isin(levels)]
+      grouping.shared(
+        x[x["corruption"].isin(names) & x["severity"].isin(levels)]
+      )
       for x in (rows, others)
     )
   found = grouping.estimate(rows, column)
   if not found:
     return NOT_EVALUATED
   more = []
-  if not is_base and _places(others) == _places(rows):
+  places = grouping.places(rows)
+  if not is_base and grouping.places(others) == places:
     difference = found.value - grouping.estimate(others, column).value
     more = [f"{100 * difference:+z.1f}"]  # z turns -0.0 into +0.0
-  sets = rows.groupby("run")["corruption"].agg(["nunique", "size"]).min()
   factor, digits = (1, 3) if column in CALIBRATION else (100, 1)
   text = _text(found, rows, factor, digits, more)
-  return text + _lacking(*sets, names, levels)
-
-
-def _places(rows: pd.DataFrame) -> set[tuple[str, int]]:
-  return set(zip(rows["corruption"], rows["severity"], strict=True))
+  return text + grouping.lacking(places, names, levels)
 
 
 def _text(
@@ -513,17 +521,6 @@ def _text(
   # below 52.85 in floating point.
   value = f"{round(factor * found.value, 9):.{digits}f}"
   return value + (f" ({'; '.join(details)})" if details else "")
-
-
-def _lacking(
-  kinds: int, sets: int, names: Sequence[str], levels: Sequence[int]
-) -> str:
-  """Text like " [14 of 15]" if a mean lacks corruptions or severities."""
-  if not names or sets == len(names) * len(levels):
-    return ""
-  if sets == kinds * len(levels):
-    return f" [{kinds} of {len(names)}]"
-  return f" [{sets} of {len(names) * len(levels)} test sets]"
 
 
 def _relative(rows: pd.DataFrame, base: pd.DataFrame | None) -> str:
@@ -548,8 +545,17 @@ def _relative(rows: pd.DataFrame, base: pd.DataFrame | None) -> str:
   found = statistics.over_seeds(list(ratios))
   if not found:
     return NOT_EVALUATED
-  sets = int(both.index.get_level_values(0).isin(sums.index).sum())
-  return _text(found, rows) + _lacking(len(sums), sets, BENCHMARK, SEVERITIES)
+  if others.shape[1] > 1:
+    # It would leave out the variation of the baseline; `pairs.over_seeds` does
+    # not.
+    found = dataclasses.replace(found, low=None, high=None)
+  places = {place for place in both.index if place[0] in sums.index}
+  return _text(found, rows) + grouping.lacking(places, BENCHMARK)
+
+
+def _trained_on(group: Group) -> str | None:
+  data = group.runs[0].head.get("data", {})
+  return data.get("train", {}).get("fingerprint")
 
 
 def _methods(groups: Sequence[Group], rows: pd.DataFrame) -> list[Note]:
@@ -562,6 +568,8 @@ def _methods(groups: Sequence[Group], rows: pd.DataFrame) -> list[Note]:
     if totals.nunique() > 1:
       found.append(f"{variant}: evaluated on different numbers of test images")
   found = [Note(f"{text}: do not compare them", "warning") for text in found]
+  if len({_trained_on(group) for group in groups} - {None}) > 1:
+    found.append(Note("the runs were trained on different images", "warning"))
   for variant, part in grouping.by_variant(rows[rows["details"] != ""]).items():
     images = ", ".join(f"{n:,}" for n in sorted(part["total"].unique()))
     text = f"{variant}: {part['details'].iloc[0]}; on {images} test images"

@@ -227,6 +227,44 @@ def test_verdicts_of_training_time(make, four, seconds, expected):
   assert row(four(robust_augmix=run), "cost needed").verdict == expected
 
 
+GPU = {"platform": "gpu", "kind": "H100", "count": 1}
+
+
+@pytest.mark.parametrize("devices", [[GPU], [{"platform": "cpu"}, GPU]])
+def test_training_times_on_other_devices_are_not_compared(make, four, devices):
+  # Evaluated on the same device.
+  trained = [{"versions": {}, "device": device} for device in devices]
+  run = make("robust_augmix", trained_with=trained)
+  found = row(four(robust_augmix=run), "cost needed")
+  assert found.verdict == "not evaluated"
+  assert "the same device and number of updates for" in found.lacking
+
+
+def test_corruptions_without_all_severities_are_not_evaluated(make):
+  def made(method):
+    found = counts(method)
+    del found["corruption", "snow", 5]
+    return make(method, found)
+
+  found = row([made("robust_augmix"), made("standard")], "15 out of 19")
+  assert found.lacking == "snow" and len(found.comparisons) == 18
+
+
+def test_attacks_with_equal_labels_have_their_keys_as_names(make):
+  shown = []
+  for method, count in (("robust_augmix", 90), ("adversarial", 80)):
+    settings = {"attack": "PGD-10", "norm": "l2", "epsilon": 1.0}
+    more = [
+      Row("adversarial", settings | {"restarts": n}, N, right, bits)
+      for n in (1, 10)
+      for right in (count - n,)
+      for bits in (np.arange(N) < right,)
+    ]
+    shown.append(make(method, {("clean",): 300}, errors=more))
+  names = [c.measure for c in row(shown, "very similar").comparisons]
+  assert len(names) == 2 and all("restarts=" in name for name in names), names
+
+
 def part(method, evaluator):
   return {k: n for k, n in counts(method).items() if k[0] != evaluator}
 

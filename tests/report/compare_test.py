@@ -105,7 +105,7 @@ def test_corruptions_are_averaged_over_what_both_have(make_run, corruption):
     *(("fog", 1), ("fog", 2), ("snow", 2)),
   ]
   table = compared(run, other)
-  assert list(rows(table)) == ["corruption mean", "fog", "snow"]
+  assert list(rows(table)) == ["mean of 2 corruptions", "fog", "snow"]
   assert "count" in note(table, "corruptions: ")
   assert "(run) corrupted images: CIFAR-10-C" in table.footnotes
   assert note(table, "only in the run").endswith("(PGD-10); snow (severity 1)")
@@ -114,12 +114,12 @@ def test_corruptions_are_averaged_over_what_both_have(make_run, corruption):
 
 
 def test_mean_is_compared_only_if_all_its_parts_were_evaluated(make_full_run):
-  given = {"evaluator": "corruption", "corruption": "mean of 15"}
+  given = {"evaluator": "corruption", "corruption": "mean of 15 corruptions"}
   given = reference(given | {"accuracy": 0.6, "total": 10_000}, rounding=0.0005)
   # More than the 15 are there; their mean is 84 less 7 points.
   table = compared(make_full_run("A"), given)
   (row,) = table.rows
-  assert row[:4] == ("corruption mean", "77.00", "60.00", "+17.00")
+  assert row[:4] == ("mean of 15 corruptions", "77.00", "60.00", "+17.00")
   low, high = statistics.newcombe(0.77, 1000, 0.6, 10_000)
   low, high = 100 * low - 0.05, 100 * high + 0.05
   assert row[4] == f"{low:+.1f} to {high:+.1f}"

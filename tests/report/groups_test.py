@@ -51,8 +51,8 @@ def test_runs_with_different_configurations_are_not_grouped(
     value = two.about | value
   other = make_full_run("A", 1, **{part: value})
   assert [g.label for g in grouping.groups([one, other])] == [
-    "A (seed 0)",
-    "A (seed 1)",
+    "A (a-0)",
+    "A (a-1)",
   ]
 
 
@@ -61,7 +61,7 @@ def test_a_seed_counts_once(make_full_run, tmp_path):
   copy = dataclasses.replace(two, folder=tmp_path)
   first, second = grouping.groups([one, two, copy])
   assert first.runs == (one, two) and second.runs == (copy,)
-  assert (first.label, second.label) == ("A (2 seeds)", "A (seed 1)")
+  assert (first.label, second.label) == ("A (a, 2 seeds)", "A (a)")
 
 
 def test_name_of_several_seeds_does_not_contain_one_of_them(make_run):
@@ -75,17 +75,17 @@ def test_name_of_several_seeds_does_not_contain_one_of_them(make_run):
   assert [g.label for g in grouping.groups(runs)] == ["A (x)", "A (y)"]
 
 
-def test_labels_become_distinct_by_seed_then_name_then_folder(make_run):
+def test_labels_become_distinct_by_config_then_run_then_folder(make_run):
   one, two, other = make_run("A"), make_run("A", 1), make_run("B")
 
   def labels(*shown):
     return tuple(group.label for group in grouping.groups(shown))
 
   assert labels(one, other) == ("A", "B")
-  assert labels(two, other, one) == ("A (seed 1)", "B", "A (seed 0)")
+  assert labels(two, other, one) == ("A (a-1)", "B", "A (a-0)")
   same = dict(one.about, name="long")
   named = make_run("A", 2, run=same)
-  assert labels(one, named) == ("A (a-0)", "A (long)")
+  assert labels(one, named) == ("A (a)", "A (long)")
   copy = make_run("A", 3, run=same)
   assert labels(named, copy) == (f"A ({named.folder})", f"A ({copy.folder})")
   with pytest.raises(ValueError, match="given twice"):

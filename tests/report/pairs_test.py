@@ -45,11 +45,37 @@ def test_single_seeds_and_other_corruptions_have_no_interval(make_full_run):
   assert row["clean"].startswith("+0.0 (")
 
 
+def without(name):
+  return tuple(x for x in pairs.NAMES if x != name)
+
+
+@pytest.mark.parametrize(
+  "mine, others, column, expected",
+  [
+    (("fog",), ("brightness",), "15 corruptions [1 of 15]", "-"),
+    (without("contrast"), without("snow"), "15 corruptions [14 of 15]", "-"),
+    (
+      without("snow"),
+      without("snow"),
+      "15 corruptions [14 of 15]",
+      "+0.1 (+0.1 to +0.1)",
+    ),
+  ],
+)
+def test_means_over_other_corruptions_are_not_compared(
+  mine, others, column, expected, make_full_run
+):
+  shown = [make_full_run("Standard", s, names=mine) for s in range(2)]
+  shown += [make_full_run("AugMix", s, 1, names=others) for s in range(2)]
+  table = pairs.over_seeds(shown, shown[0])
+  assert table.rows[0][table.header.index(column)] == expected
+
+
 @pytest.mark.parametrize("kind", ["clean", "corruption"])
 def test_metrics_have_names(kind, make_full_run):
   run = make_full_run("Standard")
   frame = pairs.grouping.frame(pairs.grouping.groups([run]))
   found = {}
-  for _, part in pairs._metrics(frame):
+  for _, part in pairs._metrics(frame, 0):
     found.setdefault(part["evaluator"].iloc[0], part)
   assert len(found[kind]) == {"clean": 1, "corruption": 75}[kind]

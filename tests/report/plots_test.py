@@ -338,7 +338,7 @@ def test_seeds_share_the_color_and_differ_in_line(make_run):
   first, other, second = styles(make_run("A"), make_run("B"), make_run("A", 1))
   assert first["color"] == second["color"] != other["color"]
   assert first["linestyle"] == other["linestyle"] != second["linestyle"]
-  assert second["label"] == "A (seed 1)"
+  assert second["label"] == "A (a-1)"
 
 
 def test_series_of_a_method_never_look_alike(make_run):
@@ -375,9 +375,9 @@ def test_trade_off_has_a_point_per_configuration(make_full_run):
   want = stats.t.interval(0.95, 2, 41.0, 1 / 3**0.5)
   ends = [c.get_segments()[0] for c in axes.collections]
   assert any(np.allclose(x, [[78.0, want[0]], [78.0, want[1]]]) for x in ends)
-  # One group is incomplete, so that published means are not comparable.
-  assert not axes.texts
-  (axes,) = plots.draw_trade_off(shown[:-1]).axes
+  # Means over fewer corruptions are not comparable.
+  assert not any(name.startswith("Incomplete") for name in points)
+  assert axes.get_xlabel() == "mean accuracy on 15 corruptions (%)"
   label = "published, AutoAttack"
   published = [x for x in axes.get_lines() if x.get_label() == label]
   found = [tuple(x.get_xydata()[0]) for x in published]
@@ -385,6 +385,42 @@ def test_trade_off_has_a_point_per_configuration(make_full_run):
   assert any(np.allclose(x, (84.90, 74.50), atol=0.01) for x in found)
   texts = [text.get_text() for text in axes.texts]
   assert len(texts) == len(found) and "WRN-70-16" in texts
+
+
+def test_trade_off_separates_sources_of_corrupted_images(make_run):
+  def made(label, source, count):
+    rows = [
+      Row("corruption", settings | {"images": source}, 1000, count)
+      for settings in (
+        {"corruption": name, "severity": s}
+        for name in plots.BENCHMARK
+        for s in plots.SEVERITIES
+      )
+    ]
+    return make_run(label, n=1000, rows=((0.0, 950), (0.5, 400)), found=rows)
+
+  shown = [made("Standard", "files", 700), made("AugMix", "generated", 800)]
+  first, second = plots.draw_trade_off(shown).axes
+  for axes, source, label, mean in (
+    (first, "files", "Standard", 70.0),
+    (second, "generated", "AugMix", 80.0),
+  ):
+    text = f"mean accuracy on 15 corruptions: {source} (%)"
+    assert axes.get_xlabel() == text
+    np.testing.assert_allclose(_lines(axes)[label].get_xydata(), [[mean, 40.0]])
+
+
+def test_attack_on_fewer_images_does_not_start_at_the_clean_accuracy(make_run):
+  settings = {"attack": "AutoAttack", "norm": "l2"}
+  found = [
+    Row("autoattack", settings | {"epsilon": epsilon}, 100, count)
+    for epsilon, count in ((0.01, 97), (0.5, 60))
+  ]
+  run = make_run("A", n=1000, rows=((0.0, 950), (0.5, 500)), found=found)
+  (axes,) = plots.draw_adversarial_accuracy([run]).axes
+  points = [line.get_xydata().tolist() for line in axes.get_lines()]
+  assert [[0.01, 97.0], [0.5, 60.0]] in points
+  assert [[0.0, 95.0], [0.5, 50.0]] in points
 
 
 def test_many_settings_of_a_method_have_different_markers(make_full_run):

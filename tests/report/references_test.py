@@ -29,6 +29,7 @@ MEANS = {
   "rlat_resnet_18": 84.10,
   "standard_wrn_28_10": 73.46,
 }
+MEAN = "mean of 15 corruptions"
 METRICS = {
   "checkpoint": "results/model.pt",
   "clean_accuracy": 0.9123,
@@ -69,7 +70,7 @@ def test_published_numbers_are_complete_and_cite_their_source(name):
   assert set(others.total) <= {10_000}
   assert corrupted.empty == (name not in MEANS)
   if name in MEANS:
-    assert len(corrupted) == 75 or set(corrupted.corruption) == {"mean of 15"}
+    assert len(corrupted) == 75 or set(corrupted.corruption) == {MEAN}
     # Half a unit of the last digit published.
     mean = 100 * corrupted.accuracy.mean()
     assert mean == pytest.approx(MEANS[name], abs=0.005 + 1e-9)
@@ -119,7 +120,7 @@ def test_the_author_folder_is_one_reference(author):
   assert "are assumed" in found.notes[0]
   (author / "cifar10c_per_corruption.csv").unlink()
   mean = references.read(str(author)).rows.iloc[-1]
-  assert (mean.accuracy, mean.corruption) == (0.65, "mean of 19")
+  assert (mean.accuracy, mean.corruption) == (0.65, "mean of 19 corruptions")
   assert references.MEANS[mean.corruption] == tuple(corruptions.CORRUPTIONS)
 
 
@@ -136,7 +137,11 @@ def test_formats_are_detected_by_content(author, name):
   "name, text, words",
   [
     ("pgd_per_epsilon.csv", "epsilon,accuracy\n1.0,0.6\n", "0.6 in one, 0.5"),
-    ("cifar10c_per_corruption.csv", CORRUPTIONS + "snow,1,0.9", "mean is 0.65"),
+    (
+      "cifar10c_per_corruption.csv",
+      CORRUPTIONS + "snow,1,0.9",
+      "corruptions is 0.65",
+    ),
   ],
 )
 def test_files_of_different_evaluations_are_rejected(author, name, text, words):
@@ -164,7 +169,7 @@ def test_robustbench_table_needs_its_model(tmp_path):
 @pytest.mark.parametrize(
   "fields, labels, data",
   [
-    ({"corruptions_acc": "88.82"}, ["clean", "corruption mean"], "CIFAR-10"),
+    ({"corruptions_acc": "88.82"}, ["clean", MEAN], "CIFAR-10"),
     (
       {"autoattack_acc": "69.24", "eps": "0.5"},
       ["clean", "L2 eps 0.5 (AutoAttack)"],

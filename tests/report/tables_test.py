@@ -344,7 +344,12 @@ def test_floors_compare_with_required(make_run, corruption):
     ("adversarial, eps 8", "at most 3.00", "3.00", "met"),
     ("adversarial, eps 8", "at most 2.00", "3.00", "NOT MET"),
     ("adversarial, eps 4", "at most 100.00", "not evaluated", "NOT MET"),
-    ("corruption mean", "at most 60.00", "62.50", "NOT MET"),
+    (
+      "mean of 15 corruptions [4 of 75 test sets]",
+      "at most 60.00",
+      "62.50",
+      "NOT MET",
+    ),
   )
   rows = tables.floors(run, [("adversarial", 1.0, "at most", 0.04)]).rows
   assert [row[3] for row in rows] == ["met", "NOT MET"]  # of each attack
@@ -374,3 +379,35 @@ def test_differing_fields_and_all_fields(make_full_run):
   assert rows["config.seed"] == ("0 / 1", "0 / 1")
   assert rows["data.test.size"] == ("1000", "1000")
   assert tables.fields(runs[:2], differing=True) is None
+
+
+def test_means_over_seeds_are_over_shared_corruptions(make_full_run):
+  less = tuple(name for name in CORRUPTIONS if name != "jpeg_compression")
+  shown = [make_full_run("Standard", seed) for seed in range(3)]
+  shown += [make_full_run("AugMix", seed) for seed in range(2)]
+  shown.append(make_full_run("AugMix", 2, names=less))
+  table = tables.summary(shown)
+  column = table.header.index("15 corruptions")
+  first, second = (row[column] for row in table.rows)
+  assert first.startswith("77.0 (")
+  # 15 x 77.0 = 14 x 77.5 + 70.0
+  assert second == "77.5 (77.5-77.5) [14 of 15]"
+  found = tables.corruptions(shown, shown[0])
+  cell = found["Categories of corruptions and mCE"].rows[0][-1]
+  assert cell == second  # no difference from the baseline
+
+
+def test_different_training_images_cause_a_warning(make_full_run):
+  def made(seed, train):
+    data = {"train": {"fingerprint": train}, "test": {"fingerprint": "a"}}
+    return make_full_run("A", seed, data=data)
+
+  text = "warning: the runs were trained on different images"
+  assert text in tables.summary([made(0, "b"), made(1, "c")]).footnotes
+  assert text not in tables.summary([made(2, "b"), made(3, "b")]).footnotes
+
+
+def test_sweep_shows_means_over_the_benchmark_and_over_attacks(make_full_run):
+  run = make_full_run("A", rows=((0.0, 950), (0.5, 400), (1.0, 200)))
+  (row,) = tables.sweep([("a", "finished", run, 60.0)], None).rows
+  assert row == ("a", "finished", "95.0", "77.0", "30.0", "1.0")
