@@ -143,6 +143,7 @@ def _recorded(path: pathlib.Path, argument: str) -> ConfigDict:
       "--config.FIELD=VALUE to change individual fields"
     )
   found, config = run_folder.read(path.parent), load(DEFAULT)
+  relative = config.evaluators.adversarial.relative_step_size
   try:
     for name, value in _given(found).items():
       if name in _OF_PLUG_INS:
@@ -151,11 +152,23 @@ def _recorded(path: pathlib.Path, argument: str) -> ConfigDict:
         config.update({name: value})
     if differ := run_folder.differences(found, config.to_dict()):
       raise ValueError(differ[0])
+    _follow(config, relative)
   except (ValueError, TypeError, AttributeError) as error:
     raise ValueError(
       f"{path} is damaged: compare it with configs/default.py ({error})"
     ) from error
   return config.lock()
+
+
+def _follow(config: ConfigDict, relative: float) -> None:
+  """Makes default step sizes follow epsilon again, as in the config files."""
+  for part in config.values():
+    if not isinstance(part, ConfigDict):
+      continue
+    is_attack = {"epsilon", "step_size"} <= set(part.keys())
+    if is_attack and part.step_size == part.epsilon * relative:
+      part.step_size = part.get_oneway_ref("epsilon") * relative
+    _follow(part, relative)
 
 
 def _given(value: Any) -> Any:

@@ -47,8 +47,7 @@ class Experiment:
     train: training images and labels; None if they are not needed.
     evaluation: evaluation on the test images, limited by
       `config.evaluate.images`.
-    data: content of data.json: `train` and `test` with size and fingerprint, if
-      known, and `notes`.
+    data: content of data.json, see `run_folder.read_data`.
   """
 
   config: ConfigDict
@@ -114,16 +113,23 @@ def prepare(
   splits["test"] = pipeline.load(source, "test")
   found = {name: pipeline.describe(*split) for name, split in splits.items()}
   saved = run_folder.check_data(found, folder)
+  source = _as_trained(source, saved)
   test = pipeline.limit_examples(
     source, "test", splits["test"], config.evaluate.images
   )
+  fields = run_folder.flat(config.to_dict())
+  subsets = {
+    f"config.{name}": value
+    for name, value in fields.items()
+    if name.startswith("evaluat") and name.endswith("images") and value
+  }
   of_test = sanity.warnings(test)
+  of_test += sanity.subset_warnings(splits["test"][1], subsets)
   if train:
     warnings = sanity.warnings(test, splits["train"])
     about_train = [text for text in warnings if text not in of_test]
   else:  # found during training
     about_train = saved.get("notes", [])
-  fields = run_folder.flat(config.to_dict())
   warnings = [*about_train, *of_test, *sizes.check(fields, test[0][0].size)]
   found_notes = [Note(text) for text in getattr(source, "notes", ())]
   found_notes += [Note(text, "warning") for text in warnings]
@@ -133,8 +139,31 @@ def prepare(
     config, source, test, (*found_notes, *notes), save_adversarial
   )
   data = saved | found | {"notes": about_train}
+  if train and not config.normalization.mean:
+    statistics = {"mean": list(source.mean), "std": list(source.std)}
+    data[run_folder.STATISTICS] = statistics
   train_split = splits.get("train")
   return Experiment(config, folder, source, train_split, evaluation, data)
+
+
+class _AsTrained:
+  """A data set with the statistics with which a run was trained."""
+
+  def __init__(self, source: Source, mean: Any, std: Any) -> None:
+    self._source, self.mean, self.std = source, tuple(mean), tuple(std)
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._source, name)
+
+
+def _as_trained(source: Source, data: dict[str, Any]) -> Source:
+  """The data set, with the statistics in data.json if there are any.
+
+  Those of a user's own arrays are computed from the training images, which may
+  be missing or different now.
+  """
+  found = data.get(run_folder.STATISTICS)
+  return _AsTrained(source, found["mean"], found["std"]) if found else source
 
 
 def train_and_evaluate(
@@ -241,10 +270,7 @@ def evaluate_run(
   workdir: str | pathlib.Path,
   save_adversarial: str | None = None,
 ) -> results_lib.Run:
-  """Evaluates a trained run (again), usually without its training images.
-
-  They are only loaded to compute the statistics of a user's own arrays, if the
-  config has no normalization.
+  """Evaluates a trained run (again), without its training images.
 
   Args:
     config: the run's config; its evaluation fields may differ.
@@ -377,6 +403,7 @@ def _restored(
   config: ConfigDict, source: Source, folder: pathlib.Path
 ) -> tuple[Classifier, int]:
   """The evaluated weights of a run's newest checkpoint, and their step."""
+  source = _as_trained(source, run_folder.read_data(folder))
   module = plugins.build_model(config, source, "float32", axis_name=None)
   # The shapes of the parameters do not depend on the size of the images.
   images = jnp.zeros((1, 32, 32, 3))

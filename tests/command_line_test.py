@@ -60,6 +60,20 @@ def test_later_wins_and_references_follow():
   assert config.method.attack.step_size == pytest.approx(2 * 2.5 / 7)
 
 
+def test_step_size_of_a_recorded_run_follows_epsilon(tmp_path):
+  config = robust_augmix.get_config("smoke")
+  config.evaluators.adversarial.attack.step_size = 0.25  # chosen by the user
+  resolved = experiment.resolve(config)
+  run_folder.write_json(resolved.to_dict(), tmp_path / "config.json")
+  text = str(tmp_path / "config.json")
+  assert command_line.load(text).to_dict() == resolved.to_dict()
+  halved = ["--config.method.attack.epsilon=0.5"]
+  halved.append("--config.evaluators.adversarial.attack.epsilon=0.5")
+  again = command_line.load(text, halved)
+  assert again.method.attack.step_size == pytest.approx(0.5 * 2.5 / 7)
+  assert again.evaluators.adversarial.attack.step_size == 0.25
+
+
 def test_forms_of_every_field():
   """With a space, twice, empty, blank, and without a value."""
   config = robust_augmix.get_config()

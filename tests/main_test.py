@@ -437,6 +437,20 @@ def test_another_evaluation_reevaluates(monkeypatch, config, copy):
   assert run(config, f"--workdir={copy}", half)[2].count("is finished") == 1
 
 
+def test_evaluating_again_uses_the_recorded_statistics(
+  data, config, trained, copy, tmp_path
+):
+  arrays = dict(np.load(data))
+  arrays["train_images"] = arrays["train_images"] // 2
+  np.savez(tmp_path / "darker.npz", **arrays)
+  path = f"--config.dataset.path={tmp_path / 'darker.npz'}"
+  code, _, err = run(config, f"--workdir={copy}", "--mode=evaluate", path)
+  assert code == 0, err
+  again, first = (found.row(runs.load(x), "clean") for x in (copy, trained[0]))
+  assert again.values == first.values
+  assert again.correct_count == first.correct_count
+
+
 def test_evaluating_again_gives_the_same(monkeypatch, config, trained, copy):
   # As if it had been trained on an accelerator.
   saved = run_folder.read(copy)

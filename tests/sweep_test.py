@@ -443,6 +443,11 @@ def test_sweeps_of_the_repository(name, argument, count):
     assert len(sizes) == 8
     programs = {sweep._program(sweep.experiment.resolve(c)) for c in configs}
     assert len(programs) == 1
+  for attack in (c.method.get("attack") for c in configs):
+    if attack:  # the step size follows epsilon
+      relative = attack.step_size / attack.epsilon
+      attack.epsilon = 0.25
+      assert attack.step_size == pytest.approx(0.25 * relative)
   files = {p.stem for p in pathlib.Path(text).parent.glob("[!_]*.py")}
   assert files == {
     "paper",

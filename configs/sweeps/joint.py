@@ -87,7 +87,8 @@ def split(config: ConfigDict) -> None:
 def ramp(config: ConfigDict) -> None:
   """Three attack steps instead of seven, with an epsilon ramp."""
   config.method.attack.steps, config.train.epsilon_ramp = 3, 0.5
-  config.method.attack.step_size = 2.5 * config.method.attack.epsilon / 3
+  attack = config.method.attack
+  attack.step_size = attack.get_oneway_ref("epsilon") * (2.5 / 3)
 
 
 def together(config: ConfigDict) -> None:

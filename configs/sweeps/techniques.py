@@ -11,6 +11,7 @@ cannot be combined with RobustAugMix.
 Choices: `epochs` (default 4) and `seeds` (default 1).
 """
 
+import copy
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
@@ -26,7 +27,7 @@ def get_runs(argument: str = "") -> list[ConfigDict]:
   found = []
   for config in controls:
     for name, change in TECHNIQUES.items():
-      changed = config.copy_and_resolve_references()
+      changed = copy.deepcopy(config)  # step sizes still follow epsilon
       changed.name = name
       with changed.unlocked():
         change(changed)

@@ -1,5 +1,7 @@
 """Sanity checks for data that is valid but probably not what was intended."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ram_jax.contracts import Split
@@ -42,6 +44,36 @@ def warnings(test: Split, train: Split | None = None) -> list[str]:
         f"training image: {listed(unseen)}"
       )
   return found
+
+
+def subset_warnings(labels: np.ndarray, counts: Mapping[str, int]) -> list[str]:
+  """Finds subsets that lack classes, because the test set is not shuffled.
+
+  Args:
+    labels: labels of the test set, int32 [N].
+    counts: number of images of each subset, by the field that sets it. A subset
+      is the first images; 0: all.
+
+  Returns:
+    At most one sentence. A subset lacks classes if it has fewer than a random
+    one would have: more than one and three times the expected number are
+    missing.
+  """
+  share = np.bincount(labels) / len(labels)
+  share = share[share > 0]
+  found = {}
+  for name, count in counts.items():
+    if 0 < count < len(labels):
+      missing = len(share) - len(np.unique(labels[:count]))
+      if missing > 1 + 3 * np.sum((1 - share) ** count):
+        found[name] = f"{len(share) - missing} in the first {count} ({name})"
+  if not found:
+    return []
+  return [
+    f"the test images are not in random order: of {len(share)} classes, there "
+    f"are only {', '.join(found.values())}, so results on these images are not "
+    "representative: shuffle the test set"
+  ]
 
 
 def _scale_warnings(splits: dict[str, np.ndarray]) -> list[str]:

@@ -165,7 +165,8 @@ def autoattack(
     logits_fn: images [B,H,W,C] in [0,1] -> logits [B,K]; differentiable, and
       deterministic per image. A pytree with `__call__` (or
       `jax.tree_util.Partial`) is passed to the compiled programs as an
-      argument; arrays that any other function closes over are compiled in.
+      argument; arrays that any other function closes over are compiled in, so
+      each call compiles its programs again.
     images: floats [N,H,W,C] in [0,1].
     labels: integers [N].
     norm: "l2" or "linf".
@@ -196,7 +197,10 @@ def autoattack(
   Evaluator(version, norm, (epsilon,), 0, batch_size)
   leaves = jax.tree.leaves(logits_fn)
   if len(leaves) == 1 and leaves[0] is logits_fn:  # a function, not a pytree
-    logits_fn = jax.tree_util.Partial(logits_fn)
+    # A new function, so that no program with earlier values of its closure, or
+    # of a bound method's object, is reused.
+    given = logits_fn
+    logits_fn = jax.tree_util.Partial(lambda images: given(images))
   model = parallel.replicate(logits_fn)
   ball, key = (version, norm, epsilon), jax.random.key(seed)
   attacks = suite.Suite(

@@ -21,6 +21,8 @@ from ram_jax.runs.checkpoint import Checkpoints
 # Fields that may differ between a training run and a later evaluation of it.
 EVALUATION_FIELDS = ("name", "evaluate", "evaluators", "floors")
 
+# Mean and standard deviation with which a run was trained, in data.json.
+STATISTICS = "statistics"
 LOCK = "lock"
 PARTS = "parts.jsonl"  # finished parts of an incomplete evaluation
 
@@ -254,8 +256,9 @@ def read_data(folder: pathlib.Path) -> dict[str, Any]:
     folder: the run's folder; it may be missing.
 
   Returns:
-    `train` and `test` (size and fingerprint), if known, and `notes` on the
-    training data; empty if there is no such file.
+    `train` and `test` (size and fingerprint) and `statistics` (`mean` and `std`
+    per channel), if known, and `notes` on the training data; empty if there is
+    no such file.
 
   Raises:
     ValueError: if it is damaged.
@@ -268,9 +271,15 @@ def read_data(folder: pathlib.Path) -> dict[str, Any]:
     notes = found["notes"]
     if not (isinstance(notes, list) and all(type(x) is str for x in notes)):
       raise ValueError("notes are not a list of strings")
-    for split in found.keys() - {"notes"}:
-      if split not in pipeline.SPLITS or not isinstance(found[split], dict):
-        raise ValueError(f"{split!r} is not a split")
+    for name in found.keys() - {"notes"}:
+      known = (*pipeline.SPLITS, STATISTICS)
+      if name not in known or not isinstance(found[name], dict):
+        raise ValueError(f"{name!r} is not one of {', '.join(known)}")
+    if statistics := found.get(STATISTICS):
+      mean, std = statistics["mean"], statistics["std"]
+      finite = all(map(metrics.is_finite, (*mean, *std)))
+      if not (finite and len(mean) == len(std) == 3 and min(std) > 0):
+        raise ValueError("statistics are not three numbers each, std above 0")
   return found
 
 
@@ -306,7 +315,7 @@ def claim(
 
   Args:
     config: the resolved config.
-    data: content of data.json: `notes`, and size and fingerprint by split.
+    data: content of data.json, see `read_data`.
     folder: the run's folder, locked.
 
   Raises:

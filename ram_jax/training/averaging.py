@@ -68,7 +68,8 @@ class Averaging:
 
   def _swa(self, step: jax.Array) -> jax.Array:
     """Weight of the old average; epoch ends after the start count equally."""
-    before = int(self.start * self.total_steps // self.steps_per_epoch)
+    # With a margin for rounding: 0.7 of 30 epochs is less than 21.
+    before = int(self.start * self.total_steps / self.steps_per_epoch + 1e-9)
     epochs = (step // self.steps_per_epoch - before).astype(float)
     ends = step % self.steps_per_epoch == 0
     share = jnp.where(ends, (epochs - 1) / jnp.maximum(epochs, 1), 1)

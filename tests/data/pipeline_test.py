@@ -1,9 +1,10 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 
-from ram_jax.data import pipeline
+from ram_jax.data import pipeline, sanity
 
 IMAGES = np.arange(5 * 4 * 4 * 3, dtype=np.uint8).reshape(5, 4, 4, 3)
 LABELS = np.array([0, 1, 2, 1, 1], np.int32)
@@ -120,3 +121,22 @@ def test_limit_keeps_the_first(limit, kept):
 def test_limit_out_of_range(limit):
   with pytest.raises(ValueError, match=f"limit {limit} is outside 0..5"):
     pipeline.load(Fixed(IMAGES, LABELS), "train", limit)
+
+
+@pytest.mark.parametrize(
+  "labels, counts, expected",
+  [
+    # Sorted by class.
+    (np.repeat(np.arange(10), 100), {"a": 200, "b": 0, "c": 1000}, ["a"]),
+    (np.repeat(np.arange(10), 100), {"a": 99, "b": 500}, ["a", "b"]),
+    (np.tile(np.arange(10), 100), {"a": 10}, []),
+    # Half of 100 classes are expected in 70 random images.
+    (np.random.default_rng(0).integers(0, 100, 5000), {"a": 70}, []),
+    (np.random.default_rng(0).integers(0, 10, 5000), {"a": 32, "b": 8}, []),
+  ],
+)
+def test_subsets_without_some_classes_cause_a_warning(labels, counts, expected):
+  found = sanity.subset_warnings(labels.astype(np.int32), counts)
+  assert len(found) == bool(expected)
+  named = re.findall(r"\((\w)\)", "".join(found))
+  assert named == expected

@@ -335,6 +335,20 @@ def test_input_of_another_form(network, data):
       call(network, data, **options)
 
 
+def test_a_function_whose_weights_change_is_compiled_again(network, data):
+  class Trainer:
+    sign = 1.0
+
+    def logits(self, images):
+      return self.sign * network(images)
+
+  trainer = Trainer()
+  first = call(trainer.logits, data)
+  trainer.sign = -1.0
+  second = call(trainer.logits, data)
+  assert first.clean.mean() > 0.8 and second.clean.mean() < 0.2
+
+
 def test_warnings(network, data):
   def probabilities(images):
     return jax.nn.softmax(network(images))

@@ -5,6 +5,7 @@ import copy
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from configs import standard
 from ram_jax import experiment
 from ram_jax.data import digits, feed, pipeline
 from ram_jax.runs.checkpoint import Checkpoints
+from ram_jax.training import averaging
 from ram_jax.training import loop as train
 from tests import tiny
 
@@ -99,6 +101,16 @@ def test_swa_equals_pytorch(data):
       if average.n_averaged:
         assert_close(state.average["params"], average.module)
   assert average.n_averaged == 4
+
+
+@pytest.mark.parametrize("start, first", [(0.7, 22), (0.69, 21)])
+def test_swa_starts_after_whole_epochs(start, first):
+  # In floats, 0.7 x 30 x 390 is less than 21 x 390.
+  found = averaging.Averaging("swa", 0.0, start, "copied", 390, 30 * 390)
+  shares = [float(found._swa(jnp.asarray(390 * epoch))) for epoch in range(31)]
+  assert shares[:first] == [0] * first
+  # The second epoch counts as much as the first one.
+  assert shares[first : first + 2] == [0.0, 0.5]
 
 
 class Net(nn.Module):
