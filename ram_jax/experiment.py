@@ -89,14 +89,15 @@ def prepare(
 ) -> Experiment:
   """Checks everything that can be checked before anything is computed.
 
-  Nothing is written until `Experiment.locked` is entered.
+  Nothing in the folder is written until `Experiment.locked` is entered, except
+  the lock file, if there already is one.
 
   Args:
     config: the resolved config.
     folder: the run's folder; it may be missing.
     save_adversarial: folder for AutoAttack's adversarial images, if any.
     train: whether the training data is needed.
-    source: the config's data set, if it was built before.
+    source: the config's data set, if already built.
     notes: notes on the results, besides those on data and attacks.
 
   Returns:
@@ -184,7 +185,7 @@ def train_and_evaluate(
     config: a complete config from `configs/`.
     workdir: the run's folder; created if missing.
     save_adversarial: folder for AutoAttack's adversarial images, if any.
-    source: the config's data set, if it was built before.
+    source: the config's data set, if already built.
     before_evaluation: called after training; it may raise `Stopped`.
 
   Returns:

@@ -133,8 +133,8 @@ class Evaluator(contracts.Evaluator):
         yield Picture(f"corruption/{name}", np.stack(pictures))
     if most > size:
       yield Note(
-        f"{source.label}: only the first {size:,} of {most:,} images, which "
-        "are those of the test set"
+        f"{source.label}: only the first {size:,} of {most:,} images, to match "
+        "the test set"
       )
     if source.seed is not None:
       yield Note("corrupted images: generated, not the published files")

@@ -58,7 +58,7 @@ class Method(consistency.Consistency):
     return tuple(views.items()), labels
 
   def loss(self, logits: Logits, targets: jax.Array) -> Loss:
-    """The consistency loss; also reports the adversarial view's accuracy."""
+    """Adds the weighted adversarial cross-entropy to the consistency loss."""
     loss, metrics = super().loss(logits, targets)
     metrics["adversarial_accuracy"] = losses.correct(logits[2], targets)
     extra = losses.cross_entropy(logits[2], targets)

@@ -417,12 +417,16 @@ def _unlike(first: Sequence[Run], second: Sequence[Run]) -> dict[str, bool]:
 
 
 def _only_one(first: Run, run: Run) -> str:
-  """Counts the rows that only one run has, such as "5 of corruption"."""
+  """Counts the rows that only one run has, such as "5 corruption"."""
   mine, other = ({r.key: r.evaluator for r in x.rows} for x in (first, run))
   only = mine.keys() ^ other.keys()
-  kinds = [kind for key, kind in (mine | other).items() if key in only]
+  kinds = [
+    kind
+    for key, kind in (mine | other).items()
+    if key in only and kind not in grouping.HIDDEN
+  ]
   counts = collections.Counter(kinds)
-  return ", ".join(f"{count} of {kind}" for kind, count in counts.items())
+  return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
 def _verdict(agrees: bool, disagrees: bool) -> str:

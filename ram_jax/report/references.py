@@ -32,8 +32,8 @@ DATA_SETS = {
 NORMS = {"l2": "l2", "linf": "linf"}
 # Number of test images. For ImageNet, often only a subset is used.
 IMAGES = {"CIFAR-10": 10_000, "CIFAR-100": 10_000}
-# Two models in RobustBench's table were evaluated on fewer corrupted images, as
-# all of their 75 accuracies are multiples of 1/1000.
+# Two models in RobustBench's table were evidently evaluated on fewer corrupted
+# images: all of their 75 accuracies are multiples of 1/1000.
 FEWER_IMAGES = 1_000
 # Settings that must match, the attack, and the numbers. None if a row does not
 # have a setting; epsilon is for pixels in [0, 1], and rounded.
@@ -425,7 +425,7 @@ def _robustbench_table(
 def _images(
   cells: Sequence[Mapping[str, Any]], usual: Any
 ) -> tuple[Any, tuple[str, ...]]:
-  """The assumed number of images of exact accuracies on corruptions, and notes.
+  """The number of images assumed for exact accuracies on corruptions; notes.
 
   Args:
     cells: rows with accuracies that were not rounded.

@@ -421,7 +421,7 @@ def test_other_numbers_of_images_are_noted(evaluate, tmp_path):
   data = f"{label}: 40 training and 40 test images, not 50,000 and 10,000"
   corrupted = (
     "CIFAR-10-C (from tensorflow-datasets): only the first 40 of 301 images,"
-    " which are those of the test set"
+    " to match the test set"
   )
   assert {data, corrupted} <= set(found.notes(shown))
   assert f"note: {data}\n" in err

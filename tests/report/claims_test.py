@@ -341,7 +341,7 @@ def test_rows_that_only_one_run_has_are_left_out_and_named(make, four):
   assert [c.measure for c in found.comparisons] == ["L2 eps 0.5 (PGD-10)"]
   (note,) = [n for n in claims.evaluate(shown).notes if "omitted" in n]
   assert note.startswith("adversarial training and RobustAugMix: rows")
-  assert "2 of adversarial" in note and "1 of corruption" in note
+  assert "2 adversarial" in note and "1 corruption" in note
 
 
 def test_two_sets_of_corrupted_images_are_not_mixed(make):
