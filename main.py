@@ -291,6 +291,7 @@ def run_sweep(flags: argparse.Namespace) -> None:
       notes = [Note(text, "warning") for text in lacking]
       # The others are compared with the first run that has results.
       base = runs_found[0].folder
+      Console().print(tables.summary(runs_found))
       paths = page.write_report(runs_found, folder, base, notes)
       print("Written:", sweep.write_table(jobs, folder), *paths, sep="\n  ")
 

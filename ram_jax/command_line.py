@@ -117,12 +117,17 @@ def _called(text: str, function: str) -> Any:
     spec = importlib.util.spec_from_file_location("config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if not hasattr(module, function):
+      raise ValueError(f"{path} has no function {function}{_other(module)}")
     found = getattr(module, function)(*[argument] if argument else [])
   except ValueError:
     raise
   except Exception as error:  # any error in the user's own file
+    # ml_collections lists all fields after a misspelled one.
+    fields_present = r" Other fields present: .*?(?=Did you mean|$)"
+    text = re.sub(fields_present, " ", str(error), flags=re.S)
     raise ValueError(
-      f"the config file {path} raises {type(error).__name__}: {error} "
+      f"the config file {path} raises {type(error).__name__}: {text} "
       "(--debug shows where)"
     ) from error
   rows = [found] if function == "get_config" else found
@@ -133,6 +138,15 @@ def _called(text: str, function: str) -> Any:
       f"{_RETURNED[function]}"
     )
   return found
+
+
+def _other(module: Any) -> str:
+  """What to do with a file that lacks the wanted function."""
+  if hasattr(module, "get_runs"):
+    return ": it defines a sweep, so add --mode=sweep"
+  if hasattr(module, "get_config"):
+    return ": it defines a single run, so leave out --mode=sweep"
+  return ""
 
 
 def _recorded(path: pathlib.Path, argument: str) -> ConfigDict:
@@ -230,10 +244,11 @@ def _find(config: ConfigDict, name: str) -> tuple[ConfigDict, str]:
 
 
 def _near(name: str, config: ConfigDict) -> list[str]:
-  """Fields with the same last part, or else the one with the closest name."""
-  known = fields(config, "config.")
-  same = [field for field in known if field.endswith("." + name.split(".")[-1])]
-  return same or difflib.get_close_matches(f"config.{name}", known, 1, 0.8)
+  """Fields whose last part is the same, or else the most similar one."""
+  known, last = fields(config, "config."), name.split(".")[-1]
+  ends = {field: field.split(".")[-1] for field in known}
+  same = difflib.get_close_matches(last, ends.values(), 1, 0.7)
+  return [field for field in known if ends[field] in same]
 
 
 def _suggestion(near: Sequence[str]) -> str:
@@ -267,7 +282,8 @@ _READERS: dict[type, tuple[Callable[[str], Any], str]] = {
   str: (str, "text"),
   tuple: (
     _tuple,
-    "values separated by commas, such as 0.5,1.0 or 4/255,8/255 or fog,snow",
+    "values separated by commas, such as 0.5,1.0 or 4/255,8/255 or fog,snow, "
+    "or () for none",
   ),
 }
 

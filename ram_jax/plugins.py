@@ -28,6 +28,8 @@ KINDS = {
   "evaluator": ("evaluation", "Evaluator"),
 }
 
+# What is used only after training has started.
+NEEDED = {"method": ("label", "views", "loss")}
 # Kinds whose numbers are arguments of compiled programs, see `make_pytree`.
 TRACED = ("method", "attack")
 
@@ -73,14 +75,21 @@ def load(kind: str, name: str | None, where: str | None = None) -> type:
     ValueError: for an unknown name; the message lists what exists.
   """
   names = available(kind)
-  if name not in names:
-    raise ValueError(
-      f"{where or f'config.{kind}'}.name is {name!r}, an unknown {kind}: "
-      f"choose one of {', '.join(names)}"
-    )
   folder, class_name = KINDS[kind]
+  path = pathlib.Path(__file__).parent / folder / f"{name}.py"
+  if name not in names:
+    lacks = f" ({path} has no class {class_name})" if path.is_file() else ""
+    raise ValueError(
+      f"{where or f'config.{kind}'}.name is {name!r}, an unknown {kind}{lacks}"
+      f": choose one of {', '.join(names)}"
+    )
   module = importlib.import_module(f"ram_jax.{folder}.{name}")
   found = getattr(module, class_name)
+  if missing := [x for x in NEEDED.get(kind, ()) if not hasattr(found, x)]:
+    raise ValueError(
+      f"class {class_name} in {path} has no {', '.join(missing)}: see "
+      "CONTRIBUTING.md"
+    )
   if kind in TRACED and not hasattr(found, "_flax_dataclass"):
     make_pytree(found)
   return found

@@ -201,7 +201,7 @@ def _check_export(config: ConfigDict, weights: Weights) -> None:
     raise ValueError(
       f"the weights were exported from the network {exported}, but "
       f"config.model is {config.model.to_dict()}: choose the network that was "
-      "exported"
+      "exported, for example with FILE.py:model=NAME"
     )
 
 

@@ -174,6 +174,11 @@ def run(
     signals.Stopped: after SIGTERM or Ctrl-C, with everything saved.
   """
   run_folder.check_writable(folder, "--workdir")
+  if (folder / "config.json").exists():
+    raise ValueError(
+      f"--workdir={folder} is the folder of a run: choose another folder for "
+      "the sweep"
+    )
   clock = Clock(folder / FILE, minutes)
   with run_folder.lock(folder), deadline(clock.budget):
     try:

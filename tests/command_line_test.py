@@ -104,10 +104,11 @@ def test_forms_of_every_field():
   [
     ("train.epoch=3", "(did you mean config.train.epochs?): config.train has"),
     ("epochs=3", "(did you mean config.train.epochs?): config has"),
+    ("optimizer.lr=1", "no config.optimizer.lr: config.optimizer has"),
     ("steps=3", "config.evaluators.adversarial.attack.steps or config.method"),
     ("colour=red", "no config.colour: config has augment, average"),
     ("train.epochs.x=3", "config.train.epochs is not a group"),
-    ("train.=3", "no config.train. (did"),
+    ("train.=3", "no config.train.: config.train has"),
     ("train=3", "group of fields: set one of config.train.attack_steps"),
     ("train.epochs", "write --config.train.epochs=VALUE"),
     ("train.epochs=abc", "cannot be 'abc': give an integer"),
@@ -150,7 +151,15 @@ def test_missing_file_lists_the_configs(tmp_path):
   [
     ("def get_config(:", "SyntaxError"),
     ("import nothing_of_this_name", "nothing_of_this_name"),
-    ("x = 1", "no attribute 'get_config'"),
+    ("x = 1", "has no function get_config"),
+    ("def get_runs(): ...", "get_config: it defines a sweep, so add --mode"),
+    (
+      "from configs import standard\n"
+      "def get_config():\n"
+      "  config = standard.get_config()\n"
+      "  config.sed = 1\n",
+      r"^[^{}]{,300}Did you mean \"seed\" instead of \"sed\"",
+    ),
     ("def get_config(): return {}[0]", "KeyError"),
     ("def get_config(): return 3", "returned 3: it must return a ConfigDict"),
     ("def get_config(): raise ValueError('as told')", "^as told$"),

@@ -2,13 +2,16 @@
 
 import dataclasses
 import pathlib
+import types
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
 
 from configs import default
-from ram_jax import plugins
+from ram_jax import losses, plugins
 from ram_jax.attacks.pgd import Attack
 
 FOLDER = pathlib.Path(plugins.__file__).parent
@@ -54,12 +57,70 @@ def test_each_file_with_the_class_is_a_plug_in(kind):
     assert not missing, f"{kind} {name} lacks {missing}"
 
 
+def example(heading, module):
+  """Runs the code below a heading of CONTRIBUTING.md."""
+  text = (FOLDER.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+  code = text.partition(f"## Example: {heading}\n")[2].split("```")[1]
+  found = types.ModuleType(module)
+  exec(code.removeprefix("python\n"), vars(found))
+  return found
+
+
+def test_example_of_a_method():
+  method = plugins.make_pytree(example("a method", "half").Method)
+  attack = plugins.build("attack", PGD | {"steps": 1})
+  images = jnp.full((2, 4, 4, 3), 0.5)
+  batch = {"images": images, "labels": jnp.zeros(2, jnp.int32)}
+
+  @jax.tree_util.Partial
+  def model(images):
+    return images.mean((1, 2))
+
+  keys = jax.random.split(jax.random.key(0), 2)
+  made = method(attack)
+  views, targets = made.views(keys, batch, model)
+  assert [name for name, _ in views] == ["clean", "adversarial"]
+  logits = tuple(model(view) for _, view in views)
+  loss, metrics = made.loss(logits, targets)
+  wanted = [losses.cross_entropy(x, targets) for x in logits]
+  np.testing.assert_allclose(loss, (wanted[0] + wanted[1]) / 2, rtol=1e-6)
+  assert metrics.keys() == {"accuracy", "adversarial_accuracy"}
+
+
+def test_example_of_an_evaluator():
+  evaluator = example("an evaluator", "shift").Evaluator((1, 3), 8)
+  images = np.zeros((8, 4, 4, 3), np.uint8)
+  images[:, :, 2] = 255  # only seen if it is shifted by 1
+  batch = {"images": images, "labels": np.zeros(8, np.int32)}
+  evaluator.check(batch)
+
+  @jax.tree_util.Partial
+  def model(images):
+    bright = images[:, :, 3].mean((1, 2))
+    return jnp.stack([bright, 1 - bright], -1)
+
+  found = evaluator.results(model, batch, None, lambda name, compute: compute())
+  counts = {row.settings["shift"]: row.correct_count for row in found}
+  assert counts == {1: 8, 3: 0}
+  with pytest.raises(ValueError, match="give 1 to 3"):
+    dataclasses.replace(evaluator, shifts=(4,)).check(batch)
+
+
 def test_new_file_is_found(tmp_path, monkeypatch):
   monkeypatch.setattr(plugins, "__file__", str(tmp_path / "plugins.py"))
   (tmp_path / "methods").mkdir()
   (tmp_path / "methods" / "trades.py").write_text("class Method: ...\n")
   (tmp_path / "methods" / "helper.py").write_text("def method(): ...\n")
   assert plugins.available("method") == ("trades",)
+  with pytest.raises(ValueError, match=r"helper.py has no class Method\): ch"):
+    plugins.load("method", "helper")
+
+
+def test_incomplete_method_is_rejected(monkeypatch):
+  trades = plugins.load("method", "trades")
+  monkeypatch.delattr(trades, "label")
+  with pytest.raises(ValueError, match="trades.py has no label: see"):
+    plugins.load("method", "trades")
 
 
 def test_nested_specs_are_built_first():

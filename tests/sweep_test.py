@@ -385,7 +385,8 @@ def test_folder_of_another_run_is_rejected(file, whole):
     ("def get_runs(): return []", "returned []: it must return a non-empty"),
     ("def get_runs(): return [1]", "returned [1]: it must"),
     ("def get_runs(): return 3", "returned 3: it must return a non-empty"),
-    ("x = 1", "has no attribute 'get_runs'"),
+    ("x = 1", "has no function get_runs"),
+    ("def get_config(): ...", "get_runs: it defines a single run, so leave"),
     (
       "from configs import standard\n"
       "def get_runs(): return [standard.get_config()] * 2",
@@ -397,6 +398,18 @@ def test_broken_files_are_explained(text, words, tmp_path):
   path = tmp_path / "mine.py"
   path.write_text(text)
   rejects(words, "--mode=sweep", f"--config={path}")
+
+
+def test_folder_of_a_sweep_is_not_a_run(whole):
+  folder = whole[0]
+  words = f"give the folder of a run, such as {folder}/"
+  rejects(words, "--mode=report", f"--runs={folder}")
+
+
+def test_folder_of_a_run_is_rejected(file, tmp_path):
+  (tmp_path / "config.json").write_text("{}")
+  words = "is the folder of a run: choose another folder for the sweep"
+  rejects(words, "--mode=sweep", f"--config={file}", f"--workdir={tmp_path}")
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "x"])

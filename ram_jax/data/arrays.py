@@ -17,8 +17,9 @@ _LARGE, _RATIO = 2**30, 200
 # How to convert arrays of other types and layouts, for error messages.
 _IMAGE_ADVICE = (
   "convert [N, 3, H, W] with images.transpose(0, 2, 3, 1), drop transparency "
-  "with images[..., :3], convert [0, 1] with "
-  "(images * 255).round().astype(numpy.uint8), and undo any normalization"
+  "with images[..., :3], convert floats in [0, 1] with "
+  "(images * 255).round().astype(numpy.uint8) and others with "
+  "images.round().astype(numpy.uint8), and undo any normalization"
 )
 _LABEL_ADVICE = (
   "convert [N, 1] with labels.squeeze(), one-hot labels with labels.argmax(1), "

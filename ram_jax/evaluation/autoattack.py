@@ -201,6 +201,15 @@ def autoattack(
     # of a bound method's object, is reused.
     given = logits_fn
     logits_fn = jax.tree_util.Partial(lambda images: given(images))
+  shape = (2, *images.shape[1:])
+  found = jax.eval_shape(
+    logits_fn, jax.ShapeDtypeStruct(shape, jnp.result_type(float))
+  )
+  if getattr(found, "ndim", 0) != 2 or len(found) != 2:
+    raise ValueError(
+      f"logits_fn maps images {list(shape)} to {found}: it must return logits "
+      "[2, K]"
+    )
   model = parallel.replicate(logits_fn)
   ball, key = (version, norm, epsilon), jax.random.key(seed)
   attacks = suite.Suite(
@@ -213,6 +222,11 @@ def autoattack(
   with jax.default_matmul_precision("highest"):
     clean, *after = attacks.run(batch)
     warned = [*suite.network_warnings(model, batch, batch_size)]
+  if images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
+    warned.append(
+      f"images are {list(images.shape)}, probably [N,C,H,W]: Square needs "
+      "[N,H,W,C]"
+    )
   return Result(
     clean.correct,
     after[-1].finite,

@@ -115,15 +115,22 @@ class Evaluator(contracts.Evaluator):
     names, files = source.names(), stamp(*self._folders())
     most = 0
     pairs = [(name, severity) for name in names for severity in self.severities]
-    for number, name in enumerate(names, start=1):
-      metrics.announce(f"  {name} ({number} of {len(names)})")
+    announced = set()
+
+    def compute(now: int) -> dict[str, Any]:
+      name, _ = pairs[now]
+      if name not in announced:
+        number = names.index(name) + 1
+        metrics.announce(f"  {name} ({number} of {len(names)})")
+        announced.add(name)
+      return self._one(model, source, pairs[now:], size)
+
+    for name in names:
       pictures = []
       for severity in self.severities:
         now = pairs.index((name, severity))
-        found = cache(
-          f"{name} {severity} {files}",
-          functools.partial(self._one, model, source, pairs[now:], size),
-        )
+        part = f"{name} {severity} {files}"
+        found = cache(part, functools.partial(compute, now))
         settings = {"corruption": name, "severity": severity}
         settings |= {"images": source.label}
         yield rows.row(KINDS[source.set_name], settings, found)

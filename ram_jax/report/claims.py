@@ -134,9 +134,11 @@ def within(radius: float) -> Rule:
 
   def rule(found: Sequence[Comparison]) -> str:
     ends = [(c.difference.low, c.difference.high) for c in found]
+    known = [pair for pair in ends if None not in pair]
+    inside = all(low > -radius and high < radius for low, high in known)
     return _verdict(
-      all(low > -radius and high < radius for low, high in ends),
-      any(low > radius or high < -radius for low, high in ends),
+      inside and len(known) == len(ends),
+      any(low > radius or high < -radius for low, high in known),
     )
 
   return rule

@@ -191,7 +191,8 @@ def test_sets(
     Name, rows, and the corruptions to average over, if any.
   """
   found = [("clean", clean(rows), ())]
-  others = by_variant(rows[rows["evaluator"] == "cifar10_1"])
+  plain = rows[["attack", "corruption", "y"]].isna().all(axis=1)
+  others = by_variant(rows[plain & (rows["evaluator"] != "clean")])
   found += [(name, part, ()) for name, part in others.items()]
   sets = {
     "15 corruptions": BENCHMARK,

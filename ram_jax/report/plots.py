@@ -155,6 +155,9 @@ def draw_trade_off(runs: Sequence[Run]) -> Figure | None:
     tidy(axes, plain(f"{variant}, epsilon {name}"))
     axes.set_xlabel(plain(f"mean accuracy on {source} (%)"), fontsize=9)
     axes.set_ylabel("accuracy under attack (%)", fontsize=9)
+    low, high = axes.get_ylim()
+    if high - low < 1:  # such as 0 % for all
+      axes.set_ylim(max(0, low - 1), high + 1)
   legend_below(figure)
   return figure
 
@@ -409,8 +412,13 @@ def curve(
   line = {"linewidth": 1.5, "clip_on": False, "zorder": 3}
   marker = {"markerfacecolor": "white", "markersize": 5, "markevery": every}
   axes.plot(places, values, **style, **line, **marker)
-  ends = [(p.low, p.high) for p in points.values() if p.low is not None]
-  if len(ends) == len(points):
+  known = [p.low is not None or p.seeds > 1 for p in points.values()]
+  if all(known):
+    # Several seeds without an interval have equal numbers.
+    ends = [
+      (p.value, p.value) if p.low is None else (p.low, p.high)
+      for p in points.values()
+    ]
     low, high = factor * np.array(ends).T
     color = style["color"]
     axes.fill_between(places, low, high, color=color, alpha=0.15, lw=0)

@@ -168,10 +168,9 @@ def read(reference: str) -> Reference:
   if path is None:
     if reference in published():
       return read_file(PUBLISHED / f"{reference}.json")
-    names = "; ".join(f"{name}: {text}" for name, text in published().items())
     raise ValueError(
-      f"no file or folder {reference!r}: give a path (see "
-      f"docs/comparing.md), or the name of published numbers: {names}"
+      f"no file or folder {reference!r}: give a path (see docs/comparing.md), "
+      f"or the name of published numbers: {', '.join(published())}"
     )
   # Absolute, because `compare` tells references apart by their sources.
   path = path.resolve()
@@ -205,7 +204,7 @@ def of_run(run: Run) -> Reference:
     ValueError: if two attacks have the same name, norm and epsilon, or there
       are two sets of corrupted images.
   """
-  rows, notes = [], {note.text: None for note in run.notes}
+  rows, notes, others = [], {note.text: None for note in run.notes}, {}
   for row in run.rows:
     settings, kind = row.settings, row.evaluator
     if settings.keys() >= ATTACK and kind not in HIDDEN:
@@ -214,8 +213,12 @@ def of_run(run: Run) -> Reference:
     if kind in ("clean", "adversarial", "corruption"):
       accuracy = row.correct_count / row.total
       rows.append({**settings} | _row(kind, accuracy, total=row.total))
+    elif kind and kind not in HIDDEN:
+      others[kind] = None
     if kind == "corruption":
       notes[f"corrupted images: {settings['images']}"] = None
+  if others:
+    notes[f"results that are not compared: {', '.join(others)}"] = None
   about = run.about
   return Reference(
     about["name"],

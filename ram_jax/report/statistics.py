@@ -75,7 +75,7 @@ def t_test(*samples: Sequence[float]) -> Estimate:
   Returns:
     The estimate with its 95 % interval and p-value, and the size of the
     smaller sample as `seeds`. A sample of one number gives neither interval
-    nor p-value; samples without variance give a p-value of 1.
+    nor p-value; samples without variance give no interval and a p-value of 1.
   """
   value = statistics.fmean(samples[0]) - sum(map(statistics.fmean, samples[1:]))
   counts = list(map(len, samples))
@@ -85,8 +85,8 @@ def t_test(*samples: Sequence[float]) -> Estimate:
     statistics.variance(x) / n for x, n in zip(samples, counts, strict=True)
   ]
   error = math.sqrt(sum(squares))
-  if error < 1e-12:  # equal differences of few images are no evidence
-    return Estimate(value, value, value, min(counts), 1.0)
+  if error < 1e-12:  # equal numbers of few images are no evidence
+    return Estimate(value, None, None, min(counts), 1.0)
   parts = (x**2 / (n - 1) for x, n in zip(squares, counts, strict=True))
   freedom = sum(squares) ** 2 / sum(parts)
   half = float(scipy.special.stdtrit(freedom, 0.975)) * error

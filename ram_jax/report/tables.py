@@ -572,6 +572,9 @@ def _methods(groups: Sequence[Group], rows: pd.DataFrame) -> list[Note]:
     found.append(Note("the runs were trained on different images", "warning"))
   for variant, part in grouping.by_variant(rows[rows["details"] != ""]).items():
     images = ", ".join(f"{n:,}" for n in sorted(part["total"].unique()))
-    text = f"{variant}: {part['details'].iloc[0]}; on {images} test images"
-    found.append(Note(text))
+    # Variants with equal names have other settings in parentheses.
+    named = variant.partition(" (")[2].removesuffix(")").split(", ")
+    details = [x for x in part["details"].iloc[0].split("; ") if x not in named]
+    text = "; ".join([*details, f"on {images} test images"])
+    found.append(Note(f"{variant}: {text}"))
   return found

@@ -306,6 +306,8 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _read_results(path: pathlib.Path) -> dict[str, Any]:
   again = _again(path.parent)
   if not path.is_file():
+    if runs := sorted(path.parent.glob("*/results.json")):  # such as a sweep
+      again = f"give the folder of a run, such as {runs[0].parent}"
     raise FileNotFoundError(f"no results in {str(path)!r}: {again}")
   try:
     results = json.loads(path.read_bytes(), parse_constant=_no_number)

@@ -23,6 +23,10 @@ from ram_jax.training.perturbation import WeightPerturbation
 from ram_jax.training.split import AUXILIARY, Split
 from ram_jax.training.state import TrainState
 
+# Entries of metrics.jsonl that methods cannot report.
+RESERVED = {"step", "epoch", "loss", "learning_rate", "timing"}
+RESERVED |= {"gradient_norm", "parameter_norm", "statistics_norm"}
+
 # Images uint8 [N,H*W*C] and labels int32 [N], by name.
 Data = dict[str, jax.Array]
 
@@ -186,6 +190,11 @@ class Program:
       else:
         logits, batch_stats = forward(*variables, images)
       loss, metrics = method.loss(logits, targets)
+      if taken := sorted(RESERVED & metrics.keys()):
+        raise ValueError(
+          f"the method reports a metric called {taken[0]}, which is the name "
+          "of another entry of metrics.jsonl: choose another name"
+        )
       return loss.mean(), (logits, {"loss": loss} | metrics, batch_stats)
 
     params, gradient = state.params, jax.grad(objective, has_aux=True)

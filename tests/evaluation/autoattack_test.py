@@ -333,6 +333,11 @@ def test_input_of_another_form(network, data):
   ):
     with pytest.raises(ValueError, match=words):
       call(network, data, **options)
+  with pytest.raises(ValueError, match=r"it must return logits \[2, K\]"):
+    call(lambda images: network(images)[:, 0], data)
+  moved = pixels.transpose(0, 3, 1, 2)
+  found = call(lambda x: network(x.transpose(0, 2, 3, 1)), data, images=moved)
+  assert "probably [N,C,H,W]" in found.warnings[-1]
 
 
 def test_a_function_whose_weights_change_is_compiled_again(network, data):

@@ -113,6 +113,17 @@ def test_corruptions_are_averaged_over_what_both_have(make_run, corruption):
   assert only.endswith(": frost (severity 1)")
 
 
+def test_results_of_other_evaluators_are_named(make_run):
+  found = [
+    Row("cifar10_1", {"test_set": "CIFAR-10.1 v6"}, 100, 80),
+    Row("attack_check", {"check": "noise"}, 100, 80),
+  ]
+  run = make_run("A", found=found)
+  table = compared(run, reference(clean(0.9, 100)))
+  text = "(run) results that are not compared: cifar10_1"
+  assert text in table.footnotes
+
+
 def test_mean_is_compared_only_if_all_its_parts_were_evaluated(make_full_run):
   given = {"evaluator": "corruption", "corruption": "mean of 15 corruptions"}
   given = reference(given | {"accuracy": 0.6, "total": 10_000}, rounding=0.0005)

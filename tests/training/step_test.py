@@ -341,3 +341,19 @@ def test_step_counts_and_learns(reference):
     metrics["cross_entropy"] + 12 * metrics["jensen_shannon"],
     rtol=1e-12,
   )
+
+
+@pytest.mark.parametrize("name", ["loss", "learning_rate"])
+def test_metrics_with_names_of_other_entries_are_rejected(
+  data, monkeypatch, name
+):
+  method = plugins.load("method", "standard")
+  loss = method.loss
+
+  def renamed(self, logits, targets):
+    value, metrics = loss(self, logits, targets)
+    return value, metrics | {name: value}
+
+  monkeypatch.setattr(method, "loss", renamed)
+  with pytest.raises(ValueError, match=f"a metric called {name}, which is"):
+    steps(data, method=standard, count=1)
