@@ -29,7 +29,7 @@ DATASETS = {
 }
 _PREACT = {
   "name": "preact_resnet",
-  "variant": "robustbench",  # Source: robustbench | rice | fast
+  "variant": "robustbench",  # Source: robustbench | kuangliu | rice | fast
   "activation": "relu",
 }
 MODELS = {
@@ -38,8 +38,9 @@ MODELS = {
   "resnet50": _RESNET | {"width_factor": 1},
   # The paper's network: torchvision's ResNet-50, bottlenecks twice as wide
   "wrn_50_2": _RESNET,
-  # Three networks called PreActResNet-18 (docs/pytorch_weights.md)
+  # Four networks called PreActResNet-18 (docs/pytorch_weights.md)
   "preact_resnet18": _PREACT,
+  "preact_resnet18_kuangliu": _PREACT | {"variant": "kuangliu"},
   "preact_resnet18_rice": _PREACT | {"variant": "rice"},
   "preact_resnet18_fast": _PREACT | {"variant": "fast"},
 }

@@ -451,7 +451,8 @@ def describe(file: weights.Weights, name: str) -> dict[str, Any]:
     of the exported run, or placeholders for other files.
   """
   about = {"name": name, "label": name, "method": "weights", "epochs": 0}
-  method = file.metadata.get("method")
+  exported = file.metadata.get("producer") == weights.PRODUCER
+  method = file.metadata.get("method") if exported else None
   if method not in plugins.available("method"):
     return about | {"step": 0}
   label = plugins.load("method", method).label
@@ -463,7 +464,8 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   """Writes a run's weights as a PyTorch state_dict, in a safetensors file.
 
   docs/pytorch_weights.md lists the PyTorch classes that load it strictly. The
-  file's metadata states the input normalization.
+  file's metadata states the input normalization. If the run has results, the
+  weights are those that were evaluated: averaged or not, main or auxiliary.
 
   Args:
     folder: folder of a trained run.
@@ -480,6 +482,9 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
   if out.suffix != weights.FORMAT:
     raise ValueError(f"--out={out} must end in {weights.FORMAT}")
   config = ConfigDict(run_folder.read(folder))
+  with contextlib.suppress(FileNotFoundError):  # export what was evaluated
+    head = results_lib.load(folder).head
+    config.evaluate = ConfigDict(head["config"]["evaluate"])
   source = plugins.build("dataset", config.dataset)
   model, step = _restored(config, source, folder)
   averaged = config.average.name if config.evaluate.average else "none"

@@ -104,6 +104,25 @@ def test_weights_are_evaluated_as_the_run_was(run, tmp_path):
     moved.rename(out)
 
 
+def test_export_writes_what_was_evaluated(run, tmp_path, monkeypatch):
+  folder = shutil.copytree(run[0], tmp_path / "run")
+  tree = json.loads((folder / "results.json").read_text())
+  assert tree["config"]["evaluate"]["average"]
+  tree["config"]["evaluate"]["average"] = False
+  (folder / "results.json").write_text(json.dumps(tree))
+  given, evaluated = [], experiment.state_lib.evaluated
+
+  def noted(config, state):
+    given.append(config.evaluate.average)
+    return evaluated(config, state)
+
+  monkeypatch.setattr(experiment.state_lib, "evaluated", noted)
+  experiment.export(folder, tmp_path / "out.safetensors")
+  (folder / "results.json").unlink()
+  experiment.export(folder, tmp_path / "out.safetensors")
+  assert given == [False, True]
+
+
 def test_training_starts_from_the_file(run, tmp_path):
   folder, out, _ = run
   file = weights.read(out)
@@ -310,6 +329,10 @@ def preact(tmp_path_factory):
   return paths
 
 
+NO_NORM = (
+  ", and 2 networks have these tensors but different logits: select one in "
+  "the config string, model=preact_resnet18 (RobustBench's PreActResNet18, "
+)
 ALIKE = (
   ", and 2 networks have these tensors but different logits: select one in "
   "the config string, model=preact_resnet18_rice (locuslab/robust_overfitting;"
@@ -324,8 +347,8 @@ ALIKE = (
   [
     ("fast", "preact_resnet18", ALIKE),
     ("fast", "wrn_10_1", ALIKE),
-    ("robustbench", "preact_resnet18_rice", ", model=preact_resnet18 (Robust"),
-    ("robustbench", "preact_resnet18_fast", ", model=preact_resnet18 (Robust"),
+    ("robustbench", "preact_resnet18_rice", NO_NORM),
+    ("robustbench", "preact_resnet18_fast", NO_NORM),
   ],
 )
 def test_file_of_another_preact_resnet(
@@ -349,7 +372,16 @@ def test_file_of_another_preact_resnet(
 @pytest.mark.parametrize(
   ("file", "model", "notes"),
   [
-    ("robustbench", "preact_resnet18", []),
+    (
+      "robustbench",
+      "preact_resnet18",
+      ["preact_resnet18, as given; the tensors fit preact_resnet18_kuangliu"],
+    ),
+    (
+      "robustbench",
+      "preact_resnet18_kuangliu",
+      ["preact_resnet18_kuangliu, as given; the tensors fit preact_resnet18"],
+    ),
     (
       "fast",
       "preact_resnet18_rice",
@@ -378,6 +410,7 @@ def test_named_preact_resnet_is_used(
 
 
 def test_external_weights_have_no_method(run):
-  file = dataclasses.replace(weights.read(run[1]), metadata={})
+  other = {"method": "trades", "step": "7"}  # of another program
+  file = dataclasses.replace(weights.read(run[1]), metadata=other)
   about = {"name": "x", "label": "x", "method": "weights"}
   assert experiment.describe(file, "x") == about | {"epochs": 0, "step": 0}

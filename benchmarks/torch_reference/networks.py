@@ -265,11 +265,11 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet(nn.Module):
-  """PreActResNet-18 (arXiv 1603.05027), in three variants.
+  """PreActResNet-18 (arXiv 1603.05027), in four variants.
 
   "robustbench" has neither a normalization after the last block nor shortcuts
-  that start after a block's first ReLU, "rice" has both, and "fast" only the
-  normalization.
+  that start after a block's first ReLU, "rice" has both, "fast" only the
+  normalization, and "kuangliu" only the shortcuts.
   """
 
   def __init__(
@@ -285,6 +285,7 @@ class PreActResNet(nn.Module):
       "robustbench": (False, False),
       "rice": (True, True),
       "fast": (True, False),
+      "kuangliu": (False, True),
     }[variant]
     self.normalize = Normalize(mean, std)
     self.conv1 = conv(3, 64, 3)

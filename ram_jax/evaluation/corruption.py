@@ -143,6 +143,13 @@ class Evaluator(contracts.Evaluator):
         f"{source.label}: only the first {size:,} of {most:,} images, to match "
         "the test set"
       )
+    made = isinstance(source, CorruptedSource) and source.seed is not None
+    if made and most > size:
+      yield Note(
+        f"{source.label}: only the labels were compared with those of the test "
+        "set, because evaluate.images is set",
+        "warning",
+      )
     if source.seed is not None:
       yield Note("corrupted images: generated, not the published files")
     for name, reason in source.missing().items():

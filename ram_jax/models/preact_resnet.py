@@ -42,6 +42,10 @@ VARIANTS: Mapping[str, Variant] = {
     "RobustBench's PreActResNet18, Wong2020Fast, Andriushchenko2020Under"
     "standing",
   ),
+  # models/preact_resnet.py
+  "kuangliu": Variant(
+    False, True, "preact_resnet18_kuangliu", "kuangliu/pytorch-cifar"
+  ),
   # preactresnet.py; in RobustBench PreActBlockV2, or out_shortcut=True
   "rice": Variant(
     True,
