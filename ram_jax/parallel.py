@@ -363,7 +363,7 @@ def per_example(function: Callable) -> Callable:
 
 
 def _waited_for(program: concurrent.futures.Future) -> Callable:
-  """Waits for a program, and records the time like that of a compilation."""
+  """Waits for a program, and records the wait as compilation time."""
   started = time.monotonic()
   found = program.result()
   jax.monitoring.record_event_duration_secs(

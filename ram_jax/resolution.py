@@ -173,12 +173,12 @@ def _take(config: ConfigDict, weights: Weights | None) -> None:
       raise ValueError(f"{path} {weights.stated}: {normalization.choices()}")
     constants.mean, constants.std = stated
   given = (tuple(constants.mean), tuple(constants.std))
-  said = f"the file {weights.stated}"
+  description = f"the file {weights.stated}"
   if constants.preset or given != stated:
     preset = constants.preset and f".preset={constants.preset}"
-    who = f"given by config.normalization{preset}"
-    said = f"{normalization.shown(*given)}, {who}; {said}"
-  notes = [*weights.notes, f"normalization: {said}"]
+    origin = f"given by config.normalization{preset}"
+    description = f"{normalization.shown(*given)}, {origin}; {description}"
+  notes = [*weights.notes, f"normalization: {description}"]
   chosen = config.model.to_dict().get("activation")
   if chosen and weights.metadata.get("producer") != PRODUCER:
     notes.append(f"activation: {chosen}, as given; the file does not state it")

@@ -76,7 +76,7 @@ class Iterative:
     )
 
   def images(self, state: State) -> jax.Array:
-    """Adversarial images [B,H,W,C], or the clean one where none was found."""
+    """Adversarial images [B,H,W,C]; clean ones where none were found."""
     return select(self.found(state), state.best, state.batch["images"])
 
   def exhausted(self, state: State) -> jax.Array:

@@ -99,7 +99,7 @@ def mix(
     partners: the same for the images that they are mixed with.
 
   Returns:
-    Mixed images, and targets that are mixed with the mean weight of the pixels.
+    Mixed images, and targets mixed according to the mean weight of the pixels.
   """
 
   def mean(one: jax.Array, other: jax.Array, weight: jax.Array) -> jax.Array:

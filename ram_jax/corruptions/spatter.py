@@ -28,7 +28,7 @@ _MUD = (63, 42, 20)
 _EMBOSS = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))
 _ONES = ((1, 1, 1),) * 3
 _REACH = 20  # pixels from a drop's edge over which it is shaded
-_RADIUS = 4  # pixels, of the largest blur of the noise
+_RADIUS = 4  # of the largest blur of the noise, in pixels
 _MUD_BITS = 15  # fractional bits of a weight of the mud's blur along one axis
 
 

@@ -83,7 +83,7 @@ def check(
   if images.dtype != np.uint8 or not is_color or not images.size:
     raise ValueError(
       f"{what}: images are {images.dtype} {list(images.shape)},"
-      " expected uint8 [N, H, W, 3], not empty"
+      " expected non-empty uint8 [N, H, W, 3]"
     )
   if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
     raise ValueError(

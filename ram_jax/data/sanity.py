@@ -51,13 +51,13 @@ def subset_warnings(labels: np.ndarray, counts: Mapping[str, int]) -> list[str]:
 
   Args:
     labels: labels of the test set, int32 [N].
-    counts: number of images of each subset, by the field that sets it. A subset
-      is the first images; 0: all.
+    counts: number of images in each subset, by the field that sets it. A subset
+      consists of the first images of the test set; 0: all.
 
   Returns:
     At most one sentence. A subset lacks classes if it has fewer than a random
-    one would have: more than one and three times the expected number are
-    missing.
+    one would have: the number of missing classes exceeds three times the
+    expected number plus one.
   """
   share = np.bincount(labels) / len(labels)
   share = share[share > 0]

@@ -229,7 +229,7 @@ def _prepare(name: str, data_dir: pathlib.Path) -> None:
 
 
 class _Archive:
-  """Overrides those methods of the package's builders that need TensorFlow."""
+  """Builder methods without TensorFlow, and a workaround for parquet."""
 
   def _example_writer(self) -> Any:
     writer = super()._example_writer()

@@ -133,11 +133,13 @@ def within(radius: float) -> Rule:
   """
 
   def rule(found: Sequence[Comparison]) -> str:
-    ends = [(c.difference.low, c.difference.high) for c in found]
-    known = [pair for pair in ends if None not in pair]
+    differences = [c.difference for c in found]
+    known = [(d.low, d.high) for d in differences if d.low is not None]
+    # All seeds may be equal, for example at an accuracy of 0.
+    equal = [d for d in differences if d.low is None and not d.value]
     inside = all(low > -radius and high < radius for low, high in known)
     return _verdict(
-      inside and len(known) == len(ends),
+      inside and len(known) + len(equal) == len(differences),
       any(low > radius or high < -radius for low, high in known),
     )
 

@@ -1,8 +1,7 @@
 """Metrics for two runs: accuracy differences, and relative training time."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -79,30 +78,42 @@ def shared_rows(
   return shared
 
 
-def difference(pair: Pair, keys: Sequence[str], weights: Any = 1) -> Estimate:
-  """Compares image by image, see `statistics.paired`.
+# Integers by key of a row; equal ones for a mean.
+Weights = Mapping[str, int]
+# Yields (description, rows to compare). For quantities that are not accuracies,
+# an estimate replaces the rows. None if data is missing. May raise Missing.
+Metric = Callable[[Pair], Iterator[tuple[str, Weights | Estimate | None]]]
+
+
+def by_image(pair: Pair, weights: Weights) -> Estimate:
+  """Compares image by image.
 
   Args:
     pair: the method, and the baseline.
-    keys: keys of the rows.
-    weights: integers, one for each row, or one for all.
+    weights: see `statistics.paired`.
 
   Returns:
-    The difference.
+    The weighted difference of accuracies.
 
   Raises:
     Missing: if a correct.npz lacks these rows.
   """
   for run in pair:
-    if not set(keys) <= run.correct.keys():
+    if not weights.keys() <= run.correct.keys():
       raise Missing(f"correct.npz of {_name(run)}")
-  weights = pd.Series(weights, keys).to_dict()
   return statistics.paired(*(run.correct for run in pair), weights)
 
 
-# Yields (description, difference); None instead of a difference if data is
-# missing. May raise Missing.
-Metric = Callable[[Pair], Iterator[tuple[str, Estimate | None]]]
+def gain(pair: Pair, weights: Weights) -> float:
+  """The value of `by_image`, computed from the accuracies in the results."""
+  mine, base = (x.table.set_index("key")["accuracy"] for x in pair)
+  total = sum(w * (mine[key] - base[key]) for key, w in weights.items())
+  return float(total / sum(w for w in weights.values() if w > 0))
+
+
+def mean_of(keys: Iterable[str]) -> Weights:
+  """Equal weights for rows."""
+  return dict.fromkeys(keys, 1)
 
 
 def by_seed(first: Sequence[Run], second: Sequence[Run]) -> list[Pair]:
@@ -126,65 +137,73 @@ def differences(
   """Differences of a pair, or their means over seeds.
 
   Args:
-    metric: yields the differences of a pair.
+    metric: yields what to compare.
     pairs: from `by_seed`.
 
   Yields:
-    The same as the metric for one pair; for several, the mean difference with
-    Student's interval and t-test.
+    For one pair, the difference over images, or the metric's estimate; for
+    several, the mean difference with Student's interval and t-test. None if
+    data of any pair is missing.
 
   Raises:
     Missing: if data of any pair is missing.
   """
-  if len(pairs) == 1:
-    yield from metric(pairs[0])
-    return
   found = [dict(metric(pair)) for pair in pairs]
   for measure in dict.fromkeys(itertools.chain(*found)):
-    values = [each.get(measure) for each in found]
-    if None in values:
+    parts = [each.get(measure) for each in found]
+    if any(part is None for part in parts):
       yield measure, None
+      continue
+    both = list(zip(pairs, parts, strict=True))
+    if len(pairs) > 1:
+      yield measure, statistics.t_test([_value(*x) for x in both])
+    elif isinstance(parts[0], Estimate):
+      yield measure, parts[0]
     else:
-      yield measure, statistics.t_test([x.value for x in values])
+      yield measure, by_image(*both[0])
 
 
-def clean_accuracy(pair: Pair) -> Iterator[tuple[str, Estimate]]:
+def _value(pair: Pair, part: Weights | Estimate) -> float:
+  return part.value if isinstance(part, Estimate) else gain(pair, part)
+
+
+def clean_accuracy(pair: Pair) -> Iterator[tuple[str, Weights]]:
   """Clean accuracy."""
-  yield "clean", difference(pair, shared_rows(pair, "clean")["key"])
+  yield "clean", mean_of(shared_rows(pair, "clean")["key"])
 
 
-def each_epsilon(pair: Pair) -> Iterator[tuple[str, Estimate]]:
+def each_epsilon(pair: Pair) -> Iterator[tuple[str, Weights]]:
   """Accuracy under each attack."""
   rows = _attacked(pair).to_dict("records")
   labels = [references.label(row) for row in rows]
   for label, row in zip(labels, rows, strict=True):
     # Labels do not show, for example, the number of restarts.
     name = label if labels.count(label) == 1 else row["key"]
-    yield name, difference(pair, [row["key"]])
+    yield name, mean_of([row["key"]])
 
 
-def mean_over_epsilons(pair: Pair) -> Iterator[tuple[str, Estimate]]:
+def mean_over_epsilons(pair: Pair) -> Iterator[tuple[str, Weights]]:
   """Mean accuracy under all attacks."""
   keys = _attacked(pair)["key"]
-  yield f"mean of {len(keys)} attacks", difference(pair, keys)
+  yield f"mean of {len(keys)} attacks", mean_of(keys)
 
 
 def corruptions(*names: str) -> Metric:
   """Mean accuracy over severities, for each of the given corruptions."""
 
-  def metric(pair: Pair) -> Iterator[tuple[str, Estimate | None]]:
+  def metric(pair: Pair) -> Iterator[tuple[str, Weights | None]]:
     rows = shared_rows(pair, "corruption", "images")
     for name in names:
       keys = rows["key"][rows["corruption"] == name]
       whole = len(keys) == len(SEVERITIES)
-      yield name, difference(pair, keys) if whole else None
+      yield name, mean_of(keys) if whole else None
 
   return metric
 
 
 def severity_contrast(
   pair: Pair,
-) -> Iterator[tuple[str, Estimate | None]]:
+) -> Iterator[tuple[str, Weights | None]]:
   """Mean gain at severities 4 and 5 minus mean gain at 1 to 3.
 
   Args:
@@ -208,7 +227,7 @@ def severity_contrast(
   high = rows["severity"].isin(HIGH)
   weights = np.where(high, len(LOW), -len(HIGH))
   name = "gain at severities 4-5 minus gain at 1-3"
-  yield name, difference(pair, rows["key"], weights)
+  yield name, dict(zip(rows["key"], weights.tolist(), strict=True))
   yield from ((name, None) for name in NAMES if name not in whole)
 
 

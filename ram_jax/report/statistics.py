@@ -32,7 +32,7 @@ class Estimate:
   """A number or a difference, with its uncertainty.
 
   Attributes:
-    value: the number; for several seeds their mean.
+    value: the number; for several seeds, the mean over them.
     low: lower end of the 95 % interval; None if there is none.
     high: upper end.
     seeds: number of seeds.
@@ -85,7 +85,7 @@ def t_test(*samples: Sequence[float]) -> Estimate:
     statistics.variance(x) / n for x, n in zip(samples, counts, strict=True)
   ]
   error = math.sqrt(sum(squares))
-  if error < 1e-12:  # equal numbers of few images are no evidence
+  if error < 1e-12:  # identical accuracies on few images prove nothing
     return Estimate(value, None, None, min(counts), 1.0)
   parts = (x**2 / (n - 1) for x, n in zip(squares, counts, strict=True))
   freedom = sum(squares) ** 2 / sum(parts)
@@ -222,7 +222,7 @@ def sign_flip_p(sums: np.ndarray) -> float:
 
   Returns:
     The fraction of the 2^N sign patterns whose sum is at least as far from
-    zero, to about 1e-12, and at least `P_FLOOR`.
+    zero as that of `sums`, accurate to about 1e-12; at least `P_FLOOR`.
   """
   total = abs(int(sums.sum()))
   if not total:

@@ -11,7 +11,7 @@ from ram_jax import parallel
 from ram_jax.runs.metrics import MetricWriter, Progress
 
 ADVICE = (
-  "The last checkpoint before it is kept; a lower "
+  "The last checkpoint before this step is kept; a lower "
   "config.optimizer.learning_rate (in a new --workdir) usually helps"
 )
 

@@ -436,6 +436,30 @@ def test_several_seeds_are_tested_over_seeds(make):
   assert not {*claims.ONE_SEED} & {*notes}
 
 
+def test_several_seeds_need_no_predictions(make):
+  shown = [
+    make(m, seed=seed, shown={"bits": bits}, errors=())
+    for bits in (True, False)
+    for m in ("robust_augmix", "standard", "adversarial")
+    for seed in range(2)
+  ]
+  first, second = (claims.evaluate(x) for x in (shown[:6], shown[6:]))
+  # The same differences for all seeds give no interval.
+  assert [a.found for a in first.rows] == [a.found for a in second.rows]
+  assert all("correct.npz" not in a.lacking for a in second.rows)
+  assert first.rows[0].found != "-"
+
+
+def test_equal_accuracies_of_zero_are_similar(make):
+  right = {("clean",): 300} | {("adversarial", e): 0 for e in EPSILONS[1:]}
+  shown = [
+    make(m, right, seed, errors=())
+    for m in ("robust_augmix", "adversarial")
+    for seed in range(2)
+  ]
+  assert row(shown, "very similar").verdict == "agrees"
+
+
 def test_one_shared_seed_is_compared_image_by_image(make):
   shown = [make("standard"), make("standard", seed=1)]
   shown += [make("robust_augmix", seed=1)]
