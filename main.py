@@ -55,8 +55,8 @@ def main(argv: Sequence[str]) -> int:
     closed.
   """
   debug = "--debug" in argv
-  # Libraries log many details at INFO.
-  logging.set_verbosity(logging.INFO if debug else logging.WARNING)
+  # Libraries log many details at INFO, and tracebacks at ERROR.
+  logging.set_verbosity(logging.INFO if debug else logging.FATAL)
   try:
     run(flags_lib.parse(argv))
   except BrokenPipeError:  # such as `main.py --help | head`

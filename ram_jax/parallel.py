@@ -48,6 +48,9 @@ def initialize() -> None:
   # `runs/signals.py` handles SIGTERM instead. JAX's service would choose a step
   # at which to save, but it and orbax assume one step per dispatch.
   jax.config.update("jax_enable_preemption_service", False)
+  # Environment variables must not change the draws of a run.
+  jax.config.update("jax_default_prng_impl", "threefry2x32")
+  jax.config.update("jax_threefry_partitionable", True)
   if jax.distributed.is_initialized():
     return
   address, *numbers = texts = [os.environ.get(name) for name in JOINING]
@@ -69,17 +72,22 @@ def initialize() -> None:
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-  """Wraps a program so that all processes end soon after one of them fails.
+  """Wraps a program so that all processes end soon after one of them ends.
 
   At exit, JAX waits several minutes for the other processes, while they wait in
   a collective for the failed one. Therefore, a failed process ends immediately.
-  The others end because of its closed connection or its missing heartbeats.
+  The others end because of its closed connection or its missing heartbeats. A
+  single process also ends immediately, because the interpreter would wait for
+  computations that are still running, and might crash then.
   """
   try:
     yield
   except BaseException as error:
     leaving = isinstance(error, SystemExit)
-    if jax.distributed.is_initialized() and not (leaving and not error.code):
+    several = jax.distributed.is_initialized()
+    if (several and not (leaving and not error.code)) or (
+      leaving and not several
+    ):
       if not leaving:
         traceback.print_exc()
       sys.stdout.flush()

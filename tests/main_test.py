@@ -434,6 +434,8 @@ def test_another_evaluation_reevaluates(monkeypatch, config, copy):
   code, _, err = run(config, f"--workdir={copy}", half)
   assert code == 0 and "finished" not in err
   assert found.row(runs.load(copy), "clean").total == 16
+  assert f"they are kept in {copy / 'results-previous'}" in err
+  assert found.row(runs.load(copy / "results-previous"), "clean").total == 32
   assert run(config, f"--workdir={copy}", half)[2].count("is finished") == 1
 
 

@@ -216,6 +216,11 @@ def test_stamp_detects_changed_files(tmp_path):
   stamps.append(parts.stamp(str(tmp_path), ""))
   assert len(set(stamps)) == 3
   assert parts.stamp("", str(tmp_path)) == stamps[2]
+  link = tmp_path.with_name("link")
+  link.mkdir()
+  empty = parts.stamp(str(link))
+  (link / "set").symlink_to(tmp_path)
+  assert parts.stamp(str(link)) != empty
 
 
 def test_folder_in_use(command, trained):

@@ -260,6 +260,11 @@ def _check(images: np.ndarray, labels: np.ndarray) -> None:
 def _check_folder(folder: pathlib.Path) -> None:
   """Rejects a folder that is not empty or cannot be written to."""
   run_folder.check_writable(folder, "--save_adversarial")
+  if folder.is_symlink() or folder.is_mount():
+    raise ValueError(
+      f"--save_adversarial={folder} is a link or a mount point: give a new "
+      "folder inside it"
+    )
   if folder.is_dir() and any(folder.iterdir()):
     raise ValueError(
       f"--save_adversarial={folder} is not empty: choose a new folder"

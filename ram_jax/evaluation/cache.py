@@ -122,10 +122,15 @@ def stamp(*folders: str) -> str:
   Returns:
     SHA-256 of the files' names, sizes and modification times.
   """
+  paths = [
+    pathlib.Path(place, name)
+    for folder in filter(None, folders)
+    for place, _, names in os.walk(os.path.expanduser(folder), followlinks=True)
+    for name in names
+  ]
   files = [
     (str(path), path.stat().st_size, path.stat().st_mtime_ns)
-    for folder in filter(None, folders)
-    for path in sorted(pathlib.Path(os.path.expanduser(folder)).rglob("*"))
+    for path in sorted(paths)
     if path.is_file()
   ]
   return _sha256(json.dumps(files))

@@ -205,6 +205,11 @@ def run(
   )
   if parallel.is_first_process():
     shutil.rmtree(folder / "figures", ignore_errors=True)  # outdated
+    if runs.keep_previous(folder, [x for x in found if isinstance(x, Row)]):
+      metrics.announce(
+        "the previous results contain more rows or images: they are kept in "
+        f"{folder / runs.PREVIOUS}"
+      )
     runs.write(folder, head, found)
     parts.remove()
   return runs.collect(folder, head, found, log)

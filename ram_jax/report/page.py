@@ -188,6 +188,8 @@ def _figures(
   drawn["fourier"] = plots.draw_fourier(runs)
   drawn["training_curves"] = plots.draw_training_curves(runs)
   folder.mkdir(parents=True, exist_ok=True)
+  for name in (*drawn, "corruptions"):  # of an earlier report
+    (folder / f"{name}.png").unlink(missing_ok=True)
   found = {
     name: plots.save(figure, folder / f"{name}.png")
     for name, figure in drawn.items()

@@ -80,6 +80,12 @@ def check_writable(folder: pathlib.Path, flag: str) -> None:
   Raises:
     ValueError: with the reason.
   """
+  # orbax looks for the parts of a checkpoint with glob patterns.
+  if bad := sorted(set("*?[]\\") & set(str(folder.absolute()))):
+    raise ValueError(
+      f"{flag}={folder}: the path contains {' '.join(bad)}, which checkpoints "
+      "do not support: use another path"
+    )
   found = next(p for p in (folder, *folder.absolute().parents) if p.exists())
   if not found.is_dir():
     raise ValueError(f"{flag}={folder}: {found} is a file; give a folder")
@@ -114,6 +120,11 @@ def check_owner(config: ConfigDict, folder: pathlib.Path) -> None:
     raise ValueError(
       f"--workdir={folder} contains another run: {shown}{more}. Choose "
       "another --workdir, or use the same configuration to resume"
+    )
+  if not (folder / "data.json").exists():
+    raise ValueError(
+      f"--workdir={folder} contains config.json but not data.json, which "
+      "identifies its data: restore it, or choose another --workdir"
     )
 
 
@@ -210,7 +221,8 @@ def finished(config: ConfigDict, folder: pathlib.Path) -> runs.Run | None:
   checkpoints = Checkpoints(folder / "checkpoints")
   latest = checkpoints.latest_step()
   checkpoints.close()
-  return run if latest == last else None
+  # A user may have deleted the checkpoints to free space.
+  return run if latest in (None, last) else None
 
 
 def read(folder: pathlib.Path) -> dict[str, Any]:

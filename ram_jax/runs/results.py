@@ -13,6 +13,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from ram_jax.contracts import Note, Picture, Row
 from ram_jax.runs import metrics
 
 SCHEMA = 2
+PREVIOUS = "results-previous"  # folder of results that were replaced
 # Errors that numpy raises for files that are truncated, damaged or not arrays.
 DAMAGE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile)
 # Columns of `frame` besides settings and values of rows.
@@ -190,6 +192,37 @@ def write(
   metrics.replace(folder / "results.json", _text(run))
 
 
+def keep_previous(folder: pathlib.Path, rows: Sequence[Row]) -> bool:
+  """Copies results that new ones would lose to `results-previous/`.
+
+  Args:
+    folder: the run's folder.
+    rows: the new rows.
+
+  Returns:
+    Whether there are rows that are missing in the new results, or that have
+    more images than there.
+  """
+  try:
+    old = load(folder).rows
+  except (FileNotFoundError, ValueError):
+    return False
+  totals = {row.key: row.total for row in rows}
+  lost = [
+    row
+    for row in old
+    if row.total > totals.get(row.key, 0)
+    and row.evaluator not in ("attack_check", "autoattack_stage")
+  ]
+  if lost:
+    target = folder / PREVIOUS
+    target.mkdir(exist_ok=True)
+    for name in ("results.json", "results.csv", "correct.npz"):
+      if (folder / name).is_file():
+        shutil.copy(folder / name, target / name)
+  return bool(lost)
+
+
 def frame(runs: Sequence[Run]) -> pd.DataFrame:
   """All rows of several runs in one table.
 
@@ -306,7 +339,8 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _read_results(path: pathlib.Path) -> dict[str, Any]:
   again = _again(path.parent)
   if not path.is_file():
-    if runs := sorted(path.parent.glob("*/results.json")):  # such as a sweep
+    runs = sorted(path.parent.glob("*/results.json"))
+    if runs and not (path.parent / "config.json").exists():  # such as a sweep
       again = f"give the folder of a run, such as {runs[0].parent}"
     raise FileNotFoundError(f"no results in {str(path)!r}: {again}")
   try:

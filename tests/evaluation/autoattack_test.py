@@ -270,6 +270,11 @@ def test_saved_images_are_those_of_the_rows(network, data, tmp_path):
   assert lengths.max() <= EPSILON * (1 + 1e-6) and lengths.max() > 0
   with pytest.raises(ValueError, match="new is not empty: choose a new folder"):
     evaluate(tmp_path / "new")
+  (tmp_path / "link").symlink_to(tmp_path / "empty")
+  with pytest.raises(
+    ValueError, match="is a link or a mount point: give a new"
+  ):
+    evaluate(tmp_path / "link")
   one = autoattack.Evaluator("fast", "l2", (), 0, 8, str(tmp_path / "other"))
   with pytest.raises(ValueError, match="no adversarial images to save"):
     one.check(found.batch(images, labels))

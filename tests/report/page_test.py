@@ -142,7 +142,11 @@ def test_configurations_are_in_the_page_completely(read):
 
 def test_report_leaves_out_what_was_not_evaluated(make_run, tmp_path):
   shown = [make_run("12 (a)", rows=(), logs=0, device=None)]
+  old = tmp_path / "deep" / "report" / "fourier.png"
+  old.parent.mkdir(parents=True)
+  old.write_bytes(b"of another report")
   paths = page.write_report(shown, tmp_path / "deep" / "report")
+  assert not old.exists()
   assert [path.name for path in paths] == ["summary.md", "report.html"]
   assert '<th scope="row">12 (a)</th>' in paths[1].read_text()
   text = paths[0].read_text()

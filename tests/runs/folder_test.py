@@ -92,6 +92,9 @@ def test_unusable_folders(tmp_path, monkeypatch):
   for folder in (file, file / "below", file / "far" / "below"):
     with pytest.raises(ValueError, match="file is a file; give a folder"):
       run_folder.check(given, folder)
+  for name in ("lr[0.1]", "a\\b"):  # orbax cannot read its files there
+    with pytest.raises(ValueError, match="the path contains .*, which check"):
+      run_folder.check(given, tmp_path / name / "run")
   monkeypatch.setattr(os, "access", lambda path, mode: False)
   with pytest.raises(ValueError, match="no permission to write to"):
     run_folder.check(given, tmp_path / "new")
@@ -101,6 +104,14 @@ def test_checkpoints_of_an_unknown_config(tmp_path):
   (tmp_path / "checkpoints").mkdir()
   with pytest.raises(ValueError, match=r"but not the config\.json"):
     run_folder.check(experiment.resolve(config()), tmp_path)
+
+
+def test_config_without_data_is_rejected(tmp_path):
+  given = experiment.resolve(config())
+  run_folder.claim(given, DATA, tmp_path)
+  (tmp_path / "data.json").unlink()
+  with pytest.raises(ValueError, match=r"config\.json but not data\.json"):
+    run_folder.check(given, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", '{"train": {"epo', "[]", "{}", "\xff"])
@@ -168,7 +179,8 @@ def trained(tmp_path):
 
 def test_finished_run_is_recognized(trained, tmp_path):
   assert run_folder.finished(trained.config, tmp_path / "none") is None
-  assert run_folder.finished(trained.config, trained.folder) is None
+  # Without checkpoints, the results can still be shown.
+  assert run_folder.finished(trained.config, trained.folder)
   trained.save(3)
   assert run_folder.finished(trained.config, trained.folder) is None
   trained.save(4)
