@@ -28,14 +28,15 @@ KINDS = {
   "evaluator": ("evaluation", "Evaluator"),
 }
 
-# What is used only after training has started.
+# Attributes that are used only after training has started, so that a missing
+# one would be noticed late.
 NEEDED = {"method": ("label", "views", "loss")}
 # Kinds whose numbers are arguments of compiled programs, see `make_pytree`.
 TRACED = ("method", "attack")
 
 # Changing only the name keeps the fields of the previous plug-in.
 _START = (
-  "start from a config that has it (configs/), or choose model and dataset "
+  "start from a config that uses it (configs/), or choose model and dataset "
   "with FILE.py:model=NAME,dataset=NAME"
 )
 
@@ -72,7 +73,8 @@ def load(kind: str, name: str | None, where: str | None = None) -> type:
     The class.
 
   Raises:
-    ValueError: for an unknown name; the message lists what exists.
+    ValueError: for an unknown name (the message lists what exists), or a class
+      without the attributes in `NEEDED`.
   """
   names = available(kind)
   folder, class_name = KINDS[kind]

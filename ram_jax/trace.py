@@ -187,7 +187,7 @@ def _kernels(
   """Instruction and event of everything that a stream of a GPU runs.
 
   An event of a kernel in a CUDA graph names the graph, not the instruction. XLA
-  names its own kernels after the first instruction that they execute. A
+  names its own kernels after the first instruction that uses them. A
   library's kernel is attributed to the instruction that ran before it.
   """
   named = {re.sub(r"\W", "_", name): name for name in reversed(program)}

@@ -61,8 +61,8 @@ def one_by_one(operations: Sequence[ops.Op], *chains: jax.Array) -> jax.Array:
 def dense(operations: Sequence[ops.Op], *chains: jax.Array) -> jax.Array:
   """For GPUs, and TPUs if not `covered`: all operations run on all chains.
 
-  In each slot, every chain then selects the result of its own operation. An
-  operation is a few large kernels, and nothing waits for the host.
+  In each slot, every chain then selects the result of its own operation. Each
+  operation compiles to a few large kernels, and nothing waits for the host.
   """
   return jax.vmap(functools.partial(_chain, operations))(*chains)
 

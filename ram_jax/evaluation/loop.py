@@ -266,7 +266,7 @@ def describe(
 
 
 def overlapping(augment: Mapping[str, Any]) -> int:
-  """Counts the operations of an augmentation that overlaps the corruptions.
+  """Counts an augmentation's operations if some overlap the corruptions.
 
   Args:
     augment: the augmentation's spec.

@@ -29,8 +29,8 @@ BANDS = {"low": 1 / 3, "middle": 2 / 3, "high": np.inf}
 # the most accuracy on them.
 LOW_CONTRAST = ("fog", "contrast")
 SEEDS = (
-  "95 % intervals: Student's over differences between runs with the same seed, "
-  "or Welch's if fewer than two seeds are shared"
+  "95 % intervals: Student's t over differences between runs with the same "
+  "seed, or Welch's if fewer than two seeds are shared"
 )
 
 
@@ -146,7 +146,7 @@ def differences(
     data of any pair is missing.
 
   Raises:
-    Missing: if data of any pair is missing.
+    Missing: if the metric cannot be computed at all for a pair.
   """
   found = [dict(metric(pair)) for pair in pairs]
   for measure in dict.fromkeys(itertools.chain(*found)):
@@ -271,7 +271,7 @@ def training_time(pair: Pair) -> Iterator[tuple[str, Estimate]]:
   seconds, settings = [], []
   for run in pair:
     seconds.append(run.head.get("timing", {}).get("train_seconds"))
-    # The other device in the results is that of the evaluation.
+    # `device` in the head is that of the evaluation, so it is only a fallback.
     trained = run.head.get("trained_with") or [run.head]
     devices = [environment.get("device", {}) for environment in trained]
     settings.append((devices, run.about.get("step")))

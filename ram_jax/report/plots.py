@@ -55,7 +55,7 @@ def draw_adversarial_accuracy(runs: Sequence[Run]) -> Figure | None:
   Returns:
     A figure with one panel per norm. Each configuration and attack has a line
     over epsilon (0: clean) and a band for the 95 % interval, in percent:
-    Wilson's over test images for one run, Student's over seeds for several.
+    Wilson's over test images for one run, Student's t over seeds for several.
   """
   groups, rows = grouping.groups_and_rows(runs)
   attacked = grouping.attacks(rows)
@@ -259,7 +259,7 @@ def draw_training_curves(runs: Sequence[Run]) -> Figure | None:
 
   Returns:
     A figure with one panel per quantity and one line per configuration. For
-    several seeds it shows the mean and Student's interval. Long curves are
+    several seeds, it shows the mean and Student's t interval. Long curves are
     averaged over neighboring log intervals.
   """
   groups = grouping.groups(runs)
@@ -414,7 +414,7 @@ def curve(
   axes.plot(places, values, **style, **line, **marker)
   known = [p.low is not None or p.seeds > 1 for p in points.values()]
   if all(known):
-    # Several seeds without an interval have equal numbers.
+    # If several seeds have no interval, their values are all equal.
     ends = [
       (p.value, p.value) if p.low is None else (p.low, p.high)
       for p in points.values()

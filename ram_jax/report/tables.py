@@ -30,7 +30,7 @@ C_BAR = SETS["cifar_c_bar"]
 # Facts that become columns if the runs differ in them.
 SHOWN_FACTS = ("network", "data", "training", "evaluated on", "test set")
 INTERVALS = (
-  "Accuracy in %, with 95 % intervals: Student's over seeds if there are "
+  "Accuracy in %, with 95 % intervals: Student's t over seeds if there are "
   "several, otherwise Wilson's over test images, which do not cover variation "
   "between seeds; means over corruptions of a single run have no interval, "
   "because they use the same images repeatedly."

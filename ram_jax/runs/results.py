@@ -58,7 +58,8 @@ class Run:
   Attributes:
     folder: the run's folder.
     head: results.json without rows and notes.
-    rows: the results, without `correct` (see the property).
+    rows: the results; those from `load` are without `correct` (see the
+      property).
     notes: notes on the results.
     metrics: rows of metrics.jsonl, sorted by step, possibly none.
   """
@@ -142,7 +143,7 @@ def collect(
   found: Sequence[Row | Note | Picture],
   log: Sequence[dict[str, Any]] = (),
 ) -> Run:
-  """Makes a run from the results of its evaluators, as `load` would read it.
+  """Makes a run, like that from `load`, from the results of its evaluators.
 
   Args:
     folder: the run's folder.
@@ -193,15 +194,15 @@ def write(
 
 
 def keep_previous(folder: pathlib.Path, rows: Sequence[Row]) -> bool:
-  """Copies results that new ones would lose to `results-previous/`.
+  """Copies old results to `results-previous/` if new ones would lose any.
 
   Args:
     folder: the run's folder.
     rows: the new rows.
 
   Returns:
-    Whether there are rows that are missing in the new results, or that have
-    more images than there.
+    Whether any old row is missing from the new results, or has more images than
+    its new version.
   """
   try:
     old = load(folder).rows
@@ -321,7 +322,7 @@ def _text(run: Run) -> str:
 
 
 def _again(folder: pathlib.Path) -> str:
-  return f"recreate it with --mode=evaluate --workdir={folder}"
+  return f"evaluate the run again with --mode=evaluate --workdir={folder}"
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -488,7 +488,7 @@ def bits(array):
 @pytest.mark.parametrize(
   ("content", "words"),
   [
-    (b"", "is damaged .*recreate it with --mode=evaluate"),
+    (b"", "is damaged .*evaluate the run again with --mode=evaluate"),
     (b"PK\x03\x04", "is damaged"),
     (bits(np.arange(N) < 370)[:-30], "is damaged"),
     (bits(np.arange(N) < 371), r"from different evaluations \(clean\)"),
