@@ -102,7 +102,11 @@ def test_eager_equals_jit(name):
   alone = reference.corrupt_one(
     function, keys(0)[2], images[2], SEVERITY, assets
   )
-  np.testing.assert_array_equal(levels(alone), levels(together)[2])
+  differences = np.abs(levels(alone) - levels(together)[2])
+  # On some processors, float32 powers are rounded differently outside of a
+  # compiled program: 3 of 2772 values changed by a level.
+  in_floats = name == "inverse_sparkles"
+  assert differences.max() <= in_floats and np.mean(differences > 0) < 0.002
 
 
 def check_gray_levels_by_key(name, size, severity):
