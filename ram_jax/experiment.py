@@ -122,7 +122,9 @@ def prepare(
   subsets = {
     f"config.{name}": value
     for name, value in fields.items()
-    if name.startswith("evaluat") and name.endswith("images") and value
+    if name.startswith(("evaluate.", "evaluators."))
+    and name.endswith("images")
+    and type(value) is int
   }
   of_test = sanity.warnings(test)
   of_test += sanity.subset_warnings(splits["test"][1], subsets)

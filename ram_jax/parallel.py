@@ -84,10 +84,8 @@ def ending_together() -> Iterator[None]:
     yield
   except BaseException as error:
     leaving = isinstance(error, SystemExit)
-    several = jax.distributed.is_initialized()
-    if (several and not (leaving and not error.code)) or (
-      leaving and not several
-    ):
+    failed = not leaving or error.code
+    if failed if jax.distributed.is_initialized() else leaving:
       if not leaving:
         traceback.print_exc()
       sys.stdout.flush()

@@ -434,9 +434,13 @@ def test_another_evaluation_reevaluates(monkeypatch, config, copy):
   code, _, err = run(config, f"--workdir={copy}", half)
   assert code == 0 and "finished" not in err
   assert found.row(runs.load(copy), "clean").total == 16
-  assert f"they are kept in {copy / 'results-previous'}" in err
-  assert found.row(runs.load(copy / "results-previous"), "clean").total == 32
+  kept = copy / "results-previous-1"
+  assert f"they are in {kept}" in err
+  assert found.row(runs.load(kept), "clean").total == 32
   assert run(config, f"--workdir={copy}", half)[2].count("is finished") == 1
+  run(config, f"--workdir={copy}", "--config.evaluate.images=8")
+  kept = [runs.load(copy / f"results-previous-{n}") for n in (1, 2)]
+  assert [found.row(x, "clean").total for x in kept] == [32, 16]
 
 
 def test_evaluating_again_uses_the_recorded_statistics(

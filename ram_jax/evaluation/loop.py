@@ -205,10 +205,10 @@ def run(
   )
   if parallel.is_first_process():
     shutil.rmtree(folder / "figures", ignore_errors=True)  # outdated
-    if runs.keep_previous(folder, [x for x in found if isinstance(x, Row)]):
+    new = [part for part in found if isinstance(part, Row)]
+    if kept := runs.keep_previous(folder, new):
       metrics.announce(
-        "the previous results contain more rows or images: they are kept in "
-        f"{folder / runs.PREVIOUS}"
+        f"the previous results contain more rows or images: they are in {kept}"
       )
     runs.write(folder, head, found)
     parts.remove()

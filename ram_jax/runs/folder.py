@@ -81,7 +81,8 @@ def check_writable(folder: pathlib.Path, flag: str) -> None:
     ValueError: with the reason.
   """
   # orbax looks for the parts of a checkpoint with glob patterns.
-  if bad := sorted(set("*?[]\\") & set(str(folder.absolute()))):
+  bad = sorted(set("*?[]\\") & set(str(folder.absolute())))
+  if bad and flag == "--workdir":
     raise ValueError(
       f"{flag}={folder}: the path contains {' '.join(bad)}, which checkpoints "
       "do not support: use another path"

@@ -10,6 +10,7 @@ no wrong number appears in a table.
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -25,7 +26,7 @@ from ram_jax.contracts import Note, Picture, Row
 from ram_jax.runs import metrics
 
 SCHEMA = 2
-PREVIOUS = "results-previous"  # folder of results that were replaced
+PREVIOUS = "results-previous"  # start of the names of folders
 # Errors that numpy raises for files that are truncated, damaged or not arrays.
 DAMAGE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile)
 # Columns of `frame` besides settings and values of rows.
@@ -193,35 +194,40 @@ def write(
   metrics.replace(folder / "results.json", _text(run))
 
 
-def keep_previous(folder: pathlib.Path, rows: Sequence[Row]) -> bool:
-  """Copies old results to `results-previous/` if new ones would lose any.
+def keep_previous(
+  folder: pathlib.Path, rows: Sequence[Row]
+) -> pathlib.Path | None:
+  """Copies old results that contain more than new ones to a new folder.
 
   Args:
     folder: the run's folder.
     rows: the new rows.
 
   Returns:
-    Whether any old row is missing from the new results, or has more images than
-    its new version.
+    The new folder in the run's folder; None if every old row has a new version
+    with as many images.
   """
   try:
     old = load(folder).rows
   except (FileNotFoundError, ValueError):
-    return False
+    return None
   totals = {row.key: row.total for row in rows}
+  # The rows of the attacks' checks and stages are not results on their own.
   lost = [
     row
     for row in old
     if row.total > totals.get(row.key, 0)
     and row.evaluator not in ("attack_check", "autoattack_stage")
   ]
-  if lost:
-    target = folder / PREVIOUS
-    target.mkdir(exist_ok=True)
-    for name in ("results.json", "results.csv", "correct.npz"):
-      if (folder / name).is_file():
-        shutil.copy(folder / name, target / name)
-  return bool(lost)
+  if not lost:
+    return None
+  paths = (folder / f"{PREVIOUS}-{n}" for n in itertools.count(1))
+  target = next(path for path in paths if not path.exists())
+  target.mkdir()
+  for name in ("results.json", "results.csv", "correct.npz"):
+    if (folder / name).is_file():
+      shutil.copy(folder / name, target / name)
+  return target
 
 
 def frame(runs: Sequence[Run]) -> pd.DataFrame:
